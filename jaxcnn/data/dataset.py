@@ -1,0 +1,68 @@
+"""The dataset protocol, and the order in which examples are visited.
+
+A dataset is an immutable value: constructing one reads nothing. `open` gives random access; which examples make up training step `s` is a pure
+function of (seed, s), so the step is all that a resumed run needs to know of its data.
+"""
+
+import functools
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+Batch = dict[str, Any]
+SPLITS = ("train", "eval", "test")
+
+
+class Source(Protocol):
+    """Random access to the examples of one split."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: np.ndarray) -> Batch:
+        """The examples at `indices` (int, any shape [...], values in [0, len)) as arrays [..., *example shape].
+
+        Images are uint8 [..., H, W, C] (converted to float32 in [0, 1] by the program), labels int32. Memory-resident sources gather on the
+        device and return JAX arrays; streaming sources decode on the host and return NumPy arrays.
+        """
+        ...
+
+
+class Dataset(Protocol):
+    """Where batches come from: a frozen dataclass."""
+
+    label_names: tuple[str, ...]  # () where classes have no names
+
+    def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shape and dtype of one example as `take` returns it, from metadata alone (no pixel is read where that can be avoided)."""
+        ...
+
+    def size(self, split: str) -> int:
+        """Number of examples of "train", "eval" or "test" (0 where there is no such split), from metadata alone."""
+        ...
+
+    def open(self, split: str) -> Source:
+        """The examples of a split. Errors: DataError naming the file and the remedy."""
+        ...
+
+
+@functools.lru_cache(maxsize=256)  # a batch may straddle two epochs; 128 replicas at once
+def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
+    """The order of epoch `epoch`: a permutation of range(size), [size] int32; Philox keyed by (seed, epoch)."""
+    key = np.array([seed & 0xFFFFFFFFFFFFFFFF, epoch], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key)).permutation(size).astype(np.int32)
+
+
+def batch_indices(seed: int, step: int, *, size: int, batch_size: int) -> np.ndarray:
+    """Indices of the examples of training step `step`, [batch_size] int32.
+
+    The epochs' permutations follow one another without a gap, and a batch may straddle two: every example is visited exactly once an epoch,
+    none is dropped, and all batches have one size.
+    """
+    position = np.arange(step * batch_size, (step + 1) * batch_size)
+    epochs, offsets = np.divmod(position, size)
+    out = np.empty(batch_size, np.int32)
+    for epoch in np.unique(epochs):
+        chosen = epochs == epoch
+        out[chosen] = epoch_order(seed, int(epoch), size)[offsets[chosen]]
+    return out

@@ -1,0 +1,48 @@
+"""The task protocol: what a model is scored by. Arrays in, numbers out; a task has no parameters and knows no network.
+
+A batch is a dict of arrays with a leading axis B. `batch["mask"]` [B] float32 is 1 for real rows and 0 for padding: a padded row must change
+nothing. Statistics only ever *add*, records only ever *append*, so padding, accumulation, replicas and devices need no metric code.
+A task is a frozen dataclass; its float fields may be traced arrays inside a step (so never branch on one in Python), others are static.
+"""
+
+from typing import Any, Protocol
+
+import jax
+
+Batch = dict[str, jax.Array]
+
+
+class Task(Protocol):
+    """Structural type of every task."""
+
+    inputs: tuple[str, ...]  # names of the batch entries handed to the model, in order
+    metric: str  # the summary entry that picks the best checkpoint, e.g. "accuracy"
+    larger_is_better: bool
+
+    def loss(self, outputs: Any, batch: Batch) -> jax.Array:
+        """Loss of each row, [B] float32; not multiplied by the mask."""
+        ...
+
+    def statistics(self, outputs: Any, batch: Batch) -> Any:
+        """A pytree of sums over the rows of the batch; rows with mask 0 contribute 0."""
+        ...
+
+    def records(self, outputs: Any, batch: Batch) -> dict[str, jax.Array]:
+        """Per-row arrays [B, ...] that the summary needs whole (scores for a ranking metric); {} if sums are enough."""
+        ...
+
+    def summarize(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
+        """Metrics from added sums and appended records (NumPy, on the host, without padding): floats, ints and nested lists of them."""
+        ...
+
+    def predict(self, outputs: Any) -> dict[str, jax.Array]:
+        """What a user of the model wants, per row: labels, probabilities, boxes, …; pure JAX."""
+        ...
+
+    def check(self, batch: dict[str, Any]) -> None:
+        """Raise DataError if host arrays of examples break a rule (label range, shape, dtype), naming value and rule."""
+        ...
+
+    def calibrate(self, metrics: dict[str, Any]) -> "Task":
+        """This task with its decisions (a threshold, …) taken from validation metrics; itself if it has none."""
+        ...
