@@ -1,0 +1,72 @@
+"""Program -> Program: how a program is compiled, repeated and spread over devices. Nothing else knows of devices.
+
+Each transformation leaves the meaning of the functions alone and adds (or places) a leading axis; they compose.
+"""
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxcnn.errors import ConfigError
+from jaxcnn.program import Program
+
+
+def compile(p: Program) -> Program:
+    """Each function under `jit` on the default device; the state handed to `train_step` is donated."""
+    return Program(jax.jit(p.init), jax.jit(p.train_step, donate_argnums=0), jax.jit(p.eval_step), jax.jit(p.predict_step))
+
+
+def replicate(p: Program) -> Program:
+    """n independent runs in one program: state, key, hyperparameters and training batches gain a leading axis; evaluation batches are shared."""
+    return Program(
+        jax.vmap(p.init),
+        jax.vmap(p.train_step),
+        jax.vmap(p.eval_step, in_axes=(0, None)),
+        jax.vmap(p.predict_step, in_axes=(0, None)),
+    )
+
+
+def scan(p: Program) -> Program:
+    """Many training steps a dispatch: `train_step` takes batches [k, B, …] and returns metrics [k].
+
+    On CPU a convolution inside a compiled loop runs several times slower, so the loop is unrolled there (longer to compile).
+    Scanned and single steps agree within rounding, not in bits: a run keeps its way over a resume.
+    """
+
+    def train_steps(state, batches):
+        return jax.lax.scan(p.train_step, state, batches, unroll=jax.default_backend() == "cpu")
+
+    return p._replace(train_step=train_steps)
+
+
+def data_mesh(devices=None) -> Mesh:
+    """A one-axis mesh "data" over `devices` (default: all)."""
+    return Mesh(np.array(jax.devices() if devices is None else devices), ("data",))
+
+
+def shard(p: Program, mesh: Mesh, *, state=PartitionSpec(), batch=PartitionSpec("data")) -> Program:
+    """Compiled over a device mesh: the state laid out as `state` (default: a copy on each device), batches split as `batch`.
+
+    Gradients and BatchNorm statistics are those of the whole batch, whatever the number of devices.
+    """
+    s, b = NamedSharding(mesh, state), NamedSharding(mesh, batch)
+    parts = int(np.prod([mesh.shape[axis] for entry in batch if entry for axis in ((entry,) if isinstance(entry, str) else entry)]))
+
+    def place(function):
+        """Put host batches where they belong; a batch that cannot be split evenly is a configuration error."""
+
+        def placed(state, batch, *rest):
+            rows = len(next(iter(batch.values())))
+            if rows % parts:
+                raise ConfigError(f"a batch of {rows} cannot be split over {parts} devices: choose a batch size that is a multiple of {parts}")
+            return function(state, jax.device_put(batch, b), *rest)
+
+        return placed
+
+    whole = NamedSharding(mesh, PartitionSpec())
+    return Program(
+        jax.jit(p.init, out_shardings=s),
+        place(jax.jit(p.train_step, in_shardings=(s, b), out_shardings=(s, whole if state == PartitionSpec() else s), donate_argnums=0)),
+        place(jax.jit(p.eval_step, in_shardings=(s, b), out_shardings=whole)),
+        place(jax.jit(p.predict_step, in_shardings=(s, b), out_shardings=whole)),
+    )
