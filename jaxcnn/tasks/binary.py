@@ -1,0 +1,113 @@
+"""Binary classification by one logit: sigmoid cross-entropy, ranking metrics, a threshold chosen on validation.
+
+Outputs: logits [B] or [B, 1]. Batch: "label" [B] integers: 0 and 1, or, with `positive`, the labels of a multi-class set.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcnn.errors import ConfigError, DataError
+from jaxcnn.ops import ranking
+from jaxcnn.tasks.checks import check_image, check_label
+from jaxcnn.tasks.task import Batch
+
+
+@dataclasses.dataclass(frozen=True)
+class BinaryClassification:
+    """Is this example positive? `positive` lists the labels that count as such (a "cat detector" on ten classes); None: label 1.
+
+    `positive_weight` multiplies the loss of positives: negatives / positives balances a rare class. An example is called positive where its
+    probability is at least `threshold`; `calibrate` takes it from the validation metrics.
+    """
+
+    positive: tuple[int, ...] | None = None
+    positive_weight: float = 1.0
+    threshold: float = 0.5
+    inputs: tuple[str, ...] = ("image",)
+    metric: str = "auroc"
+    larger_is_better: bool = True
+
+    def __post_init__(self):
+        if self.positive is not None and not (isinstance(self.positive, tuple) and self.positive):
+            raise ConfigError(
+                f"BinaryClassification: positive is {self.positive!r}; give a tuple of labels such as (3,), or None for 0/1 labels"
+            )
+        if isinstance(self.positive_weight, int | float) and self.positive_weight <= 0:
+            raise ConfigError(f"BinaryClassification: positive_weight is {self.positive_weight}; a weight is above 0 (1: no weighting)")
+
+    def loss(self, outputs: jax.Array, batch: Batch) -> jax.Array:
+        """Sigmoid cross-entropy [B] float32 in nats: positive_weight * y * -log p + (1 - y) * -log(1 - p)."""
+        logit, positive = _logit(outputs), self._is_positive(batch["label"])
+        weight = jnp.asarray(self.positive_weight, jnp.float32)
+        return jnp.where(positive, weight * jax.nn.softplus(-logit), jax.nn.softplus(logit))
+
+    def statistics(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
+        """Number of examples (int32) and summed loss."""
+        real = batch["mask"] > 0
+        return {
+            "count": jnp.sum(real, dtype=jnp.int32),
+            "loss": jnp.sum(jnp.where(real, self.loss(outputs, batch), 0.0)),  # where, not times: a padded row may hold NaN
+        }
+
+    def records(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
+        """score [B] float32 (the logit: probabilities near 1 would round to ties) and label [B] int32 (1: positive)."""
+        return {"score": _logit(outputs), "label": self._is_positive(batch["label"]).astype(jnp.int32)}
+
+    def summarize(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
+        """Metrics: auroc and average_precision (NaN if a class is absent); accuracy, precision, recall and f1 at `threshold`; best_threshold,
+        the probability at which F1 is highest (`threshold` if there is no positive), and that best_f1; loss, count.
+
+        Precision is 0 where nothing is called positive.
+        """
+        label, score = np.asarray(records["label"]).astype(bool), np.asarray(records["score"], np.float64)
+        probability = np.exp(-np.logaddexp(0.0, -score))
+        called = probability >= float(self.threshold)
+        hits, num_called, num_positive = int(np.sum(called & label)), int(np.sum(called)), int(np.sum(label))
+        best_threshold, best_f1 = ranking.best_f1_threshold(label, probability) if num_positive else (float(self.threshold), 0.0)
+        count = int(sums["count"])
+        return {
+            "auroc": ranking.auroc(label, score),
+            "average_precision": ranking.average_precision(label, score),
+            "accuracy": float(np.mean(called == label)) if label.size else 0.0,
+            "precision": hits / max(num_called, 1),
+            "recall": hits / max(num_positive, 1),
+            "f1": 2 * hits / max(num_called + num_positive, 1),
+            "threshold": float(self.threshold),
+            "best_threshold": best_threshold,
+            "best_f1": best_f1,
+            "loss": float(sums["loss"]) / max(count, 1),
+            "count": count,
+        }
+
+    def predict(self, outputs: jax.Array) -> dict[str, jax.Array]:
+        """label [B] int32 (1: positive) and probability [B] of being positive."""
+        probability = jax.nn.sigmoid(_logit(outputs))
+        return {"label": (probability >= jnp.asarray(self.threshold, jnp.float32)).astype(jnp.int32), "probability": probability}
+
+    def check(self, batch: dict[str, Any]) -> None:
+        """DataError for labels that are not 0 and 1 (without `positive`), or of a wrong dtype or shape; for unscaled or non-finite images."""
+        label = np.asarray(batch["label"])
+        try:
+            check_label(label, num_classes=2 if self.positive is None else None)
+        except DataError as error:
+            if self.positive is None and np.issubdtype(label.dtype, np.integer) and label.ndim == 1:
+                raise DataError(f"{error}; or say which labels are positive: BinaryClassification(positive=(…,))") from None
+            raise
+        if "image" in batch:
+            check_image(batch["image"])
+
+    def calibrate(self, metrics: dict[str, Any]) -> "BinaryClassification":
+        """This task with the threshold at which the validation metrics had the highest F1."""
+        return dataclasses.replace(self, threshold=metrics["best_threshold"])
+
+    def _is_positive(self, label: jax.Array) -> jax.Array:
+        return label == 1 if self.positive is None else jnp.isin(label, jnp.asarray(self.positive, label.dtype))
+
+
+def _logit(outputs: jax.Array) -> jax.Array:
+    """[B] or [B, 1] -> [B] float32"""
+    return (outputs[:, 0] if outputs.ndim == 2 else outputs).astype(jnp.float32)
