@@ -1,0 +1,122 @@
+"""From a name on the command line to an Experiment: files, overrides, runs. Loading an experiment file runs its code, like any Python file."""
+
+import importlib.util
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from jaxcnn.errors import ConfigError, did_you_mean
+
+DEFAULT = "digits_lenet5"
+
+
+def folders() -> list[Path]:
+    """Where experiments are looked up by name: ./experiments, then those that come with jaxcnn."""
+    package = Path(__file__).resolve().parents[1]
+    candidates = [Path.cwd() / "experiments", package / "experiments", package.parent / "experiments"]
+    return [f for f in dict.fromkeys(candidates) if f.is_dir()]
+
+
+def files() -> dict[str, Path]:
+    """{name: path} of all experiments that can be named."""
+    found: dict[str, Path] = {}
+    for folder in folders():
+        for path in sorted(folder.glob("*.py")):
+            if not path.name.startswith("_"):
+                found.setdefault(path.stem, path)
+    return found
+
+
+def find(name: str) -> Path:
+    """The experiment file of a path or a name. Errors: ConfigError with the nearest name."""
+    path = Path(name)
+    if path.suffix == ".py" and path.is_file():
+        return path.resolve()
+    known = files()
+    if path.stem in known and (path.suffix == ".py" or path.name == path.stem):
+        return known[path.stem].resolve()
+    raise ConfigError(f"no experiment {name!r}{did_you_mean(path.stem, known)}; `python launch.py list` shows them all, or give the path of a .py file")
+
+
+def module_of(path: Path) -> Any:
+    """The module in `path`, executed. Errors: ConfigError with file and line of what went wrong."""
+    spec = importlib.util.spec_from_file_location(f"experiment_{path.stem}", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # so that what the file defines can be rendered and pickled by name
+    try:
+        spec.loader.exec_module(module)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    except Exception as error:
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+        line = getattr(error, "lineno", None) or (lines[-1] if lines else "?")
+        raise ConfigError(f"{path}:{line}: {type(error).__name__}: {error}") from error
+    return module
+
+
+def load(path: Path, overrides: list[str]) -> Any:
+    """The Experiment in `path` with overrides applied. Errors: ConfigError."""
+    from jaxcnn.experiment import Experiment
+    from jaxcnn.override import override_all
+
+    experiment = getattr(module_of(path), "experiment", None)
+    if not isinstance(experiment, Experiment):
+        raise ConfigError(f"{path}: must end in `experiment = Experiment(…)`; found {type(experiment).__name__}")
+    return override_all(experiment, overrides)
+
+
+def load_run(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """(Experiment, run.json) of a run directory, from the copy of the experiment file kept there."""
+    from jaxcnn.override import render
+    from jaxcnn.run import read_json
+
+    record = read_json(folder / "run.json")
+    copy = folder / "experiment.py"
+    if not copy.is_file():
+        raise ConfigError(f"{folder}: was not started from an experiment file, so only Python code can open it (no experiment.py)")
+    if record.get("source"):
+        sys.path.insert(0, str(Path(record["source"]).parent))  # the file may import its neighbours
+    experiment = load(copy, record.get("overrides", []))
+    if without_module(render(experiment)) != without_module(record["rendered"]):
+        raise ConfigError(f"{folder}: its experiment now means something else than when it ran (jaxcnn's defaults changed); see run.json, 'rendered'")
+    return experiment, record
+
+
+def without_module(rendered: Any) -> Any:
+    """The rendering without the names of experiment files as modules: the copy in a run directory has another one."""
+    if isinstance(rendered, dict):
+        return {k: without_module(v) for k, v in rendered.items()}
+    if isinstance(rendered, list):
+        return [without_module(v) for v in rendered]
+    return rendered.partition(":")[2] if isinstance(rendered, str) and rendered.startswith("experiment_") else rendered
+
+
+def restore_run(folder: Path, *, kind: str = "last") -> tuple[Any, Any, int, dict[str, Any]]:
+    """(Experiment, State, step, run.json) of a run, from its newest good ("last") or its best checkpoint."""
+    import jax
+
+    from jaxcnn.checkpoint import Checkpoints
+    from jaxcnn.errors import CheckpointError
+    from jaxcnn.program import make_program
+
+    experiment, record = load_run(folder)
+    template = jax.eval_shape(make_program(experiment, steps=1).init, jax.random.key(0))
+    restored = Checkpoints(folder / "checkpoints").restore(template, kind=kind, warn=lambda text: print(f"warning: {text}", file=sys.stderr))
+    if restored is None:
+        raise CheckpointError(f"{folder}: has no {kind!r} checkpoint yet; go on with `train --resume {folder}`")
+    return experiment, *restored, record
+
+
+def add_experiment_arguments(parser: Any) -> None:
+    """EXPERIMENT and overrides, as several verbs take them."""
+    parser.add_argument("experiment", nargs="?", default=DEFAULT, metavar="EXPERIMENT", help=f"path or name of an experiment file (default: {DEFAULT})")
+    parser.add_argument("overrides", nargs="*", metavar="PATH=VALUE", help="change a field, e.g. optimizer.learning_rate=0.2 model.num_classes=62 epochs=5")
+
+
+def split_overrides(args: Any) -> None:
+    """`verb a.b=c` without an experiment: the default one is meant."""
+    if "=" in args.experiment and not args.experiment.endswith(".py"):
+        args.overrides.insert(0, args.experiment)
+        args.experiment = DEFAULT

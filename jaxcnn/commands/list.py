@@ -1,0 +1,26 @@
+"""`list`: the experiments that can be named, each with the first line of its docstring."""
+
+import ast
+import json
+from typing import Any
+
+from jaxcnn.commands import experiments
+
+EXAMPLE = "python launch.py list"
+
+
+def add_arguments(parser: Any) -> None:
+    parser.add_argument("--json", action="store_true", help="print the list as JSON")
+
+
+def main(args: Any) -> int:
+    rows = []
+    for name, path in experiments.files().items():
+        doc = ast.get_docstring(ast.parse(path.read_text())) or ""
+        rows.append({"name": name, "path": str(path), "description": doc.partition("\n")[0]})
+    if args.json:
+        print(json.dumps(rows))
+    else:
+        for row in rows:
+            print(f"{row['name']:28} {row['description']}")
+    return 0

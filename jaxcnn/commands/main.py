@@ -1,0 +1,86 @@
+"""The command line: `jaxcnn VERB …`, the same as `python launch.py VERB …`.
+
+Verbs are modules of this package with HELP, EXAMPLE, `add_arguments(parser)` and `main(args) -> exit code`. Nothing heavy is imported before a verb
+runs, so that --help answers at once.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from jaxcnn import __version__
+from jaxcnn.errors import JaxcnnError, ResourceError, did_you_mean
+
+VERBS = {
+    "train": "train an experiment, or go on with a run",
+    "check": "check an experiment without training: shapes, memory, steps",
+    "summary": "table of layers: shapes, parameters, MACs, receptive fields",
+    "evaluate": "metrics of a run on a split of its data",
+    "predict": "what a run's model says about image files",
+    "list": "the experiments that can be named",
+    "prepare": "download a TFDS data set and prepare it for training",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; print errors as one message with its remedy. Returns the exit code (jaxcnn.errors; 0 is success)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(arguments)
+    except JaxcnnError as error:
+        if os.environ.get("JAXCNN_DEBUG"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except MemoryError:
+        return _out_of_memory("the host's memory is full")
+    except BrokenPipeError:  # the reader of our output went away, e.g. `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except RuntimeError as error:
+        if "RESOURCE_EXHAUSTED" in str(error) and not os.environ.get("JAXCNN_DEBUG"):
+            return _out_of_memory(str(error).splitlines()[0])
+        raise
+
+
+def _out_of_memory(reason: str) -> int:
+    print(f"error: out of memory ({reason}); choose a smaller batch_size, or the same with accumulate=2 or more", file=sys.stderr)
+    return ResourceError.exit_code
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments:
+        arguments = ["train"]
+    verb = arguments[0]
+    if not verb.startswith("-") and verb not in VERBS:
+        hint = f"; to train it: python launch.py train {verb}" if verb.endswith(".py") else did_you_mean(verb, VERBS)
+        print(f"error: no verb {verb!r}; there are: {', '.join(VERBS)}{hint}", file=sys.stderr)
+        return 2
+    return _parse(arguments)
+
+
+def _parse(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="jaxcnn",
+        description="Train convolutional networks with JAX. Without a verb: train LeNet-5 on the embedded digits.",
+        epilog="example: python launch.py train experiments/mnist_lenet5.py epochs=2\neach verb has its own --help",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"jaxcnn {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name, text in VERBS.items():
+        child = verbs.add_parser(name, help=text, description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+        if arguments[0] == name:
+            module = importlib.import_module(f"jaxcnn.commands.{name}")
+            child.epilog = f"example: {module.EXAMPLE}"
+            module.add_arguments(child)
+    args, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        parser.error(f"unknown arguments: {' '.join(unknown)}")
+    return importlib.import_module(f"jaxcnn.commands.{args.verb}").main(args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

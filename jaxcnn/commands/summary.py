@@ -1,0 +1,46 @@
+"""`summary`: one row a layer, of an experiment's model or of a model by name."""
+
+import json
+from typing import Any
+
+from jaxcnn.commands import experiments
+from jaxcnn.environment import prepare_process
+
+EXAMPLE = "python launch.py summary experiments/rgb_digits_lenet.py"
+
+
+def add_arguments(parser: Any) -> None:
+    experiments.add_experiment_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print params, macs and layers as JSON")
+
+
+def main(args: Any) -> int:
+    experiments.split_overrides(args)
+    prepare_process()
+    model, inputs, title = _model(args)
+
+    from jaxcnn.summary import as_json, format_table, summarize_layers
+
+    layers = summarize_layers(model, inputs)
+    print(json.dumps(as_json(layers)) if args.json else f"{title}\n{format_table(layers)}")
+    return 0
+
+
+def _model(args: Any) -> tuple[Any, tuple, str]:
+    """(module, inputs as shapes with a batch axis of 1, title) of an experiment, else of a model by its name."""
+    import jax
+    import jax.numpy as jnp
+
+    from jaxcnn import models
+
+    if args.experiment in models.MODELS and args.experiment not in experiments.files():
+        model, shape = models.build(args.experiment)
+        return model, (jax.ShapeDtypeStruct((1, *shape), jnp.float32),), args.experiment
+    from jaxcnn.commands.check import abstract_state
+    from jaxcnn.program import model_inputs, prepare
+
+    e = experiments.load(experiments.find(args.experiment), args.overrides)
+    abstract_state(e)
+    batch = {name: jax.ShapeDtypeStruct((1, *s.shape), s.dtype) for name, s in e.data.spec().items()}
+    inputs = jax.eval_shape(lambda b: model_inputs(e, prepare(e, b)), batch)
+    return e.model, tuple(inputs), f"{args.experiment}: {type(e.model).__name__}"

@@ -1,0 +1,91 @@
+"""The process around a run: settings that must stand before JAX starts, and the record of what a result depends on.
+
+Importing this module does not import JAX, so that a launcher can set the environment first.
+"""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+# XLA's CPU convolutions through YNNPACK run on one thread for some shapes (docs/LOG.md); other versions may not know the flag, and would abort.
+_CPU_FLAGS = {"0.10": "--xla_cpu_experimental_ynn_fusion_type=-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"}
+
+
+def cache_folder() -> Path:
+    """This user's private folder for things that can be made again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxcnn"
+
+
+def prepare_process(recorded: dict[str, Any] | None = None) -> None:
+    """Set what JAX reads when it starts, leaving alone what the user has set; `recorded` is the environment of a run to be resumed.
+
+    NPROC fixes the number of threads by which XLA splits work on CPU: results differ in bits between numbers, so a run keeps its own.
+    """
+    recorded = recorded or {}
+    os.environ.setdefault("NPROC", str(recorded.get("NPROC") or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()))
+    if "XLA_FLAGS" in recorded:
+        os.environ.setdefault("XLA_FLAGS", recorded["XLA_FLAGS"])
+    else:
+        os.environ.setdefault("XLA_FLAGS", _CPU_FLAGS.get(_version("jaxlib")[:4].rstrip("."), ""))
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        folder = cache_folder() / "xla"
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError:
+            return  # a home that cannot be written to costs compilation time, nothing else
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
+
+def describe() -> dict[str, Any]:
+    """What the bits of a result depend on, and who made it: versions, hardware, flags, commit. Starts JAX."""
+    import jax
+
+    devices = jax.devices()
+    return {
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in ("jaxcnn", "jax", "jaxlib", "flax", "optax", "numpy")},
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "backend": jax.default_backend(),
+        "device": devices[0].device_kind,
+        "num_devices": len(devices),
+        "NPROC": os.environ.get("NPROC"),
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
+        "commit": _git("rev-parse", "HEAD"),
+        "modified": bool(_git("status", "--porcelain")),
+    }
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What has changed between two records that can change the bits of a result."""
+    names = ("versions", "backend", "device", "num_devices", "NPROC", "XLA_FLAGS", "processor")
+    return [f"{name}: {old.get(name)} then, {new.get(name)} now" for name in names if old.get(name) != new.get(name)]
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        folder = Path(__file__).parent
+        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,360 @@
+"""The loop that runs a program: batches in, history and checkpoints out. No mathematics, and no knowledge of devices.
+
+A run directory holds: run.json (the rendered experiment, overrides, environment), experiment.py (a copy of its file), metrics.jsonl,
+checkpoints/, summary.json, run.lock, and tensorboard/ where the writer is installed.
+"""
+
+import dataclasses
+import fcntl
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcnn import environment, parallel
+from jaxcnn.checkpoint import Checkpoints, digest, write_atomically
+from jaxcnn.data.dataset import Source, batch_indices
+from jaxcnn.diagnosis import first_non_finite
+from jaxcnn.errors import BusyError, CheckpointError, ConfigError, DataError, DivergedError, ResourceError
+from jaxcnn.experiment import Experiment
+from jaxcnn.log import Console, History, TensorBoard
+from jaxcnn.override import render
+from jaxcnn.program import Program, State, make_program
+
+SAVE_SECONDS = 30.0  # at most so much work is lost by a kill; a save takes milliseconds at LeNet size
+
+
+class Preempted(Exception):
+    """A signal asked the run to stop; the state was saved and can be resumed."""
+
+
+def train(
+    experiment: Experiment, folder: Path | str, *, resume: bool = False, name: str = "experiment", record: dict | None = None, console: Console | None = None
+) -> dict[str, Any]:
+    """Train `experiment` in the run directory `folder` and return its summary; with `resume`, go on from the newest good checkpoint there.
+
+    `name` and `record` (source, overrides) describe where the experiment came from. A resumed run gives the same bits as one never interrupted.
+    Errors: the classes of jaxcnn.errors; Preempted after SIGTERM or SIGINT, with the state saved.
+    """
+    folder, console = Path(folder).absolute(), console or Console()
+    with locked(folder, resume=resume):
+        run = _open_run(experiment, folder, name=name, record=record or {}, resume=resume, console=console)
+        try:
+            with signals() as stop:
+                return _loop(run, stop)
+        finally:
+            console.stop()
+            run.tensorboard.close()
+
+
+@dataclasses.dataclass
+class _Run:
+    """What one process holds of a run while it trains."""
+
+    experiment: Experiment
+    name: str
+    folder: Path
+    console: Console
+    program: Program
+    state: State
+    steps: int
+    train: Source
+    eval: Source
+    history: History
+    checkpoints: Checkpoints
+    tensorboard: TensorBoard
+    started: float
+    saved: float = 0.0
+    failed_save: ResourceError | None = None
+
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    def epoch(self, step: int) -> float:
+        return step * self.experiment.batch_size / len(self.train)
+
+
+def _open_run(e: Experiment, folder: Path, *, name: str, record: dict, resume: bool, console: Console) -> _Run:
+    """Open data, make the program, and initialize or restore the state."""
+    size = e.data.size("train")
+    steps = e.total_steps(size)
+    program = compiled(make_program(e, steps=steps))
+    seen = environment.describe()
+    checkpoints = Checkpoints(folder / "checkpoints")
+    history = History(folder / "metrics.jsonl")
+    state = None
+    if resume:
+        checkpoints.clean()
+        template = jax.eval_shape(program.init, jax.random.key(e.seed))
+        restored = checkpoints.restore(template, warn=lambda text: console.line(f"warning: {text}"))
+        if restored:
+            state, step = restored
+            history.truncate(step)
+            for difference in environment.differences(read_json(folder / "run.json")["environment"], seen):
+                console.line(f"warning: not bit-exact from step {step} on: {difference}")
+        else:
+            history.truncate(-1)
+    else:
+        (folder / "checkpoints").mkdir()
+        text = json.dumps({"experiment": name, **record, "rendered": render(e), "environment": seen}, indent=1)
+        write_atomically(folder / "run.json", [text.encode()])
+    sources = [open_checked(e, split) for split in ("train", "eval")]
+    if state is None:
+        state = program.init(jax.random.key(e.seed))
+    tensorboard = TensorBoard(folder / "tensorboard", purge_step=int(state.step) + 1)
+    started = time.monotonic() - history.seconds()
+    return _Run(e, name, folder, console, program, state, steps, *sources, history, checkpoints, tensorboard, started)
+
+
+def _loop(run: _Run, stop: Callable[[], bool]) -> dict[str, Any]:
+    """Train to the last step. Metrics are fetched at log intervals only, so the device never waits for the host."""
+    e, step = run.experiment, int(run.state.step)
+    evaluate_every = e.eval_interval(len(run.train))
+    run.saved = time.monotonic()
+    run.console.start(step=step, steps=run.steps)
+    pending: list[dict] = []
+    interval = (step, time.monotonic())
+    for batch in batches(run.train, seed=e.seed, start=step, stop=run.steps, batch_size=e.batch_size):
+        if out_of_patience(e, run.history):
+            run.console.line(f"stopped early at step {step}: no better {e.task.metric} in {e.patience} evaluations")
+            break
+        run.state, metrics = run.program.train_step(run.state, batch)
+        pending.append(metrics)
+        step += 1
+        evaluating = step % evaluate_every == 0 or step == run.steps
+        saving = evaluating or stop() or time.monotonic() - run.saved > SAVE_SECONDS
+        if saving or step % e.log_every == 0:
+            _log(run, step, pending, interval)
+            pending, interval = [], (step, time.monotonic())
+        if evaluating:
+            _evaluate(run, step)
+            interval = (step, time.monotonic())
+        elif saving:
+            _save(run, step)
+        if stop() and step < run.steps:
+            write_summary(run, step, completed=False)
+            raise Preempted(f"stopped by a signal at step {step} of {run.steps}, state saved; go on with: train --resume {run.folder}")
+    summary = write_summary(run, step, completed=True)
+    if run.failed_save:
+        raise run.failed_save
+    return summary
+
+
+def _log(run: _Run, step: int, pending: list[dict], interval: tuple[int, float]) -> None:
+    """Fetch the metrics since the last record, check them, and write one record (means over the interval)."""
+    first, since = interval
+    fetched = jax.device_get(pending)
+    if not all(m["finite"] for m in fetched):
+        raise _diverged(run)
+    rate = (step - first) * run.experiment.batch_size / max(time.monotonic() - since, 1e-9)
+    means = {name: float(np.mean([m[name] for m in fetched])) for name in ("loss", "grad_norm")}
+    record = {"kind": "train", "step": step, "epoch": run.epoch(step), **means, "images_per_second": rate, "seconds": run.seconds()}
+    run.history.append(record)
+    run.tensorboard.write(record)
+    run.console.train(record)
+
+
+def _evaluate(run: _Run, step: int) -> None:
+    e = run.experiment
+    metrics = evaluate(run.program, run.state, run.eval, e)
+    best = is_best(e, run.history, metrics)
+    record = {"kind": "eval", "step": step, "epoch": run.epoch(step), "metrics": metrics, "seconds": run.seconds()}
+    run.history.append(record)
+    run.tensorboard.write(record)
+    run.console.evaluate(record)
+    _save(run, step, best=best)
+
+
+def _save(run: _Run, step: int, *, best: bool = False) -> None:
+    """Save; a full disk is reported and training goes on, with the older checkpoints kept."""
+    run.saved = time.monotonic()
+    try:
+        run.history.sync()
+        run.checkpoints.save(run.state, step=step, best=best)
+        run.failed_save = None
+    except ResourceError as error:
+        run.failed_save = error
+        run.console.line(f"warning: {error}; training goes on, the next save will be tried")
+
+
+def _diverged(run: _Run) -> DivergedError:
+    """The error for a run whose state was frozen before its first non-finite update; names step, layer and the last good checkpoint."""
+    step, e = int(run.state.step), run.experiment
+    batch = run.train.take(batch_indices(e.seed, step, size=len(run.train), batch_size=e.batch_size))
+    where = first_non_finite(e, run.state, batch)
+    run.state = run.state.replace(finite=jax.numpy.ones((), bool))  # its numbers are the last good ones
+    _save(run, step)
+    remedy = "lower optimizer.learning_rate, set clip_norm=1.0, or lengthen the schedule's warm-up"
+    return DivergedError(f"the loss or a gradient is not finite at step {step} ({where}); the state before it was saved in {run.folder}; {remedy}")
+
+
+def write_summary(run: _Run, step: int, *, completed: bool) -> dict[str, Any]:
+    """Write and return summary.json; a completed run is also scored on the test split, if the data have one."""
+    e = run.experiment
+    evaluations = run.history.evaluations()
+    summary: dict[str, Any] = {
+        "experiment": run.name,
+        "completed": completed,
+        "step": step,
+        "epoch": run.epoch(step),
+        "seconds": run.seconds(),
+        "num_params": sum(x.size for x in jax.tree.leaves(run.state.params)),
+        "state_sha256": digest(run.state),
+        "eval": evaluations[-1]["metrics"] if evaluations else None,
+    }
+    if evaluations:
+        best = best_evaluation(e, evaluations)
+        summary["best"] = {"step": best["step"], "epoch": best["epoch"], **{k: v for k, v in best["metrics"].items() if isinstance(v, (int, float))}}
+    if completed and evaluations and e.data.size("test"):
+        summary["test"] = evaluate_split(e, run.state, "test", metrics=summary["eval"])
+    write_atomically(run.folder / "summary.json", [json.dumps(summary, indent=1).encode()])
+    return summary
+
+
+# ---- pieces that other verbs use too ---------------------------------------------------------------------------
+
+
+def compiled(program: Program) -> Program:
+    """The program compiled for the devices at hand: data-parallel where there are several."""
+    return parallel.compile(program) if len(jax.devices()) == 1 else parallel.shard(program, parallel.data_mesh())
+
+
+def batches(source: Source, *, seed: int, start: int, stop: int, batch_size: int) -> Iterator[dict]:
+    """The training batches of steps [start, stop). Sources that decode on the host are asked two steps ahead, in the background."""
+
+    def take(step: int) -> dict:
+        return source.take(batch_indices(seed, step, size=len(source), batch_size=batch_size))
+
+    if not getattr(source, "streaming", False):
+        yield from map(take, range(start, stop))
+        return
+    with ThreadPoolExecutor(1) as pool:
+        ahead = [pool.submit(take, step) for step in range(start, min(start + 2, stop))]
+        for step in range(start, stop):
+            batch = ahead.pop(0).result()
+            if step + 2 < stop:
+                ahead.append(pool.submit(take, step + 2))
+            yield batch
+
+
+def evaluate(program: Program, state: State, source: Source, e: Experiment) -> dict[str, Any]:
+    """Exact metrics over all examples of `source`: the last batch is padded and masked, never dropped."""
+    size, devices = len(source), len(jax.devices())
+    rows = min(e.eval_batch_size or max(256, e.batch_size), size)
+    rows = -(-rows // devices) * devices
+    results = []
+    for start in range(0, size, rows):
+        count = min(rows, size - start)
+        indices = np.zeros(rows, np.int32)
+        indices[:count] = np.arange(start, start + count)
+        batch = {**source.take(indices), "mask": (np.arange(rows) < count).astype(np.float32)}
+        results.append((count, program.eval_step(state, batch)))
+    sums, records = None, []
+    for count, result in jax.device_get(results):
+        wide = jax.tree.map(lambda x: x.astype(np.int64 if np.issubdtype(x.dtype, np.integer) else np.float64), result[0])
+        sums = wide if sums is None else jax.tree.map(np.add, sums, wide)
+        records.append({name: x[:count] for name, x in result[1].items()})
+    joined = {name: np.concatenate([r[name] for r in records]) for name in records[0]}
+    return e.task.summarize(sums, joined)
+
+
+def evaluate_split(e: Experiment, state: State, split: str, *, metrics: dict | None = None) -> dict[str, Any]:
+    """Metrics of `state` on a split, with the task's decisions (a threshold, …) taken from validation `metrics` where given."""
+    if not e.data.size(split):
+        raise ConfigError(f"--split {split}: this experiment's data have no {split!r} split")
+    e = dataclasses.replace(e, task=e.task.calibrate(metrics)) if metrics else e
+    program = compiled(make_program(e, steps=1))
+    return evaluate(program, state, open_checked(e, split), e)
+
+
+def open_checked(e: Experiment, split: str) -> Source:
+    """The split's source, after the task has checked its examples on the host (all of those in memory, a sample of a stream)."""
+    source = e.data.open(split)
+    if not len(source):
+        raise DataError(f"the {split!r} split is empty; choose data with at least one example")
+    arrays = getattr(source, "arrays", None)
+    e.task.check(arrays if arrays is not None else jax.device_get(source.take(np.arange(min(len(source), 64)))))
+    return source
+
+
+def best_evaluation(e: Experiment, evaluations: list[dict]) -> dict:
+    """The evaluation with the best value of the task's metric; the first of equals."""
+    sign = 1 if e.task.larger_is_better else -1
+    return max(evaluations, key=lambda r: sign * r["metrics"][e.task.metric])
+
+
+def is_best(e: Experiment, history: History, metrics: dict) -> bool:
+    new = {"metrics": metrics}
+    return best_evaluation(e, [*history.evaluations(), new]) is new
+
+
+def out_of_patience(e: Experiment, history: History) -> bool:
+    evaluations = history.evaluations()
+    if e.patience is None or len(evaluations) <= e.patience:
+        return False
+    return evaluations.index(best_evaluation(e, evaluations)) < len(evaluations) - e.patience
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path.parent}: is not a run directory (no {path.name}); a run is what `train` makes") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error})") from error
+
+
+@contextmanager
+def locked(folder: Path, *, resume: bool):
+    """Own the run directory: made if new; refused if another process owns it or if it holds a run that is not to be resumed."""
+    try:
+        if resume:
+            read_json(folder / "run.json")
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / "run.lock", "a+")  # noqa: SIM115 (held until the run ends)
+    except OSError as error:
+        raise ResourceError(f"{folder}: cannot be made or written to ({error.strerror}); choose another --run-dir") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            raise BusyError(f"{folder}: another process trains here ({lock.read().strip()}); wait for it, or choose another --run-dir") from None
+        if not resume and set(os.listdir(folder)) - {"run.lock", "experiment.py"}:
+            raise ConfigError(f"{folder}: holds files already; go on with `train --resume {folder}` or choose another --run-dir")
+        lock.truncate(0)
+        lock.write(f"pid {os.getpid()} on {socket.gethostname()}")
+        lock.flush()
+        yield
+
+
+@contextmanager
+def signals():
+    """A function that says whether SIGTERM or SIGINT has come. The handler only sets a flag (raising inside a compilation would crash the
+    process); a second signal ends the process at once."""
+    seen: list[int] = []
+
+    def handle(number, frame):
+        if seen:
+            os._exit(128 + number)
+        seen.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    old = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: bool(seen)
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

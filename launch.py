@@ -1,0 +1,12 @@
+#!/usr/bin/env python3
+"""Launch jaxcnn from a checkout: `python launch.py train experiments/mnist_lenet5.py`, `python launch.py --help`."""
+
+import sys
+
+try:
+    from jaxcnn.commands.main import main
+except ImportError as error:
+    sys.exit(f"error: {error}; install jaxcnn first: pip install -e .  (or: make demo)")
+
+if __name__ == "__main__":
+    sys.exit(main())
