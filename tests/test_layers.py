@@ -1,0 +1,177 @@
+"""Layers against PyTorch, SciPy and the formulas of their papers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from jaxcnn import layers
+from jaxcnn.errors import ConfigError
+from jaxcnn.models.lenet import C3_TABLE
+
+KEY = jax.random.key(0)
+
+
+def _random(shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def _channels_first(x):
+    return np.moveaxis(np.asarray(x), -1, 1)
+
+
+@pytest.mark.parametrize(
+    "channels, k, n, alpha, beta",
+    [(7, 2.0, 5, 1e-4, 0.75), (6, 1.0, 3, 0.5, 0.5), (4, 1.5, 4, 0.3, 0.9), (3, 1.0, 9, 0.1, 1.0), (5, 2.0, 1, 0.7, 0.75)],
+)
+def test_lrn_equals_torch(channels, k, n, alpha, beta):
+    torch = pytest.importorskip("torch")
+    x = 3 * _random((2, 3, 4, channels))
+    ours = layers.LRN(k=k, n=n, alpha=alpha, beta=beta).apply({}, jnp.asarray(x))
+    theirs = torch.nn.LocalResponseNorm(n, alpha=alpha * n, beta=beta, k=k)(torch.from_numpy(_channels_first(x).copy()))
+    np.testing.assert_allclose(_channels_first(ours), theirs.numpy(), rtol=2e-6, atol=1e-6)
+
+
+def test_lrn_is_the_printed_formula():
+    x, k, n, alpha, beta = _random((2, 2, 8)), 2.0, 5, 0.2, 0.75
+    expected = np.empty_like(x)
+    for i in range(8):
+        neighbours = x[..., max(0, i - n // 2) : min(7, i + n // 2) + 1]
+        expected[..., i] = x[..., i] / (k + alpha * np.sum(neighbours**2, axis=-1)) ** beta
+    ours = layers.LRN(k=k, n=n, alpha=alpha, beta=beta).apply({}, jnp.asarray(x))
+    np.testing.assert_allclose(ours, expected, rtol=2e-6)
+
+
+@pytest.mark.parametrize("reduction, factor", [("sum", 4), ("mean", 1)])
+def test_subsampling_equals_torch(reduction, factor):
+    torch = pytest.importorskip("torch")
+    x, coefficient, bias = _random((2, 6, 8, 3)), _random(3, 1), _random(3, 2)
+    params = {"coefficient": jnp.asarray(coefficient), "bias": jnp.asarray(bias)}
+    ours = layers.Subsampling(reduction=reduction).apply({"params": params}, jnp.asarray(x))
+    pooled = torch.nn.functional.avg_pool2d(torch.from_numpy(_channels_first(x).copy()), 2).numpy()
+    expected = factor * pooled * coefficient[:, None, None] + bias[:, None, None]
+    np.testing.assert_allclose(_channels_first(ours), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_subsampling_has_two_parameters_a_channel():
+    variables = layers.Subsampling().init(KEY, jnp.zeros((1, 4, 4, 6)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(variables)) == 12
+
+
+def test_connection_table_conv_equals_torch_map_by_map():
+    torch = pytest.importorskip("torch")
+    x = _random((2, 9, 8, 6))
+    layer = layers.ConnectionTableConv(C3_TABLE)
+    params = layer.init(KEY, jnp.asarray(x))["params"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 1516  # the paper, section II-B
+    ours = _channels_first(layer.apply({"params": params}, jnp.asarray(x)))
+    image = torch.from_numpy(_channels_first(x).copy())
+    kernel, used = torch.from_numpy(np.array(params["kernel"])), 0
+    for k, sources in enumerate(C3_TABLE):
+        weight = torch.stack([kernel[:, :, used + i] for i in range(len(sources))])[None]
+        used += len(sources)
+        expected = torch.nn.functional.conv2d(image[:, list(sources)], weight)[:, 0] + float(params["bias"][k])
+        np.testing.assert_allclose(ours[:, k], expected.numpy(), rtol=1e-4, atol=1e-5)
+    assert used == 60
+
+
+def test_a_full_table_is_a_plain_convolution():
+    x, features = jnp.asarray(_random((1, 6, 6, 3))), 4
+    layer = layers.ConnectionTableConv(((0, 1, 2),) * features, kernel_size=(3, 3), padding="SAME")
+    params = layer.init(KEY, x)["params"]
+    kernel = jnp.swapaxes(params["kernel"].reshape(3, 3, features, 3), 2, 3)
+    plain = nn.Conv(features, (3, 3)).apply({"params": {"kernel": kernel, "bias": params["bias"]}}, x)
+    np.testing.assert_allclose(layer.apply({"params": params}, x), plain, rtol=1e-5, atol=1e-6)
+
+
+def test_connection_table_of_the_paper():
+    """Table I: six maps see 3 neighbours, six see 4 neighbours, three see 4 in two pairs, one sees all; every input map is used ten times."""
+    assert [len(sources) for sources in C3_TABLE] == [3] * 6 + [4] * 9 + [6]
+    assert len({frozenset(sources) for sources in C3_TABLE}) == 16
+    assert all(sum(i in sources for sources in C3_TABLE) == 10 for i in range(6))
+
+
+def test_connection_table_weights_start_within_the_range_of_their_fan_in():
+    params = layers.ConnectionTableConv(C3_TABLE).init(KEY, jnp.zeros((1, 5, 5, 6)))["params"]
+    fan_in = np.repeat([25 * len(sources) for sources in C3_TABLE], [len(sources) for sources in C3_TABLE])
+    relative = np.abs(params["kernel"]) * fan_in / 2.4
+    assert relative.max() <= 1
+    assert np.all(relative.max(axis=(0, 1)) > 0.6)  # of 25 uniform numbers one is nearly surely this large
+
+
+def test_rbf_equals_scipy():
+    distance = pytest.importorskip("scipy.spatial.distance")
+    x, targets = _random((5, 84)), layers.bitmap_targets()
+    layer = layers.RBF(targets)
+    assert not layer.init(KEY, jnp.asarray(x))  # constants, no parameters
+    np.testing.assert_allclose(layer.apply({}, jnp.asarray(x)), distance.cdist(x, np.array(targets), "sqeuclidean"), rtol=1e-5)
+
+
+def test_bitmaps_are_ten_different_drawings_of_7x12():
+    targets = np.array(layers.bitmap_targets())
+    assert targets.shape == (10, 84)
+    assert set(np.unique(targets)) == {-1, 1}
+    assert all(len(bitmap) == 12 and {len(row) for row in bitmap} == {7} for bitmap in layers.DIGIT_BITMAPS)
+    differing = (targets[:, None] != targets[None]).sum(-1)
+    assert differing[~np.eye(10, dtype=bool)].min() >= 8
+    assert np.array_equal(layers.RBF(layers.bitmap_targets()).apply({}, jnp.asarray(targets, jnp.float32)), 4.0 * differing)
+
+
+def test_scaled_tanh_has_the_properties_of_appendix_a():
+    f = layers.scaled_tanh
+    np.testing.assert_allclose(f(jnp.array([-1.0, 1.0])), [-1, 1], atol=1e-4)
+    np.testing.assert_allclose(f(jnp.array(100.0)), 1.7159, rtol=1e-6)
+    x = jnp.linspace(0.0, 3.0, 3001)
+    curvature = jax.vmap(jax.grad(jax.grad(f)))(x)
+    assert abs(float(x[jnp.argmin(curvature)]) - 1.0) < 0.02  # the second derivative is extreme at 1
+
+
+@pytest.mark.parametrize("name", sorted(set(layers.ACTIVATIONS) - {"identity", "scaled_tanh"}))
+def test_activations_equal_torch(name):
+    torch = pytest.importorskip("torch")
+    theirs = {"gelu": lambda x: torch.nn.functional.gelu(x, approximate="tanh"), "hard_swish": torch.nn.functional.hardswish}
+    x = _random(100) * 4
+    function = theirs.get(name) or getattr(torch.nn.functional, name)
+    np.testing.assert_allclose(layers.activation(name)(jnp.asarray(x)), function(torch.from_numpy(x)).numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "layer, shape, message",
+    [
+        (layers.LRN(n=0), (1, 2, 2, 3), "n = 0"),
+        (layers.Subsampling(reduction="max"), (1, 4, 4, 3), "'sum' or 'mean'"),
+        (layers.Subsampling(), (1, 5, 4, 3), r"\(1, 5, 4, 3\)"),
+        (layers.ConnectionTableConv(((0, 3),)), (1, 5, 5, 3), r"0\.\.3.*0\.\.2"),
+        (layers.ConnectionTableConv(((0, 0),)), (1, 5, 5, 3), "none twice"),
+        (layers.ConnectionTableConv(((0,), ())), (1, 5, 5, 3), "at least one"),
+        (layers.RBF(layers.bitmap_targets()), (2, 80), r"\[B, 84\]"),
+    ],
+)
+def test_layers_name_what_is_wrong(layer, shape, message):
+    with pytest.raises(ConfigError, match=message):
+        layer.init(KEY, jnp.zeros(shape))
+
+
+def test_an_unknown_activation_suggests_the_nearest():
+    with pytest.raises(ConfigError, match="did you mean 'relu'"):
+        layers.activation("rellu")
+
+
+@pytest.mark.parametrize(
+    "shape, rule, ok",
+    [
+        ((2, 28, 28, 1), {"sizes": ((28, 28),), "channels": 1}, True),
+        ((2, 28, 27, 1), {"sizes": ((28, 28),)}, False),
+        ((28, 28, 1), {}, False),
+        ((2, 8, 7, 3), {"at_least": 8}, False),
+        ((2, 8, 8, 3), {"channels": 1}, False),
+    ],
+)
+def test_require_image(shape, rule, ok):
+    image = jnp.zeros(shape)
+    if ok:
+        layers.require_image("Net", image, **rule)
+    else:
+        with pytest.raises(ConfigError, match=r"Net expects images \[B, H, W, C\].*found shape"):
+            layers.require_image("Net", image, **rule)
