@@ -2,7 +2,8 @@
 
 A source is a flat dict of names and arrays: a PyTorch state dict (torchvision, timm), a Keras HDF5 file, or a safetensors file. A family's
 rule table (`jaxcnn.weights_rules`) says where each source name goes; the arrays' layouts are turned here, by their rank:
-convolution [O, I, *window] -> [*window, I, O], dense [O, I] -> [I, O], BatchNorm weight, bias, running_mean, running_var -> scale, bias, mean, var.
+convolution [O, I, *window] -> [*window, I, O], dense [O, I] -> [I, O]; BatchNorm's weight, bias, running_mean, running_var are our scale, bias,
+mean, var.
 """
 
 import json
@@ -84,8 +85,8 @@ def load_weights(
     """Fill `params` and `model_state` from a file or state dict by a rule table; returns (params, model_state, report).
 
     layout: how the source stores kernels, "torch" or "keras" (as we do); by default "keras" for an HDF5 file and "torch" for all else.
-    A first convolution for RGB is summed (one channel) or repeated and scaled (other counts); a layer named `head` whose class count differs
-    keeps its values. Arrays keep our dtypes. Raises ConfigError if a source name is placed where we have nothing, or a shape does not fit.
+    A first convolution for RGB is summed (one channel) or repeated and scaled (other counts). A layer named `head` whose class count differs
+    keeps its values. Arrays take our dtypes. Raises ConfigError if a rule names a place that we lack, or a shape does not fit.
     """
     arrays = read_arrays(source) if isinstance(source, str | Path) else dict(source)
     layout = layout or ("keras" if isinstance(source, str | Path) and Path(source).suffix in (".h5", ".hdf5") else "torch")
@@ -166,7 +167,7 @@ def _is_first_convolution(value: np.ndarray, target: Any) -> bool:
 
 
 def _adapt_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
-    """[*window, 3, O] -> [*window, channels, O]: summed for grey images, so that grey as RGB gives the same; else repeated, the sum kept."""
+    """[*window, 3, O] -> [*window, channels, O]: summed for grey images, so that grey as RGB gives the same; else repeated and scaled."""
     if channels == 1:
         return kernel.sum(-2, keepdims=True)
     repeats = -(-channels // 3)
@@ -233,8 +234,8 @@ def _read_hdf5(path: Path) -> dict[str, np.ndarray]:
 
 
 # The dtypes of the safetensors format (https://github.com/huggingface/safetensors) that weights come in.
-SAFETENSORS_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32", "U32": "uint32",
-                      "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool"}  # fmt: skip
+SAFETENSORS_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
+                      "U32": "uint32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool"}  # fmt: skip
 
 
 def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
