@@ -6,6 +6,7 @@ counts of ink in 0..16 from 32x32 bitmaps of 13 writers.
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
@@ -55,7 +56,7 @@ def _digits(image_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     from PIL import Image
     from sklearn.datasets import load_digits
 
-    bunch = load_digits()
+    bunch: Any = load_digits()
     height, width = (round(length * INK_BOX) for length in image_size)
     top, left = (image_size[0] - height) // 2, (image_size[1] - width) // 2
     out = np.zeros((NUM_DIGITS, *image_size, 1), np.uint8)

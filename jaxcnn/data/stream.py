@@ -1,17 +1,21 @@
 """Examples too many for memory: read and decoded on the host by a pool of threads, only those that are asked for."""
 
+import contextlib
+import hashlib
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import jax
 import numpy as np
 
 from jaxcnn.data.memory import MemorySource, check_indices
+from jaxcnn.data.npz import read_npz
 from jaxcnn.errors import DataError
 
 Read = Callable[[list[int]], list[dict[str, np.ndarray]]]
-CHUNK = 64  # examples a thread reads at a time, at most
+CHUNK = 32  # examples a thread reads at a time, at most; a single thread reads 16 times as many
 SMALL = 64 * 1024  # bytes of a decoded example below which threads only wait for each other's interpreter lock (MNIST: 2x slower)
 
 
@@ -34,7 +38,7 @@ class StreamSource:
         indices = check_indices(indices, self._size)
         flat = indices.ravel().tolist()
         out = {name: np.empty((len(flat), *entry.shape), entry.dtype) for name, entry in self._spec.items()}
-        chunk = max(1, min(CHUNK, -(-len(flat) // self._workers)))
+        chunk = 16 * CHUNK if self._workers == 1 else max(1, min(CHUNK, -(-len(flat) // self._workers)))
 
         def fill(start: int) -> None:
             for row, example in enumerate(self._read(flat[start : start + chunk]), start):
@@ -50,7 +54,7 @@ class StreamSource:
         else:
             with ThreadPoolExecutor(self._workers) as pool:
                 list(pool.map(fill, starts))  # list: raises what a thread raised
-        return {name: array.reshape(*indices.shape, *array.shape[1:]) for name, array in out.items()}
+        return {name: array.reshape((*indices.shape, *array.shape[1:])) for name, array in out.items()}
 
 
 def example_bytes(spec: Mapping[str, jax.ShapeDtypeStruct]) -> int:
@@ -58,8 +62,46 @@ def example_bytes(spec: Mapping[str, jax.ShapeDtypeStruct]) -> int:
     return sum(int(np.prod(entry.shape)) * np.dtype(entry.dtype).itemsize for entry in spec.values())
 
 
-def in_memory_if_small(source: StreamSource, spec: Mapping[str, jax.ShapeDtypeStruct], *, memory_mib: int) -> StreamSource | MemorySource:
-    """The whole of `source` on the device if it takes at most `memory_mib` MiB there, else `source` itself."""
+def in_memory_if_small(
+    source: StreamSource, spec: Mapping[str, jax.ShapeDtypeStruct], *, memory_mib: int, cache_key: str = ""
+) -> StreamSource | MemorySource:
+    """The whole of `source` on the device if it takes at most `memory_mib` MiB there, else `source` itself.
+
+    With a `cache_key`, which must name all that the arrays depend on, they are also kept decoded in the user's cache folder
+    ($XDG_CACHE_HOME or ~/.cache, in jaxcnn/): 60,000 MNIST images decode in 4 s and load in 0.2 s.
+    """
     if len(source) * example_bytes(spec) > memory_mib * 2**20:
         return source
-    return MemorySource(source.take(np.arange(len(source))))
+    path = _cache_path(f"{cache_key} {dict(spec)} {len(source)}") if cache_key else None
+    arrays = _read_cache(path, spec) if path else None
+    if arrays is None:
+        arrays = source.take(np.arange(len(source)))
+        if path:
+            _write_cache(path, arrays)
+    return MemorySource(arrays)
+
+
+def _cache_path(key: str) -> Path:
+    root = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "jaxcnn"
+    return root / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
+
+
+def _read_cache(path: Path, spec: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, np.ndarray] | None:
+    """The arrays of a cache file, whose checksums are compared; None where there is none or it is damaged."""
+    try:
+        return {name: read_npz(str(path), name) for name in spec}
+    except DataError:
+        return None
+
+
+def _write_cache(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write a cache file whole or not at all. A full or read-only disk is no error: the cache only saves time."""
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with open(temporary, "wb") as file:
+            np.savez(file, **dict(arrays))  # pyright: ignore[reportArgumentType]
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
