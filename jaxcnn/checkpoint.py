@@ -201,7 +201,7 @@ def _raw(leaf: Any) -> Any:
 
 
 def _restore(leaf: Any, array: np.ndarray) -> Any:
-    return jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else jax.numpy.asarray(array)
+    return jax.random.wrap_key_data(array) if _is_key(leaf) else jax.numpy.asarray(array)
 
 
 def _path(path: tuple) -> str:

@@ -10,12 +10,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from jaxcnn import schedules
 from jaxcnn.errors import ConfigError
-
-
-def constant(progress):
-    """The schedule that changes nothing: multiplier 1."""
-    return 0.0 * progress + 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +38,7 @@ class Experiment:
     task: Any
     data: Any
     optimizer: Any
-    schedule: Callable = constant
+    schedule: Callable = schedules.constant
     augment: tuple = ()
     transform: tuple = ()
     batch_size: int = 128

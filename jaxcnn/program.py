@@ -163,8 +163,17 @@ def model_inputs(e: Experiment, batch: dict) -> list:
 
 
 def make_optimizer(e: Experiment) -> optax.GradientTransformation:
-    """The optimizer of the experiment; cheap, so that it is made anew inside the step from the numbers in the state."""
-    return e.optimizer()
+    """The optimizer of the experiment; cheap, so that it is made anew inside the step from the numbers in the state.
+
+    optax relies on JAX's implicit dtype promotion, which whoever calls us may have forbidden.
+    """
+    optimizer = e.optimizer()
+
+    def update(grads, state, params):
+        with jax.numpy_dtype_promotion("standard"):
+            return optimizer.update(grads, state, params)
+
+    return optax.GradientTransformation(optimizer.init, update)
 
 
 def with_numbers(e: Experiment, numbers: dict[str, Any]) -> Experiment:

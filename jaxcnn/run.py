@@ -74,7 +74,9 @@ class _Run:
     checkpoints: Checkpoints
     tensorboard: TensorBoard
     started: float
-    saved: float = 0.0
+    saved: float = 0.0  # monotonic time of the last save
+    since: float = 0.0  # monotonic time from which `pending` counts
+    pending: list = dataclasses.field(default_factory=list)  # metrics of the steps since the last record, still on the device
     failed_save: ResourceError | None = None
 
     def seconds(self) -> float:
@@ -120,28 +122,24 @@ def _loop(run: _Run, stop: Callable[[], bool]) -> dict[str, Any]:
     """Train to the last step. Metrics are fetched at log intervals only, so the device never waits for the host."""
     e, step = run.experiment, int(run.state.step)
     evaluate_every = e.eval_interval(len(run.train))
-    run.saved = time.monotonic()
+    run.saved = run.since = time.monotonic()
     run.console.start(step=step, steps=run.steps)
-    pending: list[dict] = []
-    interval = (step, time.monotonic())
     for batch in batches(run.train, seed=e.seed, start=step, stop=run.steps, batch_size=e.batch_size):
         if out_of_patience(e, run.history):
             run.console.line(f"stopped early at step {step}: no better {e.task.metric} in {e.patience} evaluations")
             break
         run.state, metrics = run.program.train_step(run.state, batch)
-        pending.append(metrics)
+        run.pending.append(metrics)
         step += 1
+        if step % e.log_every == 0:
+            _log(run, step)
         evaluating = step % evaluate_every == 0 or step == run.steps
-        saving = evaluating or stop() or time.monotonic() - run.saved > SAVE_SECONDS
-        if saving or step % e.log_every == 0:
-            _log(run, step, pending, interval)
-            pending, interval = [], (step, time.monotonic())
+        stopping = stop()  # asked once: what is saved below is what is stopped at
         if evaluating:
             _evaluate(run, step)
-            interval = (step, time.monotonic())
-        elif saving:
+        elif stopping or time.monotonic() - run.saved > SAVE_SECONDS:
             _save(run, step)
-        if stop() and step < run.steps:
+        if stopping and step < run.steps:
             write_summary(run, step, completed=False)
             raise Preempted(f"stopped by a signal at step {step} of {run.steps}, state saved; go on with: train --resume {run.folder}")
     summary = write_summary(run, step, completed=True)
@@ -150,21 +148,24 @@ def _loop(run: _Run, stop: Callable[[], bool]) -> dict[str, Any]:
     return summary
 
 
-def _log(run: _Run, step: int, pending: list[dict], interval: tuple[int, float]) -> None:
+def _log(run: _Run, step: int) -> None:
     """Fetch the metrics since the last record, check them, and write one record (means over the interval)."""
-    first, since = interval
-    fetched = jax.device_get(pending)
+    if not run.pending:
+        return
+    fetched, run.pending = jax.device_get(run.pending), []
     if not all(m["finite"] for m in fetched):
         raise _diverged(run)
-    rate = (step - first) * run.experiment.batch_size / max(time.monotonic() - since, 1e-9)
+    rate = len(fetched) * run.experiment.batch_size / max(time.monotonic() - run.since, 1e-9)
     means = {name: float(np.mean([m[name] for m in fetched])) for name in ("loss", "grad_norm")}
     record = {"kind": "train", "step": step, "epoch": run.epoch(step), **means, "images_per_second": rate, "seconds": run.seconds()}
     run.history.append(record)
     run.tensorboard.write(record)
     run.console.train(record)
+    run.since = time.monotonic()
 
 
 def _evaluate(run: _Run, step: int) -> None:
+    _log(run, step)
     e = run.experiment
     metrics = evaluate(run.program, run.state, run.eval, e)
     best = is_best(e, run.history, metrics)
@@ -173,10 +174,15 @@ def _evaluate(run: _Run, step: int) -> None:
     run.tensorboard.write(record)
     run.console.evaluate(record)
     _save(run, step, best=best)
+    run.since = time.monotonic()  # evaluation does not count as training
 
 
 def _save(run: _Run, step: int, *, best: bool = False) -> None:
-    """Save; a full disk is reported and training goes on, with the older checkpoints kept."""
+    """Log what is pending, so that the history is whole up to the checkpoint, and save; only a finite state gets here.
+
+    A full disk is reported and training goes on, with the older checkpoints kept.
+    """
+    _log(run, step)
     run.saved = time.monotonic()
     try:
         run.history.sync()

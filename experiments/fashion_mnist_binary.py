@@ -1,0 +1,26 @@
+"""A sneaker detector: one logit, positives weighted, threshold chosen on validation, on Fashion-MNIST (10 % positives)."""
+
+from functools import partial
+
+import optax
+
+from jaxcnn import optimizers, schedules
+from jaxcnn.data import augment
+from jaxcnn.data.tfds import Tfds
+from jaxcnn.experiment import Experiment
+from jaxcnn.models.lenet import LeNet5Modern
+from jaxcnn.tasks.binary import BinaryClassification
+
+SNEAKER = 7
+
+experiment = Experiment(
+    model=LeNet5Modern(num_classes=1),
+    task=BinaryClassification(positive=(SNEAKER,), positive_weight=3.0),
+    data=Tfds("fashion_mnist", train="train[:90%]", eval="train[90%:]", test="test"),
+    augment=(augment.flip_left_right,),
+    optimizer=partial(optax.adamw, learning_rate=2e-3, weight_decay=0.05, mask=optimizers.kernels),
+    schedule=partial(schedules.cosine, warmup=0.05),
+    batch_size=128,
+    epochs=5,
+    log_every=100,
+)

@@ -1,0 +1,21 @@
+"""The sigmoid MLP 2-10-10-10-1 learns XOR by plain gradient descent on binary cross-entropy."""
+
+from functools import partial
+
+import optax
+
+from jaxcnn.data.xor import Xor
+from jaxcnn.experiment import Experiment
+from jaxcnn.models.mlp import MLP
+from jaxcnn.tasks.binary import BinaryClassification
+
+experiment = Experiment(
+    model=MLP(features=(10, 10, 10, 1)),
+    task=BinaryClassification(inputs=("point",)),
+    data=Xor(),
+    optimizer=partial(optax.sgd, learning_rate=1.0),
+    batch_size=4,
+    steps=2000,
+    eval_every=500,
+    log_every=500,
+)

@@ -1,0 +1,190 @@
+"""Whole runs: exact resume, faithful history, signals, locks, faults."""
+
+import dataclasses
+import json
+import os
+import signal
+import threading
+from functools import partial
+
+import jax
+import numpy as np
+import optax
+import pytest
+from tests.tiny import arrays, tiny
+
+from jaxcnn import run
+from jaxcnn.checkpoint import Checkpoints
+from jaxcnn.data.memory import Arrays
+from jaxcnn.errors import BusyError, CheckpointError, ConfigError, DataError, DivergedError
+from jaxcnn.log import Console, History
+from jaxcnn.program import make_program
+from jaxcnn.tasks.binary import BinaryClassification
+
+QUIET = Console(quiet=True)
+
+
+class Interrupter(Console):
+    """Sends this process a real signal as soon as a given step is logged."""
+
+    def __init__(self, step, number=signal.SIGTERM):
+        super().__init__(quiet=True)
+        self.step, self.number = step, number
+
+    def train(self, record):
+        if record["step"] == self.step:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.fixture(scope="module")
+def golden(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("golden")
+    return run.train(tiny(), folder, console=QUIET), History(folder / "metrics.jsonl").records
+
+
+@pytest.mark.parametrize("step", range(1, 12))
+def test_a_run_stopped_at_any_step_resumes_to_the_same_bits(tmp_path, golden, step):
+    with pytest.raises(run.Preempted, match=f"step {step} of 12"):
+        run.train(tiny(), tmp_path, console=Interrupter(step, signal.SIGINT if step % 2 else signal.SIGTERM))
+    assert not json.loads((tmp_path / "summary.json").read_text())["completed"]
+    summary = run.train(tiny(), tmp_path, resume=True, console=QUIET)
+    assert summary["state_sha256"] == golden[0]["state_sha256"]
+    assert summary["eval"] == golden[0]["eval"]
+    records = History(tmp_path / "metrics.jsonl").records
+    assert [(r["kind"], r["step"]) for r in records] == [(r["kind"], r["step"]) for r in golden[1]]
+    assert [r["loss"] for r in records if "loss" in r] == [r["loss"] for r in golden[1] if "loss" in r]
+
+
+def test_five_interruptions_change_nothing(tmp_path, golden):
+    for i, step in enumerate((2, 3, 7, 9, 11)):
+        with pytest.raises(run.Preempted):
+            run.train(tiny(), tmp_path, resume=i > 0, console=Interrupter(step))
+    assert run.train(tiny(), tmp_path, resume=True, console=QUIET)["state_sha256"] == golden[0]["state_sha256"]
+
+
+def test_resuming_a_finished_run_repeats_its_summary(tmp_path, golden):
+    run.train(tiny(), tmp_path, console=QUIET)
+    again = run.train(tiny(), tmp_path, resume=True, console=QUIET)
+    assert {k: v for k, v in again.items() if k != "seconds"} == {k: v for k, v in golden[0].items() if k != "seconds"}
+
+
+def test_a_damaged_newest_checkpoint_falls_back_and_still_ends_in_the_same_bits(tmp_path, golden):
+    with pytest.raises(run.Preempted):
+        run.train(tiny(), tmp_path, console=Interrupter(9))
+    newest = sorted((tmp_path / "checkpoints").glob("last-*"))[-1]
+    newest.write_bytes(newest.read_bytes()[:-1])
+    lines = []
+    console = Console(quiet=True)
+    console.line = lines.append
+    assert run.train(tiny(), tmp_path, resume=True, console=console)["state_sha256"] == golden[0]["state_sha256"]
+    assert any("damaged" in line for line in lines)
+
+
+def test_a_torn_last_line_of_the_history_is_dropped(tmp_path, golden):
+    with pytest.raises(run.Preempted):
+        run.train(tiny(), tmp_path, console=Interrupter(6))
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"kind": "train", "step": 7, "lo')
+    run.train(tiny(), tmp_path, resume=True, console=QUIET)
+    assert [r["step"] for r in History(tmp_path / "metrics.jsonl").records] == [r["step"] for r in golden[1]]
+
+
+def test_a_second_process_is_refused(tmp_path):
+    with run.locked(tmp_path, resume=False), pytest.raises(BusyError, match=f"pid {os.getpid()}"), run.locked(tmp_path, resume=False):
+        pass
+
+
+def test_a_used_folder_and_a_folder_without_a_run_are_refused(tmp_path):
+    (tmp_path / "precious.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="holds files already"):
+        run.train(tiny(), tmp_path, console=QUIET)
+    with pytest.raises(ConfigError, match="not a run directory"):
+        run.train(tiny(), tmp_path / "nothing", resume=True, console=QUIET)
+    assert (tmp_path / "precious.txt").read_text() == "mine"
+
+
+def test_another_model_does_not_take_the_checkpoint(tmp_path):
+    with pytest.raises(run.Preempted):
+        run.train(tiny(), tmp_path, console=Interrupter(3))
+    other = tiny(model=dataclasses.replace(tiny().model, width=5))
+    with pytest.raises(CheckpointError, match="Conv_0/kernel"):
+        run.train(other, tmp_path, resume=True, console=QUIET)
+
+
+def test_divergence_names_the_step_and_keeps_the_last_good_state(tmp_path):
+    e = tiny(optimizer=partial(optax.sgd, learning_rate=1e30), clip_norm=None, log_every=4, augment=())
+    with pytest.raises(DivergedError) as caught:
+        run.train(e, tmp_path, console=QUIET)
+    template = jax.eval_shape(make_program(e, steps=12).init, jax.random.key(0))
+    state, step = Checkpoints(tmp_path / "checkpoints").restore(template)
+    assert f"at step {step} " in str(caught.value)
+    assert "learning_rate" in str(caught.value)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda a: {**a, "label": a["label"] + 1}, r"label.*3"),
+        (lambda a: {**a, "label": a["label"] - 1}, r"label.*-1"),
+        (lambda a: {**a, "label": a["label"][:-1]}, "label"),
+        (lambda a: {**a, "image": a["image"].astype(np.float32)}, "unscaled|scale"),
+        (lambda a: {**a, "image": np.where(a["image"] > 5, np.nan, 0).astype(np.float32)}, "finite|nan"),
+    ],
+)
+def test_bad_data_are_refused_before_training(tmp_path, change, message):
+    with pytest.raises(DataError, match=message):
+        run.train(tiny(data=Arrays(train=change(arrays(50)), eval=arrays(21))), tmp_path, console=QUIET)
+
+
+def test_metrics_do_not_depend_on_the_evaluation_batch(golden):
+    e = tiny()
+    program = make_program(e, steps=12)
+    state = program.init(jax.random.key(0))
+    source = e.data.open("eval")
+    results = [run.evaluate(program, state, source, dataclasses.replace(e, eval_batch_size=rows)) for rows in (1, 4, 7, 20, 21, 64)]
+    for other in results[1:]:
+        assert other["confusion"] == results[0]["confusion"]
+        np.testing.assert_allclose(other["loss"], results[0]["loss"], rtol=1e-6)
+
+
+def test_the_threshold_chosen_on_validation_scores_the_test_split(tmp_path):
+    e = tiny(
+        task=BinaryClassification(positive=(2,)),
+        model=dataclasses.replace(tiny().model, num_classes=1),
+        data=Arrays(train=arrays(60), eval=arrays(40, seed=1), test=arrays(40, seed=2)),
+    )
+    summary = run.train(e, tmp_path, console=QUIET)
+    assert summary["test"]["threshold"] == summary["eval"]["best_threshold"]
+
+
+def test_patience_stops_early_and_the_best_is_kept(tmp_path):
+    e = tiny(optimizer=partial(optax.sgd, learning_rate=1e-9), patience=2, steps=60, eval_every=0.5, ema=None)
+    summary = run.train(e, tmp_path, console=QUIET)
+    assert summary["step"] < 60
+    assert summary["best"]["step"] == min(r["step"] for r in History(tmp_path / "metrics.jsonl").evaluations())
+    assert len(list((tmp_path / "checkpoints").glob("best-*"))) == 1
+
+
+def test_background_batches_come_in_order_and_errors_arrive():
+    class Slow:
+        streaming = True
+
+        def __len__(self):
+            return 10
+
+        def take(self, indices):
+            assert threading.current_thread() is not threading.main_thread()
+            if self.fail_at is not None and (indices == self.fail_at).any():
+                raise DataError("broken file")
+            return {"index": indices}
+
+    slow = Slow()
+    slow.fail_at = None
+    got = [b["index"].tolist() for b in run.batches(slow, seed=0, start=3, stop=9, batch_size=4)]
+    slow.streaming = False
+    want = [run.batch_indices(0, step, size=10, batch_size=4).tolist() for step in range(3, 9)]
+    assert got == want
+    slow.streaming, slow.fail_at = True, 5
+    with pytest.raises(DataError, match="broken file"):
+        list(run.batches(slow, seed=0, start=0, stop=9, batch_size=4))

@@ -1,0 +1,58 @@
+"""A tiny experiment with everything that has state: BatchNorm, dropout, augmentation, EMA, clipping, a schedule."""
+
+import dataclasses
+from functools import partial
+
+import numpy as np
+import optax
+from flax import linen as nn
+
+from jaxcnn import schedules
+from jaxcnn.data import augment
+from jaxcnn.data.memory import Arrays
+from jaxcnn.experiment import Experiment
+from jaxcnn.layers import Conv, max_pool
+from jaxcnn.tasks.classification import Classification
+
+
+class TinyNet(nn.Module):
+    """Convolution, BatchNorm, pooling, dropout, linear; images [B, 8, 8, 1]."""
+
+    width: int = 4
+    num_classes: int = 3
+    dropout: float = 0.25
+
+    @nn.compact
+    def __call__(self, image, *, train: bool):
+        x = Conv(self.width, (3, 3), use_bias=False)(image)
+        x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
+        x = max_pool(nn.relu(x), (2, 2)).reshape(image.shape[0], -1)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return nn.Dense(self.num_classes)(x)
+
+
+def arrays(size: int, seed: int = 0, classes: int = 3) -> dict:
+    """Images whose brightness in one row tells the class, with noise."""
+    random = np.random.default_rng(seed)
+    label = random.integers(0, classes, size).astype(np.int32)
+    image = random.integers(0, 120, (size, 8, 8, 1))
+    image[np.arange(size), label * 2] += 100
+    return {"image": image.astype(np.uint8), "label": label}
+
+
+def tiny(**fields) -> Experiment:
+    base = Experiment(
+        model=TinyNet(),
+        task=Classification(num_classes=3),
+        data=Arrays(train=arrays(50), eval=arrays(21, seed=1)),
+        optimizer=partial(optax.adamw, learning_rate=0.01, weight_decay=0.01),
+        schedule=partial(schedules.cosine, warmup=0.2),
+        augment=(partial(augment.shift, pixels=1),),
+        batch_size=8,
+        steps=12,
+        eval_every=0.8,
+        clip_norm=1.0,
+        ema=0.9,
+        log_every=1,
+    )
+    return dataclasses.replace(base, **fields)
