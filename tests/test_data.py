@@ -1,6 +1,7 @@
 """The order of examples, and the sources and data sets that live in memory."""
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -79,6 +80,16 @@ def test_memory_take_gathers_any_index_shape(shape):
         assert isinstance(taken[name], jax.Array)
         assert taken[name].dtype == array.dtype
         np.testing.assert_array_equal(taken[name], array[indices])
+
+
+def test_memory_keeps_its_own_copy_and_serves_threads():
+    array = np.arange(4096, dtype=np.int32)
+    source = MemorySource({"label": array})
+    with ThreadPoolExecutor(8) as pool:
+        taken = list(pool.map(source.take, [np.arange(4096)] * 16))
+    array[:] = -1
+    for batch in (*taken, source.take(np.arange(4096))):
+        np.testing.assert_array_equal(batch["label"], np.arange(4096))
 
 
 @pytest.mark.parametrize("indices", [[-1], [11], [[0, 3], [2, 99]], [1.0]])

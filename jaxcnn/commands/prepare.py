@@ -4,17 +4,13 @@ import argparse
 import importlib.util
 from typing import Any
 
-from jaxcnn.data.tfds import data_root, read_builder
 from jaxcnn.errors import ConfigError, DataError, DependencyError, JaxcnnError, ResourceError, did_you_mean
+
+EXAMPLE = "python launch.py prepare cifar10   (it needs TensorFlow: pip install 'jaxcnn[prepare]')"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `prepare`."""
-    parser.description = __doc__
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = (
-        "example:\n  python launch.py prepare mnist --data-dir ~/tensorflow_datasets\n\nneeds TensorFlow: pip install 'jaxcnn[prepare]'"
-    )
     parser.add_argument("name", help="NAME, NAME/CONFIG or NAME:VERSION, as tensorflow_datasets lists them")
     parser.add_argument("--data-dir", default="", help="where prepared sets lie (default: $TFDS_DATA_DIR, else ~/tensorflow_datasets)")
 
@@ -24,6 +20,8 @@ def main(args: argparse.Namespace) -> int:
 
     Errors: ConfigError for an unknown set, DependencyError without TensorFlow, DataError where the download or the writing fails.
     """
+    from jaxcnn.data.tfds import read_builder
+
     builder = _prepared(args.name, args.data_dir)
     if builder is None:
         _check_name(args.name)
@@ -36,6 +34,8 @@ def main(args: argparse.Namespace) -> int:
 
 def _prepared(name: str, data_dir: str) -> Any:
     """The builder of a set that can be read already, or None."""
+    from jaxcnn.data.tfds import read_builder
+
     try:
         return read_builder(name, data_dir)
     except ConfigError:
@@ -58,6 +58,8 @@ def _download_and_prepare(name: str, data_dir: str) -> None:
     if importlib.util.find_spec("tensorflow") is None:  # before anything is downloaded: most sets encode their examples with it
         raise DependencyError(f"preparing {name!r} needs TensorFlow (training does not): pip install 'jaxcnn[prepare]'")
     import tensorflow_datasets as tfds
+
+    from jaxcnn.data.tfds import data_root
 
     root = data_root(data_dir)
     try:

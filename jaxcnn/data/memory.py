@@ -1,6 +1,7 @@
 """Examples that live on the device: a whole split as arrays, gathered there by index. Also the rules that host arrays must keep."""
 
 import functools
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -134,6 +135,7 @@ class MemorySource:
         self._arrays = canonical(arrays, where="MemorySource")
         self._size = len(next(iter(self._arrays.values())))
         self._on_device: dict[str, jax.Array] | None = None
+        self._lock = threading.Lock()  # a loop may fetch the next batch in a thread of its own
 
     def __len__(self) -> int:
         return self._size
@@ -141,8 +143,9 @@ class MemorySource:
     def take(self, indices: np.ndarray) -> dict[str, jax.Array]:
         """The examples at `indices` (int, any shape [...]) as device arrays [..., *example shape]; IndexError outside [0, len)."""
         indices = check_indices(indices, self._size)
-        if self._on_device is None:
-            self._on_device, self._arrays = {name: jnp.asarray(array) for name, array in self._arrays.items()}, {}
+        with self._lock:
+            if self._on_device is None:  # copied: on a CPU the device would otherwise share memory that its owner may write to
+                self._on_device, self._arrays = {name: jnp.array(array) for name, array in self._arrays.items()}, {}
         return _gather(self._on_device, jnp.asarray(indices))
 
 

@@ -184,13 +184,15 @@ def _prepared_folder(name: str, data_dir: str) -> Path:
                 f"Tfds({name!r}) is prepared in several configurations; choose one: {', '.join(f'{base}/{c}' for c in configs)}"
             )
     if not found:
-        raise DataError(f"Tfds({name!r}) is not prepared in {root}{_prepared_there(base, root)}. Once: {_command(name, data_dir)}")
+        raise DataError(
+            f"Tfds({name!r}) is not prepared in {root}{_prepared_there(base, root)}. Prepare it once: {_command(name, data_dir)}"
+        )
     return max(found, key=lambda path: [int(number) for number in re.findall(r"\d+", path.name)])
 
 
 def _prepared_there(base: str, root: Path) -> str:
     names = sorted({path.relative_to(root).parts[0] for pattern in ("*/*/", "*/*/*/") for path in root.glob(pattern + "dataset_info.json")})
-    near = did_you_mean(base, [name for name in names if name != base])
+    near = did_you_mean(base, [name for name in names if name != base]).removesuffix("?")
     return f", where these are: {', '.join(names)}{near}" if names else ", where no set is (TFDS_DATA_DIR or data_dir says where to look)"
 
 
