@@ -93,12 +93,6 @@ TRIALS = [
 every_task = pytest.mark.parametrize("trial", TRIALS, ids=[trial.name.replace(" ", "-") for trial in TRIALS])
 
 
-@pytest.fixture(autouse=True)
-def strict_promotion():
-    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-        yield
-
-
 def rows_of(trial: Trial, rows: int = ROWS, seed: int = 0) -> tuple[Any, dict[str, np.ndarray]]:
     generator = np.random.default_rng(seed)
     batch = trial.batch(generator, rows) | {"mask": np.ones(rows, np.float32)}

@@ -58,8 +58,8 @@ class BinaryClassification:
         return {"score": _logit(outputs), "label": self._is_positive(batch["label"]).astype(jnp.int32)}
 
     def summarize(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
-        """Metrics: auroc and average_precision (NaN if a class is absent); accuracy, precision, recall and f1 at `threshold`; best_threshold,
-        the probability at which F1 is highest (`threshold` if there is no positive), and that best_f1; loss, count.
+        """Metrics: auroc and average_precision (NaN if a class is absent); accuracy, precision, recall and f1 at `threshold`; loss, count;
+        best_threshold, the probability at which F1 is highest (`threshold` if there is no positive), and that best_f1.
 
         Precision is 0 where nothing is called positive.
         """
@@ -89,7 +89,7 @@ class BinaryClassification:
         return {"label": (probability >= jnp.asarray(self.threshold, jnp.float32)).astype(jnp.int32), "probability": probability}
 
     def check(self, batch: dict[str, Any]) -> None:
-        """DataError for labels that are not 0 and 1 (without `positive`), or of a wrong dtype or shape; for unscaled or non-finite images."""
+        """DataError for labels that are not 0 and 1 (without `positive`), a wrong dtype or shape, unscaled or non-finite images."""
         label = np.asarray(batch["label"])
         try:
             check_label(label, num_classes=2 if self.positive is None else None)
