@@ -1,7 +1,7 @@
 """Which part of the input one output position sees: closed forms for chains of layers, and a walk over a jaxpr for any network.
 
 Everything is per spatial axis, in pixels of the input, and as in an unbounded image: padding and borders do not cut the field.
-Source of the closed forms: Araujo, Norris, Sim, "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019, equations 2 and 7.
+Source of the closed forms: Araujo, Norris, Sim, "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019.
 """
 
 import math
@@ -17,9 +17,9 @@ def output_size(size: int, window: int, stride: int = 1, padding: str | int | tu
     """Output positions of a convolution or pooling along one axis; `padding` is "VALID", "SAME", pixels on both sides, or (low, high)."""
     if padding == "SAME":
         return -(-size // stride)
-    low, high = (0, 0) if padding == "VALID" else (padding, padding) if isinstance(padding, int) else padding
-    if isinstance(low, str):
+    if isinstance(padding, str) and padding != "VALID":
         raise ConfigError(f"padding {padding!r} is unknown; it must be 'VALID', 'SAME', a number of pixels, or (low, high)")
+    low, high = (0, 0) if isinstance(padding, str) else (padding, padding) if isinstance(padding, int) else padding
     return max(0, (size + low + high - (window - 1) * dilation - 1) // stride + 1)
 
 
@@ -55,13 +55,14 @@ class Axis:
         return self if self.shared else replace(self, high=self.high + self.stride * (size - 1), shared=True)
 
     def window(self, window: int, stride: int, dilation: int = 1, low: int = 0, base: int = 1) -> "Axis":
-        """After a sliding window, `low` positions of padding before the first; `base` > 1 spreads the input, as transposed convolutions do."""
-        jump = self.stride * stride / base
+        """After a sliding window, `low` positions of padding before the first; `base` > 1 spreads the input (transposed)."""
+        low, base = int(low), int(base)  # JAX hands NumPy integers on, which would end up in the summary
+        jump = self.stride * Fraction(int(stride), base)
         if self.shared:
             return replace(self, stride=jump)
         start = self.low - self.stride * Fraction(low, base)
         # A window over a spread input touches at most this many steps of it; the zeros between count nothing.
-        taps = (window - 1) * dilation // base
+        taps = int(window - 1) * int(dilation) // base
         return replace(self, stride=jump, low=start, high=start + (self.high - self.low) + self.stride * taps)
 
 
@@ -77,8 +78,8 @@ def input_view(ndim: int) -> View:
 def walk(jaxpr: Any, views: list[View | None], visit: Visit, times: int = 1) -> list[View | None]:
     """Views of the outputs of `jaxpr` from those of its inputs (None: does not depend on the image).
 
-    `visit(equation, view of its first output, times)` is called for every equation without a jaxpr of its own, in the order of tracing; `times`
-    is how often it runs (the length of the scans around it). An operation that is not known here is taken to see the whole image.
+    `visit(equation, view of its first output, times)` is called for every equation without a jaxpr of its own, in the order of tracing;
+    `times` is how often it runs (the length of the scans around it). An operation that is not known here is taken to see the whole image.
     """
     known: dict[Any, View | None] = dict(zip(jaxpr.invars, views, strict=True))
     for eqn in jaxpr.eqns:
@@ -97,7 +98,7 @@ def walk(jaxpr: Any, views: list[View | None], visit: Visit, times: int = 1) -> 
 
 
 def _inner(eqn, inputs):
-    """The jaxpr that an equation calls, and the views for it: jit, scan, remat, custom derivatives; of a `cond` the last (default) branch."""
+    """The jaxpr that an equation calls, and the views for it: jit, scan, remat, custom derivatives; of a `cond` the last branch."""
     if eqn.primitive.name == "cond":
         return eqn.params["branches"][-1].jaxpr, inputs[1:]
     for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
@@ -154,10 +155,17 @@ def _outputs(eqn, inputs: list[View | None]) -> list[View | None]:
         view, before = _join(tracked), tracked[0][1]
         kept = [d for d in range(len(before)) if d not in gone]
         return [_moved(_shared(view, before, gone), {d: i for i, d in enumerate(kept)})] * len(eqn.outvars)
-    if name not in _MIXING and all(before == shape for _, before in tracked):
-        return [_join(tracked)] * len(eqn.outvars)  # elementwise
+    if name not in _MIXING and all(_broadcasts(before, shape) for _, before in tracked):  # elementwise; an axis of size 1 is seen by all
+        spread = [{d for d in range(len(shape)) if before[d] != shape[d]} for _, before in tracked]
+        return [_join([(_shared(view, before, dims), before) for (view, before), dims in zip(tracked, spread, strict=True)])] * len(
+            eqn.outvars
+        )
     mixed = _join([(_shared(view, before), before) for view, before in tracked])
     return [mixed if len(out.aval.shape) == len(tracked[0][1]) else _moved(mixed, {}) for out in eqn.outvars]
+
+
+def _broadcasts(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
+    return len(before) == len(after) and all(b in (1, a) for b, a in zip(before, after, strict=True))
 
 
 # Primitives that keep the shape and yet are not elementwise.
@@ -228,11 +236,12 @@ def _broadcast(eqn, view, shape):
 
 
 def _reshape(eqn, view, shape):
-    """An axis that stays keeps its view, one split in two lies along the first half, one merged with channels is finer; others are mixed."""
+    """An axis that stays keeps its view, one split in two lies along the first half, one merged with channels is finer; others mix."""
     return tuple(a if a.dim is None else _reshaped(a, view, shape, eqn.params["new_sizes"]) for a in view)
 
 
 def _reshaped(a: Axis, view: View, shape, after) -> Axis:
+    assert a.dim is not None
     size, before = shape[a.dim], math.prod(shape[: a.dim])
     starts = [d for d in range(len(after)) if math.prod(after[:d]) == before]  # where an output dim begins where this one began
     same = [d for d in starts if after[d] == size]
@@ -255,7 +264,8 @@ def _rev(eqn, view, shape):
 
 
 def _dot_general(eqn, inputs) -> View:
-    (contracted, batched), views = eqn.params["dimension_numbers"], []
+    contracted, batched = eqn.params["dimension_numbers"]
+    views: list[tuple[View, tuple[int, ...]]] = []
     shape, position = tuple(eqn.outvars[0].aval.shape), len(batched[0])
     for atom, view, gone, batch in zip(eqn.invars, inputs, contracted, batched, strict=True):
         before = atom.aval.shape

@@ -60,7 +60,7 @@ class _Call:
 
 
 def summarize_layers(model: nn.Module, inputs: Sequence[jax.ShapeDtypeStruct], *, train: bool = False) -> list[Layer]:
-    """The layers of `model` in the order they run, for `inputs` [B, ...]: modules without sub-modules or with parameters of their own, and pools.
+    """The layers of `model` in the order they run, for `inputs` [B, ...]: pools, and modules that have no sub-modules or own parameters.
 
     The first input is the image [B, *spatial, C] of which receptive fields are told. A module called twice has a row for each call, its
     parameters in the first.
@@ -189,7 +189,7 @@ def _read_mark(eqn) -> tuple[str | None, int]:
 
 
 def _pool_kind(eqn, view: View | None) -> str | None:
-    """What pool an equation is, or None: a window over spatial axes of something that depends on the image, or a reduction of all of them."""
+    """What pool an equation is, or None: a window over spatial axes of what depends on the image, or a reduction of all of them."""
     name, dims = eqn.primitive.name, [a.dim for a in view or ()]
     if not dims:
         return None
@@ -226,7 +226,7 @@ def total_macs(layers: Sequence[Layer]) -> int:
 
 
 def as_json(layers: Sequence[Layer]) -> dict[str, Any]:
-    """{"params", "macs", "layers": [{"name", "kind", "shape", "activations", "params", "macs", "receptive_field", "stride"}]}: plain JSON types."""
+    """Totals and rows in JSON's types: {"params", "macs", "layers": [{"name", "kind", "shape", "activations", ...}]}, a key a column."""
     rows = [
         {
             "name": layer.name,

@@ -86,7 +86,7 @@ def test_a_full_table_is_a_plain_convolution():
 
 
 def test_connection_table_of_the_paper():
-    """Table I: six maps see 3 neighbours, six see 4 neighbours, three see 4 in two pairs, one sees all; every input map is used ten times."""
+    """Table I: six maps see 3 neighbours, six see 4 neighbours, three see 4 in two pairs, one sees all; each input is used ten times."""
     assert [len(sources) for sources in C3_TABLE] == [3] * 6 + [4] * 9 + [6]
     assert len({frozenset(sources) for sources in C3_TABLE}) == 16
     assert all(sum(i in sources for sources in C3_TABLE) == 10 for i in range(6))

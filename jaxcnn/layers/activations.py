@@ -1,4 +1,4 @@
-"""Activation functions by name, so that an override on the command line can choose one (`model.activation=tanh`). Elementwise, any shape."""
+"""Elementwise activation functions by name, so that an override on the command line can choose one (`model.activation=tanh`)."""
 
 from collections.abc import Callable
 

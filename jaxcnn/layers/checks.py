@@ -8,7 +8,7 @@ from jaxcnn.errors import ConfigError
 def require_image(
     model: str, image: jax.Array, *, sizes: tuple[tuple[int, int], ...] = (), at_least: int = 1, channels: int | None = None
 ) -> None:
-    """Raise ConfigError unless `image` is [B, H, W, C] with (H, W) among `sizes` (if any), H and W >= `at_least`, C = `channels` (if given)."""
+    """Raise ConfigError unless `image` is [B, H, W, C] with (H, W) among `sizes`, at least `at_least`, and C = `channels`."""
     shape = tuple(image.shape)
     height_width = " or ".join(f"{h}x{w}" for h, w in sizes) or f"at least {at_least}x{at_least}"
     rule = f"images [B, H, W, C] of {height_width}" + (f" with C = {channels}" if channels is not None else "")

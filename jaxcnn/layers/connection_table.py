@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
 
 from jaxcnn.errors import ConfigError
 from jaxcnn.ops import convolution
@@ -52,7 +53,7 @@ class ConnectionTableConv(nn.Module):
 
         kernel = self.param("kernel", uniform(bound[targets]), (*self.kernel_size, len(sources)))
         bias = self.param("bias", uniform(bound), (features,))
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias)
+        x, kernel, bias = promote_dtype(x, kernel, bias)
         dense = jnp.zeros((*self.kernel_size, in_features, features), kernel.dtype).at[:, :, sources, targets].set(kernel)
         y = convolution.conv_general_dilated(x, dense, (1, 1), self.padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
         return y + bias.reshape(1, 1, 1, features)

@@ -9,8 +9,8 @@ from flax import linen as nn
 
 from jaxcnn.errors import ConfigError
 
-# Twelve rows of seven pixels a digit, # = +1 and . = -1. Drawn for jaxcnn in the manner of figure 3 of the paper: similar digits have similar
-# codes. Read row by row, they are the 84 numbers that layer F6 aims at.
+# Twelve rows of seven pixels a digit, # = +1 and . = -1. Drawn for jaxcnn in the manner of figure 3 of the paper: similar digits have
+# similar codes. Read row by row, they are the 84 numbers that layer F6 aims at.
 _DRAWINGS = """
 ..###..  ...##..  .#####.  .#####.  ....##.  #######  ..####.  #######  .#####.  .#####.
 .##.##.  ..###..  ##...##  ##...##  ...###.  ##.....  .##....  ##...##  ##...##  ##...##

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
 
 from jaxcnn.errors import ConfigError
 
@@ -12,8 +13,8 @@ from jaxcnn.errors import ConfigError
 class Subsampling(nn.Module):
     """coefficient * (sum or mean of each window) + bias: two parameters a channel, no overlap; the caller applies the activation.
 
-    Source: LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document Recognition", 1998, section II-B, layer S2: the four
-    inputs are *added*; `reduction="mean"` is the same function with a coefficient four times as large.
+    Source: LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document Recognition", 1998, section II-B, layer S2: the
+    four inputs are *added*; `reduction="mean"` is the same function with a coefficient four times as large.
     """
 
     window: tuple[int, ...] = (2, 2)
@@ -30,7 +31,7 @@ class Subsampling(nn.Module):
         channels = x.shape[-1:]
         coefficient = self.param("coefficient", self.coefficient_init, channels)
         bias = self.param("bias", self.bias_init, channels)
-        x, coefficient, bias = nn.dtypes.promote_dtype(x, coefficient, bias)
+        x, coefficient, bias = promote_dtype(x, coefficient, bias)
         tiles = [extent for size, step in zip(x.shape[1:-1], self.window, strict=True) for extent in (size // step, step)]
         within = tuple(range(2, 2 * len(self.window) + 1, 2))
         x = x.reshape(x.shape[0], *tiles, *channels)  # [B, H / 2, 2, W / 2, 2, C]

@@ -38,11 +38,11 @@ def _uniform(fan_in: int):
 class LeNet5(nn.Module):
     """LeNet-5 of 1998, exactly 60,000 trainable parameters and 340,908 connections.
 
-    28x28 images are padded to 32x32 (32x32 ones are taken as they are) and scaled so that background 0 becomes -0.1 and ink 1 becomes 1.175.
-    C1, S2, C3 (table I), S4, C5 and F6 each end in 1.7159 tanh(2a / 3). The outputs are *minus* the squared distances of F6 to ten ±1 bitmaps
-    of 7x12 pixels (equation 7), so that the largest wins: softmax cross-entropy of them is the discriminative part of equation 9, whose
-    rubbish class is one more logit of -j that the task appends. With 84 dimensions the differences between logits reach the hundreds and
-    early losses are large: a learning rate (SGD about 0.001 to 0.01) or gradient clipping has to allow for that.
+    28x28 images are padded to 32x32 (32x32 ones are taken as they are) and scaled: background 0 becomes -0.1, ink 1 becomes 1.175.
+    C1, S2, C3 (table I), S4, C5 and F6 each end in 1.7159 tanh(2a / 3). The outputs are *minus* the squared distances of F6 to ten ±1
+    bitmaps of 7x12 pixels (equation 7), so that the largest wins: their softmax cross-entropy is the discriminative loss of equation 9,
+    whose rubbish class is one more logit of -j that the task appends. In 84 dimensions logits differ by up to hundreds and early
+    losses are large: a learning rate (SGD about 0.001 to 0.01) or gradient clipping has to allow for that.
     """
 
     num_classes: int = 10
@@ -110,8 +110,7 @@ class LeNet5Modern(nn.Module):
 class RGBDigitNet(LeNet5Modern):
     """The same network on 32x32x3 images without padding: 62,006 parameters, CONV1 28x28x6 = 4,704 activations and 456 parameters.
 
-    Source: Ng, "Convolutional Neural Networks", course of the Deep Learning Specialization, week 1, "CNN Example" (its table prints 208 and 416
-    parameters for the convolutions, a known misprint for 456 and 2,416).
+    Source: Ng, "Convolutional Neural Networks", course of the Deep Learning Specialization, week 1, "CNN Example".
     """
 
     padding: int = 0

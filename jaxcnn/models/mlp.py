@@ -10,7 +10,7 @@ from jaxcnn.layers import activation
 def _kernel_init(name: str):
     """The initial weights that suit an activation, uniform or normal with biases at 0.
 
-    Sigmoid: four times Glorot's range (its slope at 0 is 1/4, that of tanh 1), after which four sigmoid layers still learn XOR by plain SGD.
+    Sigmoid: four times Glorot's range (its slope at 0 is 1/4, that of tanh 1), with which four such layers still learn XOR by plain SGD.
     Glorot, Bengio, "Understanding the difficulty of training deep feedforward neural networks", 2010, equation 16; He et al., "Delving Deep
     into Rectifiers", 2015, equation 10.
     """
