@@ -83,7 +83,9 @@ def test_memory_take_gathers_any_index_shape(shape):
 
 
 def test_memory_keeps_its_own_copy_and_serves_threads():
-    array = np.arange(4096, dtype=np.int32)
+    memory = np.empty(4096 + 16, np.int32)  # aligned to 64 bytes, which is when JAX would share it instead of copying
+    array = memory[-memory.ctypes.data % 64 // 4 :][:4096]
+    array[:] = np.arange(4096)
     source = MemorySource({"label": array})
     with ThreadPoolExecutor(8) as pool:
         taken = list(pool.map(source.take, [np.arange(4096)] * 16))

@@ -192,6 +192,15 @@ def test_damage_is_noticed_and_the_file_named(damaged):
         tiny(damaged).open("train")
 
 
+def test_an_undecodable_record_is_named_by_its_place_in_the_file(prepared, monkeypatch):
+    """Example 3 of train[5:12] is record 8 of the file."""
+    data = tiny(prepared, train="train[5:12]", memory_mib=0, image_size=(2, 2))
+    source, seen = data.open("train"), []
+    monkeypatch.setattr("jaxcnn.data.tfds.decode_image", lambda file, name, **_: seen.append(name) or np.zeros((2, 2, 3), np.uint8))
+    source.take(np.array([3]))
+    assert [name.partition(", ")[2] for name in seen] == ["record 8"]
+
+
 def test_second_opening_uses_the_cache_until_the_files_change(damaged, tmp_path):
     first = np.asarray(tiny(damaged).open("eval").take(np.arange(8))["image"])
     (cached,) = (tmp_path / "cache" / "jaxcnn").iterdir()
