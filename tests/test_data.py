@@ -83,7 +83,7 @@ def test_memory_take_gathers_any_index_shape(shape):
 
 
 def test_memory_keeps_its_own_copy_and_serves_threads():
-    memory = np.empty(4096 + 16, np.int32)  # aligned to 64 bytes, which is when JAX would share it instead of copying
+    memory = np.empty(4096 + 16, np.int32)  # aligned to 64 bytes, which is when JAX may share it instead of copying
     array = memory[-memory.ctypes.data % 64 // 4 :][:4096]
     array[:] = np.arange(4096)
     source = MemorySource({"label": array})

@@ -144,7 +144,7 @@ class MemorySource:
         """The examples at `indices` (int, any shape [...]) as device arrays [..., *example shape]; IndexError outside [0, len)."""
         indices = check_indices(indices, self._size)
         with self._lock:
-            if self._on_device is None:  # copied: on a CPU the device would otherwise share memory that its owner may write to
+            if self._on_device is None:  # a copy: a CPU device may share memory with NumPy, and its owner write to it
                 self._on_device, self._arrays = {name: jnp.array(array) for name, array in self._arrays.items()}, {}
         return _gather(self._on_device, jnp.asarray(indices))
 
