@@ -1,9 +1,9 @@
 """Weights from other frameworks into our parameters, and our own as safetensors that any reader opens.
 
 A source is a flat dict of names and arrays: a PyTorch state dict (torchvision, timm), a Keras HDF5 file, or a safetensors file. A family's
-rule table (`jaxcnn.weights_rules`) says where each source name goes; the arrays' layouts are turned here, by their rank:
-convolution [O, I, *window] -> [*window, I, O], dense [O, I] -> [I, O]; BatchNorm's weight, bias, running_mean, running_var are our scale, bias,
-mean, var.
+rule table (`jaxcnn.weights_rules`) says where each source name goes; the arrays' layouts are turned here by rank:
+convolution [O, I, *window] -> [*window, I, O], dense [O, I] -> [I, O]; BatchNorm's weight, bias, running_mean, running_var are our scale,
+bias, mean, var.
 """
 
 import json
@@ -85,8 +85,8 @@ def load_weights(
     """Fill `params` and `model_state` from a file or state dict by a rule table; returns (params, model_state, report).
 
     layout: how the source stores kernels, "torch" or "keras" (as we do); by default "keras" for an HDF5 file and "torch" for all else.
-    A first convolution for RGB is summed (one channel) or repeated and scaled (other counts). A layer named `head` whose class count differs
-    keeps its values. Arrays take our dtypes. Raises ConfigError if a rule names a place that we lack, or a shape does not fit.
+    A first convolution for RGB is summed (one channel) or repeated and scaled (other counts). A layer named `head` whose class count
+    differs keeps its values. Arrays take our dtypes. Raises ConfigError if a rule names a place that we lack, or a shape does not fit.
     """
     arrays = read_arrays(source) if isinstance(source, str | Path) else dict(source)
     layout = layout or ("keras" if isinstance(source, str | Path) and Path(source).suffix in (".h5", ".hdf5") else "torch")
