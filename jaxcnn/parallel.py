@@ -44,29 +44,32 @@ def data_mesh(devices=None) -> Mesh:
     return Mesh(np.array(jax.devices() if devices is None else devices), ("data",))
 
 
-def shard(p: Program, mesh: Mesh, *, state=PartitionSpec(), batch=PartitionSpec("data")) -> Program:
-    """Compiled over a device mesh: the state laid out as `state` (default: a copy on each device), batches split as `batch`.
+def shard(p: Program, mesh: Mesh, *, state=PartitionSpec(), batch=PartitionSpec("data"), eval_batch=None) -> Program:
+    """Compiled over a device mesh: the state laid out as `state` (default: a copy on each device), batches split as `batch`, those of evaluation
+    and prediction as `eval_batch` (default: as `batch`; a replicated program shares them, so there it is PartitionSpec("data")).
 
     Gradients and BatchNorm statistics are those of the whole batch, whatever the number of devices.
+    Errors: ConfigError for a batch that cannot be split evenly.
     """
-    s, b = NamedSharding(mesh, state), NamedSharding(mesh, batch)
-    parts = int(np.prod([mesh.shape[axis] for entry in batch if entry for axis in ((entry,) if isinstance(entry, str) else entry)]))
-
-    def place(function):
-        """Put host batches where they belong; a batch that cannot be split evenly is a configuration error."""
-
-        def placed(state, batch, *rest):
-            rows = len(next(iter(batch.values())))
-            if rows % parts:
-                raise ConfigError(f"a batch of {rows} cannot be split over {parts} devices: choose a batch size that is a multiple of {parts}")
-            return function(state, jax.device_put(batch, b), *rest)
-
-        return placed
-
-    whole = NamedSharding(mesh, PartitionSpec())
+    s, whole = NamedSharding(mesh, state), NamedSharding(mesh, PartitionSpec())
+    b, v = NamedSharding(mesh, batch), NamedSharding(mesh, batch if eval_batch is None else eval_batch)
     return Program(
         jax.jit(p.init, out_shardings=s),
-        place(jax.jit(p.train_step, in_shardings=(s, b), out_shardings=(s, whole if state == PartitionSpec() else s), donate_argnums=0)),
-        place(jax.jit(p.eval_step, in_shardings=(s, b), out_shardings=whole)),
-        place(jax.jit(p.predict_step, in_shardings=(s, b), out_shardings=whole)),
+        _placing(jax.jit(p.train_step, in_shardings=(s, b), out_shardings=(s, s), donate_argnums=0), b),
+        _placing(jax.jit(p.eval_step, in_shardings=(s, v), out_shardings=whole), v),
+        _placing(jax.jit(p.predict_step, in_shardings=(s, v), out_shardings=whole), v),
     )
+
+
+def _placing(function, sharding: NamedSharding):
+    """`function(state, batch)` that first puts the batch where it belongs."""
+
+    def placed(state, batch):
+        for name, x in batch.items():
+            for rows, axis in zip(x.shape, sharding.spec, strict=False):
+                if axis is not None and rows % sharding.mesh.shape[axis]:
+                    parts = sharding.mesh.shape[axis]
+                    raise ConfigError(f"{name} {list(x.shape)}: {rows} rows cannot be split evenly over {parts} devices; choose a fitting batch_size")
+        return function(state, jax.device_put(batch, sharding))
+
+    return placed

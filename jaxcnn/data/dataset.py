@@ -31,7 +31,10 @@ class Source(Protocol):
 class Dataset(Protocol):
     """Where batches come from: a frozen dataclass."""
 
-    label_names: tuple[str, ...]  # () where classes have no names
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the classes; () where they have none."""
+        ...
 
     def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shape and dtype of one example as `take` returns it, from metadata alone (no pixel is read where that can be avoided)."""

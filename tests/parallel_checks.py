@@ -1,0 +1,77 @@
+"""Run by test_parallel.py in a process of its own with four simulated devices; prints differences as JSON."""
+
+import dataclasses
+import json
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import AxisType, PartitionSpec
+from tests.tiny import TinyNet, tiny
+
+from jaxcnn import parallel
+from jaxcnn.errors import ConfigError
+from jaxcnn.program import make_program
+
+
+def difference(a, b):
+    return max(jax.tree.leaves(jax.tree.map(lambda x, y: float(jnp.abs(x - jax.device_put(y, jax.devices()[0])).max()), a, b)))
+
+
+def train(program, state, batches):
+    for batch in batches:
+        state, metrics = program.train_step(state, batch)
+    return jax.device_put(state.replace(key=None), jax.devices()[0]), jax.device_get(metrics)
+
+
+def main():
+    out = {"devices": len(jax.devices())}
+    sgd = partial(optax.sgd, learning_rate=0.05, momentum=0.9)
+    for name, e in {
+        "plain": tiny(model=TinyNet(dropout=0.0), augment=(), optimizer=sgd),
+        "dropout and augmentation": tiny(optimizer=sgd),
+        "accumulation": tiny(optimizer=sgd, accumulate=2, model=TinyNet(dropout=0.0)),
+    }.items():
+        source = e.data.open("train")
+        batches = [source.take(np.arange(8 * i, 8 * i + 8) % 50) for i in range(10)]
+        one = parallel.compile(make_program(e, steps=12))
+        solo, solo_metrics = train(one, one.init(jax.random.key(0)), batches)
+        for devices in (2, 4):
+            many = parallel.shard(make_program(e, steps=12), parallel.data_mesh(jax.devices()[:devices]))
+            got, metrics = train(many, many.init(jax.random.key(0)), batches)
+            out[f"{name}, {devices} devices"] = max(difference(solo.params, got.params), difference(solo.model_state, got.model_state))
+            out[f"{name}, {devices} devices, loss"] = abs(float(solo_metrics["loss"] - metrics["loss"]))
+
+    four = parallel.shard(make_program(e, steps=12), parallel.data_mesh())
+    try:
+        four.train_step(None, source.take(np.arange(6)))
+    except ConfigError as error:
+        out["uneven"] = str(error)
+
+    e = tiny(optimizer=sgd)
+    source = e.data.open("train")
+    seeds, rates = (0, 1, 2, 3), (0.05, 0.1, 0.2, 0.01)
+    orders = [[source.take(np.random.default_rng(100 * s + i).integers(0, 50, 8)) for i in range(10)] for s in seeds]
+    stacked = [jax.tree.map(lambda *x: jnp.stack(x), *[orders[s][i] for s in seeds]) for i in range(10)]
+    keys, numbers = jnp.stack([jax.random.key(s) for s in seeds]), {"optimizer.learning_rate": jnp.array(rates)}
+    mesh = jax.make_mesh((2, 2), ("replica", "data"), axis_types=(AxisType.Auto,) * 2)
+    replicas = parallel.replicate(make_program(e, steps=12))
+    for name, program in {
+        "replicas": parallel.compile(replicas),
+        "replicas x data": parallel.shard(replicas, mesh, state=PartitionSpec("replica"), batch=PartitionSpec("replica", "data"), eval_batch=PartitionSpec("data")),
+    }.items():
+        many, _ = train(program, program.init(keys, numbers), stacked)
+        for i, s in enumerate(seeds):
+            solo_e = dataclasses.replace(e, optimizer=partial(optax.sgd, learning_rate=rates[i], momentum=0.9))
+            one = parallel.compile(make_program(solo_e, steps=12))
+            solo, _ = train(one, one.init(jax.random.key(s)), orders[i])
+            sums, _ = program.eval_step(program.init(keys, numbers), source.take(np.arange(20)))
+            out[f"{name}, counts"] = jax.device_get(sums["count"]).tolist()
+            out[f"{name}, replica {i}"] = difference(solo.params, jax.tree.map(lambda x, i=i: x[i], many.params))
+    print(json.dumps(out))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""Every experiment file: it documents itself, its pre-flight passes, and it trains two steps and evaluates on a few examples."""
+
+import ast
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from tests.conftest import ROOT
+
+from jaxcnn import run
+from jaxcnn.commands.check import pre_flight
+from jaxcnn.commands.experiments import load
+from jaxcnn.errors import DataError
+from jaxcnn.parallel import compile
+from jaxcnn.program import make_program
+
+FILES = sorted(p for p in (ROOT / "experiments").glob("*.py") if not p.name.startswith("_"))
+BATCH = 4
+
+
+class Few:
+    """The first few examples of a source."""
+
+    def __init__(self, source, count):
+        self.source, self.count = source, min(count, len(source))
+
+    def __len__(self):
+        return self.count
+
+    def take(self, indices):
+        return self.source.take(np.asarray(indices) % self.count)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_the_docstring_holds_command_and_result(path):
+    doc = ast.get_docstring(ast.parse(path.read_text())) or ""
+    assert f"experiments/{path.name}" in doc, "the docstring gives the command"
+    assert "±" in doc or "n = 1" in doc, "the docstring gives the result with its spread, or says that there is one run only"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_two_steps(path):
+    e = load(path, [])
+    try:
+        e.data.spec()
+        source = run.open_checked(e, "eval")  # the smaller split is enough here
+    except DataError as error:
+        pytest.skip(str(error))
+    assert pre_flight(e)["params"] > 0
+    e = dataclasses.replace(e, batch_size=BATCH, accumulate=1, steps=2, eval_batch_size=BATCH)
+    with jax.numpy_dtype_promotion("standard"):
+        program = compile(make_program(e, steps=2))
+        state = program.init(jax.random.key(0))
+        for step in range(2):
+            state, metrics = program.train_step(state, source.take(np.arange(BATCH) + step * BATCH))
+            assert metrics["finite"]
+        metrics = run.evaluate(program, state, Few(source, 6), e)
+    assert np.isfinite(metrics["loss"])
+    assert e.task.metric in metrics

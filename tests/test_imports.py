@@ -1,0 +1,78 @@
+"""The import arrows of docs/design.md, read off the syntax trees; and what importing must not do."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+from tests.conftest import ROOT
+
+PACKAGE = ROOT / "jaxcnn"
+LEAVES = {"errors", "override", "schedules", "optimizers", "checkpoint", "log", "environment"}
+# floor -> floors of jaxcnn it may import from (besides itself and errors)
+ALLOWED = {
+    "errors": set(),
+    "ops": set(),
+    "layers": {"ops"},
+    "models": {"ops", "layers"},
+    "tasks": {"ops", "layers"},
+    "data": {"ops", "layers"},
+    "override": set(),
+    "schedules": set(),
+    "optimizers": set(),
+    "environment": set(),
+    "checkpoint": set(),
+    "log": {"checkpoint"},
+    "weights": {"checkpoint"},
+    "receptive_field": {"ops"},
+    "summary": {"ops", "layers", "receptive_field"},
+    "experiment": {"schedules"},
+    "program": {"experiment", "override", "optimizers"},
+    "parallel": {"program"},
+    "diagnosis": {"program", "checkpoint"},
+    "run": {"program", "parallel", "experiment", "diagnosis", "checkpoint", "log", "override", "environment", "data.dataset"},
+}
+FORBIDDEN_AT_TOP = {"tensorflow", "tensorflow_datasets", "sklearn", "PIL", "torch", "scipy", "matplotlib", "tensorboardX", "rich"}
+
+
+def files():
+    return sorted(p for p in PACKAGE.rglob("*.py") if "experiments" not in p.relative_to(PACKAGE).parts)
+
+
+def floor(path):
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return parts[0]
+
+
+def imports(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from ((node, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_arrows(path):
+    here = floor(path)
+    tree = ast.parse(path.read_text())
+    for node, name in imports(tree):
+        if not name.startswith("jaxcnn.") or here in ("commands", "__init__"):
+            continue
+        there = name.split(".")[1]
+        allowed = ALLOWED.get(here)
+        assert allowed is not None, f"{here}: a new floor; add its arrows here and to docs/design.md"
+        fits = there in (here, "errors", "__version__") or any(name[7:] == a or name[7:].startswith(f"{a}.") for a in allowed)
+        assert fits, f"{path.name}:{node.lineno}: {here} imports {name}"
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_heavy_packages_are_imported_where_they_are_used(path):
+    for node in ast.parse(path.read_text()).body:
+        for _, name in imports(ast.Module([node], [])) if isinstance(node, ast.Import | ast.ImportFrom) else ():
+            assert name.split(".")[0] not in FORBIDDEN_AT_TOP, f"{path.name}:{node.lineno} imports {name} at the top"
+
+
+def test_importing_jaxcnn_imports_nothing_else():
+    code = "import sys; import jaxcnn; print([m for m in ('jax', 'numpy', 'tensorflow', 'flax') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stdout.strip() == "[]"
