@@ -182,7 +182,7 @@ def test_warp_equals_scipy(size):
             expected = ndimage.affine_transform(
                 np.asarray(batch["image"][row, :, :, channel], np.float64),
                 inverse,
-                offset,
+                offset,  # pyright: ignore[reportArgumentType]  (scipy takes one a dimension)
                 output_shape=size or (11, 13),
                 order=1,
                 mode="grid-constant",
@@ -202,7 +202,7 @@ def test_stretch_equals_pillow():
         matrices = geometry.scale_matrices((scale[0], scale[1]), (-top * scale[0], -left * scale[1]))
         ours = stretch({"image": jnp.asarray(image)[None, :, :, None]}, matrices, size=size)["image"][0, :, :, 0]
         window = (left, top, left + width, top + height)
-        theirs = Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR, box=window)
+        theirs = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR, box=window)
         np.testing.assert_allclose(ours, np.asarray(theirs), atol=1e-5)
 
 
