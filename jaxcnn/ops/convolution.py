@@ -114,7 +114,7 @@ def conv_general_dilated(lhs, rhs, window_strides, padding, **options):
     if chosen == "onednn":
         from jaxcnn.ops import onednn
 
-        chosen = "onednn" if onednn.supports(geometry, lhs.dtype, lhs.shape[-1], rhs.shape[-1]) else "fast"
+        chosen = "onednn" if onednn.supports(geometry, lhs, rhs) else "fast"
     return _bind("y", lhs, rhs, geometry=geometry, formulation=chosen)
 
 
@@ -199,14 +199,25 @@ def _materialize(x, witness):
     return lax.cond(number * 0 == 1, lambda x: x * 2, lambda x: x, x)
 
 
-def _lower_cpu(role, a, b, *, geometry, formulation):
-    if formulation == "onednn":
-        from jaxcnn.ops import onednn
+def _lower_cpu(role, context, a, b, *, geometry, formulation):
+    """Lowering rule for CPU. XLA cannot divide a call of oneDNN over devices, so where it is to divide the program, its own convolution
+    is used; within `shard_map` each device has its own call."""
+    where = context.module_context.axis_context
+    if isinstance(where, mlir.ShardingContext):
+        undivided = where.num_devices == 1
+    else:
+        undivided = isinstance(where, mlir.SPMDAxisContext) and set(where.manual_axes) == set(where.mesh.axis_names)
 
-        return onednn.convolve(role, geometry, a, b)
-    if role == "w" and a.ndim == b.ndim == geometry.rank:
-        a = _materialize(a, b)
-    return natural(role, geometry, a, b)
+    def compute(a, b):
+        if formulation == "onednn" and undivided:
+            from jaxcnn.ops import onednn
+
+            return onednn.convolve(role, geometry, a, b)
+        if role == "w" and a.ndim == b.ndim == geometry.rank:
+            a = _materialize(a, b)
+        return natural(role, geometry, a, b)
+
+    return mlir.lower_fun(compute, multiple_results=False)(context, a, b)
 
 
 def _lower_elsewhere(role, a, b, *, geometry, formulation):
@@ -269,7 +280,7 @@ def _define(role: str, primitive: Primitive) -> None:
     ad.defbilinear(primitive, functools.partial(_transpose, role, 0), functools.partial(_transpose, role, 1))
     batching.primitive_batchers[primitive] = functools.partial(_batch, role)
     mlir.register_lowering(primitive, mlir.lower_fun(functools.partial(_lower_elsewhere, role), multiple_results=False))
-    mlir.register_lowering(primitive, mlir.lower_fun(functools.partial(_lower_cpu, role), multiple_results=False), platform="cpu")
+    mlir.register_lowering(primitive, functools.partial(_lower_cpu, role), platform="cpu")
 
 
 for _role, _primitive in PRIMITIVES.items():
