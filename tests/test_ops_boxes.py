@@ -6,25 +6,7 @@ import numpy as np
 import pytest
 
 from jaxcnn.ops import boxes
-
-
-@pytest.fixture(scope="module")
-def torchvision_ops():
-    """torchvision.ops, also where a CPU-only torch lacks the operators that torchvision describes at its import."""
-    torch = pytest.importorskip("torch")
-    try:
-        from torchvision import ops
-    except ImportError as error:
-        pytest.skip(f"torchvision cannot be imported: {error}")
-    except RuntimeError:
-        library = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        from torchvision import ops
-
-        yield ops  # not returned: the library must outlive the tests
-    else:
-        yield ops
+from tests.torchvision_peer import import_torchvision
 
 
 def random_boxes(number: int, seed: int) -> jax.Array:
@@ -33,10 +15,10 @@ def random_boxes(number: int, seed: int) -> jax.Array:
 
 
 @pytest.mark.parametrize("name, theirs", [("pairwise_iou", "box_iou"), ("pairwise_giou", "generalized_box_iou")])
-def test_overlap_equals_torchvision(torchvision_ops, name, theirs):
+def test_overlap_equals_torchvision(name, theirs):
     torch = pytest.importorskip("torch")
     first, second = random_boxes(9, 0), random_boxes(7, 1)
-    expected = getattr(torchvision_ops, theirs)(*(torch.tensor(np.asarray(box)[:, [1, 0, 3, 2]]) for box in (first, second)))
+    expected = getattr(import_torchvision().ops, theirs)(*(torch.tensor(np.asarray(box)[:, [1, 0, 3, 2]]) for box in (first, second)))
     np.testing.assert_allclose(jax.jit(getattr(boxes, name))(first, second), expected.numpy(), rtol=1e-4, atol=1e-6)
 
 
