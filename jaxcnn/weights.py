@@ -112,14 +112,14 @@ def load_weights(
         value = _to_our_layout(np.asarray(array), target.shape, path, layout, rule.flattened)
         if value.shape != target.shape and _is_first_convolution(value, target):
             value = _adapt_channels(value, target.shape[-2])
-            adapted.append(f"{path}: {np.shape(array)} -> {target.shape}")
+            adapted.append(f"{path}: {tuple(np.shape(array))} -> {target.shape}")
         if value.shape != target.shape and f"/{head}/" in f"/{path}" and value.shape[:-1] == target.shape[:-1]:
             loaded[path] = full_name
             new_head.append(path)
             continue
         if value.shape != target.shape:
             raise ConfigError(
-                f"weights: {full_name!r} has shape {np.shape(array)}, which does not fit {path!r} with shape {target.shape};"
+                f"weights: {full_name!r} has shape {tuple(np.shape(array))}, which does not fit {path!r} with shape {target.shape};"
                 " choose the model that these weights belong to, or other rules"
             )
         loaded[path] = full_name

@@ -126,7 +126,7 @@ def randomize(peer, image, seed: int) -> None:
 
 def peer_and_ours(peers, row: Row, dtype: str):
     """(logits of the peer with their graph, the peer, our parameters and state filled from it, the image [2, size, size, 3])."""
-    image = np.random.default_rng(0).normal(size=(2, row.size, row.size, 3)).astype(np.float32)
+    image = np.random.default_rng(0).normal(size=(8, row.size, row.size, 3)).astype(np.float32)
     theirs_in = torch.from_numpy(image.transpose(0, 3, 1, 2)).contiguous()
     with (
         warnings.catch_warnings(),
@@ -137,6 +137,7 @@ def peer_and_ours(peers, row: Row, dtype: str):
         narrow(peer)
     peer = peer.to_empty(device="cpu") if row.package == "torchvision" else peer
     randomize(peer, theirs_in, seed=1)
+    image, theirs_in = image[:2], theirs_in[:2]
     peer, theirs_in = (peer.double(), theirs_in.double()) if dtype == "float64" else (peer, theirs_in)
     shapes = dict(jax.eval_shape(lambda: row.model.init(jax.random.key(0), jnp.zeros(image.shape, jnp.float32), train=False)))
     params, state = (jax.tree.map(lambda s: jnp.zeros(s.shape, dtype), tree) for tree in (shapes.pop("params"), shapes))

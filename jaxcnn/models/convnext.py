@@ -36,8 +36,8 @@ class ConvNeXtBlock(nn.Module):
 
 
 class ConvNeXt(nn.Module):
-    """A ConvNeXt. Output [B, num_classes] logits; pooled features [B, widths[-1]] with `num_classes=0`; with `pyramid=True` the stages' maps,
-    finest first (strides 4, 8, 16, 32), and no head.
+    """A ConvNeXt. Output [B, num_classes] logits; pooled features [B, widths[-1]] with `num_classes=0`; with `pyramid=True` the stages'
+    maps, finest first (strides 4, 8, 16, 32), and no head.
 
     stage_sizes, widths: blocks and channels of each stage. drop_path: rate of the last block; the rates rise from 0.
     """

@@ -19,7 +19,7 @@ def norm_relu_conv(x, features: int, kernel: int, suffix: str, train: bool):
 
 
 class DenseLayer(nn.Module):
-    """A 1x1 convolution to `bottleneck` times the growth rate, a 3x3 one to the growth rate, appended: [B, H, W, C] -> [B, H, W, C + growth]."""
+    """A 1x1 convolution to `bottleneck * growth` channels, a 3x3 one to `growth`, appended: [B, H, W, C] -> [B, H, W, C + growth]."""
 
     growth: int
     bottleneck: int

@@ -23,7 +23,8 @@ class InvertedResidual(nn.Module):
     """1x1 expansion, depthwise convolution, channel attention, linear 1x1 projection, and the identity where shapes agree.
 
     [B, H, W, C] -> [B, H / strides, W / strides, features]. `expanded` equal to C leaves the expansion out, `squeezed` 0 the attention;
-    `drop_path` is the rate at which a row's residual branch is dropped in training (Huang et al., "Deep Networks with Stochastic Depth", 2016).
+    `drop_path` is the rate at which a row's residual branch is dropped in training (Huang et al., "Deep Networks with Stochastic Depth",
+    2016).
     """
 
     features: int
@@ -54,6 +55,10 @@ class InvertedResidual(nn.Module):
         return x + nn.Dropout(self.drop_path, broadcast_dims=(1, 2, 3), deterministic=not train)(y)
 
 
+# expansion, channels, repetitions, strides: table 2
+STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+
+
 class MobileNetV2(nn.Module):
     """MobileNetV2. Output [B, num_classes] logits; [B, 1280] pooled features with `num_classes=0`; with `pyramid=True` the last maps of
     strides 2, 4, 8, 16, 32, and no head. `width` multiplies all channel counts."""
@@ -62,9 +67,8 @@ class MobileNetV2(nn.Module):
     width: float = 1.0
     dropout: float = 0.2
     epsilon: float = 1e-5
+    stages: tuple[tuple[int, ...], ...] = STAGES
     pyramid: bool = False
-    # expansion, channels, repetitions, strides: table 2
-    stages = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
     @nn.compact
     def __call__(self, image, *, train: bool):
