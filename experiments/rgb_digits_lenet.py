@@ -5,7 +5,7 @@ from functools import partial
 import jax.numpy as jnp
 import optax
 
-from jaxcnn import optimizers, schedules
+from jaxcnn import schedules
 from jaxcnn.data import augment
 from jaxcnn.data.tfds import Tfds
 from jaxcnn.experiment import Experiment
@@ -13,9 +13,8 @@ from jaxcnn.models.lenet import RGBDigitNet
 from jaxcnn.tasks.classification import Classification
 
 
-
 def paint(batch):
-    """Give each grey digit [H, W, 1] an ink and a paper colour of its own, [H, W, 3]: fixed functions of the picture, the same in every epoch."""
+    """Give each grey digit [H, W, 1] an ink and a paper colour of its own, [H, W, 3]: fixed functions of the picture, for all epochs."""
     grey = batch["image"]
     amount = grey.sum((1, 2, 3))[:, None]  # [B, 1]; sums of 784 pixels: their fractions are as good as random
     phase = jnp.array([[0.0, 1.0, 2.0]]) / 3.0

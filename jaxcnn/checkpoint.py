@@ -1,7 +1,8 @@
 """A tree of arrays to disk and back: one sealed file, written atomically, verified before use, no pickle.
 
-The file is a valid safetensors file (8 bytes: length of the header, little-endian; a JSON header; raw row-major bytes), so any safetensors reader
-opens it without jaxcnn. Its metadata hold a SHA-256 over the whole file (with the digest's own place zeroed), so that any damage is noticed.
+The file is a valid safetensors file (8 bytes: length of the header, little-endian; a JSON header; raw row-major bytes), so any safetensors
+reader opens it without jaxcnn. Its metadata hold a SHA-256 over the whole file (with the digest's own place zeroed), so that any damage is
+noticed.
 Writing is: temporary file, fsync, rename, fsync of the folder. A crash leaves either the old file or the new one.
 """
 
@@ -151,7 +152,8 @@ class Checkpoints:
     def restore(self, template: Any, *, kind: str = "last", warn=lambda message: None) -> tuple[Any, int] | None:
         """(state, step) of the newest good checkpoint, in the structure of `template`; None if there never was one.
 
-        A damaged one is reported through `warn`, set aside as `<name>.damaged`, and the one before it is used ("last" may fall back to "best").
+        A damaged one is reported through `warn`, set aside as `<name>.damaged`, and the one before it is used ("last" may fall back to
+        "best").
         Errors: CheckpointError if all are damaged, or if the state does not fit `template` (the experiment's code has changed).
         """
         files = self._files(kind) if kind != "last" else sorted(self._files("last") + self._files("best"), key=_step_of)
@@ -193,7 +195,7 @@ def unflatten(template: Any, arrays: dict[str, np.ndarray], *, source: str) -> A
 
 
 def _is_key(leaf: Any) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _raw(leaf: Any) -> Any:
@@ -201,7 +203,7 @@ def _raw(leaf: Any) -> Any:
 
 
 def _restore(leaf: Any, array: np.ndarray) -> Any:
-    return jax.random.wrap_key_data(array) if _is_key(leaf) else jax.numpy.asarray(array)
+    return jax.random.wrap_key_data(jax.numpy.asarray(array)) if _is_key(leaf) else jax.numpy.asarray(array)
 
 
 def _path(path: tuple) -> str:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# XLA's CPU convolutions through YNNPACK run on one thread for some shapes (docs/LOG.md); other versions may not know the flag, and would abort.
+# XLA's CPU convolutions through YNNPACK run on one thread for some shapes (docs/LOG.md). Other versions may not know the flag, and would abort.
 _CPU_FLAGS = {"0.10": "--xla_cpu_experimental_ynn_fusion_type=-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"}
 
 
@@ -26,7 +26,9 @@ def prepare_process(recorded: dict[str, Any] | None = None) -> None:
     NPROC fixes the number of threads by which XLA splits work on CPU: results differ in bits between numbers, so a run keeps its own.
     """
     recorded = recorded or {}
-    os.environ.setdefault("NPROC", str(recorded.get("NPROC") or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()))
+    os.environ.setdefault(
+        "NPROC", str(recorded.get("NPROC") or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    )
     if "XLA_FLAGS" in recorded:
         os.environ.setdefault("XLA_FLAGS", recorded["XLA_FLAGS"])
     else:

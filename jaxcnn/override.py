@@ -1,7 +1,7 @@
 """Dotted edits of an experiment, and its rendering.
 
-An experiment is a tree of frozen dataclasses, Linen modules, `functools.partial`s and tuples. `override` follows a dotted path through it and returns
-a new tree; nothing is changed in place. Values are Python literals, never evaluated.
+An experiment is a tree of frozen dataclasses, Linen modules, `functools.partial`s and tuples. `override` follows a dotted path through it
+and returns a new tree; nothing is changed in place. Values are Python literals, never evaluated.
 """
 
 import ast
@@ -12,7 +12,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxcnn.errors import ConfigError, did_you_mean
 
@@ -57,84 +57,92 @@ def replace_at(tree: Any, path: str, value: Any) -> Any:
 def get_at(tree: Any, path: str) -> Any:
     """The leaf at dotted `path`. Errors: ConfigError for an unknown name."""
     for name in path.split("."):
-        tree = _children(tree, path)[0](name)
+        node = _node(tree, path)
+        _require(node, name, path)
+        tree = node.get(name)
     return tree
 
 
+class _Node(NamedTuple):
+    """How to look into one kind of node: what it is called, the names of its children, and three functions of a name."""
+
+    label: str
+    names: list[str]
+    get: Callable[[str], Any]
+    put: Callable[[str, Any], Any]
+    allowed: Callable[[str], tuple[type, ...]]  # the types its annotation allows
+
+
 def _edit(tree: Any, path: str, names: list[str], leaf: Callable[[Any, tuple[type, ...]], Any]) -> Any:
-    get, put, allowed = _children(tree, path)
-    head, *rest = names
-    old = get(head)
+    node, (head, *rest) = _node(tree, path), names
+    _require(node, head, path)
+    old = node.get(head)
     try:
-        return put(head, _edit(old, path, rest, leaf) if rest else leaf(old, allowed(head)))
+        return node.put(head, _edit(old, path, rest, leaf) if rest else leaf(old, node.allowed(head)))
     except ConfigError:
         raise
     except (TypeError, ValueError) as error:  # the constructor of the edited value refused it
         raise ConfigError(f"{path}: {error}") from error
 
 
-def _children(tree: Any, path: str) -> tuple[Callable, Callable, Callable]:
-    """(get, put, allowed types) by name for one node of the tree."""
+def _require(node: _Node, name: str, path: str) -> None:
+    if name not in node.names:
+        known = ", ".join(node.names) or "none"
+        raise ConfigError(f"{path}: no field {name!r} in {node.label}; it has: {known}{did_you_mean(name, node.names)}")
+
+
+def _node(tree: Any, path: str) -> _Node:
     if isinstance(tree, partial):
-        parameters = inspect.signature(tree.func).parameters
-        names = [n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)][len(tree.args) :]
-        label = getattr(tree.func, "__name__", repr(tree.func))
+        return _partial_node(tree)
+    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        return _dataclass_node(tree)
+    if isinstance(tree, tuple):
+        return _Node(
+            label="tuple",
+            names=[str(i) for i in range(len(tree))],
+            get=lambda name: tree[int(name)],
+            put=lambda name, value: (*tree[: int(name)], value, *tree[int(name) + 1 :]),
+            allowed=lambda name: (),
+        )
+    raise ConfigError(f"{path!r}: {tree!r} is a value and has no fields")
 
-        def get(name):
-            default = parameters[name].default
-            return tree.keywords.get(name, None if default is inspect.Parameter.empty else default)
 
-        def put(name, value):
-            return partial(tree.func, *tree.args, **{**tree.keywords, name: value})
+def _partial_node(tree: partial) -> _Node:
+    parameters = inspect.signature(tree.func).parameters
+    named = [n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    defaults = {n: None if p.default is p.empty else p.default for n, p in parameters.items()}
+    return _Node(
+        label=getattr(tree.func, "__name__", repr(tree.func)),
+        names=named[len(tree.args) :],
+        get=lambda name: tree.keywords.get(name, defaults[name]),
+        put=lambda name, value: partial(tree.func, *tree.args, **{**tree.keywords, name: value}),
+        allowed=lambda name: _types_of(parameters[name].annotation),
+    )
 
-        def allowed(name):
-            return _types_of(parameters[name].annotation)
 
-    elif dataclasses.is_dataclass(tree) and not isinstance(tree, type):
-        names = [f.name for f in dataclasses.fields(tree) if f.init and f.name not in _HIDDEN]
-        label = type(tree).__name__
-
-        def get(name):
-            return getattr(tree, name)
-
-        def put(name, value):
-            return dataclasses.replace(tree, **{name: value})
-
-        def allowed(name):
-            try:
-                return _types_of(typing.get_type_hints(type(tree)).get(name))
-            except (NameError, TypeError):  # an annotation that cannot be resolved: no types to offer
-                return ()
-
-    elif isinstance(tree, tuple):
-        names, label = [str(i) for i in range(len(tree))], "tuple"
-
-        def get(name):
-            return tree[int(name)]
-
-        def put(name, value):
-            return (*tree[: int(name)], value, *tree[int(name) + 1 :])
-
-        def allowed(name):
+def _dataclass_node(tree: Any) -> _Node:
+    def allowed(name: str) -> tuple[type, ...]:
+        try:
+            return _types_of(typing.get_type_hints(type(tree)).get(name))
+        except (NameError, TypeError):  # an annotation that cannot be resolved: no types to offer
             return ()
 
-    else:
-        raise ConfigError(f"{path!r}: {tree!r} is a value and has no fields")
-
-    def known(function):
-        def checked(name, *value):
-            if name not in names:
-                raise ConfigError(f"{path}: no field {name!r} in {label}; it has: {', '.join(names) or 'none'}{did_you_mean(name, names)}")
-            return function(name, *value)
-
-        return checked
-
-    return known(get), known(put), known(allowed)
+    return _Node(
+        label=type(tree).__name__,
+        names=[f.name for f in dataclasses.fields(tree) if f.init and f.name not in _HIDDEN],
+        get=lambda name: getattr(tree, name),
+        put=lambda name, value: dataclasses.replace(tree, **{name: value}),
+        allowed=allowed,
+    )
 
 
 def _types_of(annotation: Any) -> tuple[type, ...]:
     """The plain types in an annotation: `float | None` -> (float, NoneType); () if it says nothing useful."""
-    members = typing.get_args(annotation) if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union else (annotation,)
+    members = (
+        typing.get_args(annotation)
+        if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union
+        else (annotation,)
+    )
     plain = [typing.get_origin(m) or m for m in members]
     return tuple(m for m in plain if m in (int, float, bool, str, tuple, type(None)))
 

@@ -17,7 +17,10 @@ def compile(p: Program) -> Program:
 
 
 def replicate(p: Program) -> Program:
-    """n independent runs in one program: state, key, hyperparameters and training batches gain a leading axis; evaluation batches are shared."""
+    """n independent runs in one program: state, key, hyperparameters and training batches gain a leading axis.
+
+    Evaluation batches are shared.
+    """
     return Program(
         jax.vmap(p.init),
         jax.vmap(p.train_step),
@@ -45,8 +48,10 @@ def data_mesh(devices=None) -> Mesh:
 
 
 def shard(p: Program, mesh: Mesh, *, state=PartitionSpec(), batch=PartitionSpec("data"), eval_batch=None) -> Program:
-    """Compiled over a device mesh: the state laid out as `state` (default: a copy on each device), batches split as `batch`, those of evaluation
-    and prediction as `eval_batch` (default: as `batch`; a replicated program shares them, so there it is PartitionSpec("data")).
+    """Compiled over a device mesh: the state laid out as `state` (default: a copy on each device), batches split as `batch`.
+
+    Batches of evaluation and prediction are split as `eval_batch` (default: as `batch`; a replicated program shares them, so there it is
+    PartitionSpec("data")).
 
     Gradients and BatchNorm statistics are those of the whole batch, whatever the number of devices.
     Errors: ConfigError for a batch that cannot be split evenly.
@@ -69,7 +74,9 @@ def _placing(function, sharding: NamedSharding):
             for rows, axis in zip(x.shape, sharding.spec, strict=False):
                 if axis is not None and rows % sharding.mesh.shape[axis]:
                     parts = sharding.mesh.shape[axis]
-                    raise ConfigError(f"{name} {list(x.shape)}: {rows} rows cannot be split evenly over {parts} devices; choose a fitting batch_size")
+                    raise ConfigError(
+                        f"{name} {list(x.shape)}: {rows} rows cannot be split evenly over {parts} devices; choose a fitting batch_size"
+                    )
         return function(state, jax.device_put(batch, sharding))
 
     return placed

@@ -137,7 +137,9 @@ def apply_model(e: Experiment, variables: dict, batch: dict, *, train: bool, key
     params, inputs = _cast(variables["params"], dtype), _cast(model_inputs(e, batch), dtype)
     model_state = {name: value for name, value in variables.items() if name != "params"}
     rngs = None if key is None else {"dropout": key}
-    result = e.model.apply({"params": params, **model_state}, *inputs, train=train, rngs=rngs, mutable=list(model_state) if mutable else False)
+    result = e.model.apply(
+        {"params": params, **model_state}, *inputs, train=train, rngs=rngs, mutable=list(model_state) if mutable else False
+    )
     if not mutable:
         return _cast(result, jnp.float32)
     outputs, new_state = result

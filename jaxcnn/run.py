@@ -7,6 +7,7 @@ checkpoints/, summary.json, run.lock, and tensorboard/ where the writer is insta
 import dataclasses
 import fcntl
 import json
+import math
 import os
 import signal
 import socket
@@ -39,11 +40,17 @@ class Preempted(Exception):
 
 
 def train(
-    experiment: Experiment, folder: Path | str, *, resume: bool = False, name: str = "experiment", record: dict | None = None, console: Console | None = None
+    experiment: Experiment,
+    folder: Path | str,
+    *,
+    resume: bool = False,
+    name: str = "experiment",
+    record: dict | None = None,
+    console: Console | None = None,
 ) -> dict[str, Any]:
     """Train `experiment` in the run directory `folder` and return its summary; with `resume`, go on from the newest good checkpoint there.
 
-    `name` and `record` (source, overrides) describe where the experiment came from. A resumed run gives the same bits as one never interrupted.
+    `name` and `record` (source, overrides) say where the experiment came from. A resumed run gives the same bits as one never interrupted.
     Errors: the classes of jaxcnn.errors; Preempted after SIGTERM or SIGINT, with the state saved.
     """
     folder, console = Path(folder).absolute(), console or Console()
@@ -110,12 +117,12 @@ def _open_run(e: Experiment, folder: Path, *, name: str, record: dict, resume: b
         (folder / "checkpoints").mkdir()
         text = json.dumps({"experiment": name, **record, "rendered": render(e), "environment": seen}, indent=1)
         write_atomically(folder / "run.json", [text.encode()])
-    sources = [open_checked(e, split) for split in ("train", "eval")]
+    train_source, eval_source = open_checked(e, "train"), open_checked(e, "eval")
     if state is None:
         state = program.init(jax.random.key(e.seed))
     tensorboard = TensorBoard(folder / "tensorboard", purge_step=int(state.step) + 1)
     started = time.monotonic() - history.seconds()
-    return _Run(e, name, folder, console, program, state, steps, *sources, history, checkpoints, tensorboard, started)
+    return _Run(e, name, folder, console, program, state, steps, train_source, eval_source, history, checkpoints, tensorboard, started)
 
 
 def _loop(run: _Run, stop: Callable[[], bool]) -> dict[str, Any]:
@@ -201,7 +208,9 @@ def _diverged(run: _Run) -> DivergedError:
     run.state = run.state.replace(finite=jax.numpy.ones((), bool))  # its numbers are the last good ones
     _save(run, step)
     remedy = "lower optimizer.learning_rate, set clip_norm=1.0, or lengthen the schedule's warm-up"
-    return DivergedError(f"the loss or a gradient is not finite at step {step} ({where}); the state before it was saved in {run.folder}; {remedy}")
+    return DivergedError(
+        f"the loss or a gradient is not finite at step {step} ({where}); the state before it was saved in {run.folder}; {remedy}"
+    )
 
 
 def write_summary(run: _Run, step: int, *, completed: bool) -> dict[str, Any]:
@@ -220,7 +229,11 @@ def write_summary(run: _Run, step: int, *, completed: bool) -> dict[str, Any]:
     }
     if evaluations:
         best = best_evaluation(e, evaluations)
-        summary["best"] = {"step": best["step"], "epoch": best["epoch"], **{k: v for k, v in best["metrics"].items() if isinstance(v, (int, float))}}
+        summary["best"] = {
+            "step": best["step"],
+            "epoch": best["epoch"],
+            **{k: v for k, v in best["metrics"].items() if isinstance(v, (int, float))},
+        }
     if completed and evaluations and e.data.size("test"):
         summary["test"] = evaluate_split(e, run.state, "test", metrics=summary["eval"])
     write_atomically(run.folder / "summary.json", [json.dumps(summary, indent=1).encode()])
@@ -271,7 +284,16 @@ def evaluate(program: Program, state: State, source: Source, e: Experiment) -> d
         sums = wide if sums is None else jax.tree.map(np.add, sums, wide)
         records.append({name: x[:count] for name, x in result[1].items()})
     joined = {name: np.concatenate([r[name] for r in records]) for name in records[0]}
-    return e.task.summarize(sums, joined)
+    return without_nan(e.task.summarize(sums, joined))
+
+
+def without_nan(value: Any) -> Any:
+    """Metrics as JSON can hold them: None for a number that does not exist (an AUROC without positives is 0 / 0)."""
+    if isinstance(value, dict):
+        return {name: without_nan(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def evaluate_split(e: Experiment, state: State, split: str, *, metrics: dict | None = None) -> dict[str, Any]:
@@ -294,17 +316,24 @@ def open_checked(e: Experiment, split: str) -> Source:
 
 
 def best_evaluation(e: Experiment, evaluations: list[dict]) -> dict:
-    """The evaluation with the best value of the task's metric; the first of equals."""
+    """The evaluation with the best value of the task's metric; the first of equals; one without a value comes last."""
     sign = 1 if e.task.larger_is_better else -1
-    return max(evaluations, key=lambda r: sign * r["metrics"][e.task.metric])
+
+    def rank(evaluation: dict) -> float:
+        value = evaluation["metrics"][e.task.metric]
+        return -math.inf if value is None else sign * value
+
+    return max(evaluations, key=rank)
 
 
 def is_best(e: Experiment, history: History, metrics: dict) -> bool:
+    """Whether `metrics` are better than all evaluations before."""
     new = {"metrics": metrics}
     return best_evaluation(e, [*history.evaluations(), new]) is new
 
 
 def out_of_patience(e: Experiment, history: History) -> bool:
+    """Whether the last `e.patience` evaluations brought no better metric."""
     evaluations = history.evaluations()
     if e.patience is None or len(evaluations) <= e.patience:
         return False
@@ -335,7 +364,9 @@ def locked(folder: Path, *, resume: bool):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             lock.seek(0)
-            raise BusyError(f"{folder}: another process trains here ({lock.read().strip()}); wait for it, or choose another --run-dir") from None
+            raise BusyError(
+                f"{folder}: another process trains here ({lock.read().strip()}); wait for it, or choose another --run-dir"
+            ) from None
         if not resume and set(os.listdir(folder)) - {"run.lock", "experiment.py"}:
             raise ConfigError(f"{folder}: holds files already; go on with `train --resume {folder}` or choose another --run-dir")
         lock.truncate(0)

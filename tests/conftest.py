@@ -12,7 +12,7 @@ os.environ.setdefault("XDG_CACHE_HOME", str(ROOT / ".cache"))  # decoded data se
 if "TFDS_DATA_DIR" not in os.environ and (ROOT.parent / "shared" / "tfds").is_dir():
     os.environ["TFDS_DATA_DIR"] = str(ROOT.parent / "shared" / "tfds")
 
-import jax
+import jax  # noqa: E402 (after the environment is set)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")

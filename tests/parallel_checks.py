@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import AxisType, PartitionSpec
-from tests.tiny import TinyNet, tiny
 
 from jaxcnn import parallel
 from jaxcnn.errors import ConfigError
 from jaxcnn.program import make_program
+from tests.tiny import TinyNet, tiny
 
 
 def difference(a, b):
@@ -60,7 +60,9 @@ def main():
     replicas = parallel.replicate(make_program(e, steps=12))
     for name, program in {
         "replicas": parallel.compile(replicas),
-        "replicas x data": parallel.shard(replicas, mesh, state=PartitionSpec("replica"), batch=PartitionSpec("replica", "data"), eval_batch=PartitionSpec("data")),
+        "replicas x data": parallel.shard(
+            replicas, mesh, state=PartitionSpec("replica"), batch=PartitionSpec("replica", "data"), eval_batch=PartitionSpec("data")
+        ),
     }.items():
         many, _ = train(program, program.init(keys, numbers), stacked)
         for i, s in enumerate(seeds):

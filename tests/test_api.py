@@ -3,6 +3,7 @@
 import ast
 
 import pytest
+
 from tests.conftest import ROOT
 
 PACKAGE = ROOT / "jaxcnn"
@@ -49,5 +50,3 @@ def test_files_stay_readable():
 def test_no_place_of_a_machine_is_named():
     for path in [*PACKAGE.rglob("*.py"), *(ROOT / "experiments").glob("*.py"), ROOT / "README.md"]:
         assert str(ROOT.parent) + "/" not in path.read_text() if len(str(ROOT.parent)) > 1 else True, path
-
-

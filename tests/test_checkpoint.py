@@ -28,7 +28,10 @@ def tree(seed=0):
 
 
 def equal(a, b):
-    return all((x.dtype, x.shape, x.tobytes()) == (y.dtype, y.shape, y.tobytes()) for x, y in zip(flatten(a).values(), flatten(b).values(), strict=True))
+    return all(
+        (x.dtype, x.shape, x.tobytes()) == (y.dtype, y.shape, y.tobytes())
+        for x, y in zip(flatten(a).values(), flatten(b).values(), strict=True)
+    )
 
 
 def test_a_tree_comes_back_bit_for_bit(tmp_path):

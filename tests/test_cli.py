@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+
 from tests.conftest import ROOT
 
 FAST = ("steps=6", "batch_size=32", "log_every=2")
@@ -74,7 +75,9 @@ def test_predict_reads_any_image(trained, tmp_path):
 
 
 def test_the_summary_of_the_course_notes(tmp_path):
-    table = json.loads(launch("summary", "rgb_digits_lenet", "--json", TFDS_DATA_DIR=os.environ.get("TFDS_DATA_DIR", str(tmp_path))).stdout or "{}")
+    table = json.loads(
+        launch("summary", "rgb_digits_lenet", "--json", TFDS_DATA_DIR=os.environ.get("TFDS_DATA_DIR", str(tmp_path))).stdout or "{}"
+    )
     if not table:
         pytest.skip("MNIST is not prepared: set TFDS_DATA_DIR")
     first = table["layers"][0]
@@ -101,7 +104,9 @@ def test_the_summary_of_the_course_notes(tmp_path):
     ],
 )
 def test_a_mistake_gets_one_message_and_a_stable_exit_code(tmp_path, arguments, code, message):
-    done = launch(*arguments, cwd=tmp_path) if "--run-dir" in arguments else launch(*arguments, "--run-dir", tmp_path / "r") if "=" in "".join(arguments) else launch(*arguments)
+    if arguments[0] == "train" and not any(a.startswith("--") for a in arguments):
+        arguments += ("--run-dir", tmp_path / "run")
+    done = launch(*arguments)
     assert done.returncode in (code if isinstance(code, tuple) else (code,)), done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -136,7 +141,9 @@ def test_help_is_quick_and_imports_nothing_heavy():
     started = time.monotonic()
     assert launch("--help").returncode == 0
     assert time.monotonic() - started < 1.0
-    code = "import sys, jaxcnn.commands.main as m; m._parse(['list']); print([x for x in ('jax', 'tensorflow', 'numpy') if x in sys.modules])"
+    code = (
+        "import sys, jaxcnn.commands.main as m; m._parse(['list']); print([x for x in ('jax', 'tensorflow', 'numpy') if x in sys.modules])"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stdout.splitlines()[-1] == "[]"
 
 
@@ -163,7 +170,9 @@ def kill_until_done(folder, kills, generator, *arguments):
         command = start if not (folder / "run.json").exists() else ["train", "--resume", folder]
         if command is start:
             shutil.rmtree(folder, ignore_errors=True)
-        process = subprocess.Popen([sys.executable, str(ROOT / "launch.py"), *map(str, command)], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "launch.py"), *map(str, command)], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE
+        )
         if attempt < kills:
             time.sleep(generator.uniform(1.0, 5.0))
             process.kill()
@@ -184,13 +193,27 @@ def test_kill_9_at_random_moments_then_resume_ends_in_the_same_bits(tmp_path, ki
     assert summary["state_sha256"] == golden["state_sha256"]
     assert summary["eval"] == golden["eval"]
     steps = [(json.loads(line)["kind"], json.loads(line)["step"]) for line in (tmp_path / "killed/metrics.jsonl").read_text().splitlines()]
-    assert steps == [(json.loads(line)["kind"], json.loads(line)["step"]) for line in (tmp_path / "golden/metrics.jsonl").read_text().splitlines()]
+    assert steps == [
+        (json.loads(line)["kind"], json.loads(line)["step"]) for line in (tmp_path / "golden/metrics.jsonl").read_text().splitlines()
+    ]
 
 
 def test_ctrl_c_saves_and_exits_75(tmp_path):
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "launch.py"), "train", "digits_lenet5", "steps=100000", "log_every=1", "--run-dir", str(tmp_path / "r")],
-        cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        [
+            sys.executable,
+            str(ROOT / "launch.py"),
+            "train",
+            "digits_lenet5",
+            "steps=100000",
+            "log_every=1",
+            "--run-dir",
+            str(tmp_path / "r"),
+        ],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     for line in process.stderr:
         if line.startswith("step"):

@@ -6,7 +6,6 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from tests.conftest import ROOT
 
 from jaxcnn import run
 from jaxcnn.commands.check import pre_flight
@@ -14,6 +13,7 @@ from jaxcnn.commands.experiments import load
 from jaxcnn.errors import DataError
 from jaxcnn.parallel import compile
 from jaxcnn.program import make_program
+from tests.conftest import ROOT
 
 FILES = sorted(p for p in (ROOT / "experiments").glob("*.py") if not p.name.startswith("_"))
 BATCH = 4

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+
 from tests.conftest import ROOT
 
 PACKAGE = ROOT / "jaxcnn"
@@ -23,7 +24,8 @@ ALLOWED = {
     "environment": set(),
     "checkpoint": set(),
     "log": {"checkpoint"},
-    "weights": {"checkpoint"},
+    "weights": {"checkpoint", "weights_rules"},
+    "weights_rules": set(),
     "receptive_field": {"ops"},
     "summary": {"ops", "layers", "receptive_field"},
     "experiment": {"schedules"},

@@ -3,10 +3,10 @@ from functools import partial
 
 import optax
 import pytest
-from tests.tiny import tiny
 
 from jaxcnn.errors import ConfigError
 from jaxcnn.override import get_at, override, override_all, render, render_text
+from tests.tiny import tiny
 
 
 @pytest.mark.parametrize(

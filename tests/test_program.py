@@ -9,12 +9,12 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
-from tests.tiny import TinyNet, arrays, tiny
 
 from jaxcnn import schedules
 from jaxcnn.data.memory import Arrays
 from jaxcnn.parallel import compile, scan
 from jaxcnn.program import make_program
+from tests.tiny import TinyNet, arrays, tiny
 
 
 def batches(e, count):
@@ -146,7 +146,9 @@ def test_evaluation_uses_the_average_of_the_weights():
     state, _ = steps_of(e)
     batch = batches(e, 1)[0]
     averaged = program.eval_step(state, batch)[0]["loss"]
-    by_hand = make_program(dataclasses.replace(e, ema=None), steps=12).eval_step(state.replace(params=state.ema, ema=None), batch)[0]["loss"]
+    by_hand = make_program(dataclasses.replace(e, ema=None), steps=12).eval_step(state.replace(params=state.ema, ema=None), batch)[0][
+        "loss"
+    ]
     assert averaged == by_hand
     assert averaged != make_program(dataclasses.replace(e, ema=None), steps=12).eval_step(state.replace(ema=None), batch)[0]["loss"]
 
@@ -168,7 +170,9 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not():
 
 
 def test_learning_happens():
-    e = tiny(data=Arrays(train=arrays(400), eval=arrays(90, seed=1)), steps=150, batch_size=16, optimizer=partial(optax.adam, learning_rate=0.02))
+    e = tiny(
+        data=Arrays(train=arrays(400), eval=arrays(90, seed=1)), steps=150, batch_size=16, optimizer=partial(optax.adam, learning_rate=0.02)
+    )
     program = compile(make_program(e, steps=e.steps))
     state, _ = steps_of(e, 150)
     sums, _ = program.eval_step(state, e.data.open("eval").take(np.arange(90)))

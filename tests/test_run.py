@@ -11,7 +11,6 @@ import jax
 import numpy as np
 import optax
 import pytest
-from tests.tiny import arrays, tiny
 
 from jaxcnn import run
 from jaxcnn.checkpoint import Checkpoints
@@ -20,6 +19,7 @@ from jaxcnn.errors import BusyError, CheckpointError, ConfigError, DataError, Di
 from jaxcnn.log import Console, History
 from jaxcnn.program import make_program
 from jaxcnn.tasks.binary import BinaryClassification
+from tests.tiny import arrays, tiny
 
 QUIET = Console(quiet=True)
 

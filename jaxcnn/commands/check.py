@@ -45,7 +45,9 @@ def abstract_state(e: Any) -> Any:
     spec = e.data.spec()
     missing = [name for name in e.task.inputs if name not in spec]
     if missing:
-        raise ConfigError(f"task {type(e.task).__name__} needs {missing} but the data have only {list(spec)}; choose another task or rename the keys")
+        raise ConfigError(
+            f"task {type(e.task).__name__} needs {missing} but the data have only {list(spec)}; choose another task or rename the keys"
+        )
     program = make_program(e, steps=1)
     try:
         state = jax.eval_shape(program.init, jax.random.key(0))

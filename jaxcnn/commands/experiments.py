@@ -1,4 +1,7 @@
-"""From a name on the command line to an Experiment: files, overrides, runs. Loading an experiment file runs its code, like any Python file."""
+"""From a name on the command line to an Experiment: files, overrides, runs.
+
+Loading an experiment file runs its code, as with any Python file.
+"""
 
 import importlib.util
 import sys
@@ -36,13 +39,16 @@ def find(name: str) -> Path:
     known = files()
     if path.stem in known and (path.suffix == ".py" or path.name == path.stem):
         return known[path.stem].resolve()
-    raise ConfigError(f"no experiment {name!r}{did_you_mean(path.stem, known)}; `python launch.py list` shows them all, or give the path of a .py file")
+    raise ConfigError(
+        f"no experiment {name!r}{did_you_mean(path.stem, known)}; `python launch.py list` shows them all, or give the path of a .py file"
+    )
 
 
 def module_of(path: Path) -> Any:
     """The module in `path`, executed. Errors: ConfigError with file and line of what went wrong."""
     spec = importlib.util.spec_from_file_location(f"experiment_{path.stem}", path)
-    assert spec and spec.loader
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{path}: is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # so that what the file defines can be rendered and pickled by name
     try:
@@ -80,7 +86,9 @@ def load_run(folder: Path) -> tuple[Any, dict[str, Any]]:
         sys.path.insert(0, str(Path(record["source"]).parent))  # the file may import its neighbours
     experiment = load(copy, record.get("overrides", []))
     if without_module(render(experiment)) != without_module(record["rendered"]):
-        raise ConfigError(f"{folder}: its experiment now means something else than when it ran (jaxcnn's defaults changed); see run.json, 'rendered'")
+        raise ConfigError(
+            f"{folder}: its experiment now means something else than when it ran (jaxcnn's defaults changed); see run.json, 'rendered'"
+        )
     return experiment, record
 
 
@@ -103,7 +111,9 @@ def restore_run(folder: Path, *, kind: str = "last") -> tuple[Any, Any, int, dic
 
     experiment, record = load_run(folder)
     template = jax.eval_shape(make_program(experiment, steps=1).init, jax.random.key(0))
-    restored = Checkpoints(folder / "checkpoints").restore(template, kind=kind, warn=lambda text: print(f"warning: {text}", file=sys.stderr))
+    restored = Checkpoints(folder / "checkpoints").restore(
+        template, kind=kind, warn=lambda text: print(f"warning: {text}", file=sys.stderr)
+    )
     if restored is None:
         raise CheckpointError(f"{folder}: has no {kind!r} checkpoint yet; go on with `train --resume {folder}`")
     return experiment, *restored, record
@@ -111,8 +121,12 @@ def restore_run(folder: Path, *, kind: str = "last") -> tuple[Any, Any, int, dic
 
 def add_experiment_arguments(parser: Any) -> None:
     """EXPERIMENT and overrides, as several verbs take them."""
-    parser.add_argument("experiment", nargs="?", default=DEFAULT, metavar="EXPERIMENT", help=f"path or name of an experiment file (default: {DEFAULT})")
-    parser.add_argument("overrides", nargs="*", metavar="PATH=VALUE", help="change a field, e.g. optimizer.learning_rate=0.2 model.num_classes=62 epochs=5")
+    parser.add_argument(
+        "experiment", nargs="?", default=DEFAULT, metavar="EXPERIMENT", help=f"path or name of an experiment file (default: {DEFAULT})"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="PATH=VALUE", help="change a field, e.g. optimizer.learning_rate=0.2 model.num_classes=62 epochs=5"
+    )
 
 
 def split_overrides(args: Any) -> None:

@@ -1,7 +1,7 @@
 """The command line: `jaxcnn VERB …`, the same as `python launch.py VERB …`.
 
-Verbs are modules of this package with HELP, EXAMPLE, `add_arguments(parser)` and `main(args) -> exit code`. Nothing heavy is imported before a verb
-runs, so that --help answers at once.
+Verbs are modules of this package with EXAMPLE, `add_arguments(parser)` and `main(args) -> exit code`. Nothing heavy is imported before a
+verb runs, so that --help answers at once.
 """
 
 import argparse
@@ -77,6 +77,9 @@ def _parse(arguments: list[str]) -> int:
             child.epilog = f"example: {module.EXAMPLE}"
             module.add_arguments(child)
     args, unknown = parser.parse_known_args(arguments)
+    if hasattr(args, "overrides"):  # argparse takes positional arguments in one piece; ours may also follow options
+        args.overrides += [a for a in unknown if "=" in a and not a.startswith("-")]
+        unknown = [a for a in unknown if a not in args.overrides]
     if unknown:
         parser.error(f"unknown arguments: {' '.join(unknown)}")
     return importlib.import_module(f"jaxcnn.commands.{args.verb}").main(args)

@@ -14,7 +14,9 @@ EXAMPLE = "python launch.py train experiments/mnist_lenet5.py epochs=2 optimizer
 def add_arguments(parser: Any) -> None:
     experiments.add_experiment_arguments(parser)
     parser.add_argument("--run-dir", type=Path, help="where the run is kept (default: runs/<experiment>-<time>)")
-    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with this run, to the same bits as if it had never been interrupted")
+    parser.add_argument(
+        "--resume", type=Path, metavar="RUN", help="go on with this run, to the same bits as if it had never been interrupted"
+    )
     parser.add_argument("--json", action="store_true", help="print the summary as JSON on stdout")
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
@@ -27,8 +29,8 @@ def main(args: Any) -> int:
         raise ConfigError("--resume goes on with a run exactly as it was started: give no experiment, override or --run-dir with it")
     prepare_process(_environment(args.resume) if resume else None)
 
-    from jaxcnn.run import Preempted, train
     from jaxcnn.log import Console
+    from jaxcnn.run import Preempted, train
 
     if resume:
         folder = args.resume

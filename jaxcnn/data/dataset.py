@@ -1,7 +1,7 @@
 """The dataset protocol, and the order in which examples are visited.
 
-A dataset is an immutable value: constructing one reads nothing. `open` gives random access; which examples make up training step `s` is a pure
-function of (seed, s), so the step is all that a resumed run needs to know of its data.
+A dataset is an immutable value: constructing one reads nothing. `open` gives random access; which examples make up training step `s` is a
+pure function of (seed, s), so the step is all that a resumed run needs to know of its data.
 """
 
 import functools

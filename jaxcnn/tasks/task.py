@@ -1,6 +1,6 @@
 """The task protocol: what a model is scored by. Arrays in, numbers out; a task has no parameters and knows no network.
 
-A batch is a dict of arrays with a leading axis B. `batch["mask"]` [B] float32 is 1 for real rows and 0 for padding: a padded row must change
+A batch is a dict of arrays with a leading axis B. `batch["mask"]` [B] float32 is 1 for real rows, 0 for padding: a padded row must change
 nothing. Statistics only ever *add*, records only ever *append*, so padding, accumulation, replicas and devices need no metric code.
 A task is a frozen dataclass; its float fields may be traced arrays inside a step (so never branch on one in Python), others are static.
 """
