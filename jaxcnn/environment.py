@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# XLA's CPU convolutions through YNNPACK run on one thread for some shapes (docs/LOG.md). Other versions may not know the flag, and would abort.
+# XLA's CPU convolutions through YNNPACK run on one thread for some shapes (docs/LOG.md). Other versions may not know the flag and would
+# abort.
 _CPU_FLAGS = {"0.10": "--xla_cpu_experimental_ynn_fusion_type=-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"}
 
 
@@ -29,6 +30,8 @@ def prepare_process(recorded: dict[str, Any] | None = None) -> None:
     os.environ.setdefault(
         "NPROC", str(recorded.get("NPROC") or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
     )
+    if recorded.get("convolution"):  # formulations agree within rounding, not in bits
+        os.environ.setdefault("JAXCNN_CONVOLUTION", recorded["convolution"])
     if "XLA_FLAGS" in recorded:
         os.environ.setdefault("XLA_FLAGS", recorded["XLA_FLAGS"])
     else:
@@ -66,7 +69,7 @@ def describe() -> dict[str, Any]:
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What has changed between two records that can change the bits of a result."""
-    names = ("versions", "backend", "device", "num_devices", "NPROC", "XLA_FLAGS", "processor")
+    names = ("versions", "backend", "device", "num_devices", "NPROC", "XLA_FLAGS", "convolution", "processor")
     return [f"{name}: {old.get(name)} then, {new.get(name)} now" for name in names if old.get(name) != new.get(name)]
 
 

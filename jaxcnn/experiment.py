@@ -1,7 +1,8 @@
 """Experiment: everything that determines a training run, as one immutable value.
 
 An experiment file ends in `experiment = Experiment(…)`. A Linen module instance is the configuration of a model, `functools.partial` that
-of an optimizer, a schedule or an augmentation. The only checks made here are of the fields themselves; nothing is computed and no data are read.
+of an optimizer, a schedule or an augmentation. The only checks made here are of the fields themselves; nothing is computed and no data are
+read.
 """
 
 import dataclasses

@@ -69,7 +69,8 @@ def make_program(e: Experiment, *, steps: int) -> Program:
         loss, model_state, grads = gradient(now, state, batch, dropout_key)
         grad_norm = optax.tree.norm(grads)
         if now.clip_norm is not None:
-            grads = jax.tree.map(lambda g: g * jnp.minimum(1.0, now.clip_norm / (grad_norm + 1e-12)), grads)
+            shrink = jnp.minimum(1.0, now.clip_norm / (grad_norm + 1e-12))
+            grads = jax.tree.map(lambda g: g * shrink, grads)
         updates, opt_state = make_optimizer(now).update(grads, state.opt_state, state.params)
         multiplier = now.schedule(state.step.astype(jnp.float32) / steps)
         rates = optimizers.rate_multipliers(state.params, now.rates)
@@ -171,7 +172,7 @@ def make_optimizer(e: Experiment) -> optax.GradientTransformation:
     """
     optimizer = e.optimizer()
 
-    def update(grads, state, params):
+    def update(grads, state, params=None):
         with jax.numpy_dtype_promotion("standard"):
             return optimizer.update(grads, state, params)
 

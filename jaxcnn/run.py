@@ -29,6 +29,7 @@ from jaxcnn.diagnosis import first_non_finite
 from jaxcnn.errors import BusyError, CheckpointError, ConfigError, DataError, DivergedError, ResourceError
 from jaxcnn.experiment import Experiment
 from jaxcnn.log import Console, History, TensorBoard
+from jaxcnn.ops.convolution import current_formulation
 from jaxcnn.override import render
 from jaxcnn.program import Program, State, make_program
 
@@ -98,7 +99,7 @@ def _open_run(e: Experiment, folder: Path, *, name: str, record: dict, resume: b
     size = e.data.size("train")
     steps = e.total_steps(size)
     program = compiled(make_program(e, steps=steps))
-    seen = environment.describe()
+    seen = {**environment.describe(), "convolution": current_formulation()}
     checkpoints = Checkpoints(folder / "checkpoints")
     history = History(folder / "metrics.jsonl")
     state = None

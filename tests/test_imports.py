@@ -32,7 +32,7 @@ ALLOWED = {
     "program": {"experiment", "override", "optimizers"},
     "parallel": {"program"},
     "diagnosis": {"program", "checkpoint"},
-    "run": {"program", "parallel", "experiment", "diagnosis", "checkpoint", "log", "override", "environment", "data.dataset"},
+    "run": {"program", "parallel", "experiment", "diagnosis", "checkpoint", "log", "override", "environment", "data.dataset", "ops.convolution"},
 }
 FORBIDDEN_AT_TOP = {"tensorflow", "tensorflow_datasets", "sklearn", "PIL", "torch", "scipy", "matplotlib", "tensorboardX", "rich"}
 
