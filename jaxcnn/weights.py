@@ -10,7 +10,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -85,55 +85,66 @@ def load_weights(
     """Fill `params` and `model_state` from a file or state dict by a rule table; returns (params, model_state, report).
 
     layout: how the source stores kernels, "torch" or "keras" (as we do); by default "keras" for an HDF5 file and "torch" for all else.
+    The bias of a convolution whose unit has a BatchNorm, and no bias here, is subtracted from the running mean, which is the same.
     A first convolution for RGB is summed (one channel) or repeated and scaled (other counts). A layer named `head` whose class count
     differs keeps its values. Arrays take our dtypes. Raises ConfigError if a rule names a place that we lack, or a shape does not fit.
     """
-    arrays = read_arrays(source) if isinstance(source, str | Path) else dict(source)
-    layout = layout or ("keras" if isinstance(source, str | Path) and Path(source).suffix in (".h5", ".hdf5") else "torch")
+    is_file = isinstance(source, str | Path)
+    arrays = read_arrays(source) if is_file else {name: np.asarray(array) for name, array in source.items()}
+    layout = layout or ("keras" if is_file and Path(source).suffix in (".h5", ".hdf5") else "torch")
     if layout not in LAYOUTS:
         raise ConfigError(f"weights: layout={layout!r} must be one of {', '.join(LAYOUTS)}")
-    rules = [Rule(*rule) for rule in rules]
     ours = {**flatten(params), **{f"batch_stats/{path}": leaf for path, leaf in flatten(model_state.get("batch_stats", {})).items()}}
-    new, unused, adapted, new_head = dict(ours), [], [], []
-    loaded = {}
+    new, sources, folded, notes = dict(ours), {}, {}, {"unused": [], "adapted": [], "new_head": []}
+    for name, array, path, rule in _translate(arrays, [Rule(*rule) for rule in rules]):
+        if rule is None:
+            notes["unused"].append(name)
+            continue
+        if (mean := re.sub(r"^(.*/)?conv/bias$", r"batch_stats/\1norm/mean", path)) in ours and path not in ours:
+            folded[mean] = array
+            continue
+        path = _our_path(path, ours, name)
+        if path in sources:
+            raise ConfigError(f"weights: {name!r} and {sources[path]!r} both go to {path!r}; make the rules disjoint")
+        sources[path] = name
+        value, note = _fit(array, ours[path], path, name, layout, rule.flattened, head)
+        if note:
+            notes[note].append(path if note == "new_head" else f"{path}: {array.shape} -> {ours[path].shape}")
+        if note != "new_head":
+            new[path] = jnp.asarray(value, ours[path].dtype)
+    for path, bias in folded.items():
+        new[path] = new[path] - jnp.asarray(bias, new[path].dtype)
+    loaded = tuple(path for path in sources if path not in notes["new_head"])
+    unmatched = tuple(path for path in ours if path not in sources)
+    stats = {path.removeprefix("batch_stats/"): leaf for path, leaf in new.items() if path.startswith("batch_stats/")}
+    params = unflatten({path: leaf for path, leaf in new.items() if not path.startswith("batch_stats/")})
+    model_state = {**model_state, **({"batch_stats": unflatten(stats)} if stats else {})}
+    return params, model_state, WeightReport(loaded, unmatched, **{note: tuple(entries) for note, entries in notes.items()})
+
+
+def _translate(arrays: Mapping[str, np.ndarray], rules: list[Rule]) -> Iterator[tuple[str, np.ndarray, str, Rule | None]]:
+    """(source name, array, our path but for the leaf's name, rule or None) of every array that is a weight."""
     prefix = "module." if arrays and all(name.startswith("module.") for name in arrays) else ""  # torch.nn.DataParallel
     for full_name, array in arrays.items():
         name = full_name.removeprefix(prefix)
-        rule = next((rule for rule in rules if re.match(rule.pattern, name)), None)
-        if IGNORED.search(name):
-            continue
-        if rule is None:
-            unused.append(full_name)
-            continue
-        path = _our_path(re.sub(rule.pattern, rule.path, name, count=1), ours, full_name)
-        if path in loaded:
-            raise ConfigError(f"weights: {full_name!r} and {loaded[path]!r} both go to {path!r}; make the rules disjoint")
-        target = ours[path]
-        value = _to_our_layout(np.asarray(array), target.shape, path, layout, rule.flattened)
-        if value.shape != target.shape and _is_first_convolution(value, target):
-            value = _adapt_channels(value, target.shape[-2])
-            adapted.append(f"{path}: {tuple(np.shape(array))} -> {target.shape}")
-        if value.shape != target.shape and f"/{head}/" in f"/{path}" and value.shape[:-1] == target.shape[:-1]:
-            loaded[path] = full_name
-            new_head.append(path)
-            continue
-        if value.shape != target.shape:
-            raise ConfigError(
-                f"weights: {full_name!r} has shape {tuple(np.shape(array))}, which does not fit {path!r} with shape {target.shape};"
-                " choose the model that these weights belong to, or other rules"
-            )
-        loaded[path] = full_name
-        new[path] = jnp.asarray(value, target.dtype)
-    report = WeightReport(
-        loaded=tuple(path for path in loaded if path not in new_head),
-        unmatched=tuple(path for path in ours if path not in loaded),
-        unused=tuple(unused),
-        adapted=tuple(adapted),
-        new_head=tuple(new_head),
+        if not IGNORED.search(name):
+            rule = next((rule for rule in rules if re.match(rule.pattern, name)), None)
+            yield full_name, array, re.sub(rule.pattern, rule.path, name, count=1) if rule else "", rule
+
+
+def _fit(array, target, path: str, name: str, layout: str, flattened: tuple[int, int, int] | None, head: str) -> tuple[np.ndarray, str]:
+    """(the array in the shape of our leaf, what was done to it: "", "adapted" or "new_head"); ConfigError if it does not fit."""
+    value = _to_our_layout(array, target.shape, path, layout, flattened)
+    if value.shape == target.shape:
+        return value, ""
+    if _is_first_convolution(value, target):
+        return _adapt_channels(value, target.shape[-2]), "adapted"
+    if f"/{head}/" in f"/{path}" and value.shape[:-1] == target.shape[:-1]:
+        return value, "new_head"
+    raise ConfigError(
+        f"weights: {name!r} has shape {array.shape}, which does not fit {path!r} with shape {target.shape};"
+        " choose the model that these weights belong to, or other rules"
     )
-    stats = {path.removeprefix("batch_stats/"): leaf for path, leaf in new.items() if path.startswith("batch_stats/")}
-    params = unflatten({path: leaf for path, leaf in new.items() if not path.startswith("batch_stats/")})
-    return params, {**model_state, **({"batch_stats": unflatten(stats)} if stats else {})}, report
 
 
 def _our_path(path: str, ours: Mapping[str, Any], source: str) -> str:

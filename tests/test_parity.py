@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcnn import weights
+from jaxcnn import weights, weights_rules
 from jaxcnn.models import alexnet, convnext, densenet, efficientnet, googlenet, inception, mobilenet, resnet, vgg
 from jaxcnn.weights_rules import rules_for
 
@@ -173,3 +173,39 @@ def test_same_gradients(peers, row):
         for path, leaf in weights.flatten(expected).items():
             difference = np.linalg.norm(gradient[path] - leaf) / np.linalg.norm(leaf)
             assert difference < 1e-8, f"{path}: relative difference {difference:.1e}"
+
+
+# name in keras.applications, our module, its rules, whether the top is compared
+KERAS = [
+    ("VGG16", vgg.vgg16(0), weights_rules.KERAS_VGG, {"include_top": False, "pooling": "avg"}),
+    ("ResNet50", resnet.resnet50(10, stride_first=True), weights_rules.KERAS_RESNET, {"classes": 10, "classifier_activation": None}),
+]
+
+
+@pytest.mark.slow  # Keras builds a model for half a minute
+@pytest.mark.parametrize("name, model, rules, arguments", KERAS, ids=[row[0] for row in KERAS])
+def test_same_outputs_as_keras(name, model, rules, arguments, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    keras = pytest.importorskip("keras", reason="needs Keras: pip install --no-deps keras h5py optree namex")
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(2, 64, 64, 3)).astype(np.float32)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        peer = getattr(keras.applications, name)(weights=None, input_shape=(64, 64, 3), **arguments)
+        source = {}
+        for weight in peer.weights:
+            kind = weight.path.rsplit("/")[-1]
+            fans = np.prod(weight.shape[:-1])
+            value = rng.normal(0, (2 / fans) ** 0.5 if kind == "kernel" else 0.1, weight.shape)
+            source[weight.path] = (0.2 + np.abs(value) + (kind != "gamma") if kind in ("gamma", "moving_variance") else value).astype(
+                np.float32
+            )
+            weight.assign(source[weight.path])
+        theirs = np.asarray(peer(image, training=False))
+    shapes = dict(jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros(image.shape, jnp.float32), train=False)))
+    params, state = (jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), tree) for tree in (shapes.pop("params"), shapes))
+    params, state, report = weights.load_weights(params, state, source, rules, layout="keras")
+    assert (report.unmatched, report.unused) == ((), ())
+    ours = jax.jit(lambda params, state: model.apply({"params": params, **state}, image, train=False))(params, state)
+    assert theirs.std() > 0.05, "the comparison would be empty"
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)

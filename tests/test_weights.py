@@ -9,6 +9,7 @@ from flax import linen as nn
 from jaxcnn import weights
 from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.layers.conv import Conv
+from jaxcnn.layers.conv_norm import ConvNorm
 
 
 class Net(nn.Module):
@@ -120,6 +121,21 @@ def test_head_for_another_class_count_keeps_its_values_and_is_reported():
     assert report.new_head == ("head/kernel", "head/bias")
     np.testing.assert_array_equal(params["head"]["kernel"], before["head"]["kernel"])
     assert "new head (2)" in str(report)
+
+
+def test_bias_before_batch_norm_goes_into_the_running_mean():
+    torch, net = torch_net()
+    net[0].bias = torch.nn.Parameter(torch.randn(4))
+    unit = ConvNorm(4, 3, activation=None)
+    variables = dict(unit.init(jax.random.key(0), jnp.zeros((1, 6, 8, 3)), train=False))
+    params, state, report = weights.load_weights(
+        variables.pop("params"), variables, net[:2].state_dict(), ((r"0\.", "conv/"), (r"1\.", "norm/"))
+    )
+    image = np.random.default_rng(0).normal(size=(2, 6, 8, 3)).astype(np.float32)
+    with torch.no_grad():
+        theirs = net[:2](torch.from_numpy(image.transpose(0, 3, 1, 2))).numpy().transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(unit.apply({"params": params, **state}, image, train=False), theirs, atol=1e-5)
+    assert report.unmatched == report.unused == ()
 
 
 def test_report_names_what_was_not_used_and_not_found():
