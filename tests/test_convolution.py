@@ -30,6 +30,12 @@ GEOMETRIES = {
 }
 
 
+@pytest.fixture(autouse=True)
+def stored_inputs(monkeypatch):
+    """The tests' few channels are treated as those of a real network: their inputs are stored for the kernel's gradient."""
+    monkeypatch.setattr(convolution, "FEWEST_STORED_CHANNELS", 1)
+
+
 def operands(name, dtype=np.float32, seed=0):
     shape, window, features, strides, padding, dilation, groups = GEOMETRIES[name]
     random = np.random.default_rng(seed)
@@ -139,9 +145,10 @@ def test_vmap_equals_jax_lax_in_float64(axes, order):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_non_finite_numbers_reach_the_gradient(value):
-    """The stored copy of the input must stay a copy when the numbers that it is hidden behind are not finite."""
+    """The stored copy of the input must stay a copy when the number that it is hidden behind is not finite."""
     x, w, geometry = operands("plain")
     with convolution.formulation("fast"):
+        assert "stablehlo.case" in jax.jit(jax.grad(lambda w: smooth(jnp.asarray(x), w, geometry))).lower(w).as_text()
         _, pullback = jax.vjp(lambda w: convolve(jnp.asarray(x), w, *geometry), jnp.asarray(w))
         cotangent = jnp.ones((2, 4, 6, 4)).at[0, 0, 0, 0].set(value)
         (dw,) = jax.jit(pullback)(cotangent)

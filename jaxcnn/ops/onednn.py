@@ -8,6 +8,7 @@ float32, one or two spatial dimensions, and any stride, padding, dilation and gr
 Source: the oneDNN developer guide, "Convolution" and "Primitive attributes: scratchpad", https://uxlfoundation.github.io/oneDNN.
 """
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -82,7 +83,8 @@ def _load() -> ctypes.CDLL:
     library_path, include_path = _find_onednn()
     path = _build(library_path, include_path)
     try:
-        library = ctypes.CDLL(str(path))
+        with _sleeping_threads():
+            library = ctypes.CDLL(str(path))
     except OSError as error:
         raise _Unavailable(f"The compiled oneDNN calls {path} cannot be loaded ({error}); delete the file to build it anew.") from error
     for role in ROLES:
@@ -90,6 +92,20 @@ def _load() -> ctypes.CDLL:
         jax.ffi.register_ffi_target(f"jaxcnn_onednn_{role}", capsule, platform="cpu")
     library.jaxcnn_onednn_implementation.restype = ctypes.c_char_p
     return library
+
+
+@contextlib.contextmanager
+def _sleeping_threads():
+    """OpenMP's threads sleep between two calls; spinning, as is their habit, they would take the cores from XLA's own threads and from
+    other programs. libgomp reads the variable when it is loaded; what the user has set stays."""
+    if "OMP_WAIT_POLICY" in os.environ or "GOMP_SPINCOUNT" in os.environ:
+        yield
+        return
+    os.environ["OMP_WAIT_POLICY"] = "passive"
+    try:
+        yield
+    finally:
+        os.environ.pop("OMP_WAIT_POLICY", None)
 
 
 def _find_onednn() -> tuple[Path, Path]:
