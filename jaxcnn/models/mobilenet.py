@@ -5,6 +5,7 @@ tables 1 and 2 and section 5. Input [B, H, W, 3] float, about zero mean and unit
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from flax import linen as nn
@@ -41,11 +42,11 @@ class InvertedResidual(nn.Module):
 
     @nn.compact
     def __call__(self, x, *, train: bool):
-        norm = {"epsilon": self.epsilon, "momentum": self.momentum}
+        norm: dict[str, Any] = {"epsilon": self.epsilon, "momentum": self.momentum}
         y = x
         if self.expanded != x.shape[-1]:
             y = ConvNorm(self.expanded, 1, activation=self.activation, **norm, name="expand")(y, train=train)
-        depthwise = {"groups": self.expanded, "activation": self.activation}
+        depthwise: dict[str, Any] = {"groups": self.expanded, "activation": self.activation}
         y = ConvNorm(self.expanded, self.kernel, self.strides, **depthwise, **norm, name="depthwise")(y, train=train)
         if self.squeezed:
             y = SqueezeExcite(self.squeezed, self.squeeze_activation, self.gate, name="squeeze_excite")(y)
@@ -72,7 +73,7 @@ class MobileNetV2(nn.Module):
 
     @nn.compact
     def __call__(self, image, *, train: bool):
-        unit = {"activation": nn.relu6, "epsilon": self.epsilon}
+        unit: dict[str, Any] = {"activation": nn.relu6, "epsilon": self.epsilon}
         x = ConvNorm(round_channels(32 * self.width), 3, 2, **unit, name="stem")(image, train=train)
         maps, index = [x], 0
         for expansion, channels, repetitions, strides in self.stages:
@@ -139,13 +140,13 @@ class MobileNetV3(nn.Module):
 
     @nn.compact
     def __call__(self, image, *, train: bool):
-        norm = {"epsilon": 1e-3, "momentum": 0.99}
+        norm: dict[str, Any] = {"epsilon": 1e-3, "momentum": 0.99}
         x = ConvNorm(round_channels(16 * self.width), 3, 2, activation=nn.hard_swish, **norm, name="stem")(image, train=train)
         maps = [x]
         for index, (kernel, expanded, channels, attends, hard_swish, strides) in enumerate(self.blocks, 1):
             features, expanded = (round_channels(c * self.width) for c in (channels, expanded))
             squeezed = round_channels(expanded // 4) if attends else 0
-            kind = {"activation": nn.hard_swish if hard_swish else nn.relu, "gate": nn.hard_sigmoid, **norm}
+            kind: dict[str, Any] = {"activation": nn.hard_swish if hard_swish else nn.relu, "gate": nn.hard_sigmoid, **norm}
             x = InvertedResidual(features, expanded, kernel, strides, squeezed, **kind, name=f"block{index}")(x, train=train)
             _append(maps, x)
         x = ConvNorm(6 * x.shape[-1], 1, activation=nn.hard_swish, **norm, name="last")(x, train=train)
