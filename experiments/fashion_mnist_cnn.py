@@ -15,10 +15,10 @@ experiment = Experiment(
     model=FashionCNN(),
     task=Classification(num_classes=10),
     data=Tfds("fashion_mnist", train="train", eval="test"),
-    augment=(augment.flip_left_right, partial(augment.shift, pixels=1)),
+    augment=(augment.flip_left_right,),
     optimizer=partial(optax.adamw, learning_rate=1e-3, weight_decay=0.02, mask=optimizers.kernels),
     schedule=partial(schedules.cosine, warmup=0.05),
     batch_size=128,
-    epochs=10,
+    epochs=6,
     log_every=100,
 )

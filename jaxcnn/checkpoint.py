@@ -150,7 +150,7 @@ class Checkpoints:
             path.unlink(missing_ok=True)
 
     def restore(self, template: Any, *, kind: str = "last", warn=lambda message: None) -> tuple[Any, int] | None:
-        """(state, step) of the newest good checkpoint, in the structure of `template`; None if there never was one.
+        """(state, step) of the newest good checkpoint, in the structure of `template` (or of `template(arrays)`); None if there never was one.
 
         A damaged one is reported through `warn`, set aside as `<name>.damaged`, and the one before it is used ("last" may fall back to
         "best").
@@ -166,7 +166,7 @@ class Checkpoints:
                 if os.access(path.parent, os.W_OK):
                     path.rename(path.with_name(path.name + ".damaged"))
                 continue
-            return unflatten(template, arrays, source=str(path)), step
+            return unflatten(template(arrays) if callable(template) else template, arrays, source=str(path)), step
         if files or list(self.folder.glob(f"{kind}-*.damaged")):
             raise CheckpointError(f"{self.folder}: every '{kind}' checkpoint is damaged; start a new run (nothing here was deleted)")
         return None

@@ -80,3 +80,55 @@ def _placing(function, sharding: NamedSharding):
         return function(state, jax.device_put(batch, sharding))
 
     return placed
+
+
+def chunked(p: Program, sizes: tuple[int, ...], *, together: bool = False, devices=None) -> Program:
+    """sum(sizes) replicas in vmapped chunks of these sizes, compiled. A chunk of one is the plain program, so its bits are those of a solo run.
+
+    The state is a tuple with one stacked state a chunk; keys, hyperparameters, training batches and results have one leading axis over all
+    replicas, as with `replicate`. With `together`, one dispatch runs all chunks; else each has its own. `devices`: chunk i lives on
+    devices[i % len(devices)].
+    """
+    wrap = (lambda q: q) if together else compile
+    programs = {size: wrap(replicate(p) if size > 1 else p) for size in set(sizes)}
+    starts = np.cumsum((0, *sizes))
+
+    def part(tree, i):
+        one = sizes[i] == 1
+        tree = jax.tree.map(lambda x: x[starts[i]] if one else x[starts[i] : starts[i + 1]], tree)
+        return jax.device_put(tree, devices[i % len(devices)]) if devices else tree
+
+    def join(parts):
+        return jax.tree.map(lambda *x: jax.numpy.concatenate([y if size > 1 else y[None] for y, size in zip(_home(x), sizes, strict=True)]), *parts)
+
+    def _home(arrays):
+        return [jax.device_put(a, devices[0]) for a in arrays] if devices else arrays
+
+    def init(keys, hyperparams=None):
+        return tuple(programs[size].init(part(keys, i), part(hyperparams or {}, i)) for i, size in enumerate(sizes))
+
+    def train_step(states, batch):
+        results = [programs[size].train_step(states[i], part(batch, i)) for i, size in enumerate(sizes)]
+        return tuple(state for state, _ in results), join([metrics for _, metrics in results])
+
+    def shared(name):
+        def step(states, batch):
+            place = (lambda i: jax.device_put(batch, devices[i % len(devices)])) if devices else lambda i: batch
+            return join([getattr(programs[size], name)(states[i], place(i)) for i, size in enumerate(sizes)])
+
+        return step
+
+    whole = Program(init, train_step, shared("eval_step"), shared("predict_step"))
+    return compile(whole) if together else whole
+
+
+def unstack(states: tuple, sizes: tuple[int, ...]) -> list:
+    """The solo states of a `chunked` program's state, in order."""
+    return [jax.tree.map(lambda x, i=i: x[i], s) if size > 1 else s for s, size in zip(states, sizes, strict=True) for i in range(size)]
+
+
+def stack(states: list, sizes: tuple[int, ...]) -> tuple:
+    """The state of a `chunked` program from solo states: the inverse of `unstack`."""
+    starts = np.cumsum((0, *sizes))
+    chunks = [states[starts[i] : starts[i + 1]] for i in range(len(sizes))]
+    return tuple(chunk[0] if len(chunk) == 1 else jax.tree.map(lambda *x: jax.numpy.stack(x), *chunk) for chunk in chunks)

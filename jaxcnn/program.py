@@ -27,14 +27,14 @@ class State(flax.struct.PyTreeNode):
     key: Any  # PRNG key []
     hyperparams: Any  # {"optimizer.learning_rate": float32 [], …}: numbers by their dotted path in the experiment
     ema: Any  # moving average of params, or None
-    finite: Any  # bool []: False from the first non-finite loss or gradient on; the state is then frozen
+    live: Any  # bool []: False from the first non-finite loss or gradient on, or by early stop; the state is then frozen
 
 
 class Program(NamedTuple):
     """The pure functions that an experiment determines."""
 
     init: Callable[..., State]  # (key, hyperparams={}) -> State
-    train_step: Callable[..., tuple]  # (State, batch) -> (State, {"loss", "grad_norm", "finite"})
+    train_step: Callable[..., tuple]  # (State, batch) -> (State, {"loss", "grad_norm", "live"})
     eval_step: Callable[..., tuple]  # (State, batch) -> (sums, records)
     predict_step: Callable[..., dict]  # (State, batch) -> {"label": [B], …}
 
@@ -59,7 +59,7 @@ def make_program(e: Experiment, *, steps: int) -> Program:
             key=run_key,
             hyperparams=numbers,
             ema=None if e.ema is None else params,
-            finite=jnp.ones((), bool),
+            live=jnp.ones((), bool),
         )
 
     def train_step(state: State, batch: dict) -> tuple[State, dict]:
@@ -75,7 +75,7 @@ def make_program(e: Experiment, *, steps: int) -> Program:
         multiplier = now.schedule(state.step.astype(jnp.float32) / steps)
         rates = optimizers.rate_multipliers(state.params, now.rates)
         params = jax.tree.map(lambda p, u, rate: p + u * (multiplier * rate).astype(p.dtype), state.params, updates, rates)
-        finite = state.finite & jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+        live = state.live & jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         new = state.replace(
             step=state.step + 1,
             params=params,
@@ -84,8 +84,8 @@ def make_program(e: Experiment, *, steps: int) -> Program:
             ema=None if now.ema is None else optimizers.ema(state.ema, params, decay=now.ema, step=state.step),
         )
         # A step that is not finite is not taken, nor is any after it: the state stays the last good one and its `step` says when.
-        new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new.replace(key=None), state.replace(key=None))
-        return new.replace(key=state.key, finite=finite), {"loss": loss, "grad_norm": grad_norm, "finite": finite}
+        new = jax.tree.map(lambda a, b: jnp.where(live, a, b), new.replace(key=None), state.replace(key=None))
+        return new.replace(key=state.key, live=live), {"loss": loss, "grad_norm": grad_norm, "live": live}
 
     def outputs_of(state: State, batch: dict) -> tuple[Experiment, Any, dict]:
         now = with_numbers(e, state.hyperparams)

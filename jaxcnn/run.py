@@ -115,7 +115,7 @@ def _open_run(e: Experiment, folder: Path, *, name: str, record: dict, resume: b
         else:
             history.truncate(-1)
     else:
-        (folder / "checkpoints").mkdir()
+        make_folder(folder / "checkpoints")
         text = json.dumps({"experiment": name, **record, "rendered": render(e), "environment": seen}, indent=1)
         write_atomically(folder / "run.json", [text.encode()])
     train_source, eval_source = open_checked(e, "train"), open_checked(e, "eval")
@@ -133,7 +133,7 @@ def _loop(run: _Run, stop: Callable[[], bool]) -> dict[str, Any]:
     run.saved = run.since = time.monotonic()
     run.console.start(step=step, steps=run.steps)
     for batch in batches(run.train, seed=e.seed, start=step, stop=run.steps, batch_size=e.batch_size):
-        if out_of_patience(e, run.history):
+        if out_of_patience(e, run.history.evaluations()):
             run.console.line(f"stopped early at step {step}: no better {e.task.metric} in {e.patience} evaluations")
             break
         run.state, metrics = run.program.train_step(run.state, batch)
@@ -161,7 +161,7 @@ def _log(run: _Run, step: int) -> None:
     if not run.pending:
         return
     fetched, run.pending = jax.device_get(run.pending), []
-    if not all(m["finite"] for m in fetched):
+    if not all(m["live"] for m in fetched):
         raise _diverged(run)
     rate = len(fetched) * run.experiment.batch_size / max(time.monotonic() - run.since, 1e-9)
     means = {name: float(np.mean([m[name] for m in fetched])) for name in ("loss", "grad_norm")}
@@ -206,7 +206,7 @@ def _diverged(run: _Run) -> DivergedError:
     step, e = int(run.state.step), run.experiment
     batch = run.train.take(batch_indices(e.seed, step, size=len(run.train), batch_size=e.batch_size))
     where = first_non_finite(e, run.state, batch)
-    run.state = run.state.replace(finite=jax.numpy.ones((), bool))  # its numbers are the last good ones
+    run.state = run.state.replace(live=jax.numpy.ones((), bool))  # its numbers are the last good ones
     _save(run, step)
     remedy = "lower optimizer.learning_rate, set clip_norm=1.0, or lengthen the schedule's warm-up"
     return DivergedError(
@@ -269,6 +269,11 @@ def batches(source: Source, *, seed: int, start: int, stop: int, batch_size: int
 
 def evaluate(program: Program, state: State, source: Source, e: Experiment) -> dict[str, Any]:
     """Exact metrics over all examples of `source`: the last batch is padded and masked, never dropped."""
+    return merge(e.task, collect(program, state, source, e))
+
+
+def collect(program: Program, state: Any, source: Source, e: Experiment) -> list[tuple[int, Any]]:
+    """[(number of real rows, (sums, records))] of each evaluation batch, on the host."""
     size, devices = len(source), len(jax.devices())
     rows = min(e.eval_batch_size or max(256, e.batch_size), size)
     rows = -(-rows // devices) * devices
@@ -279,13 +284,18 @@ def evaluate(program: Program, state: State, source: Source, e: Experiment) -> d
         indices[:count] = np.arange(start, start + count)
         batch = {**source.take(indices), "mask": (np.arange(rows) < count).astype(np.float32)}
         results.append((count, program.eval_step(state, batch)))
+    return jax.device_get(results)
+
+
+def merge(task: Any, results: list[tuple[int, Any]]) -> dict[str, Any]:
+    """Metrics from the batches' results: sums added in 64 bits, records of real rows appended."""
     sums, records = None, []
-    for count, result in jax.device_get(results):
-        wide = jax.tree.map(lambda x: x.astype(np.int64 if np.issubdtype(x.dtype, np.integer) else np.float64), result[0])
+    for count, (part, rows) in results:
+        wide = jax.tree.map(lambda x: x.astype(np.int64 if np.issubdtype(x.dtype, np.integer) else np.float64), part)
         sums = wide if sums is None else jax.tree.map(np.add, sums, wide)
-        records.append({name: x[:count] for name, x in result[1].items()})
+        records.append({name: x[:count] for name, x in rows.items()})
     joined = {name: np.concatenate([r[name] for r in records]) for name in records[0]}
-    return without_nan(e.task.summarize(sums, joined))
+    return without_nan(task.summarize(sums, joined))
 
 
 def without_nan(value: Any) -> Any:
@@ -333,9 +343,8 @@ def is_best(e: Experiment, history: History, metrics: dict) -> bool:
     return best_evaluation(e, [*history.evaluations(), new]) is new
 
 
-def out_of_patience(e: Experiment, history: History) -> bool:
+def out_of_patience(e: Experiment, evaluations: list[dict]) -> bool:
     """Whether the last `e.patience` evaluations brought no better metric."""
-    evaluations = history.evaluations()
     if e.patience is None or len(evaluations) <= e.patience:
         return False
     return evaluations.index(best_evaluation(e, evaluations)) < len(evaluations) - e.patience
@@ -348,6 +357,14 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path.parent}: is not a run directory (no {path.name}); a run is what `train` makes") from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error})") from error
+
+
+def make_folder(folder: Path) -> None:
+    """Errors: ResourceError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResourceError(f"{folder}: cannot be made ({error.strerror}); choose another --run-dir") from error
 
 
 @contextmanager

@@ -54,7 +54,7 @@ def test_two_steps(path):
         state = program.init(jax.random.key(0))
         for step in range(2):
             state, metrics = program.train_step(state, source.take(np.arange(BATCH) + step * BATCH))
-            assert metrics["finite"]
+            assert metrics["live"]
         metrics = run.evaluate(program, state, Few(source, 6), e)
     assert np.isfinite(metrics["loss"])
     assert e.task.metric in metrics

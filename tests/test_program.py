@@ -110,9 +110,9 @@ def test_a_step_that_is_not_finite_is_not_taken_nor_any_after_it():
     state, _ = program.train_step(state, good)
     before = jax.device_get(state.params)
     state, metrics = program.train_step(state, bad)
-    assert not metrics["finite"]
+    assert not metrics["live"]
     state, metrics = program.train_step(state, good)
-    assert not metrics["finite"]
+    assert not metrics["live"]
     assert int(state.step) == 1
     assert difference(before, state.params) == 0
 
