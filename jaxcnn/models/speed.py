@@ -27,7 +27,7 @@ def whitening_kernel(image: jax.Array, *, window: int = 2, epsilon: float = 5e-4
     ).reshape(-1, channels * window * window)
     moments = jnp.matmul(patches.T, patches, precision="highest") / patches.shape[0]
     values, vectors = jnp.linalg.eigh(moments)  # ascending
-    filters = (vectors / jnp.sqrt(values + epsilon)).T[::-1].reshape(-1, channels, window, window)  # largest first
+    filters = (vectors / jnp.sqrt(values + epsilon)[None]).T[::-1].reshape(-1, channels, window, window)  # largest first
     filters = jnp.moveaxis(filters, (0, 1), (-1, -2))  # [window, window, C, window^2 C]
     return jnp.concatenate((filters, -filters), -1)
 
