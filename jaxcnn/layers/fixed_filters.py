@@ -34,9 +34,10 @@ RECTIFIERS: dict[str, tuple[Callable[[jax.Array], jax.Array], float]] = {
 def rectify(x: jax.Array, how: str) -> jax.Array:
     """Signed answers of filters [..., K] to how strongly they answer.
 
-    "none" [..., K]; "relu" and "abs" [..., K]; "split" [..., 2K], the positive parts and then the negative ones (Shang, Sohn, Almeida, Lee,
-    "Understanding and Improving Convolutional Neural Networks via Concatenated Rectified Linear Units", 2016); "magnitude" [..., K / 2], the
-    length of each pair of neighbouring maps: of a gradient, or the energy of an even and an odd Gabor filter (Adelson, Bergen, 1985).
+    "none", "relu" and "abs" [..., K]; "split" [..., 2K], the positive parts and then the negative ones (Shang, Sohn, Almeida, Lee,
+    "Understanding and Improving Convolutional Neural Networks via Concatenated Rectified Linear Units", 2016); "magnitude" [..., K / 2],
+    the length of each pair of neighbouring maps: of a gradient, or of the answers of an even and an odd Gabor filter (Adelson, Bergen,
+    "Spatiotemporal energy models for the perception of motion", 1985).
     """
     if how not in RECTIFIERS:
         raise ConfigError(f"rectify = {how!r} is unknown{did_you_mean(str(how), RECTIFIERS)}; there are {', '.join(RECTIFIERS)}")
@@ -44,7 +45,7 @@ def rectify(x: jax.Array, how: str) -> jax.Array:
 
 
 class FixedFilters(nn.Module):
-    """A bank of K constant filters on each channel by itself (`depthwise`, C * K maps, channel by channel) or on the channels' sum (K maps).
+    """K constant filters on each channel by itself (`depthwise`, C * K maps, channel by channel) or on the channels' sum (K maps).
 
     It has no parameters. `kernels` makes the bank [kh, kw, K], such as `jaxcnn.ops.filters.sobel` or a partial of `gabor_bank`; `padding`
     as in Flax; `rectify`: see the function of that name. Beside `Conv(K, (kh, kw))`, it is what a first layer was before it was learned.

@@ -17,9 +17,9 @@ from jaxcnn.ops import filters
 class FilterBankNet(nn.Module):
     """Filters -> rectification -> average over cells -> each cell scaled to length 1 -> linear layer.
 
-    With `filters.steered()`, `rectify="relu"` and 4x4 cells these are histograms of oriented gradients (HOG) with blocks of one cell. Dalal,
-    Triggs, "Histograms of Oriented Gradients for Human Detection", 2005, section 6. `learned=True` puts as many learned filters of the same
-    size, with biases, in the place of the handcrafted ones and changes nothing else: features by design against learning end to end.
+    With `filters.steered` and `rectify="relu"` these are soft histograms of oriented gradients (HOG), blocks of one cell: Dalal, Triggs,
+    "Histograms of Oriented Gradients for Human Detection", 2005, section 6. `learned=True` puts as many learned filters of the same size,
+    with biases, in the place of the handcrafted ones and changes nothing else: features by design against learning end to end.
     """
 
     num_classes: int = 10

@@ -67,7 +67,9 @@ def _apart(before: jax.Array, after: jax.Array, moved: Shift, margin: int) -> ja
     kept = []
     for size, d in zip(before.shape[1:3], moved, strict=True):
         if size - 2 * margin - abs(d) < 1:
-            raise ConfigError(f"equivariance_error: a shift of {d} and a margin of {margin} leave none of {size} positions; make them smaller")
+            raise ConfigError(
+                f"equivariance_error: a shift of {d} and a margin of {margin} leave none of {size} positions; make them smaller"
+            )
         kept.append(slice(margin + max(d, 0), size - margin + min(d, 0)))
     return deviation(after[:, *kept], shift_image(before, moved)[:, *kept])
 

@@ -94,7 +94,13 @@ def _profile(name: str, sigma: float, truncate: float) -> tuple[np.ndarray, np.n
 
 
 def gabor(
-    *, wavelength: float, orientation: float = 0.0, phase: float = 0.0, bandwidth: float = 1.0, aspect: float = 1.0, radius: int | None = None
+    *,
+    wavelength: float,
+    orientation: float = 0.0,
+    phase: float = 0.0,
+    bandwidth: float = 1.0,
+    aspect: float = 1.0,
+    radius: int | None = None,
 ) -> np.ndarray:
     """A cosine wave under a Gaussian window. [k, k, 1] with k = 2 radius + 1.
 
@@ -125,7 +131,11 @@ def gabor(
 
 
 def gabor_bank(
-    *, orientations: int = 4, wavelengths: tuple[float, ...] = (4.0,), phases: tuple[float, ...] = (0.0, math.pi / 2), radius: int | None = None
+    *,
+    orientations: int = 4,
+    wavelengths: tuple[float, ...] = (4.0,),
+    phases: tuple[float, ...] = (0.0, math.pi / 2),
+    radius: int | None = None,
 ) -> np.ndarray:
     """Gabor filters in every combination, phases running fastest, then orientations i pi / n: [k, k, wavelengths * orientations * phases].
 
@@ -144,7 +154,7 @@ def gabor_bank(
 def steered(*, orientations: int = 8, derivatives: Callable[[], np.ndarray] = sobel) -> np.ndarray:
     """Derivatives in the directions 2 pi i / n from x towards y, each a combination of the two given ones. [kh, kw, orientations].
 
-    Rectified, they are a soft histogram of gradient directions. Freeman, Adelson, "The Design and Use of Steerable Filters", 1991, section 2.
+    Rectified, they are a soft histogram of gradient directions. Freeman, Adelson, "The Design and Use of Steerable Filters", 1991.
     """
     if orientations < 1:
         raise ConfigError(f"steered: orientations = {orientations}; there must be at least one")
