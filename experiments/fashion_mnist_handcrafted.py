@@ -1,4 +1,15 @@
-"""Handcrafted features (8 Gabor filters, rectified and averaged over 4x4 cells) and a linear layer, on Fashion-MNIST."""
+"""Handcrafted features (8 Gabor filters, rectified and averaged over 4x4 cells) and a linear layer, on Fashion-MNIST.
+
+    python launch.py train experiments/fashion_mnist_handcrafted.py
+
+    features                     accuracy         parameters  MACs     time
+    8 Gabor filters of 5x5       87.74 ± 0.05 %        7,850  164,640  19 to 77 s
+    8 learned filters of 5x5     86.21 ± 0.30 %        8,058  164,640  126 to 131 s
+
+Mean ± standard deviation over seeds 0, 1, 2 (n = 3), 2 epochs, on 2 shared cores of an Intel Xeon (family 6, model 167), 2026-11-22; the
+times vary with what else ran. In so short a run the designed filters
+are ahead of the learned ones, which start from noise; longer runs were not compared. For learning with depth see fashion_mnist_cnn.py.
+"""
 
 from functools import partial
 

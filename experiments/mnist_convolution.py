@@ -1,4 +1,15 @@
-"""Two convolutions and a linear layer on MNIST, as accurate as the dense network of mnist_dense.py with a fraction of its weights."""
+"""Two convolutions and a linear layer on MNIST, as accurate as the dense network of mnist_dense.py with a fraction of its weights.
+
+    python launch.py train experiments/mnist_convolution.py
+
+    network                  accuracy         parameters  MACs     time
+    784-256-10, dense        97.41 ± 0.02 %      203,530  203,264  20 to 36 s
+    two convolutions, linear 97.61 ± 0.28 %        3,898   52,320  32 to 48 s
+
+Mean ± standard deviation over seeds 0, 1, 2 (n = 3), 3 epochs, on 2 shared cores of an Intel Xeon (family 6, model 167), 2026-11-22; the
+times vary with what else ran. Equal accuracy within the spread, with 1/52 of the parameters and about 1/4 of the multiplications. What each
+makes of shifted digits: docs/equivariance.md.
+"""
 
 from functools import partial
 
