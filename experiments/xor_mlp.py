@@ -1,4 +1,9 @@
-"""The sigmoid MLP 2-10-10-10-1 learns XOR by plain gradient descent on binary cross-entropy."""
+"""The sigmoid MLP 2-10-10-10-1 learns XOR by plain gradient descent on binary cross-entropy.
+
+    python launch.py train experiments/xor_mlp.py
+
+Expected: accuracy 100 ± 0 % (n = 3 seeds) after 2,000 steps; 1 s; 2026-11-22, 2 cores of an Intel Xeon (AVX-512) shared with other work.
+"""
 
 from functools import partial
 

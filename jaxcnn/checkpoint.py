@@ -102,7 +102,7 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     if sha.hexdigest() != claimed:
         raise damaged("SHA-256 does not match: bytes were changed or are missing")
     try:
-        return {name: _view(entry, data) for name, entry in header.items()}, metadata
+        return {name: entry_array(entry, data) for name, entry in header.items()}, metadata
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(f"an entry is malformed: {error}") from None
 
@@ -150,8 +150,9 @@ class Checkpoints:
             path.unlink(missing_ok=True)
 
     def restore(self, template: Any, *, kind: str = "last", warn=lambda message: None) -> tuple[Any, int] | None:
-        """(state, step) of the newest good checkpoint, in the structure of `template` (or of `template(arrays)`); None if there never was one.
+        """(state, step) of the newest good checkpoint; None if there never was one.
 
+        `template` is a state of the expected structure (shapes will do), or a function that makes one from the arrays in the file.
         A damaged one is reported through `warn`, set aside as `<name>.damaged`, and the one before it is used ("last" may fall back to
         "best").
         Errors: CheckpointError if all are damaged, or if the state does not fit `template` (the experiment's code has changed).
@@ -216,7 +217,8 @@ def _encode(header: dict) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def _view(entry: dict, data: memoryview) -> np.ndarray:
+def entry_array(entry: dict, data: memoryview) -> np.ndarray:
+    """The array that one entry of a safetensors header describes, a view of `data`. Errors: KeyError, TypeError, ValueError."""
     dtype, shape, (begin, end) = _DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
     if not 0 <= begin <= end <= len(data) or end - begin != math.prod(shape) * dtype.itemsize:
         raise ValueError("offsets do not fit the shape")

@@ -32,7 +32,8 @@ class Experiment:
     rates: (regular expression over parameter names 'a/b/kernel', multiplier of its update); the first match counts, 0 freezes.
     ema: decay of the exponential moving average of the weights, used for evaluation.
     compute_dtype: "float32" or "bfloat16"; parameters, gradients and BatchNorm statistics stay float32.
-    initialize: (params, model_state) -> (params, model_state) after random initialization, e.g. to load weights.
+    weights: where to start from: a run directory, a file of ours, or a torchvision or timm file of the same network (.safetensors, .pth).
+    initialize: (params, model_state, training source) -> (params, model_state) on the host before the first step, e.g. whitening.
     """
 
     model: Any
@@ -54,6 +55,7 @@ class Experiment:
     rates: tuple = ()
     ema: float | None = None
     compute_dtype: str = "float32"
+    weights: str | None = None
     initialize: Callable | None = None
     log_every: int = 50
 

@@ -3,6 +3,8 @@
 Each transformation leaves the meaning of the functions alone and adds (or places) a leading axis; they compose.
 """
 
+from typing import Any
+
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -13,7 +15,8 @@ from jaxcnn.program import Program
 
 def compile(p: Program) -> Program:
     """Each function under `jit` on the default device; the state handed to `train_step` is donated."""
-    return Program(jax.jit(p.init), jax.jit(p.train_step, donate_argnums=0), jax.jit(p.eval_step), jax.jit(p.predict_step))
+    steps = (jax.jit(step) for step in (p.eval_step, p.predict_step, p.output_step))
+    return Program(jax.jit(p.init), jax.jit(p.train_step, donate_argnums=0), *steps)
 
 
 def replicate(p: Program) -> Program:
@@ -21,12 +24,22 @@ def replicate(p: Program) -> Program:
 
     Evaluation batches are shared.
     """
-    return Program(
-        jax.vmap(p.init),
-        jax.vmap(p.train_step),
-        jax.vmap(p.eval_step, in_axes=(0, None)),
-        jax.vmap(p.predict_step, in_axes=(0, None)),
-    )
+    shared = (jax.vmap(step, in_axes=(0, None)) for step in (p.eval_step, p.predict_step, p.output_step))
+    return Program(jax.vmap(p.init), jax.vmap(p.train_step), *shared)
+
+
+def ensemble(p: Program, task: Any) -> Program:
+    """Evaluate and predict by several models together: the state is a tuple of states, their outputs are joined by `task.ensemble`."""
+
+    def output_step(states, batch):
+        results = [p.output_step(state, batch) for state in states]
+        return task.ensemble([outputs for outputs, _ in results]), results[0][1]
+
+    def eval_step(states, batch):
+        outputs, batch = output_step(states, batch)
+        return task.statistics(outputs, batch), task.records(outputs, batch)
+
+    return p._replace(eval_step=eval_step, predict_step=lambda s, b: task.predict(output_step(s, b)[0]), output_step=output_step)
 
 
 def scan(p: Program) -> Program:
@@ -63,6 +76,7 @@ def shard(p: Program, mesh: Mesh, *, state=PartitionSpec(), batch=PartitionSpec(
         _placing(jax.jit(p.train_step, in_shardings=(s, b), out_shardings=(s, s), donate_argnums=0), b),
         _placing(jax.jit(p.eval_step, in_shardings=(s, v), out_shardings=whole), v),
         _placing(jax.jit(p.predict_step, in_shardings=(s, v), out_shardings=whole), v),
+        _placing(jax.jit(p.output_step, in_shardings=(s, v), out_shardings=whole), v),
     )
 
 
@@ -83,7 +97,7 @@ def _placing(function, sharding: NamedSharding):
 
 
 def chunked(p: Program, sizes: tuple[int, ...], *, together: bool = False, devices=None) -> Program:
-    """sum(sizes) replicas in vmapped chunks of these sizes, compiled. A chunk of one is the plain program, so its bits are those of a solo run.
+    """sum(sizes) replicas in vmapped chunks of these sizes, compiled. A chunk of one is the plain program, with the bits of a solo run.
 
     The state is a tuple with one stacked state a chunk; keys, hyperparameters, training batches and results have one leading axis over all
     replicas, as with `replicate`. With `together`, one dispatch runs all chunks; else each has its own. `devices`: chunk i lives on
@@ -93,16 +107,18 @@ def chunked(p: Program, sizes: tuple[int, ...], *, together: bool = False, devic
     programs = {size: wrap(replicate(p) if size > 1 else p) for size in set(sizes)}
     starts = np.cumsum((0, *sizes))
 
-    def part(tree, i):
-        one = sizes[i] == 1
-        tree = jax.tree.map(lambda x: x[starts[i]] if one else x[starts[i] : starts[i + 1]], tree)
+    def home(i: int, tree):
+        """The tree on the device of chunk i."""
         return jax.device_put(tree, devices[i % len(devices)]) if devices else tree
 
-    def join(parts):
-        return jax.tree.map(lambda *x: jax.numpy.concatenate([y if size > 1 else y[None] for y, size in zip(_home(x), sizes, strict=True)]), *parts)
+    def part(tree, i: int):
+        """What of a tree with an axis over all replicas belongs to chunk i."""
+        return home(i, jax.tree.map(lambda x: x[starts[i]] if sizes[i] == 1 else x[starts[i] : starts[i + 1]], tree))
 
-    def _home(arrays):
-        return [jax.device_put(a, devices[0]) for a in arrays] if devices else arrays
+    def join(parts):
+        """The chunks' results along one axis over all replicas."""
+        rows = [home(0, part if size > 1 else jax.tree.map(lambda x: x[None], part)) for part, size in zip(parts, sizes, strict=True)]
+        return jax.tree.map(lambda *x: jax.numpy.concatenate(x), *rows)
 
     def init(keys, hyperparams=None):
         return tuple(programs[size].init(part(keys, i), part(hyperparams or {}, i)) for i, size in enumerate(sizes))
@@ -113,12 +129,11 @@ def chunked(p: Program, sizes: tuple[int, ...], *, together: bool = False, devic
 
     def shared(name):
         def step(states, batch):
-            place = (lambda i: jax.device_put(batch, devices[i % len(devices)])) if devices else lambda i: batch
-            return join([getattr(programs[size], name)(states[i], place(i)) for i, size in enumerate(sizes)])
+            return join([getattr(programs[size], name)(states[i], home(i, batch)) for i, size in enumerate(sizes)])
 
         return step
 
-    whole = Program(init, train_step, shared("eval_step"), shared("predict_step"))
+    whole = Program(init, train_step, shared("eval_step"), shared("predict_step"), shared("output_step"))
     return compile(whole) if together else whole
 
 

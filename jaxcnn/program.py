@@ -33,10 +33,11 @@ class State(flax.struct.PyTreeNode):
 class Program(NamedTuple):
     """The pure functions that an experiment determines."""
 
-    init: Callable[..., State]  # (key, hyperparams={}) -> State
-    train_step: Callable[..., tuple]  # (State, batch) -> (State, {"loss", "grad_norm", "live"})
-    eval_step: Callable[..., tuple]  # (State, batch) -> (sums, records)
-    predict_step: Callable[..., dict]  # (State, batch) -> {"label": [B], …}
+    init: Callable[..., Any]  # (key, hyperparams={}) -> State
+    train_step: Callable[..., Any]  # (State, batch) -> (State, {"loss", "grad_norm", "live"})
+    eval_step: Callable[..., Any]  # (State, batch) -> (sums, records)
+    predict_step: Callable[..., Any]  # (State, batch) -> {"label": [B], …}
+    output_step: Callable[..., Any]  # (State, batch) -> (the model's outputs in evaluation, the batch as the task sees it)
 
 
 def make_program(e: Experiment, *, steps: int) -> Program:
@@ -49,8 +50,6 @@ def make_program(e: Experiment, *, steps: int) -> Program:
         example = prepare(e, {name: jnp.zeros((1, *s.shape), s.dtype) for name, s in e.data.spec().items()})
         model_state = dict(e.model.init(params_key, *model_inputs(e, example), train=False))
         params = model_state.pop("params", {})
-        if e.initialize is not None:
-            params, model_state = e.initialize(params, model_state)
         return State(
             step=jnp.zeros((), jnp.int32),
             params=params,
@@ -87,21 +86,21 @@ def make_program(e: Experiment, *, steps: int) -> Program:
         new = jax.tree.map(lambda a, b: jnp.where(live, a, b), new.replace(key=None), state.replace(key=None))
         return new.replace(key=state.key, live=live), {"loss": loss, "grad_norm": grad_norm, "live": live}
 
-    def outputs_of(state: State, batch: dict) -> tuple[Experiment, Any, dict]:
+    def output_step(state: State, batch: dict) -> tuple[Any, dict]:
         now = with_numbers(e, state.hyperparams)
         batch = prepare(now, batch)
         variables = {"params": state.params if state.ema is None else state.ema, **state.model_state}
-        return now, apply_model(now, variables, batch, train=False), batch
+        return apply_model(now, variables, batch, train=False), batch
 
     def eval_step(state: State, batch: dict) -> tuple[Any, dict]:
-        now, outputs, batch = outputs_of(state, batch)
-        return now.task.statistics(outputs, batch), now.task.records(outputs, batch)
+        task = with_numbers(e, state.hyperparams).task
+        outputs, batch = output_step(state, batch)
+        return task.statistics(outputs, batch), task.records(outputs, batch)
 
     def predict_step(state: State, batch: dict) -> dict:
-        now, outputs, _ = outputs_of(state, batch)
-        return now.task.predict(outputs)
+        return with_numbers(e, state.hyperparams).task.predict(output_step(state, batch)[0])
 
-    return Program(init, train_step, eval_step, predict_step)
+    return Program(init, train_step, eval_step, predict_step, output_step)
 
 
 def gradient(e: Experiment, state: State, batch: dict, dropout_key: jax.Array) -> tuple[jax.Array, Any, Any]:
@@ -176,7 +175,7 @@ def make_optimizer(e: Experiment) -> optax.GradientTransformation:
         with jax.numpy_dtype_promotion("standard"):
             return optimizer.update(grads, state, params)
 
-    return optax.GradientTransformation(optimizer.init, update)
+    return optax.GradientTransformation(optimizer.init, update)  # pyright: ignore[reportArgumentType]
 
 
 def with_numbers(e: Experiment, numbers: dict[str, Any]) -> Experiment:

@@ -40,9 +40,9 @@ def train(
 ) -> dict[str, Any]:
     """Train one replica of `experiment` for each point (seed and numbers of the state), in one program; return the summary.
 
-    `way`: "vmap", "loop", "unrolled", "devices" or a chunk size; by default the fastest of a short trial. `halving` h: keep one replica in h at
-    each rung, at 1/h of the steps for each power of h (K. Jamieson and A. Talwalkar, "Non-stochastic best arm identification and hyperparameter
-    optimization", 2016, figure 1). A diverged replica is frozen and reported, and does not stop the others.
+    `way`: "vmap", "loop", "unrolled", "devices" or a chunk size; by default the fastest of a short trial. `halving` h: keep one replica in h
+    at each rung, at 1/h of the steps for each power of h (K. Jamieson and A. Talwalkar, "Non-stochastic best arm identification and
+    hyperparameter optimization", 2016, figure 1). A diverged replica is frozen and reported, and does not stop the others.
     Errors: as jaxcnn.run.train; DivergedError only if all replicas diverge.
     """
     folder, console = Path(folder).absolute(), console or Console()
@@ -75,7 +75,7 @@ class _Many:
     started: float
     active: list[int]
     program: Program
-    state: tuple
+    state: Any  # a tuple of chunks, see jaxcnn.parallel.chunked
     step: int = 0
     pending: list = dataclasses.field(default_factory=list)
     since: float = 0.0
@@ -154,7 +154,8 @@ def _open(e, points, folder, *, name, record, resume, console, way, halving) -> 
     common = (e, points, name, folder, console, chosen, halving, base, steps, train_source, eval_source, history, checkpoints)
     many = _Many(*common, started=0.0, active=everyone, program=program, state=())
     if not (resume and _restore(many, keys, numbers)):
-        many.state = program.init(keys, numbers)
+        states = parallel.unstack(program.init(keys, numbers), chosen.sizes)
+        many.state = parallel.stack([run.initialized(e, state, train_source, console) for state in states], chosen.sizes)
         if resume:
             history.truncate(-1)
     many.started = time.monotonic() - history.seconds()
@@ -225,7 +226,7 @@ def _log(many: _Many) -> None:
     if not many.pending:
         return
     fetched, many.pending = jax.device_get(many.pending), []
-    live = np.stack([m["live"] for m in fetched]).all(0)  # [R]
+    live = np.all([m["live"] for m in fetched], axis=0)  # [R]
     frozen = many.frozen()
     for i in np.flatnonzero(~live):
         if many.active[i] not in frozen:
@@ -235,7 +236,7 @@ def _log(many: _Many) -> None:
     means = {}
     for name in ("loss", "grad_norm"):
         values = np.stack([m[name] for m in fetched]).mean(0)
-        means[name] = [float(v) if ok else None for v, ok in zip(values, live, strict=True)]
+        means[name] = [float(v) if ok else None for v, ok in zip(values, live.tolist(), strict=True)]
     many.history.append({**base, "points": many.active, **means})
     known = [v for v in means["loss"] if v is not None]
     if known:
@@ -247,7 +248,9 @@ def _report_frozen(many: _Many, point: int, at: int, why: str) -> None:
     many.console.line(f"replica {point} {many.points[point]}: {why} at step {at}; it is frozen, the others go on")
     many.history.append({"kind": "frozen", "step": many.step, "seconds": many.seconds(), "point": point, "at": at, "why": why})
     if all(r["why"] == "diverged" for r in many.frozen().values()) and len(many.frozen()) == len(many.points):
-        raise DivergedError(f"all {len(many.points)} replicas diverged by step {many.step}; lower optimizer.learning_rate or set clip_norm=1.0")
+        raise DivergedError(
+            f"all {len(many.points)} replicas diverged by step {many.step}; lower optimizer.learning_rate or set clip_norm=1.0"
+        )
 
 
 def _evaluate(many: _Many) -> None:
@@ -288,7 +291,7 @@ def _drop(many: _Many, *, keep: int) -> None:
 
     best = sorted(many.active, key=rank, reverse=True)[:keep]
     kept = [point for point in many.active if point in best]
-    states = {point: state for point, state in zip(many.active, many.solo_states(), strict=True)}
+    states = dict(zip(many.active, many.solo_states(), strict=True))
     for point in set(many.active) - set(kept):
         _try_save(many, lambda point=point: many.own(point).save(states[point], step=many.step))
     many.history.append({"kind": "rung", "step": many.step, "seconds": many.seconds(), "kept": kept})

@@ -22,7 +22,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcnn import environment, parallel
+from jaxcnn import environment, parallel, weights
 from jaxcnn.checkpoint import Checkpoints, digest, write_atomically
 from jaxcnn.data.dataset import Source, batch_indices
 from jaxcnn.diagnosis import first_non_finite
@@ -31,7 +31,7 @@ from jaxcnn.experiment import Experiment
 from jaxcnn.log import Console, History, TensorBoard
 from jaxcnn.ops.convolution import current_formulation
 from jaxcnn.override import render
-from jaxcnn.program import Program, State, make_program
+from jaxcnn.program import Program, State, make_optimizer, make_program, with_numbers
 
 SAVE_SECONDS = 30.0  # at most so much work is lost by a kill; a save takes milliseconds at LeNet size
 
@@ -120,7 +120,7 @@ def _open_run(e: Experiment, folder: Path, *, name: str, record: dict, resume: b
         write_atomically(folder / "run.json", [text.encode()])
     train_source, eval_source = open_checked(e, "train"), open_checked(e, "eval")
     if state is None:
-        state = program.init(jax.random.key(e.seed))
+        state = initialized(e, program.init(jax.random.key(e.seed)), train_source, console)
     tensorboard = TensorBoard(folder / "tensorboard", purge_step=int(state.step) + 1)
     started = time.monotonic() - history.seconds()
     return _Run(e, name, folder, console, program, state, steps, train_source, eval_source, history, checkpoints, tensorboard, started)
@@ -249,6 +249,19 @@ def compiled(program: Program) -> Program:
     return parallel.compile(program) if len(jax.devices()) == 1 else parallel.shard(program, parallel.data_mesh())
 
 
+def initialized(e: Experiment, state: State, source: Source, console: Console) -> State:
+    """A fresh state with the weights that the experiment asks for, and what its `initialize` makes of them."""
+    params, model_state = state.params, state.model_state
+    if e.weights is not None:
+        params, model_state, report = weights.fill(e.model, params, model_state, e.weights)
+        console.line(f"weights of {e.weights}: {report}")
+    if e.initialize is not None:
+        params, model_state = e.initialize(params, model_state, source)
+    opt_state = make_optimizer(with_numbers(e, state.hyperparams)).init(params)
+    ema = None if e.ema is None else jax.tree.map(jax.numpy.copy, params)  # not the same buffers: both are donated to the step
+    return state.replace(params=params, model_state=model_state, opt_state=opt_state, ema=ema)
+
+
 def batches(source: Source, *, seed: int, start: int, stop: int, batch_size: int) -> Iterator[dict]:
     """The training batches of steps [start, stop). Sources that decode on the host are asked two steps ahead, in the background."""
 
@@ -307,13 +320,18 @@ def without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def evaluate_split(e: Experiment, state: State, split: str, *, metrics: dict | None = None) -> dict[str, Any]:
+def evaluate_split(e: Experiment, state: Any, split: str, *, metrics: dict | None = None) -> dict[str, Any]:
     """Metrics of `state` on a split, with the task's decisions (a threshold, …) taken from validation `metrics` where given."""
     if not e.data.size(split):
         raise ConfigError(f"--split {split}: this experiment's data have no {split!r} split")
     e = dataclasses.replace(e, task=e.task.calibrate(metrics)) if metrics else e
-    program = compiled(make_program(e, steps=1))
-    return evaluate(program, state, open_checked(e, split), e)
+    return evaluate(program_of(e, state), state, open_checked(e, split), e)
+
+
+def program_of(e: Experiment, state: Any) -> Program:
+    """The compiled program to evaluate or predict with a state, or with a tuple of states as an ensemble."""
+    program = make_program(e, steps=1)
+    return compiled(parallel.ensemble(program, e.task) if isinstance(state, tuple) else program)
 
 
 def open_checked(e: Experiment, split: str) -> Source:

@@ -1,7 +1,7 @@
 """Points of a sweep: what varies, and which points can be replicas of one program.
 
-A point is a dict {dotted path: value}, e.g. {"seed": 3, "optimizer.learning_rate": 0.1}. An experiment file may offer `def sweep()` that yields
-points. Points that differ only in the seed and in numbers that can live in the training state (float fields of optimizer and task) become
+A point is a dict {dotted path: value}, e.g. {"seed": 3, "optimizer.learning_rate": 0.1}. An experiment file may offer `def sweep()` that
+yields points. Points that differ only in the seed and in numbers that can live in the training state (float fields of optimizer and task) become
 replicas of one program; the rest are runs of their own.
 """
 
@@ -95,7 +95,8 @@ def groups(experiment: Any, points: list[Point]) -> list[tuple[Any, list[int]]]:
     """[(experiment, indices of points)]: the points of a group differ only in seed and numbers of the state, so they can share a program."""
     found: dict[str, tuple[Any, list[int]]] = {}
     for i, point in enumerate(points):
-        fixed = {path: value for path, value in point.items() if path != "seed" and not is_number_of_state(experiment, path, value)}
+        shared = numbers(experiment, point).keys() | {"seed"}
+        fixed = {path: value for path, value in point.items() if path not in shared}
         base = at(experiment, fixed)
         found.setdefault(repr(sorted((k, render(v)) for k, v in fixed.items())), (base, []))[1].append(i)
     return list(found.values())

@@ -8,7 +8,6 @@ bias, mean, var.
 
 import json
 import math
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcnn.checkpoint import entry_array, write_arrays
 from jaxcnn.errors import ConfigError, DataError, DependencyError, did_you_mean
+from jaxcnn.weights_rules import rules_for
 
 # What each framework calls the leaves of a layer. A name that fits several of ours takes the one that our layer has.
 LEAF_NAMES = {
@@ -244,50 +245,44 @@ def _read_hdf5(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-# The dtypes of the safetensors format (https://github.com/huggingface/safetensors) that weights come in.
-SAFETENSORS_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
-                      "U32": "uint32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool"}  # fmt: skip
-
-
 def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
-    """The arrays of a safetensors file: 8 bytes with the header's length, a JSON header, the raw little-endian arrays."""
+    """The arrays of any safetensors file, sealed or not: 8 bytes with the header's length, a JSON header, the raw little-endian arrays."""
     data = Path(path).read_bytes()
     try:
         length = int.from_bytes(data[:8], "little")
         header, body = json.loads(data[8 : 8 + length]), memoryview(data)[8 + length :]
-        arrays = {}
-        for name, entry in header.items():
-            if name != "__metadata__":
-                start, end = entry["data_offsets"]
-                dtype = jnp.dtype(SAFETENSORS_DTYPES[entry["dtype"]])
-                arrays[name] = np.frombuffer(body[start:end], dtype).reshape(entry["shape"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return {name: entry_array(entry, body) for name, entry in header.items() if name != "__metadata__"}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"weights: {str(path)!r} is not a whole safetensors file ({error}); fetch or write it again") from error
-    return arrays
 
 
-def write_safetensors(path: str | Path, arrays: Mapping[str, Any]) -> None:
-    """Write named arrays as a safetensors file, replacing `path` only once all bytes are on disk."""
-    names = {np.dtype(jnp.dtype(value)): key for key, value in SAFETENSORS_DTYPES.items()}
-    header, blobs, offset = {}, [], 0
-    for name, array in sorted(arrays.items()):
-        array = np.ascontiguousarray(array)
-        header[name] = {"dtype": names[array.dtype], "shape": np.shape(arrays[name]), "data_offsets": [offset, offset + array.nbytes]}
-        offset += array.nbytes
-        blobs.append(array.tobytes())
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)  # arrays start at a multiple of 8 bytes
-    partial = Path(f"{path}.partial")
-    with partial.open("wb") as file:
-        file.writelines((len(text).to_bytes(8, "little"), text, *blobs))
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+def fill(model: Any, params: Any, model_state: Any, path: str | Path) -> tuple[Any, Any, WeightReport]:
+    """Fill a model's fresh `params` and `model_state` for fine-tuning, from whatever `path` is.
+
+    A run directory (its best checkpoint, else its last), a file of `save_weights`, or a torchvision or timm file of the same network. A last
+    layer for another number of classes keeps its fresh values. Errors: as load_weights; DataError for a directory without checkpoints.
+    """
+    path = Path(path)
+    if path.is_dir():
+        files = [*sorted(path.glob("checkpoints/best-*.safetensors"))[-1:], *sorted(path.glob("checkpoints/last-*.safetensors"))[-1:]]
+        if not files:
+            raise DataError(f"weights: {str(path)!r} holds no checkpoints/; give a run directory or a weights file")
+        path = files[0]
+    arrays = read_arrays(path)
+    if not any(name.startswith("params/") for name in arrays):
+        return load_weights(params, model_state, path, rules_for(model))
+    stripped = {name.removeprefix("model_state/"): array for name, array in arrays.items()}
+    own = {n.removeprefix("params/"): array for n, array in stripped.items() if n.startswith(("params/", "batch_stats/"))}
+    ours = flatten(params)
+    other = {n.rpartition("/")[0] for n, x in own.items() if n in ours and ours[n].shape[:-1] == x.shape[:-1] and ours[n].shape != x.shape}
+    head = next(iter(other)) if len(other) == 1 else "head"
+    return load_weights(params, model_state, own, ((r"", ""),), layout="keras", head=head)
 
 
 def save_weights(path: str | Path, params: Any, model_state: Any) -> None:
     """Write our parameters and model state as safetensors, named "params/…/kernel", "batch_stats/…/mean"."""
-    write_safetensors(path, flatten({"params": params, **model_state}))
+    arrays = {name: np.asarray(leaf) for name, leaf in sorted(flatten({"params": params, **model_state}).items())}
+    write_arrays(Path(path), arrays, {"format": "jaxcnn 1"})
 
 
 def restore_weights(path: str | Path, params: Any, model_state: Any) -> tuple[Any, Any]:

@@ -32,7 +32,11 @@ ALLOWED = {
     "program": {"experiment", "override", "optimizers"},
     "parallel": {"program"},
     "diagnosis": {"program", "checkpoint"},
-    "run": {"program", "parallel", "experiment", "diagnosis", "checkpoint", "log", "override", "environment", "data.dataset", "ops.convolution"},
+    "sweep": {"override"},
+    "ways": {"program", "parallel", "environment", "checkpoint", "log"},
+    "replicas": {"run", "sweep", "ways", "program", "parallel", "experiment", "checkpoint", "log", "override", "environment", "data.dataset",
+                 "ops.convolution"},
+    "run": {"program", "parallel", "experiment", "diagnosis", "checkpoint", "log", "override", "environment", "data.dataset", "ops.convolution", "weights"},
 }
 FORBIDDEN_AT_TOP = {"tensorflow", "tensorflow_datasets", "sklearn", "PIL", "torch", "scipy", "matplotlib", "tensorboardX", "rich"}
 

@@ -64,10 +64,15 @@ def module_of(path: Path) -> Any:
 
 def load(path: Path, overrides: list[str]) -> Any:
     """The Experiment in `path` with overrides applied. Errors: ConfigError."""
+    return experiment_in(module_of(path), path, overrides)
+
+
+def experiment_in(module: Any, path: Path, overrides: list[str]) -> Any:
+    """The Experiment of an experiment file's module, with overrides applied. Errors: ConfigError."""
     from jaxcnn.experiment import Experiment
     from jaxcnn.override import override_all
 
-    experiment = getattr(module_of(path), "experiment", None)
+    experiment = getattr(module, "experiment", None)
     if not isinstance(experiment, Experiment):
         raise ConfigError(f"{path}: must end in `experiment = Experiment(…)`; found {type(experiment).__name__}")
     return override_all(experiment, overrides)
@@ -101,22 +106,63 @@ def without_module(rendered: Any) -> Any:
     return rendered.partition(":")[2] if isinstance(rendered, str) and rendered.startswith("experiment_") else rendered
 
 
-def restore_run(folder: Path, *, kind: str = "last") -> tuple[Any, Any, int, dict[str, Any]]:
-    """(Experiment, State, step, run.json) of a run, from its newest good ("last") or its best checkpoint."""
+def restore_run(folder: Path, *, kind: str = "last", replica: int | None = None) -> tuple[Any, Any, int]:
+    """(Experiment, State, step) of a run, or of one replica of a sweep, from its newest good ("last") or its best checkpoint."""
+    import json
+
+    from jaxcnn.errors import CheckpointError
+
+    checkpoints, point = folder, {}
+    if (folder / "sweep.json").is_file():
+        places = json.loads((folder / "sweep.json").read_text())["replicas"]
+        if replica is None or not 0 <= replica < len(places):
+            raise ConfigError(f"{folder} is a sweep: choose one with --replica 0 to {len(places) - 1}, or take all with --ensemble")
+        checkpoints, point = folder / places[replica]["folder"], as_point(places[replica]["point"])
+    elif replica is not None:
+        raise ConfigError(f"--replica {replica}: {folder} is a single run, not a sweep")
+    experiment, _ = load_run(folder)
+
+    from jaxcnn.sweep import at
+
+    experiment = at(experiment, point)
+    restored = _restore(experiment, checkpoints / "checkpoints", kind)
+    if restored is None:
+        raise CheckpointError(f"{folder}: has no {kind!r} checkpoint yet; go on with `train --resume {folder}`")
+    return experiment, *restored
+
+
+def _restore(experiment: Any, folder: Path, kind: str) -> tuple[Any, int] | None:
     import jax
 
     from jaxcnn.checkpoint import Checkpoints
-    from jaxcnn.errors import CheckpointError
     from jaxcnn.program import make_program
 
-    experiment, record = load_run(folder)
-    template = jax.eval_shape(make_program(experiment, steps=1).init, jax.random.key(0))
-    restored = Checkpoints(folder / "checkpoints").restore(
-        template, kind=kind, warn=lambda text: print(f"warning: {text}", file=sys.stderr)
-    )
-    if restored is None:
-        raise CheckpointError(f"{folder}: has no {kind!r} checkpoint yet; go on with `train --resume {folder}`")
-    return experiment, *restored, record
+    def template(arrays: dict) -> Any:
+        numbers = {name.partition("/")[2]: 0.0 for name in arrays if name.startswith("hyperparams/")}
+        return jax.eval_shape(lambda: make_program(experiment, steps=1).init(jax.random.key(0), numbers))
+
+    return Checkpoints(folder).restore(template, kind=kind, warn=lambda text: print(f"warning: {text}", file=sys.stderr))
+
+
+def restore_ensemble(folder: Path, *, kind: str = "last") -> tuple[Any, tuple, list[int]]:
+    """(Experiment, States, replicas) of all replicas of a sweep that were trained to the end."""
+    from jaxcnn.run import read_json
+
+    if not (folder / "sweep.json").is_file():
+        raise ConfigError(f"--ensemble: {folder} is a single run, not a sweep")
+    rows = read_json(folder / "summary.json")["replicas"]
+    chosen = [row["replica"] for row in rows if row["verdict"] in ("completed",) or row["verdict"].startswith("stopped early")]
+    if not chosen:
+        raise ConfigError(f"--ensemble: no replica of {folder} was trained to the end")
+    restored = [restore_run(folder, kind=kind, replica=i) for i in chosen]
+    if len({repr(r[0].model) for r in restored}) > 1:
+        raise ConfigError(f"--ensemble: the replicas of {folder} have different models; choose one with --replica")
+    return restored[0][0], tuple(state for _, state, _ in restored), chosen
+
+
+def as_point(values: dict) -> dict:
+    """A point from JSON: lists are tuples again."""
+    return {path: tuple(v) if isinstance(v, list) else v for path, v in values.items()}
 
 
 def add_experiment_arguments(parser: Any) -> None:
@@ -127,6 +173,15 @@ def add_experiment_arguments(parser: Any) -> None:
     parser.add_argument(
         "overrides", nargs="*", metavar="PATH=VALUE", help="change a field, e.g. optimizer.learning_rate=0.2 model.num_classes=62 epochs=5"
     )
+
+
+def add_model_arguments(parser: Any) -> None:
+    """RUN, and which of its models, as several verbs take them."""
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run directory")
+    parser.add_argument("--checkpoint", default="last", choices=("last", "best"))
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--replica", type=int, metavar="I", help="replica I of a sweep")
+    which.add_argument("--ensemble", action="store_true", help="all replicas of a sweep together, their probabilities averaged")
 
 
 def split_overrides(args: Any) -> None:

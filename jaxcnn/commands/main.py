@@ -20,6 +20,7 @@ VERBS = {
     "evaluate": "metrics of a run on a split of its data",
     "predict": "what a run's model says about image files",
     "list": "the experiments that can be named",
+    "models": "the models that can be named: parameters, MACs, input shapes",
     "prepare": "download a TFDS data set and prepare it for training",
 }
 

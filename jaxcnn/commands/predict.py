@@ -13,9 +13,8 @@ EXAMPLE = "python launch.py predict runs/first photo.jpg digit.png --top 3"
 
 
 def add_arguments(parser: Any) -> None:
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run directory")
+    experiments.add_model_arguments(parser)
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image files of any format and size; resized as in training")
-    parser.add_argument("--checkpoint", default="last", choices=("last", "best"))
     parser.add_argument("--top", type=int, default=3, help="how many classes to show (default: 3)")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON list")
@@ -24,7 +23,10 @@ def add_arguments(parser: Any) -> None:
 
 def main(args: Any) -> int:
     prepare_process()
-    experiment, state, _, _ = experiments.restore_run(args.run, kind=args.checkpoint)
+    if args.ensemble:
+        experiment, state, _ = experiments.restore_ensemble(args.run, kind=args.checkpoint)
+    else:
+        experiment, state, _ = experiments.restore_run(args.run, kind=args.checkpoint, replica=args.replica)
 
     from jaxcnn.commands.evaluate import validation_metrics
 
@@ -51,7 +53,7 @@ def predict_images(e: Any, state: Any, paths: list[Path], *, top: int, metrics: 
 
     from jaxcnn.data.images import read_image
     from jaxcnn.errors import ConfigError
-    from jaxcnn.program import make_program
+    from jaxcnn.run import program_of
 
     spec = e.data.spec()
     if e.task.inputs != ("image",):
@@ -60,7 +62,7 @@ def predict_images(e: Any, state: Any, paths: list[Path], *, top: int, metrics: 
     images = np.stack([read_image(path, size=(height, width), channels=channels) for path in paths])
     if metrics:
         e = dataclasses.replace(e, task=e.task.calibrate(metrics))
-    predicted = jax.device_get(jax.jit(make_program(e, steps=1).predict_step)(state, {"image": images}))
+    predicted = jax.device_get(program_of(e, state).predict_step(state, {"image": images}))
 
     def entry(label: int, probability: float) -> dict[str, Any]:
         names = e.data.label_names

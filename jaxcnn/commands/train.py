@@ -14,43 +14,82 @@ EXAMPLE = "python launch.py train experiments/mnist_lenet5.py epochs=2 optimizer
 def add_arguments(parser: Any) -> None:
     experiments.add_experiment_arguments(parser)
     parser.add_argument("--run-dir", type=Path, help="where the run is kept (default: runs/<experiment>-<time>)")
-    parser.add_argument(
-        "--resume", type=Path, metavar="RUN", help="go on with this run, to the same bits as if it had never been interrupted"
-    )
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with this run, to the bits of one that never stopped")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON on stdout")
     parser.add_argument("--quiet", action="store_true", help="no progress")
+    many = parser.add_argument_group("sweeps", "many seeds and settings in one program: --sweep seed=0..7 optimizer.learning_rate=0.05,0.1")
+    axis = "a..b, a list, or log(low,high,count); without any, the experiment file's sweep()"
+    many.add_argument("--sweep", nargs="*", metavar="PATH=VALUES", help=f"axes of a grid: {axis}")
+    many.add_argument("--zip", action="store_true", help="pair the axes instead of combining them")
+    many.add_argument("--sample", type=int, metavar="N", help="draw N of the points")
+    many.add_argument(
+        "--replicas-by", metavar="WAY", help="loop, vmap, unrolled, devices or a chunk size (default: the fastest in a trial)"
+    )
+    many.add_argument("--halving", type=int, metavar="H", help="successive halving: keep one replica in H at each rung")
 
 
 def main(args: Any) -> int:
     """Train. Exit code 75 after SIGTERM or Ctrl-C: the state was saved, --resume goes on."""
     experiments.split_overrides(args)
-    resume = args.resume is not None
-    if resume and (args.experiment != experiments.DEFAULT or args.overrides or args.run_dir):
-        raise ConfigError("--resume goes on with a run exactly as it was started: give no experiment, override or --run-dir with it")
-    prepare_process(_environment(args.resume) if resume else None)
+    if args.resume is not None and (args.experiment != experiments.DEFAULT or args.overrides or args.run_dir or args.sweep is not None):
+        raise ConfigError(
+            "--resume goes on with a run exactly as it was started: give no experiment, override, --sweep or --run-dir with it"
+        )
+    if args.halving is not None and args.halving < 2:
+        raise ConfigError(f"--halving {args.halving}: keeps one replica in H, so it must be at least 2")
+    prepare_process(_environment(args.resume) if args.resume else None)
 
-    from jaxcnn.log import Console
-    from jaxcnn.run import Preempted, train
+    from jaxcnn.run import Preempted
 
-    if resume:
-        folder = args.resume
-        experiment, record = experiments.load_run(folder)
-        name = record["experiment"]
-    else:
-        path = experiments.find(args.experiment)
-        experiment, name = experiments.load(path, args.overrides), path.stem
-        record = {"source": str(path), "overrides": args.overrides}
-        check(experiment)
-        folder = args.run_dir or _new_folder(name)
-        _copy(path, folder)
-    console = Console(quiet=args.quiet)
-    console.line(f"run: {folder}")
     try:
-        summary = train(experiment, folder, resume=resume, name=name, record=record, console=console)
+        return _resume(args) if args.resume else _start(args)
     except Preempted as error:
         print(error, file=sys.stderr)
         return PREEMPTED
-    report(summary, folder, experiment, as_json=args.json)
+
+
+def _start(args: Any) -> int:
+    """A new run, or a new sweep."""
+    from jaxcnn.commands import sweeps
+    from jaxcnn.log import Console
+    from jaxcnn.run import train
+
+    path = experiments.find(args.experiment)
+    module = experiments.module_of(path)
+    experiment, name = experiments.experiment_in(module, path, args.overrides), path.stem
+    points = sweeps.points_of(experiment, module, args) if args.sweep is not None else None
+    check(experiment)
+    folder = args.run_dir or _new_folder(name)
+    _copy(path, folder)
+    record = {"source": str(path), "overrides": args.overrides}
+    console = Console(quiet=args.quiet)
+    console.line(f"run: {folder}")
+    if points is None:
+        report(train(experiment, folder, name=name, record=record, console=console), folder, as_json=args.json)
+    else:
+        options = {"way": args.replicas_by, "halving": args.halving}
+        summary = sweeps.train_sweep(experiment, points, folder, name=name, record=record, console=console, resume=False, **options)
+        sweeps.report(summary, folder, as_json=args.json)
+    return 0
+
+
+def _resume(args: Any) -> int:
+    """Go on with a run or a sweep."""
+    from jaxcnn.commands import sweeps
+    from jaxcnn.log import Console
+    from jaxcnn.run import read_json, train
+
+    folder, console = args.resume, Console(quiet=args.quiet)
+    experiment, record = experiments.load_run(folder)
+    common = {"name": record["experiment"], "console": console, "resume": True}
+    console.line(f"run: {folder}")
+    if (folder / "sweep.json").is_file():
+        record = read_json(folder / "sweep.json")
+        points = [experiments.as_point(row["point"]) for row in record["replicas"]]
+        kept = {"source": record["source"], "overrides": record["overrides"]}
+        sweeps.report(sweeps.train_sweep(experiment, points, folder, record=kept, **common, **record["options"]), folder, as_json=args.json)
+    else:
+        report(train(experiment, folder, **common), folder, as_json=args.json)
     return 0
 
 
@@ -61,7 +100,7 @@ def check(experiment: Any) -> None:
     abstract_state(experiment)
 
 
-def report(summary: dict, folder: Path, experiment: Any, *, as_json: bool) -> None:
+def report(summary: dict, folder: Path, *, as_json: bool) -> None:
     """The result on stdout."""
     import json
 

@@ -8,6 +8,7 @@ parallel. The rule is a linear map of the tangent, so that forward mode and seco
 import functools
 import itertools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from jaxcnn.ops import convolution
 MAX_POSITIONS = 25
 
 
-def max_pool(x, window, strides=None, padding="VALID"):
+def max_pool(x, window, strides=None, padding: Any = "VALID"):
     """Largest value of each window; `strides` defaults to `window` (no overlap). [B, *spatial, C] -> [B, *smaller, C]."""
     window, strides = tuple(window), tuple(strides or window)
     positions = math.prod(window)
@@ -84,7 +85,7 @@ def _select_tiles(x, first, window):
     return jnp.sum(jnp.where(hit, tiled, 0), within)
 
 
-def avg_pool(x, window, strides=None, padding="VALID", *, count_include_pad=True):
+def avg_pool(x, window, strides=None, padding: Any = "VALID", *, count_include_pad=True):
     """Mean of each window; `strides` defaults to `window`. [B, *spatial, C] -> [B, *smaller, C]."""
     strides = tuple(strides or window)
     total = nn.pool(x, 0.0, lax.add, window, strides, padding)

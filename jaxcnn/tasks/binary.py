@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.special import logsumexp
 
 from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.ops import ranking
@@ -99,6 +100,11 @@ class BinaryClassification:
             raise
         if "image" in batch:
             check_image(batch["image"])
+
+    def ensemble(self, outputs: list) -> jax.Array:
+        """The logit [B] of the mean of the models' probabilities."""
+        logits = jnp.stack([_logit(o) for o in outputs])
+        return logsumexp(jax.nn.log_sigmoid(logits), axis=0) - logsumexp(jax.nn.log_sigmoid(-logits), axis=0)
 
     def calibrate(self, metrics: dict[str, Any]) -> "BinaryClassification":
         """This task with the threshold at which the validation metrics had the highest F1."""

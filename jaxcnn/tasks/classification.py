@@ -114,6 +114,11 @@ class Classification:
         if "image" in batch:
             check_image(batch["image"])
 
+    def ensemble(self, outputs: list) -> jax.Array:
+        """Logits [B, K] whose softmax is the mean of the models' class probabilities."""
+        log_probabilities = [jax.nn.log_softmax(_first(o).astype(jnp.float32)) for o in outputs]
+        return logsumexp(jnp.stack(log_probabilities), axis=0) - jnp.log(jnp.float32(len(outputs)))
+
     def calibrate(self, metrics: dict[str, Any]) -> "Classification":
         """Itself: the likeliest class needs no threshold."""
         return self

@@ -43,6 +43,10 @@ class Task(Protocol):
         """Raise DataError if host arrays of examples break a rule (label range, shape, dtype), naming value and rule."""
         ...
 
+    def ensemble(self, outputs: list) -> Any:
+        """The outputs of several models, joined into outputs of the same form (averaged probabilities, …)."""
+        ...
+
     def calibrate(self, metrics: dict[str, Any]) -> "Task":
         """This task with its decisions (a threshold, …) taken from validation metrics; itself if it has none."""
         ...
