@@ -18,7 +18,7 @@ experiment = Experiment(
     augment=(augment.flip_left_right,),
     optimizer=partial(optax.adamw, learning_rate=1e-3, weight_decay=0.02, mask=optimizers.kernels),
     schedule=partial(schedules.cosine, warmup=0.05),
-    batch_size=128,
-    epochs=6,
-    log_every=100,
+    batch_size=64,
+    epochs=9,
+    log_every=200,
 )

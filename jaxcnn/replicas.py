@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn import environment, parallel, run, sweep
+from jaxcnn import environment, evaluation, parallel, run, sweep
+from jaxcnn import folder as places
 from jaxcnn.checkpoint import Checkpoints, digest, write_atomically
 from jaxcnn.data.dataset import Source, batch_indices
 from jaxcnn.errors import DivergedError, ResourceError
@@ -40,16 +41,16 @@ def train(
 ) -> dict[str, Any]:
     """Train one replica of `experiment` for each point (seed and numbers of the state), in one program; return the summary.
 
-    `way`: "vmap", "loop", "unrolled", "devices" or a chunk size; by default the fastest of a short trial. `halving` h: keep one replica in h
+    `way`: "vmap", "loop", "unrolled", "devices" or a chunk size; by default the fastest of a short trial. `halving` h: keep one in h
     at each rung, at 1/h of the steps for each power of h (K. Jamieson and A. Talwalkar, "Non-stochastic best arm identification and
     hyperparameter optimization", 2016, figure 1). A diverged replica is frozen and reported, and does not stop the others.
     Errors: as jaxcnn.run.train; DivergedError only if all replicas diverge.
     """
     folder, console = Path(folder).absolute(), console or Console()
-    with run.locked(folder, resume=resume):
+    with places.locked(folder, resume=resume):
         many = _open(experiment, points, folder, name=name, record=record or {}, resume=resume, console=console, way=way, halving=halving)
         try:
-            with run.signals() as stop:
+            with places.signals() as stop:
                 return _loop(many, stop)
         finally:
             console.stop()
@@ -120,23 +121,23 @@ def replica_batch(source: Source, seeds: list[int], step: int, *, batch_size: in
 
 def evaluate(program: Program, state: Any, source: Source, e: Experiment, count: int) -> list[dict[str, Any]]:
     """Metrics of each of `count` replicas on all examples of `source`."""
-    results = run.collect(program, state, source, e)
+    results = evaluation.collect(program, state, source, e)
 
     def of(i: int) -> list:
         return [(rows, jax.tree.map(lambda x: x[i], result)) for rows, result in results]
 
-    return [run.merge(e.task, of(i)) for i in range(count)]
+    return [evaluation.merge(e.task, of(i)) for i in range(count)]
 
 
 def _open(e, points, folder, *, name, record, resume, console, way, halving) -> _Many:
     """Open data, choose the way, and initialize or restore the states of all replicas."""
-    train_source, eval_source = run.open_checked(e, "train"), run.open_checked(e, "eval")
+    train_source, eval_source = evaluation.open_checked(e, "train"), evaluation.open_checked(e, "eval")
     steps = e.total_steps(len(train_source))
     base = make_program(e, steps=steps)
     seen = {**environment.describe(), "convolution": current_formulation()}
     keys, numbers = keys_and_numbers(e, points)
     if resume:
-        old = run.read_json(folder / "run.json")
+        old = places.read_json(folder / "run.json")
         chosen, halving = Way.from_text(old["way"], len(points)), old["halving"]
         for difference in environment.differences(old["environment"], seen):
             console.line(f"warning: not bit-exact from here on: {difference}")
@@ -144,10 +145,10 @@ def _open(e, points, folder, *, name, record, resume, console, way, halving) -> 
         batch = replica_batch(train_source, [p.get("seed", e.seed) for p in points], 0, batch_size=e.batch_size)
         chosen = choose(base, keys, numbers, batch, forced=way, console=console, about=render(e))
         content = {"experiment": name, **record, "points": points, "way": chosen.text(), "halving": halving}
-        run.make_folder(folder / "checkpoints")
+        places.make_folder(folder / "checkpoints")
         write_atomically(folder / "run.json", [json.dumps({**content, "rendered": render(e), "environment": seen}, indent=1).encode()])
     for i in range(len(points)):
-        run.make_folder(folder / f"replica-{i}" / "checkpoints")
+        places.make_folder(folder / f"replica-{i}" / "checkpoints")
     history, checkpoints = History(folder / "metrics.jsonl"), Checkpoints(folder / "checkpoints")
     everyone = list(range(len(points)))
     program = chosen.apply(base)
@@ -215,7 +216,7 @@ def _loop(many: _Many, stop) -> dict[str, Any]:
             _save(many)
         if stopping and many.step < many.steps:
             text = f"stopped by a signal at step {many.step} of {many.steps}, state saved"
-            raise run.Preempted(f"{text}; go on with: train --resume {many.folder}")
+            raise places.Preempted(f"{text}; go on with: train --resume {many.folder}")
     if many.failed_save:
         raise many.failed_save
     return _summarize(many)
@@ -271,9 +272,9 @@ def _evaluate(many: _Many) -> None:
         if metrics[i] is None or point in frozen:
             continue
         new = {"metrics": metrics[i]}
-        if run.best_evaluation(e, [*before[point], new]) is new:
+        if evaluation.best_evaluation(e, [*before[point], new]) is new:
             _try_save(many, lambda i=i, point=point: many.own(point).save(states[i], step=many.step, best=True))
-        if run.out_of_patience(e, many.evaluations(point)):
+        if evaluation.out_of_patience(e, many.evaluations(point)):
             states[i] = states[i].replace(live=jnp.zeros((), bool))
             _report_frozen(many, point, many.step, "stopped early")
     many.state = parallel.stack(states, many.way.sizes)
@@ -328,7 +329,7 @@ def _summarize(many: _Many) -> dict[str, Any]:
         evaluations = many.evaluations(point)
         row = {"replica": point, "point": values, "eval": evaluations[-1]["metrics"] if evaluations else None}
         if evaluations:
-            best = run.best_evaluation(e, evaluations)
+            best = evaluation.best_evaluation(e, evaluations)
             row["best"] = {"step": best["step"], e.task.metric: best["metrics"][e.task.metric]}
         why = many.frozen().get(point)
         row["verdict"] = f"{why['why']} at step {why['at']}" if why else "completed" if point in finals else "dropped at a rung"

@@ -5,39 +5,30 @@ checkpoints/, summary.json, run.lock, and tensorboard/ where the writer is insta
 """
 
 import dataclasses
-import fcntl
 import json
-import math
-import os
-import signal
-import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxcnn import environment, parallel, weights
+from jaxcnn import environment, weights
 from jaxcnn.checkpoint import Checkpoints, digest, write_atomically
 from jaxcnn.data.dataset import Source, batch_indices
 from jaxcnn.diagnosis import first_non_finite
-from jaxcnn.errors import BusyError, CheckpointError, ConfigError, DataError, DivergedError, ResourceError
+from jaxcnn.errors import DivergedError, ResourceError
+from jaxcnn.evaluation import best_evaluation, compiled, evaluate, evaluate_split, is_best, open_checked, out_of_patience
 from jaxcnn.experiment import Experiment
+from jaxcnn.folder import Preempted, locked, make_folder, read_json, signals
 from jaxcnn.log import Console, History, TensorBoard
 from jaxcnn.ops.convolution import current_formulation
 from jaxcnn.override import render
 from jaxcnn.program import Program, State, make_optimizer, make_program, with_numbers
 
 SAVE_SECONDS = 30.0  # at most so much work is lost by a kill; a save takes milliseconds at LeNet size
-
-
-class Preempted(Exception):
-    """A signal asked the run to stop; the state was saved and can be resumed."""
 
 
 def train(
@@ -176,7 +167,7 @@ def _evaluate(run: _Run, step: int) -> None:
     _log(run, step)
     e = run.experiment
     metrics = evaluate(run.program, run.state, run.eval, e)
-    best = is_best(e, run.history, metrics)
+    best = is_best(e, run.history.evaluations(), metrics)
     record = {"kind": "eval", "step": step, "epoch": run.epoch(step), "metrics": metrics, "seconds": run.seconds()}
     run.history.append(record)
     run.tensorboard.write(record)
@@ -241,14 +232,6 @@ def write_summary(run: _Run, step: int, *, completed: bool) -> dict[str, Any]:
     return summary
 
 
-# ---- pieces that other verbs use too ---------------------------------------------------------------------------
-
-
-def compiled(program: Program) -> Program:
-    """The program compiled for the devices at hand: data-parallel where there are several."""
-    return parallel.compile(program) if len(jax.devices()) == 1 else parallel.shard(program, parallel.data_mesh())
-
-
 def initialized(e: Experiment, state: State, source: Source, console: Console) -> State:
     """A fresh state with the weights that the experiment asks for, and what its `initialize` makes of them."""
     params, model_state = state.params, state.model_state
@@ -278,156 +261,3 @@ def batches(source: Source, *, seed: int, start: int, stop: int, batch_size: int
             if step + 2 < stop:
                 ahead.append(pool.submit(take, step + 2))
             yield batch
-
-
-def evaluate(program: Program, state: State, source: Source, e: Experiment) -> dict[str, Any]:
-    """Exact metrics over all examples of `source`: the last batch is padded and masked, never dropped."""
-    return merge(e.task, collect(program, state, source, e))
-
-
-def collect(program: Program, state: Any, source: Source, e: Experiment) -> list[tuple[int, Any]]:
-    """[(number of real rows, (sums, records))] of each evaluation batch, on the host."""
-    size, devices = len(source), len(jax.devices())
-    rows = min(e.eval_batch_size or max(256, e.batch_size), size)
-    rows = -(-rows // devices) * devices
-    results = []
-    for start in range(0, size, rows):
-        count = min(rows, size - start)
-        indices = np.zeros(rows, np.int32)
-        indices[:count] = np.arange(start, start + count)
-        batch = {**source.take(indices), "mask": (np.arange(rows) < count).astype(np.float32)}
-        results.append((count, program.eval_step(state, batch)))
-    return jax.device_get(results)
-
-
-def merge(task: Any, results: list[tuple[int, Any]]) -> dict[str, Any]:
-    """Metrics from the batches' results: sums added in 64 bits, records of real rows appended."""
-    sums, records = None, []
-    for count, (part, rows) in results:
-        wide = jax.tree.map(lambda x: x.astype(np.int64 if np.issubdtype(x.dtype, np.integer) else np.float64), part)
-        sums = wide if sums is None else jax.tree.map(np.add, sums, wide)
-        records.append({name: x[:count] for name, x in rows.items()})
-    joined = {name: np.concatenate([r[name] for r in records]) for name in records[0]}
-    return without_nan(task.summarize(sums, joined))
-
-
-def without_nan(value: Any) -> Any:
-    """Metrics as JSON can hold them: None for a number that does not exist (an AUROC without positives is 0 / 0)."""
-    if isinstance(value, dict):
-        return {name: without_nan(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [without_nan(item) for item in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
-def evaluate_split(e: Experiment, state: Any, split: str, *, metrics: dict | None = None) -> dict[str, Any]:
-    """Metrics of `state` on a split, with the task's decisions (a threshold, …) taken from validation `metrics` where given."""
-    if not e.data.size(split):
-        raise ConfigError(f"--split {split}: this experiment's data have no {split!r} split")
-    e = dataclasses.replace(e, task=e.task.calibrate(metrics)) if metrics else e
-    return evaluate(program_of(e, state), state, open_checked(e, split), e)
-
-
-def program_of(e: Experiment, state: Any) -> Program:
-    """The compiled program to evaluate or predict with a state, or with a tuple of states as an ensemble."""
-    program = make_program(e, steps=1)
-    return compiled(parallel.ensemble(program, e.task) if isinstance(state, tuple) else program)
-
-
-def open_checked(e: Experiment, split: str) -> Source:
-    """The split's source, after the task has checked its examples on the host (all of those in memory, a sample of a stream)."""
-    source = e.data.open(split)
-    if not len(source):
-        raise DataError(f"the {split!r} split is empty; choose data with at least one example")
-    arrays = getattr(source, "arrays", None)
-    e.task.check(arrays if arrays is not None else jax.device_get(source.take(np.arange(min(len(source), 64)))))
-    return source
-
-
-def best_evaluation(e: Experiment, evaluations: list[dict]) -> dict:
-    """The evaluation with the best value of the task's metric; the first of equals; one without a value comes last."""
-    sign = 1 if e.task.larger_is_better else -1
-
-    def rank(evaluation: dict) -> float:
-        value = evaluation["metrics"][e.task.metric]
-        return -math.inf if value is None else sign * value
-
-    return max(evaluations, key=rank)
-
-
-def is_best(e: Experiment, history: History, metrics: dict) -> bool:
-    """Whether `metrics` are better than all evaluations before."""
-    new = {"metrics": metrics}
-    return best_evaluation(e, [*history.evaluations(), new]) is new
-
-
-def out_of_patience(e: Experiment, evaluations: list[dict]) -> bool:
-    """Whether the last `e.patience` evaluations brought no better metric."""
-    if e.patience is None or len(evaluations) <= e.patience:
-        return False
-    return evaluations.index(best_evaluation(e, evaluations)) < len(evaluations) - e.patience
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise ConfigError(f"{path.parent}: is not a run directory (no {path.name}); a run is what `train` makes") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error})") from error
-
-
-def make_folder(folder: Path) -> None:
-    """Errors: ResourceError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ResourceError(f"{folder}: cannot be made ({error.strerror}); choose another --run-dir") from error
-
-
-@contextmanager
-def locked(folder: Path, *, resume: bool):
-    """Own the run directory: made if new; refused if another process owns it or if it holds a run that is not to be resumed."""
-    try:
-        if resume:
-            read_json(folder / "run.json")
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / "run.lock", "a+")  # noqa: SIM115 (held until the run ends)
-    except OSError as error:
-        raise ResourceError(f"{folder}: cannot be made or written to ({error.strerror}); choose another --run-dir") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            raise BusyError(
-                f"{folder}: another process trains here ({lock.read().strip()}); wait for it, or choose another --run-dir"
-            ) from None
-        if not resume and set(os.listdir(folder)) - {"run.lock", "experiment.py"}:
-            raise ConfigError(f"{folder}: holds files already; go on with `train --resume {folder}` or choose another --run-dir")
-        lock.truncate(0)
-        lock.write(f"pid {os.getpid()} on {socket.gethostname()}")
-        lock.flush()
-        yield
-
-
-@contextmanager
-def signals():
-    """A function that says whether SIGTERM or SIGINT has come. The handler only sets a flag (raising inside a compilation would crash the
-    process); a second signal ends the process at once."""
-    seen: list[int] = []
-
-    def handle(number, frame):
-        if seen:
-            os._exit(128 + number)
-        seen.append(number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    old = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield lambda: bool(seen)
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

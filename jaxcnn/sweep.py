@@ -1,8 +1,8 @@
 """Points of a sweep: what varies, and which points can be replicas of one program.
 
 A point is a dict {dotted path: value}, e.g. {"seed": 3, "optimizer.learning_rate": 0.1}. An experiment file may offer `def sweep()` that
-yields points. Points that differ only in the seed and in numbers that can live in the training state (float fields of optimizer and task) become
-replicas of one program; the rest are runs of their own.
+yields points. Points that differ only in the seed and in numbers that can live in the training state (float fields of optimizer and task)
+become replicas of one program; the rest are runs of their own.
 """
 
 import itertools
@@ -92,7 +92,7 @@ def is_number_of_state(experiment: Any, path: str, value: Any) -> bool:
 
 
 def groups(experiment: Any, points: list[Point]) -> list[tuple[Any, list[int]]]:
-    """[(experiment, indices of points)]: the points of a group differ only in seed and numbers of the state, so they can share a program."""
+    """[(experiment, indices of points)]: the points of a group differ only in seed and numbers of the state: they can share a program."""
     found: dict[str, tuple[Any, list[int]]] = {}
     for i, point in enumerate(points):
         shared = numbers(experiment, point).keys() | {"seed"}

@@ -26,8 +26,8 @@ KINDS = ("loop", "vmap", "unrolled", "devices")
 class Way:
     """`kind` and the sizes of the vmapped chunks.
 
-    "loop" (a dispatch each; the bits of solo runs), "vmap" (all at once), "unrolled" (all in one dispatch, without vmap), "devices" (an equal
-    chunk on each device), or "chunks" of equal size, a dispatch each.
+    "loop" (a dispatch each; the bits of solo runs), "vmap" (all at once), "unrolled" (all in one dispatch, without vmap), "devices" (an
+    equal chunk on each device), or "chunks" of equal size, a dispatch each.
     """
 
     kind: str

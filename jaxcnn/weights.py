@@ -259,8 +259,8 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
 def fill(model: Any, params: Any, model_state: Any, path: str | Path) -> tuple[Any, Any, WeightReport]:
     """Fill a model's fresh `params` and `model_state` for fine-tuning, from whatever `path` is.
 
-    A run directory (its best checkpoint, else its last), a file of `save_weights`, or a torchvision or timm file of the same network. A last
-    layer for another number of classes keeps its fresh values. Errors: as load_weights; DataError for a directory without checkpoints.
+    A run directory (its best checkpoint, else its last), a file of `save_weights`, or a torchvision or timm file of the same network. A
+    last layer for another number of classes keeps its fresh values. Errors: as load_weights; DataError for a directory without checkpoints.
     """
     path = Path(path)
     if path.is_dir():

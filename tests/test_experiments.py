@@ -7,10 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcnn import run
 from jaxcnn.commands.check import pre_flight
 from jaxcnn.commands.experiments import load
 from jaxcnn.errors import DataError
+from jaxcnn.evaluation import evaluate, open_checked
 from jaxcnn.parallel import compile
 from jaxcnn.program import make_program
 from tests.conftest import ROOT
@@ -44,7 +44,7 @@ def test_two_steps(path):
     e = load(path, [])
     try:
         e.data.spec()
-        source = run.open_checked(e, "eval")  # the smaller split is enough here
+        source = open_checked(e, "eval")  # the smaller split is enough here
     except DataError as error:
         pytest.skip(str(error))
     assert pre_flight(e)["params"] > 0
@@ -55,6 +55,6 @@ def test_two_steps(path):
         for step in range(2):
             state, metrics = program.train_step(state, source.take(np.arange(BATCH) + step * BATCH))
             assert metrics["live"]
-        metrics = run.evaluate(program, state, Few(source, 6), e)
+        metrics = evaluate(program, state, Few(source, 6), e)
     assert np.isfinite(metrics["loss"])
     assert e.task.metric in metrics

@@ -33,10 +33,25 @@ ALLOWED = {
     "parallel": {"program"},
     "diagnosis": {"program", "checkpoint"},
     "sweep": {"override"},
+    "folder": set(),
+    "evaluation": {"program", "parallel", "experiment", "data.dataset"},
     "ways": {"program", "parallel", "environment", "checkpoint", "log"},
-    "replicas": {"run", "sweep", "ways", "program", "parallel", "experiment", "checkpoint", "log", "override", "environment", "data.dataset",
-                 "ops.convolution"},
-    "run": {"program", "parallel", "experiment", "diagnosis", "checkpoint", "log", "override", "environment", "data.dataset", "ops.convolution", "weights"},
+    "run": {
+        *("program", "experiment", "evaluation", "folder", "diagnosis", "checkpoint", "log", "override", "environment", "weights"),
+        *("data.dataset", "ops.convolution"),
+    },
+    "replicas": {
+        *("run", "sweep", "ways", "program", "parallel", "experiment", "evaluation", "folder", "checkpoint", "log", "override"),
+        *("environment", "data.dataset", "ops.convolution"),
+    },
+    "roofline": {"program", "environment"},
+    "bench_networks": {"ops", "layers"},
+    "bench_process": {"bench_networks"},
+    "bench_peers": {"bench_networks", "bench_process"},
+    "bench": {
+        *("program", "parallel", "experiment", "summary", "environment", "data.dataset", "run", "evaluation", "roofline"),
+        *("bench_peers", "bench_process", "ops.convolution"),
+    },
 }
 FORBIDDEN_AT_TOP = {"tensorflow", "tensorflow_datasets", "sklearn", "PIL", "torch", "scipy", "matplotlib", "tensorboardX", "rich"}
 

@@ -16,6 +16,8 @@ from jaxcnn import run
 from jaxcnn.checkpoint import Checkpoints
 from jaxcnn.data.memory import Arrays
 from jaxcnn.errors import BusyError, CheckpointError, ConfigError, DataError, DivergedError
+from jaxcnn.evaluation import evaluate
+from jaxcnn.folder import Preempted, locked
 from jaxcnn.log import Console, History
 from jaxcnn.program import make_program
 from jaxcnn.tasks.binary import BinaryClassification
@@ -44,7 +46,7 @@ def golden(tmp_path_factory):
 
 @pytest.mark.parametrize("step", range(1, 12))
 def test_a_run_stopped_at_any_step_resumes_to_the_same_bits(tmp_path, golden, step):
-    with pytest.raises(run.Preempted, match=f"step {step} of 12"):
+    with pytest.raises(Preempted, match=f"step {step} of 12"):
         run.train(tiny(), tmp_path, console=Interrupter(step, signal.SIGINT if step % 2 else signal.SIGTERM))
     assert not json.loads((tmp_path / "summary.json").read_text())["completed"]
     summary = run.train(tiny(), tmp_path, resume=True, console=QUIET)
@@ -57,7 +59,7 @@ def test_a_run_stopped_at_any_step_resumes_to_the_same_bits(tmp_path, golden, st
 
 def test_five_interruptions_change_nothing(tmp_path, golden):
     for i, step in enumerate((2, 3, 7, 9, 11)):
-        with pytest.raises(run.Preempted):
+        with pytest.raises(Preempted):
             run.train(tiny(), tmp_path, resume=i > 0, console=Interrupter(step))
     assert run.train(tiny(), tmp_path, resume=True, console=QUIET)["state_sha256"] == golden[0]["state_sha256"]
 
@@ -69,7 +71,7 @@ def test_resuming_a_finished_run_repeats_its_summary(tmp_path, golden):
 
 
 def test_a_damaged_newest_checkpoint_falls_back_and_still_ends_in_the_same_bits(tmp_path, golden):
-    with pytest.raises(run.Preempted):
+    with pytest.raises(Preempted):
         run.train(tiny(), tmp_path, console=Interrupter(9))
     newest = sorted((tmp_path / "checkpoints").glob("last-*"))[-1]
     newest.write_bytes(newest.read_bytes()[:-1])
@@ -81,7 +83,7 @@ def test_a_damaged_newest_checkpoint_falls_back_and_still_ends_in_the_same_bits(
 
 
 def test_a_torn_last_line_of_the_history_is_dropped(tmp_path, golden):
-    with pytest.raises(run.Preempted):
+    with pytest.raises(Preempted):
         run.train(tiny(), tmp_path, console=Interrupter(6))
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"kind": "train", "step": 7, "lo')
@@ -90,7 +92,7 @@ def test_a_torn_last_line_of_the_history_is_dropped(tmp_path, golden):
 
 
 def test_a_second_process_is_refused(tmp_path):
-    with run.locked(tmp_path, resume=False), pytest.raises(BusyError, match=f"pid {os.getpid()}"), run.locked(tmp_path, resume=False):
+    with locked(tmp_path, resume=False), pytest.raises(BusyError, match=f"pid {os.getpid()}"), locked(tmp_path, resume=False):
         pass
 
 
@@ -104,7 +106,7 @@ def test_a_used_folder_and_a_folder_without_a_run_are_refused(tmp_path):
 
 
 def test_another_model_does_not_take_the_checkpoint(tmp_path):
-    with pytest.raises(run.Preempted):
+    with pytest.raises(Preempted):
         run.train(tiny(), tmp_path, console=Interrupter(3))
     other = tiny(model=dataclasses.replace(tiny().model, width=5))
     with pytest.raises(CheckpointError, match="Conv_0/kernel"):
@@ -142,7 +144,7 @@ def test_metrics_do_not_depend_on_the_evaluation_batch(golden):
     program = make_program(e, steps=12)
     state = program.init(jax.random.key(0))
     source = e.data.open("eval")
-    results = [run.evaluate(program, state, source, dataclasses.replace(e, eval_batch_size=rows)) for rows in (1, 4, 7, 20, 21, 64)]
+    results = [evaluate(program, state, source, dataclasses.replace(e, eval_batch_size=rows)) for rows in (1, 4, 7, 20, 21, 64)]
     for other in results[1:]:
         assert other["confusion"] == results[0]["confusion"]
         np.testing.assert_allclose(other["loss"], results[0]["loss"], rtol=1e-6)

@@ -19,8 +19,8 @@ def add_arguments(parser: Any) -> None:
 def main(args: Any) -> int:
     prepare_process()
 
+    from jaxcnn.evaluation import evaluate_split
     from jaxcnn.log import format_number
-    from jaxcnn.run import evaluate_split
 
     if args.ensemble:
         experiment, states, chosen = experiments.restore_ensemble(args.run, kind=args.checkpoint)

@@ -80,8 +80,8 @@ def experiment_in(module: Any, path: Path, overrides: list[str]) -> Any:
 
 def load_run(folder: Path) -> tuple[Any, dict[str, Any]]:
     """(Experiment, run.json) of a run directory, from the copy of the experiment file kept there."""
+    from jaxcnn.folder import read_json
     from jaxcnn.override import render
-    from jaxcnn.run import read_json
 
     record = read_json(folder / "run.json")
     copy = folder / "experiment.py"
@@ -146,7 +146,7 @@ def _restore(experiment: Any, folder: Path, kind: str) -> tuple[Any, int] | None
 
 def restore_ensemble(folder: Path, *, kind: str = "last") -> tuple[Any, tuple, list[int]]:
     """(Experiment, States, replicas) of all replicas of a sweep that were trained to the end."""
-    from jaxcnn.run import read_json
+    from jaxcnn.folder import read_json
 
     if not (folder / "sweep.json").is_file():
         raise ConfigError(f"--ensemble: {folder} is a single run, not a sweep")

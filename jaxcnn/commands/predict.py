@@ -53,7 +53,7 @@ def predict_images(e: Any, state: Any, paths: list[Path], *, top: int, metrics: 
 
     from jaxcnn.data.images import read_image
     from jaxcnn.errors import ConfigError
-    from jaxcnn.run import program_of
+    from jaxcnn.evaluation import program_of
 
     spec = e.data.spec()
     if e.task.inputs != ("image",):

@@ -18,8 +18,8 @@ def train_sweep(
     """Train all points, those that can share a program together, and write the summary. Errors: as jaxcnn.replicas.train."""
     from jaxcnn import replicas, sweep
     from jaxcnn.checkpoint import write_atomically
+    from jaxcnn.folder import make_folder, read_json
     from jaxcnn.override import render
-    from jaxcnn.run import make_folder, read_json
 
     groups = sweep.groups(experiment, points)
     places = {index: f"group-{g}/replica-{i}" for g, (_, indices) in enumerate(groups) for i, index in enumerate(indices)}

@@ -39,7 +39,7 @@ def main(args: Any) -> int:
         raise ConfigError(f"--halving {args.halving}: keeps one replica in H, so it must be at least 2")
     prepare_process(_environment(args.resume) if args.resume else None)
 
-    from jaxcnn.run import Preempted
+    from jaxcnn.folder import Preempted
 
     try:
         return _resume(args) if args.resume else _start(args)
@@ -76,8 +76,9 @@ def _start(args: Any) -> int:
 def _resume(args: Any) -> int:
     """Go on with a run or a sweep."""
     from jaxcnn.commands import sweeps
+    from jaxcnn.folder import read_json
     from jaxcnn.log import Console
-    from jaxcnn.run import read_json, train
+    from jaxcnn.run import train
 
     folder, console = args.resume, Console(quiet=args.quiet)
     experiment, record = experiments.load_run(folder)
