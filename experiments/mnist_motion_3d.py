@@ -1,4 +1,15 @@
-"""A small 3D CNN tells in which of eight directions a real MNIST digit moves, in clips of 8 frames of 32x32."""
+"""A small 3D CNN tells in which of eight directions a real MNIST digit moves, in clips of 8 frames of 32x32.
+
+    python launch.py train experiments/mnist_motion_3d.py
+    python launch.py train experiments/mnist_motion_3d.py data.shuffled=True
+
+    frames            accuracy
+    in order          100.00 % (n = 1)
+    in random order   49.80 % (n = 1); its top-2 accuracy is 100 %: the axis of motion is seen, its sense is not
+
+2,000 clips of digits that were not trained on; 250 steps, about 25 s of CPU time, on 2 shared cores of an Intel Xeon (family 6, model 167), 2026-11-22.
+Chance is 12.5 %. Shuffled, a direction and its opposite look the same, so that 50 % is the best possible (jaxcnn/data/clips.py).
+"""
 
 from functools import partial
 

@@ -1,4 +1,10 @@
-"""The fully convolutional network FCN, on OSULeaf: outlines of leaves as series of 427 numbers, 6 species, 200 for training."""
+"""The fully convolutional network FCN at half its width, on OSULeaf: outlines of leaves as series of 427 numbers, 6 species.
+
+    python launch.py train experiments/osuleaf_fcn.py
+
+Expected: 96.28 % (n = 1) of the 242 test series after 120 epochs over 200; about 70 s of CPU time, on 2 shared cores of an Intel Xeon (family 6, model 167), 2026-11-22.
+Wang et al. 2017, table 1: FCN 98.8 % at full width and 2,000 epochs; the nearest neighbour has 52.1 %. The series: see jaxcnn/data/series.py.
+"""
 
 from functools import partial
 

@@ -1,4 +1,11 @@
-"""Kim's text CNN (widths 3, 4, 5, maximum over time), on the SpamAssassin mails: spam or not, from the body alone."""
+"""Kim's text CNN (widths 3, 4, 5, maximum over time), on the SpamAssassin mails: spam or not, from the body alone.
+
+    python launch.py train experiments/spam_text_cnn.py
+
+Expected: 98.21 % (n = 1) of the 1,175 held-out mails after 5 epochs; about 50 s of CPU time, on 2 shared cores of an Intel Xeon (family 6, model 167), 2026-11-22.
+On the same split and tokens, scikit-learn's naive Bayes (binary counts, 9,998 tokens) has 97.96 % of the first 400 tokens and 98.30 % of
+whole bodies, logistic regression on TF-IDF 98.55 % and 98.81 %; the majority 71.8 %. The mails: see jaxcnn/data/mails.py.
+"""
 
 from functools import partial
 

@@ -72,7 +72,7 @@ class MotionClips:
     def _clip(self, digits: np.ndarray, split: int, index: int) -> dict[str, np.ndarray]:
         random = np.random.Generator(np.random.Philox(key=np.array([self.seed, split], np.uint64), counter=index << 64))
         digit = digits[random.integers(len(digits))]
-        label, speed, place = random.integers(NUM_DIRECTIONS), random.uniform(*SPEEDS), random.uniform(size=2)
+        label, speed, place = int(random.integers(NUM_DIRECTIONS)), random.uniform(*SPEEDS), random.uniform(size=2)
         order = random.permutation(self.frames) if self.shuffled else range(self.frames)
         clip = np.zeros((self.frames, *self.image_size, 1), np.uint8)
         for frame, (top, left) in zip(order, self._path(label, speed, place, digit.shape), strict=True):

@@ -21,7 +21,8 @@ class TextCNN(nn.Module):
     360,902 + 300 |V| parameters as published (three widths of 100 maps, 300-dimensional vectors, 2 classes, |V| = `vocabulary_size`, which
     counts the two reserved numbers). The vectors are learned from scratch (the paper's CNN-rand). The maximum runs over the windows that
     lie within the text (a text shorter than the window has one, filled up with zeros), so that padding, however much of it, changes
-    nothing. Left out: the limit 3 on the norm of the output weights (section 2.1); weight decay takes its place. Dropout needs the key "dropout".
+    nothing. Left out: the limit 3 on the norm of the output weights (section 2.1); weight decay takes its place. Dropout needs the key
+    "dropout".
     """
 
     vocabulary_size: int = 20_000

@@ -116,7 +116,7 @@ class ClipBlock(nn.Module):
             else:
                 y = ClipConvNorm(self.width, (3, 3, 3), (s, s, s), activation, name=name)(y, train=train)
         if x.shape != y.shape:
-            x = ClipConvNorm(self.width, (1, 1, 1), (self.strides,) * 3, None, name="shortcut")(x, train=train)
+            x = ClipConvNorm(self.width, (1, 1, 1), (self.strides, self.strides, self.strides), None, name="shortcut")(x, train=train)
         return nn.relu(x + y)
 
 
