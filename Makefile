@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= auto
+PARITY = $(shell grep -lE "importorskip|torchvision_peer" tests/test_*.py)
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow test-parity lint clean
 
 demo: $(VENV)/.installed  ## install, train LeNet-5 on the embedded digits, say how well and where
 	$(BIN)/python launch.py train digits_lenet5
@@ -14,6 +15,9 @@ test: $(VENV)/.test  ## install what tests need, and pass them
 
 test-slow: $(VENV)/.test  ## the proofs that take minutes
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow
+
+test-parity: $(VENV)/.parity  ## compare with torchvision, timm, Keras and pycocotools, installed for this
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(PARITY)
 
 lint: $(VENV)/.test
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
@@ -32,6 +36,12 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.test: $(VENV)/.installed
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[test]"
+	touch $@
+
+# --no-deps: torchvision's and timm's own requirements would bring another PyTorch with its CUDA packages.
+$(VENV)/.parity: $(VENV)/.test
+	$(BIN)/pip install --quiet torch==2.13.0 h5py
+	$(BIN)/pip install --quiet --no-deps timm torchvision==0.28.0 pycocotools keras optree namex
 	touch $@
 
 clean:

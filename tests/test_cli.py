@@ -174,7 +174,7 @@ def test_help_is_quick_and_imports_nothing_heavy():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("verb", ["train", "check", "summary", "evaluate", "predict", "list", "models", "prepare"])
+@pytest.mark.parametrize("verb", ["train", "check", "summary", "evaluate", "predict", "list", "models", "bench", "prepare"])
 def test_each_verb_has_help_with_an_example(verb):
     done = launch(verb, "--help")
     assert done.returncode == 0
