@@ -1,4 +1,10 @@
-"""The RGB digit network of the course notes (32x32x3, 6@5x5, 16@5x5, 120, 84, softmax), on MNIST digits in colour."""
+"""The RGB digit network of the course notes (32x32x3, 6@5x5, 16@5x5, 120, 84, softmax), on MNIST digits in colour.
+
+    python launch.py train experiments/rgb_digits_lenet.py
+
+Expected: 98.95 ± 0.06 % on all 10,000 test images (n = 3 seeds) after 10 epochs; 4 to 5 min on two busy cores; 2026-11-22,
+2 cores of an Intel Xeon (AVX-512) shared with other work. The digits are painted: every one has an ink and a paper colour.
+"""
 
 from functools import partial
 

@@ -74,6 +74,31 @@ def test_predict_reads_any_image(trained, tmp_path):
     assert "text.png" in broken.stderr
 
 
+def test_an_exported_model_predicts_the_same_without_jaxcnn(trained, tmp_path):
+    from jaxcnn.data.digits import Digits
+
+    folder, _ = trained
+    done = launch("export", folder, "--output", tmp_path / "model.jax", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["inputs"] == {"image": "uint8[rows, 28, 28, 1]"}
+    images = np.asarray(Digits().open("eval").take(np.arange(7))["image"])
+    np.save(tmp_path / "images.npy", images)
+    code = (
+        "import sys, json, numpy, jax, jax.export as export; folder = sys.argv[1];"
+        "model = export.deserialize(open(folder + '/model.jax', 'rb').read());"
+        "out = model.call({'image': numpy.load(folder + '/images.npy')}); assert 'jaxcnn' not in sys.modules;"
+        "print(json.dumps(out['probabilities'].tolist()))"
+    )
+    alone = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=tmp_path)
+    from PIL import Image
+
+    for i, image in enumerate(images):
+        Image.fromarray(image[..., 0]).save(tmp_path / f"{i}.png")
+    rows = json.loads(launch("predict", folder, *[tmp_path / f"{i}.png" for i in range(7)], "--json", "--top", 10).stdout)
+    ours = [[t["probability"] for t in sorted(row["top"], key=lambda t: t["label"])] for row in rows]
+    np.testing.assert_allclose(json.loads(alone.stdout), ours, atol=1e-5)
+
+
 def test_the_summary_of_the_course_notes(tmp_path):
     table = json.loads(
         launch("summary", "rgb_digits_lenet", "--json", TFDS_DATA_DIR=os.environ.get("TFDS_DATA_DIR", str(tmp_path))).stdout or "{}"
@@ -174,7 +199,7 @@ def test_help_is_quick_and_imports_nothing_heavy():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("verb", ["train", "check", "summary", "evaluate", "predict", "list", "models", "bench", "prepare"])
+@pytest.mark.parametrize("verb", ["train", "check", "summary", "evaluate", "predict", "list", "models", "export", "bench", "prepare"])
 def test_each_verb_has_help_with_an_example(verb):
     done = launch(verb, "--help")
     assert done.returncode == 0

@@ -19,6 +19,7 @@ from jaxcnn.errors import ConfigError, DivergedError
 from jaxcnn.folder import Preempted
 from jaxcnn.log import Console, History
 from jaxcnn.program import make_program
+from jaxcnn.tasks.binary import BinaryClassification
 from jaxcnn.ways import Way
 from tests.tiny import TinyNet, arrays, tiny
 
@@ -105,6 +106,17 @@ def test_a_replica_equals_its_solo_run(count, steps, bound):
         for solo, replica in zip(solos, parallel.unstack(state, way.sizes), strict=True):
             exact = difference(solo.params, replica.params)
             assert exact <= (0 if text == "loop" or count == 1 else bound)
+
+
+def test_a_replica_of_the_binary_task_equals_its_solo_run(tmp_path):
+    e = tiny(task=BinaryClassification(positive=(2,)), model=TinyNet(num_classes=1), optimizer=SGD, steps=10)
+    points = sweep.grid(seed=(0, 1), task__positive_weight=(1.0, 3.0))
+    assert len(sweep.groups(e, points)) == 1, "the weight of positives is a number of the state"
+    many = replicas.train(e, points, tmp_path / "many", way="vmap", console=QUIET)
+    for i, point in enumerate(points):
+        solo = run.train(sweep.at(e, point), tmp_path / str(i), console=QUIET)
+        assert math.isclose(many["replicas"][i]["eval"]["loss"], solo["eval"]["loss"], rel_tol=1e-5)
+        assert many["replicas"][i]["eval"]["auroc"] == solo["eval"]["auroc"]
 
 
 def test_stack_is_the_inverse_of_unstack():

@@ -21,6 +21,7 @@ VERBS = {
     "predict": "what a run's model says about image files",
     "list": "the experiments that can be named",
     "models": "the models that can be named: parameters, MACs, input shapes",
+    "export": "a model as one file that JAX alone can open",
     "bench": "training and inference speed, compilation, memory, roofline; PyTorch and Keras beside it",
     "prepare": "download a TFDS data set and prepare it for training",
 }
