@@ -1,4 +1,10 @@
-"""The Fashion CNN (64@7x7, 2x128@3x3, 2x256@3x3, two dense layers with dropout), on Fashion-MNIST."""
+"""The Fashion CNN (64@7x7, 2x128@3x3, 2x256@3x3, two dense layers with dropout), on Fashion-MNIST.
+
+    python launch.py train experiments/fashion_mnist_cnn.py
+
+Expected: 92.55 % on all 10,000 test images (n = 1: one run takes over 10 minutes here) after 9 epochs with flips; 35 min on two busy cores
+(264 images/s) with jaxcnn[onednn]; 2026-11-22, 2 cores of an Intel Xeon (AVX-512) shared with other work.
+"""
 
 from functools import partial
 

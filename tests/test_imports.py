@@ -44,14 +44,11 @@ ALLOWED = {
         *("run", "sweep", "ways", "program", "parallel", "experiment", "evaluation", "folder", "checkpoint", "log", "override"),
         *("environment", "data.dataset", "ops.convolution"),
     },
-    "roofline": {"program", "environment"},
-    "bench_networks": {"ops", "layers"},
-    "bench_process": {"bench_networks"},
-    "bench_peers": {"bench_networks", "bench_process"},
-    "bench": {
-        *("program", "parallel", "experiment", "summary", "environment", "data.dataset", "run", "evaluation", "roofline"),
-        *("bench_peers", "bench_process", "ops.convolution"),
-    },
+    "roofline": set(),
+    "bench_networks": {"models"},
+    "bench_process": {"optimizers", "experiment", "bench_networks"},
+    "bench_peers": set(),
+    "bench": {"parallel", "roofline", "data.dataset", "experiment", "program", "run", "summary"},
 }
 FORBIDDEN_AT_TOP = {"tensorflow", "tensorflow_datasets", "sklearn", "PIL", "torch", "scipy", "matplotlib", "tensorboardX", "rich"}
 
