@@ -1,4 +1,15 @@
-"""Which learning rate? The modern LeNet-5 on Fashion-MNIST, four rates with four seeds each, sixteen replicas in one program."""
+"""Which learning rate? The modern LeNet-5 on Fashion-MNIST, four rates with four seeds each, sixteen replicas in one program.
+
+    python launch.py train experiments/fashion_mnist_lenet_rates.py --sweep
+
+    learning rate   accuracy after 3 epochs (mean ± std, n = 4; 95 % interval of the mean)
+    0.1             88.54 ± 0.50 % (± 0.80)
+    0.05            88.33 ± 0.17 % (± 0.27)
+    0.025           87.60 ± 0.20 % (± 0.32)
+    0.0125          86.42 ± 0.26 % (± 0.41)
+
+5 min for all sixteen; the trial chose chunks of four; 2026-11-22, 2 cores of an Intel Xeon (AVX-512) shared with other work.
+"""
 
 from functools import partial
 
