@@ -13,6 +13,7 @@ from jax.sharding import AxisType, PartitionSpec
 from jaxcnn import parallel
 from jaxcnn.errors import ConfigError
 from jaxcnn.program import make_program
+from jaxcnn.ways import Way
 from tests.tiny import TinyNet, tiny
 
 
@@ -24,6 +25,12 @@ def train(program, state, batches):
     for batch in batches:
         state, metrics = program.train_step(state, batch)
     return jax.device_put(state.replace(key=None), jax.devices()[0]), jax.device_get(metrics)
+
+
+def train_chunks(program, states, batches):
+    for batch in batches:
+        states, metrics = program.train_step(states, batch)
+    return states, metrics
 
 
 def main():
@@ -63,8 +70,14 @@ def main():
         "replicas x data": parallel.shard(
             replicas, mesh, state=PartitionSpec("replica"), batch=PartitionSpec("replica", "data"), eval_batch=PartitionSpec("data")
         ),
+        "devices": Way.from_text("devices", 4).apply(make_program(e, steps=12)),
     }.items():
-        many, _ = train(program, program.init(keys, numbers), stacked)
+        if name == "devices":
+            state, _ = train_chunks(program, program.init(keys, numbers), stacked)
+            many = jax.tree.map(lambda *x: jnp.stack(x), *[jax.device_put(s.replace(key=None), jax.devices()[0]) for s in state])
+            out["devices used"] = len({next(iter(s.params["Conv_0"]["kernel"].devices())) for s in state})
+        else:
+            many, _ = train(program, program.init(keys, numbers), stacked)
         for i, s in enumerate(seeds):
             solo_e = dataclasses.replace(e, optimizer=partial(optax.sgd, learning_rate=rates[i], momentum=0.9))
             one = parallel.compile(make_program(solo_e, steps=12))

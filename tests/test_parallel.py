@@ -29,10 +29,15 @@ def test_devices_change_nothing(results, case, devices):
     assert results[f"{case}, {devices} devices, loss"] <= 1e-6
 
 
-@pytest.mark.parametrize("way", ["replicas", "replicas x data"])
+@pytest.mark.parametrize("way", ["replicas", "replicas x data", "devices"])
 @pytest.mark.parametrize("replica", range(4))
 def test_replica_equals_its_solo_run(results, way, replica):
     assert results[f"{way}, replica {replica}"] <= 1e-6
+
+
+def test_one_replica_per_device(results):
+    assert results["devices used"] == 4
+    assert results["devices, counts"] == [20] * 4
 
 
 def test_replicas_share_evaluation_batches(results):
