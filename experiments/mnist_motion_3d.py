@@ -4,11 +4,13 @@
     python launch.py train experiments/mnist_motion_3d.py data.shuffled=True
 
     frames            accuracy
-    in order          100.00 % (n = 1)
-    in random order   49.80 % (n = 1); its top-2 accuracy is 100 %: the axis of motion is seen, its sense is not
+    in order          99.98 ± 0.03 % (n = 3 seeds)
+    in random order   49.35 ± 0.74 % (n = 3 seeds)
 
-2,000 clips of digits that were not trained on; 250 steps, about 25 s of CPU time, on 2 shared cores of an Intel Xeon (family 6, model 167), 2026-11-22.
-Chance is 12.5 %. Shuffled, a direction and its opposite look the same, so that 50 % is the best possible (jaxcnn/data/clips.py).
+2,000 clips of digits that were not trained on, after 250 steps, one evaluation at the end.
+About 25 s of CPU time, on 2 shared cores of an Intel Xeon (family 6, model 167), 2026-11-22.
+Chance is 12.5 %. Shuffled, a direction and its opposite look the same, so that 50 % is the best possible (see jaxcnn/data/clips.py): the
+network finds the axis of motion in all clips (top-2 accuracy 100 %), and its sense in none.
 """
 
 from functools import partial
