@@ -251,7 +251,7 @@ def batches(source: Source, *, seed: int, start: int, stop: int, batch_size: int
     def take(step: int) -> dict:
         return source.take(batch_indices(seed, step, size=len(source), batch_size=batch_size))
 
-    if not getattr(source, "streaming", False):
+    if not source.streaming:
         yield from map(take, range(start, stop))
         return
     with ThreadPoolExecutor(1) as pool:

@@ -14,6 +14,7 @@ import pytest
 
 from jaxcnn import run
 from jaxcnn.checkpoint import Checkpoints
+from jaxcnn.data.folder import Folder
 from jaxcnn.data.memory import Arrays
 from jaxcnn.errors import BusyError, CheckpointError, ConfigError, DataError, DivergedError
 from jaxcnn.evaluation import evaluate
@@ -166,6 +167,23 @@ def test_patience_stops_early_and_the_best_is_kept(tmp_path):
     assert summary["step"] < 60
     assert summary["best"]["step"] == min(r["step"] for r in History(tmp_path / "metrics.jsonl").evaluations())
     assert len(list((tmp_path / "checkpoints").glob("best-*"))) == 1
+
+
+def test_a_folder_too_large_for_memory_trains_and_resumes_as_one_in_memory(tmp_path):
+    from PIL import Image
+
+    for i, label in enumerate(np.random.default_rng(0).integers(0, 3, 40)):
+        (tmp_path / "images" / str(label)).mkdir(parents=True, exist_ok=True)
+        picture = arrays(1, seed=i)["image"][0, ..., 0]
+        Image.fromarray(picture).save(tmp_path / "images" / str(label) / f"{i}.png")
+    folder = Folder(str(tmp_path / "images"), image_size=(8, 8), channels=1)
+    streamed = dataclasses.replace(folder, memory_mib=0)
+    assert (folder.open("train").streaming, streamed.open("train").streaming) == (False, True)
+    a = run.train(tiny(data=folder), tmp_path / "a", console=QUIET)
+    with pytest.raises(Preempted):
+        run.train(tiny(data=streamed), tmp_path / "b", console=Interrupter(5))
+    b = run.train(tiny(data=streamed), tmp_path / "b", resume=True, console=QUIET)
+    assert a["state_sha256"] == b["state_sha256"]
 
 
 def test_background_batches_come_in_order_and_errors_arrive():

@@ -19,6 +19,11 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
+    @property
+    def streaming(self) -> bool:
+        """Whether `take` works on the host, so that the loop asks ahead in the background."""
+        ...
+
     def take(self, indices: np.ndarray) -> Batch:
         """The examples at `indices` (int, any shape [...], values in [0, len)) as arrays [..., *example shape].
 

@@ -131,6 +131,8 @@ class MemorySource:
     `arrays`: equally many examples each, uint8, int32 or float32 (see `canonical`). The host copy is given up once they are on the device.
     """
 
+    streaming = False
+
     def __init__(self, arrays: Arrays_):
         self._arrays = canonical(arrays, where="MemorySource")
         self._size = len(next(iter(self._arrays.values())))

@@ -26,6 +26,8 @@ class StreamSource:
     example. `workers`: threads; 0 for one per core, or a single one where examples are small.
     """
 
+    streaming = True
+
     def __init__(self, read: Read, size: int, spec: Mapping[str, jax.ShapeDtypeStruct], *, workers: int = 0):
         self._read, self._size, self._spec = read, size, dict(spec)
         self._workers = workers or (1 if example_bytes(spec) < SMALL else os.cpu_count() or 1)
