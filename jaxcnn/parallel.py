@@ -124,12 +124,12 @@ def chunked(p: Program, sizes: tuple[int, ...], *, together: bool = False, devic
         return tuple(programs[size].init(part(keys, i), part(hyperparams or {}, i)) for i, size in enumerate(sizes))
 
     def train_step(states, batch):
-        results = [programs[size].train_step(states[i], part(batch, i)) for i, size in enumerate(sizes)]
+        results = [programs[size].train_step(home(i, states[i]), part(batch, i)) for i, size in enumerate(sizes)]
         return tuple(state for state, _ in results), join([metrics for _, metrics in results])
 
     def shared(name):
         def step(states, batch):
-            return join([getattr(programs[size], name)(states[i], home(i, batch)) for i, size in enumerate(sizes)])
+            return join([getattr(programs[size], name)(home(i, states[i]), home(i, batch)) for i, size in enumerate(sizes)])
 
         return step
 

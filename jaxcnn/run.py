@@ -234,6 +234,8 @@ def write_summary(run: _Run, step: int, *, completed: bool) -> dict[str, Any]:
 
 def initialized(e: Experiment, state: State, source: Source, console: Console) -> State:
     """A fresh state with the weights that the experiment asks for, and what its `initialize` makes of them."""
+    if e.weights is None and e.initialize is None:
+        return state
     params, model_state = state.params, state.model_state
     if e.weights is not None:
         params, model_state, report = weights.fill(e.model, params, model_state, e.weights)

@@ -239,6 +239,29 @@ def vgg_rules(model: Any) -> tuple[tuple, ...]:
     return tuple(rules)
 
 
+# torchvision.models.video.resnet: where its names go
+R3D = (
+    (r"stem\.0\.", "stem/conv/"),
+    (r"stem\.1\.", "stem/norm/"),
+    (r"layer(\d)\.(\d+)\.conv(\d)\.0\.", r"stage\1_block\2/conv\3/conv/"),
+    (r"layer(\d)\.(\d+)\.conv(\d)\.1\.", r"stage\1_block\2/conv\3/norm/"),
+    (r"layer(\d)\.(\d+)\.downsample\.0\.", r"stage\1_block\2/shortcut/conv/"),
+    (r"layer(\d)\.(\d+)\.downsample\.1\.", r"stage\1_block\2/shortcut/norm/"),
+    (r"fc\.", "head/"),
+)
+R2PLUS1D = (
+    (r"stem\.0\.", "stem_spatial/conv/"),
+    (r"stem\.1\.", "stem_spatial/norm/"),
+    (r"stem\.3\.", "stem_temporal/conv/"),
+    (r"stem\.4\.", "stem_temporal/norm/"),
+    (r"layer(\d)\.(\d+)\.conv(\d)\.0\.0\.", r"stage\1_block\2/conv\3_spatial/conv/"),
+    (r"layer(\d)\.(\d+)\.conv(\d)\.0\.1\.", r"stage\1_block\2/conv\3_spatial/norm/"),
+    (r"layer(\d)\.(\d+)\.conv(\d)\.0\.3\.", r"stage\1_block\2/conv\3_temporal/conv/"),
+    (r"layer(\d)\.(\d+)\.conv(\d)\.1\.", r"stage\1_block\2/conv\3_temporal/norm/"),
+    *R3D[4:],
+)
+
+
 def rules_for(model: Any) -> tuple[tuple, ...]:
     """The rules that turn torchvision's and timm's names of this network into ours. Raises ConfigError for a network that neither has."""
     name = type(model).__name__
@@ -248,6 +271,8 @@ def rules_for(model: Any) -> tuple[tuple, ...]:
         return vgg_rules(model)
     if name == "MobileNetV3":
         return mobilenet_v3_rules(model)
+    if name == "VideoResNet":
+        return R2PLUS1D if model.factorized else R3D
     tables = {
         "AlexNet": ALEXNET,
         "ConvNeXt": CONVNEXT,

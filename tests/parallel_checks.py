@@ -73,7 +73,8 @@ def main():
         "devices": Way.from_text("devices", 4).apply(make_program(e, steps=12)),
     }.items():
         if name == "devices":
-            state, _ = train_chunks(program, program.init(keys, numbers), stacked)
+            start = jax.device_put(program.init(keys, numbers), jax.devices()[0])  # as a restored state comes: all on one device
+            state, _ = train_chunks(program, start, stacked)
             many = jax.tree.map(lambda *x: jnp.stack(x), *[jax.device_put(s.replace(key=None), jax.devices()[0]) for s in state])
             out["devices used"] = len({next(iter(s.params["Conv_0"]["kernel"].devices())) for s in state})
         else:

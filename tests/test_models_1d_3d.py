@@ -12,6 +12,7 @@ from jaxcnn.errors import ConfigError
 from jaxcnn.models import signals, text, video
 from jaxcnn.ops import convolution
 from jaxcnn.weights import load_weights
+from jaxcnn.weights_rules import rules_for
 from tests.torchvision_peer import import_torchvision
 
 KEY = jax.random.key(0)
@@ -258,31 +259,8 @@ def test_c3d_equals_a_torch_version():
     np.testing.assert_allclose(model.apply({"params": params}, clip, train=False), x.numpy(), atol=1e-6)
 
 
-# torchvision.models.video.resnet: where its names go
-R3D = (
-    (r"stem\.0\.", "stem/conv/"),
-    (r"stem\.1\.", "stem/norm/"),
-    (r"layer(\d)\.(\d+)\.conv(\d)\.0\.", r"stage\1_block\2/conv\3/conv/"),
-    (r"layer(\d)\.(\d+)\.conv(\d)\.1\.", r"stage\1_block\2/conv\3/norm/"),
-    (r"layer(\d)\.(\d+)\.downsample\.0\.", r"stage\1_block\2/shortcut/conv/"),
-    (r"layer(\d)\.(\d+)\.downsample\.1\.", r"stage\1_block\2/shortcut/norm/"),
-    (r"fc\.", "head/"),
-)
-R2PLUS1D = (
-    (r"stem\.0\.", "stem_spatial/conv/"),
-    (r"stem\.1\.", "stem_spatial/norm/"),
-    (r"stem\.3\.", "stem_temporal/conv/"),
-    (r"stem\.4\.", "stem_temporal/norm/"),
-    (r"layer(\d)\.(\d+)\.conv(\d)\.0\.0\.", r"stage\1_block\2/conv\3_spatial/conv/"),
-    (r"layer(\d)\.(\d+)\.conv(\d)\.0\.1\.", r"stage\1_block\2/conv\3_spatial/norm/"),
-    (r"layer(\d)\.(\d+)\.conv(\d)\.0\.3\.", r"stage\1_block\2/conv\3_temporal/conv/"),
-    (r"layer(\d)\.(\d+)\.conv(\d)\.1\.", r"stage\1_block\2/conv\3_temporal/norm/"),
-    *R3D[4:],
-)
-
-
-@pytest.mark.parametrize("name, model, rules", [("r3d_18", video.r3d_18(7), R3D), ("r2plus1d_18", video.r2plus1d_18(7), R2PLUS1D)])
-def test_parity_with_torchvision(name, model, rules):
+@pytest.mark.parametrize("name, model", [("r3d_18", video.r3d_18(7)), ("r2plus1d_18", video.r2plus1d_18(7))])
+def test_parity_with_torchvision(name, model):
     """Random weights and BatchNorm statistics copied: the same logits, to 1e-4."""
     torch = pytest.importorskip("torch")
     peer = getattr(import_torchvision().models.video, name)(weights=None, num_classes=7)
@@ -303,7 +281,7 @@ def test_parity_with_torchvision(name, model, rules):
     shapes = jax.eval_shape(lambda: model.init(KEY, x, train=False))
     empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     state = {key: value.numpy() for key, value in peer.state_dict().items()}
-    params, model_state, report = load_weights(empty["params"], {"batch_stats": empty["batch_stats"]}, state, rules)
+    params, model_state, report = load_weights(empty["params"], {"batch_stats": empty["batch_stats"]}, state, rules_for(model))
     assert not report.unmatched
     assert not report.unused
     ours = jax.jit(lambda variables: model.apply(variables, x, train=False))({"params": params, **model_state})

@@ -4,7 +4,6 @@ Nothing is downloaded: the peers are built without trained weights.
 """
 
 import os
-import sys
 import warnings
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -18,6 +17,7 @@ import pytest
 from jaxcnn import weights, weights_rules
 from jaxcnn.models import alexnet, convnext, densenet, efficientnet, googlenet, inception, mobilenet, resnet, vgg
 from jaxcnn.weights_rules import rules_for
+from tests.torchvision_peer import import_torchvision
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: pip install torch")
 
@@ -68,25 +68,9 @@ def peers():
     """Constructors of torchvision and timm models by package name."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torchvision = _import_torchvision()
+        torchvision = import_torchvision()
         timm = pytest.importorskip("timm", reason="needs timm: pip install --no-deps timm")
     return {"torchvision": torchvision.models.get_model, "timm": timm.create_model}
-
-
-def _import_torchvision():
-    """torchvision; one built for CUDA lacks two operators beside a CPU build of torch, and loads once they are declared."""
-    try:
-        return pytest.importorskip("torchvision", reason="needs torchvision: pip install --no-deps torchvision")
-    except RuntimeError:
-        for module in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-            del sys.modules[module]
-        library = torch.library.Library("torchvision", "DEF")
-        for operator in ("nms", "qnms"):
-            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        import torchvision
-
-        torchvision.declared_operators = library  # they last as long as this reference
-        return torchvision
 
 
 def narrow(peer) -> None:

@@ -176,8 +176,10 @@ def test_halving_keeps_the_best(tmp_path):
     rates = (1e-9, 0.05, 1e-8, 0.02, 1e-7, 1e-6, 1e-5, 1e-10, 1e-4)
     summary = replicas.train(e, [{"optimizer.learning_rate": r} for r in rates], tmp_path, way="vmap", halving=3, console=QUIET)
     verdicts = [r["verdict"] for r in summary["replicas"]]
-    assert verdicts.count("completed") == 3 or verdicts.count("completed") == 1
-    assert verdicts.count("dropped at a rung") == 9 - verdicts.count("completed")
+    assert verdicts.count("completed") == 1
+    assert verdicts.count("dropped at a rung") == 8
+    kept = [r["kept"] for r in History(tmp_path / "metrics.jsonl").records if r["kind"] == "rung"]
+    assert [len(points) for points in kept] == [3, 1]
     assert replicas.rungs(36, 9, 3) == {4: 3, 12: 1}
 
 
