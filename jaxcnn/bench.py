@@ -53,6 +53,8 @@ class SquaredOutputs:
 class Noise:
     """`size` random examples of the shapes and dtypes of the experiment's data, on the device; labels below the task's `num_classes`."""
 
+    streaming = False
+
     def __init__(self, e: Experiment, size: int):
         random, arrays = np.random.default_rng(0), {}
         for name, s in e.data.spec().items():
