@@ -12,6 +12,26 @@ from jaxcnn.layers.conv import Conv, max_pool
 from jaxcnn.layers.conv_norm import ConvNorm, he_normal
 
 
+class UpConv(nn.Module):
+    """`flax.linen.ConvTranspose` with a window and strides of 2 along each axis: [B, *spatial, C] -> [B, *(2 spatial), features].
+
+    The windows do not overlap, so it is one matrix product whose results are spread over 2, 4 or 8 cells, which is faster on CPU.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x):
+        rank, channels = x.ndim - 2, x.shape[-1]
+        kernel = self.param("kernel", he_normal, (*(2,) * rank, channels, self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        kernel = jnp.moveaxis(jnp.flip(kernel, range(rank)), rank, 0)  # [C, 2, ..., features]; a transposed convolution is mirrored
+        y = (x @ kernel.reshape(channels, -1)).reshape(*x.shape[:-1], *(2,) * rank, self.features)
+        order = [0, *(axis for i in range(rank) for axis in (1 + i, 1 + rank + i)), 1 + 2 * rank]  # each cell beside its own axis
+        y = y.transpose(order).reshape(x.shape[0], *(2 * n for n in x.shape[1:-1]), self.features)
+        return y + bias.reshape((1,) * (rank + 1) + (-1,))
+
+
 class UNet(nn.Module):
     """The defaults are the published network but for padding: logits [B, *spatial, num_classes] at the input's resolution.
 
@@ -39,7 +59,7 @@ class UNet(nn.Module):
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         for level in range(len(carried), 0, -1):
             width, across = self.widths[level - 1], carried[level - 1]
-            x = nn.ConvTranspose(width, window, window, "VALID", kernel_init=he_normal, name=f"up{level}_transpose")(x)
+            x = UpConv(width, name=f"up{level}_transpose")(x)
             x = self.double_conv(jnp.concatenate((crop(across, x.shape[1:-1]), x), -1), width, f"up{level}", train)
         return Conv(self.num_classes, (1,) * len(window), name="head")(x)
 

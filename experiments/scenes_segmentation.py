@@ -1,0 +1,28 @@
+"""A small U-Net gives each pixel its class: real digits on real photographs, 64x64, background and ten digits.
+
+    python launch.py train experiments/scenes_segmentation.py
+
+Expected: not measured yet (n = 1).
+"""
+
+from functools import partial
+
+import optax
+
+from jaxcnn import optimizers, schedules
+from jaxcnn.data.scenes import Scenes
+from jaxcnn.data.tfds import Tfds
+from jaxcnn.experiment import Experiment
+from jaxcnn.models.unet import UNet
+from jaxcnn.tasks.segmentation import Segmentation
+
+experiment = Experiment(
+    model=UNet(num_classes=11, widths=(8, 16, 32, 64, 128), batch_norm=True, dropout=0.0),
+    task=Segmentation(num_classes=11),
+    data=Scenes(items=Tfds("mnist", train="train", eval="test"), entries=("image", "segmentation")),
+    optimizer=partial(optax.adamw, learning_rate=5e-3, weight_decay=0.02, mask=optimizers.kernels),
+    schedule=partial(schedules.cosine, warmup=0.1),
+    batch_size=32,
+    steps=500,
+    log_every=50,
+)
