@@ -89,6 +89,17 @@ class BinaryClassification:
         probability = jax.nn.sigmoid(_logit(outputs))
         return {"label": (probability >= jnp.asarray(self.threshold, jnp.float32)).astype(jnp.int32), "probability": probability}
 
+    def describe(self, row: dict[str, Any], *, names: tuple[str, ...]) -> dict[str, Any]:
+        """The class on whose side of the threshold the probability lies, and "top": both, likelier first."""
+        if self.positive is None:
+            sides = names[:2] if len(names) >= 2 else ("negative", "positive")
+        else:
+            positive = " or ".join(names[k] if k < len(names) else str(k) for k in self.positive)
+            sides = (f"not {positive}", positive)
+        probability, label = float(row["probability"]), int(row["label"])
+        both = [{"label": k, "name": sides[k], "probability": p} for k, p in ((1, probability), (0, 1 - probability))]
+        return {**both[1 - label], "top": sorted(both, key=lambda side: -side["probability"])}
+
     def check(self, batch: dict[str, Any]) -> None:
         """DataError for labels that are not 0 and 1 (without `positive`), a wrong dtype or shape, unscaled or non-finite images."""
         label = np.asarray(batch["label"])

@@ -108,6 +108,15 @@ class Classification:
             "top_probabilities": top_probabilities,
         }
 
+    def describe(self, row: dict[str, Any], *, names: tuple[str, ...]) -> dict[str, Any]:
+        """The likeliest class, and "top": all classes, likeliest first."""
+        probabilities = np.asarray(row["probabilities"])
+        top = [
+            {"label": int(k), "name": names[k] if k < len(names) else str(k), "probability": float(probabilities[k])}
+            for k in np.argsort(-probabilities, kind="stable")
+        ]
+        return {**top[0], "top": top}
+
     def check(self, batch: dict[str, Any]) -> None:
         """DataError for labels outside [0, K) or of a wrong dtype or shape, and for unscaled or non-finite images."""
         check_label(batch["label"], num_classes=self.num_classes)

@@ -13,7 +13,7 @@ Batch = dict[str, jax.Array]
 
 
 class Task(Protocol):
-    """Structural type of every task."""
+    """Structural type of every task. One whose model takes pictures of any size may say so by a class attribute `any_size = True`."""
 
     inputs: tuple[str, ...]  # names of the batch entries handed to the model, in order
     metric: str  # the summary entry that picks the best checkpoint, e.g. "accuracy"
@@ -37,6 +37,18 @@ class Task(Protocol):
 
     def predict(self, outputs: Any) -> dict[str, jax.Array]:
         """What a user of the model wants, per row: labels, probabilities, boxes, …; pure JAX."""
+        ...
+
+    def describe(self, row: dict[str, Any], *, names: tuple[str, ...]) -> dict[str, Any]:
+        """One row of what `predict` returned (NumPy), in the terms of a person, who has `names` for the labels. On the host.
+
+        Only what applies; numbers, strings, lists and dicts, arrays where said:
+        "label", "name", "probability", and "top": [{"label", "name", "probability"}, …], best first
+        "objects": [{"label", "name", "score", "box": [y0, x0, y1, x1] in [0, 1], "mask": bool [H, W], "polygon": [[y, x], …]}, …]
+        "segmentation": int [H, W], with "segment_names": [name of 0, …]
+        "points": [[y, x, score], …] in [0, 1], with "edges": [[i, j], …] to be joined by lines
+        "text": str; "image": uint8 [H, W, C], a picture that was made
+        """
         ...
 
     def check(self, batch: dict[str, Any]) -> None:
