@@ -1,0 +1,27 @@
+"""A small CenterNet finds one to three real MNIST digits in a 64x64 scene on a real photograph.
+
+    python launch.py train experiments/scenes_detection.py
+
+not measured (n = 1 run was not possible here)
+"""
+
+from functools import partial
+
+import optax
+
+from jaxcnn import optimizers, schedules
+from jaxcnn.data.scenes import Scenes
+from jaxcnn.data.tfds import Tfds
+from jaxcnn.experiment import Experiment
+from jaxcnn.models.detection import small_center_net
+from jaxcnn.tasks.detection import CenterDetection
+
+experiment = Experiment(
+    model=small_center_net(num_classes=10),
+    task=CenterDetection(num_classes=10, image_size=(64, 64), max_objects=10),
+    data=Scenes(items=Tfds("mnist", train="train", eval="test"), entries=("image", "boxes", "boxes_mask", "box_labels"), max_items=3),
+    optimizer=partial(optax.adamw, learning_rate=4e-3, weight_decay=0.01, mask=optimizers.kernels),
+    schedule=partial(schedules.cosine, warmup=0.1),
+    batch_size=32,
+    steps=1_000,
+)

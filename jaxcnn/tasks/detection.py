@@ -1,0 +1,143 @@
+"""Object detection by center points: no anchors, no non-maximum suppression, static shapes.
+
+Outputs: {"heatmap": [B, h, w, K] logits, "size": [B, h, w, 2], "offset": [B, h, w, 2]}, as `jaxcnn.ops.centers` says. Batch: "boxes"
+[B, N, 4], "boxes_mask" [B, N], "box_labels" [B, N]. Zhou, Wang, Krähenbühl, "Objects as points" (CenterNet), 2019.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcnn.errors import ConfigError
+from jaxcnn.ops import average_precision, centers, heatmaps
+from jaxcnn.tasks.checks import check_image
+from jaxcnn.tasks.objects import (
+    average,
+    check_boxes,
+    check_invalid,
+    describe_objects,
+    existing_boxes,
+    to_predictions,
+    to_truths,
+    usable_boxes,
+)
+from jaxcnn.tasks.task import Batch
+
+LEAST_SCORE = 0.01  # detections below change no average precision that anybody reports, and there are many
+
+
+@dataclasses.dataclass(frozen=True)
+class CenterDetection:
+    """All objects of `num_classes` classes in an image, at most `max_objects` of them.
+
+    The loss (equation 4) is the penalty-reduced focal loss of the centers plus `size_weight` times the L1 distance of the sizes, in cells,
+    plus `offset_weight` times that of the offsets; each is a sum over the image divided by its number of objects (the paper divides by the
+    batch's, which would make a row's loss depend on other rows). `min_iou` sets the width of the target's Gaussians. `image_size` (height,
+    width) in pixels only matters to COCO's size classes (AP_small is below 32² pixels). A detection is shown if its score reaches
+    `threshold`. `invalid`: "error" refuses boxes that are empty, outside the image or labelled outside [0, K); "skip" learns and scores
+    without them and counts them as "skipped".
+    """
+
+    num_classes: int
+    image_size: tuple[int, int] = (64, 64)
+    max_objects: int = 20
+    size_weight: float = 0.1
+    offset_weight: float = 1.0
+    min_iou: float = 0.7
+    threshold: float = 0.3
+    invalid: str = "error"
+    inputs: tuple[str, ...] = ("image",)
+    metric: str = "AP"
+    larger_is_better: bool = True
+
+    def __post_init__(self):
+        for name in ("num_classes", "max_objects"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{type(self).__name__}: {name} is {getattr(self, name)}; it is at least 1")
+        check_invalid(type(self).__name__, self.invalid)
+
+    def loss(self, outputs: dict[str, jax.Array], batch: Batch) -> jax.Array:
+        """Focal + size_weight * L1(size) + offset_weight * L1(offset), [B] float32."""
+        logits, size, offset = (outputs[name].astype(jnp.float32) for name in ("heatmap", "size", "offset"))
+        grid = (logits.shape[1], logits.shape[2])
+        usable = usable_boxes(batch, num_classes=self.num_classes)
+        boxes = jnp.where(usable[..., None], batch["boxes"].astype(jnp.float32), 0.0)
+        target = centers.draw_centers(boxes, batch["box_labels"], usable, size=grid, num_classes=self.num_classes, min_iou=self.min_iou)
+        true_size, true_offset = centers.center_targets(boxes, grid)
+        cell = centers.center_cells(boxes, grid)
+        size_error = jnp.sum(jnp.abs(heatmaps.gather_cells(size, cell) - true_size), axis=-1)  # [B, N]
+        offset_error = jnp.sum(jnp.abs(heatmaps.gather_cells(offset, cell) - true_offset), axis=-1)
+        error = jnp.asarray(self.size_weight, jnp.float32) * size_error + jnp.asarray(self.offset_weight, jnp.float32) * offset_error
+        total = jnp.sum(jnp.where(usable, error, 0.0), axis=-1) + center_loss(logits, target)
+        return total / jnp.maximum(jnp.sum(usable, axis=-1), 1).astype(jnp.float32)
+
+    def statistics(self, outputs: dict[str, jax.Array], batch: Batch) -> dict[str, jax.Array]:
+        """Counts (int32) of images, of objects and of skipped boxes; summed loss."""
+        real = batch["mask"] > 0
+        usable = usable_boxes(batch, num_classes=self.num_classes) & real[:, None]
+        return {
+            "count": jnp.sum(real, dtype=jnp.int32),
+            "objects": jnp.sum(usable, dtype=jnp.int32),
+            "skipped": jnp.sum(existing_boxes(batch) & real[:, None] & ~usable, dtype=jnp.int32),
+            "loss": jnp.sum(jnp.where(real, self.loss(outputs, batch), 0.0)),  # where, not times: a padded row may hold NaN
+        }
+
+    def records(self, outputs: dict[str, jax.Array], batch: Batch) -> dict[str, jax.Array]:
+        """boxes [B, D, 4], scores [B, D], labels [B, D]; truth_boxes [B, N, 4], truth_labels [B, N], truth_mask [B, N] bool."""
+        return self.predict(outputs) | {
+            "truth_boxes": batch["boxes"].astype(jnp.float32),
+            "truth_labels": batch["box_labels"].astype(jnp.int32),
+            "truth_mask": usable_boxes(batch, num_classes=self.num_classes),
+        }
+
+    def summarize(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
+        """AP, AP50, AP75 and the others of `average_precision.coco_boxes` (-1 where there is no truth); loss, count, objects, skipped."""
+        count = int(sums["count"])
+        records = records | {"scores": np.where(records["scores"] >= LEAST_SCORE, records["scores"], 0.0)}
+        metrics = average_precision.coco_boxes(to_truths(records, size=self.image_size), to_predictions(records, size=self.image_size))
+        return metrics | {
+            "loss": float(sums["loss"]) / max(count, 1),
+            "count": count,
+            "objects": int(sums["objects"]),
+            "skipped": int(sums["skipped"]),
+        }
+
+    def predict(self, outputs: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """boxes [B, D, 4], scores [B, D] in [0, 1], labels [B, D] int32, best first; D = max_objects."""
+        heatmap, size, offset = (outputs[name].astype(jnp.float32) for name in ("heatmap", "size", "offset"))
+        boxes, scores, labels = centers.decode_centers(heatmap, size, offset, num_objects=self.max_objects)
+        return {"boxes": boxes, "scores": scores, "labels": labels}
+
+    def describe(self, row: dict[str, np.ndarray], *, names: tuple[str, ...]) -> dict[str, Any]:
+        """The objects whose score reaches `threshold`."""
+        return {"objects": describe_objects(row, names=names, threshold=float(self.threshold))}
+
+    def check(self, batch: dict[str, Any]) -> None:
+        """DataError for boxes or labels that break a rule, and for unscaled or non-finite images."""
+        check_boxes(batch, invalid=self.invalid, num_classes=self.num_classes)
+        if "image" in batch:
+            check_image(batch["image"])
+
+    def ensemble(self, outputs: list) -> dict[str, jax.Array]:
+        """The logits of the mean probabilities; mean sizes and offsets."""
+        probability = average([jax.nn.sigmoid(o["heatmap"].astype(jnp.float32)) for o in outputs])
+        mean = {name: average([o[name] for o in outputs]) for name in ("size", "offset")}
+        return mean | {"heatmap": jax.scipy.special.logit(jnp.clip(probability, 1e-7, 1 - 1e-7))}
+
+    def calibrate(self, metrics: dict[str, Any]) -> "CenterDetection":
+        """Itself: average precision needs no threshold."""
+        return self
+
+
+def center_loss(logits: jax.Array, target: jax.Array, *, alpha: float = 2.0, beta: float = 4.0) -> jax.Array:
+    """The penalty-reduced focal loss (Zhou et al. 2019, equation 1), summed over each row. [B, h, w, K], [B, h, w, K] -> [B]
+
+    Where the target is 1: -(1 - p)^alpha log p. Elsewhere: -(1 - target)^beta p^alpha log(1 - p), so that cells beside a center cost less.
+    """
+    probability = jax.nn.sigmoid(logits)
+    positive = (1 - probability) ** alpha * jax.nn.softplus(-logits)
+    negative = (1 - target) ** beta * probability**alpha * jax.nn.softplus(logits)
+    return jnp.sum(jnp.where(target >= 1, positive, negative), axis=(1, 2, 3))
