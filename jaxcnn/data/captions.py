@@ -29,7 +29,6 @@ FASHION_WORDS = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "s
 # Without pullover (2) and shirt (6), which people too take for coats and T-shirts at 28 x 28 pixels.
 DISTINCT_KINDS = (0, 1, 3, 4, 5, 7, 8, 9)
 CELLS = ("upper left", "upper right", "lower left", "lower right")
-SIDES = (("left", "right"), ("upper", "lower"))
 # The cells that are taken: six pairs, then four triples.
 LAYOUTS = (*itertools.combinations(range(4), 2), *itertools.combinations(range(4), 3))
 NUM_PAIRS = 6
@@ -205,7 +204,7 @@ def paint_ground(key: jax.Array, photos: Any, plain_rate: float) -> jax.Array:
 
 
 def paste(ground: jax.Array, pictures: jax.Array, occupied: jax.Array, shifts: jax.Array) -> jax.Array:
-    """The ground [64, 64] with pictures [4, 28, 28] uint8 over it in the occupied [4] cells, moved by shifts [4, 2]. -> [64, 64, 1] uint8"""
+    """The ground [64, 64] with pictures [4, 28, 28] uint8 on it in the occupied [4] cells, moved by shifts [4, 2]. -> [64, 64, 1] uint8"""
     empty = jnp.zeros((32, 32), jnp.uint8)
     cells = jax.vmap(lambda picture, at: lax.dynamic_update_slice(empty, picture, (2 + at[0], 2 + at[1])))(pictures, shifts)
     cells = jnp.where(occupied[:, None, None], cells, jnp.uint8(0))

@@ -23,9 +23,10 @@ Step = Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, Any]]
 def beam_search(step: Step, state: Any, *, length: int, beam_size: int = 1, length_penalty: float = 0.0) -> tuple[jax.Array, jax.Array]:
     """The likeliest sentences found: tokens [B, beam_size, length] int32, best first, and their scores [B, beam_size] float32.
 
-    At each position the `beam_size` likeliest beginnings are kept; one that has ended stays among them with the probability it has, followed
-    by padding. `beam_size=1` is greedy decoding. The score is log P / ((5 + n) / 6) ** length_penalty for n tokens, the end included: Wu et
-    al., "Google's neural machine translation system" (2016), equation 14; a penalty of 0 leaves log P, above 0 it favours longer sentences.
+    At each position the `beam_size` likeliest beginnings are kept; one that has ended stays among them with the probability it has, and
+    padding follows. `beam_size=1` is greedy decoding. The score is log P / ((5 + n) / 6) ** length_penalty for n tokens, the end included:
+    Wu et al., "Google's neural machine translation system" (2016), equation 14. A penalty of 0 leaves log P, above 0 it favours longer
+    sentences.
 
     Args:
         step: gives the logits of the next word; padding and start are never chosen. Called with the start token first.
