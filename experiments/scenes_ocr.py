@@ -1,0 +1,38 @@
+"""A small CRNN reads lines of 2 to 6 real MNIST digits on real photographs, 32x112 pixels.
+
+    python launch.py train experiments/scenes_ocr.py
+    python launch.py train experiments/scenes_ocr.py --sweep seed=0..2
+
+not measured (n = 1)
+"""
+
+from functools import partial
+
+import optax
+
+from jaxcnn import optimizers, schedules
+from jaxcnn.data.lines import TextLines
+from jaxcnn.data.tfds import Tfds
+from jaxcnn.experiment import Experiment
+from jaxcnn.models.crnn import CRNN
+from jaxcnn.tasks.recognition import TextRecognition
+
+experiment = Experiment(
+    model=CRNN(
+        num_characters=10,
+        widths=((16,), (32,), (64,), (64,)),
+        pools=((2, 2), (2, 2), (2, 1), (1, 1)),
+        folded=96,
+        fold_columns=3,
+        hidden=64,
+        layers=1,
+    ),
+    task=TextRecognition(alphabet="0123456789"),
+    data=TextLines(items=Tfds("mnist", train="train", eval="test")),
+    optimizer=partial(optax.adamw, learning_rate=4e-3, weight_decay=0.01, mask=optimizers.kernels),
+    schedule=partial(schedules.cosine, warmup=0.1),
+    batch_size=32,
+    steps=1000,
+    eval_every=1.0,
+    clip_norm=5.0,
+)
