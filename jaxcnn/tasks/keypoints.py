@@ -1,0 +1,260 @@
+"""Keypoints: J named points of one object an image, such as the joints of a body. Heatmaps, soft-argmax or plain coordinates.
+
+Outputs: heatmaps [B, h, w, J] of any resolution (method "heatmap"), logits of heatmaps [B, h, w, J] ("dsnt") or points [B, J, 2]
+("direct"). Batch: "points" [B, J, 2] float32 (y, x) in [0, 1]; "points_mask" [B, J], 1 where a point is visible (all, if absent).
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcnn.errors import ConfigError, DataError, did_you_mean
+from jaxcnn.ops import heatmaps, keypoints
+from jaxcnn.tasks.checks import check_image
+from jaxcnn.tasks.task import Batch
+
+METHODS = ("heatmap", "dsnt", "direct")
+DECODERS = {
+    "maximum": heatmaps.decode_maximum,
+    "quarter": heatmaps.decode_quarter_offset,
+    "newton": heatmaps.decode_newton,
+}
+LENGTHS = ("extent", "image")
+INVALID = ("error", "skip")
+TINY = 1e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class Keypoints:
+    """`num_points` points of the object in the image.
+
+    method: "heatmap": mean squared error to Gaussians of `sigma` cells around the visible points (Xiao et al., "Simple baselines for human
+        pose estimation and tracking", 2018, section 2); decoded as `decode` says (see `jaxcnn.ops.heatmaps`). "dsnt": the mean place under
+        a softmax over the cells, its distance to the truth with a divergence from that Gaussian, weighed by `regularization` (Nibali et
+        al., "Numerical coordinate regression with convolutional neural networks", 2018, sections 3 and 4). "direct": mean absolute error of
+        coordinates.
+    reference: the length that PCK and NME divide by: "extent", the longer side of the box around the visible points; "image", the image's
+        longer side; or two points (i, j), their distance, such as the outer corners of the eyes.
+    threshold: PCK counts the points that are at most this share of the reference length away.
+    sigmas: the spread of each point among annotators, COCO's constants for its 17 (J numbers; () leaves OKS out).
+    edges: lines between points for drawing, pairs (i, j).
+    invalid: what `check` does about visible points outside [0, 1]: "error" raises, "skip" lets them pass, and they count as not visible.
+    """
+
+    num_points: int
+    method: str = "heatmap"
+    sigma: float = 2.0
+    decode: str = "newton"
+    regularization: float = 1.0
+    reference: str | tuple[int, int] = "extent"
+    threshold: float = 0.1
+    sigmas: tuple[float, ...] = ()
+    edges: tuple[tuple[int, int], ...] = ()
+    invalid: str = "error"
+    inputs: tuple[str, ...] = ("image",)
+    metric: str = "pck"
+    larger_is_better: bool = True
+
+    def __post_init__(self):
+        if self.num_points < 1:
+            raise ConfigError(f"Keypoints: num_points is {self.num_points}; it is at least 1")
+        for field, known in (("method", METHODS), ("decode", tuple(DECODERS)), ("invalid", INVALID)):
+            value = getattr(self, field)
+            if value not in known:
+                raise ConfigError(f"Keypoints: {field} is {value!r}; it is one of {', '.join(known)}{did_you_mean(value, known)}")
+        ends = self.reference if isinstance(self.reference, tuple) else ()
+        if not ends and self.reference not in LENGTHS:
+            raise ConfigError(f"Keypoints: reference is {self.reference!r}; it is one of {', '.join(LENGTHS)}, or two points (i, j)")
+        for i in (*ends, *(i for edge in self.edges for i in edge)):
+            if not 0 <= i < self.num_points:
+                raise ConfigError(f"Keypoints: point {i} in reference or edges; there are points 0..{self.num_points - 1}")
+        if self.sigmas and len(self.sigmas) != self.num_points:
+            raise ConfigError(f"Keypoints: {len(self.sigmas)} sigmas for {self.num_points} points; give one a point, or none")
+
+    def loss(self, outputs: jax.Array, batch: Batch) -> jax.Array:
+        """Mean loss of the visible points [B] float32 (see `method`); 0 for a row without any."""
+        truth, visible = self._truth(outputs, batch)
+        outputs = outputs.astype(jnp.float32)
+        if self.method == "heatmap":
+            target = self._gaussians(truth, outputs)
+            losses = jnp.mean(jnp.square(outputs - target), axis=(1, 2))  # [B, J]
+        elif self.method == "dsnt":
+            target = self._gaussians(truth, outputs)
+            target = target / jnp.maximum(jnp.sum(target, axis=(1, 2), keepdims=True), TINY)
+            offset = (heatmaps.soft_argmax(outputs) - truth) * self._sides(outputs, batch)
+            distance = 2 * jnp.sqrt(jnp.sum(jnp.square(offset), axis=-1) + TINY**2)  # the paper's image is 2 wide; smooth at 0
+            losses = distance + jnp.asarray(self.regularization, jnp.float32) * _divergence(_log_shares(outputs), target)
+        else:
+            losses = jnp.mean(jnp.abs((outputs - truth) * self._sides(outputs, batch)), axis=-1)
+        return jnp.sum(jnp.where(visible, losses, 0.0), axis=-1) / jnp.maximum(jnp.sum(visible, axis=-1, dtype=jnp.float32), 1.0)
+
+    def statistics(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
+        """Counts (int32) of rows, of rows that can be measured (a visible point, and a reference length), of visible and of correct points
+        [J] in these, of `invalid` points; sums of the loss, of the normalized errors and of the object keypoint similarities."""
+        truth, visible = self._truth(outputs, batch)
+        point, _ = self._decode(outputs.astype(jnp.float32))
+        sides = self._sides(outputs, batch)
+        point, truth_ = jnp.where(jnp.isfinite(point), point, -1.0) * sides, truth * sides  # what is not a number is far away
+        length, measurable = self._length(truth_, visible)
+        real = batch["mask"] > 0
+        measured = real & measurable
+        counted = (visible & measured[:, None]).astype(jnp.float32)
+        correct = keypoints.correct(point, truth_, counted, reference=length, threshold=jnp.asarray(self.threshold, jnp.float32))
+        error = keypoints.normalized_error(point, truth_, counted, reference=length)
+        sums = {
+            "count": jnp.sum(real, dtype=jnp.int32),
+            "measured": jnp.sum(measured, dtype=jnp.int32),
+            "visible": jnp.sum(counted > 0, axis=0, dtype=jnp.int32),
+            "correct": jnp.sum(correct, axis=0, dtype=jnp.int32),
+            "invalid": jnp.sum((_mask(batch) > 0) & ~visible & real[:, None], dtype=jnp.int32),
+            "loss": jnp.sum(jnp.where(real, self.loss(outputs, batch), 0.0)),  # where, not times: a padded row may hold NaN
+            "error": jnp.sum(jnp.where(measured, error, 0.0)),
+        }
+        if self.sigmas:
+            area = jnp.prod(_extent(truth_, visible), axis=-1)
+            similarity = keypoints.similarity(point, truth_, counted, area=area, sigmas=jnp.asarray(self.sigmas, jnp.float32)[None])
+            sums["similarity"] = jnp.sum(jnp.where(measured, similarity, 0.0))
+        return sums
+
+    def records(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
+        """None: sums are enough."""
+        return {}
+
+    def summarize(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
+        """pck, the share of visible points within `threshold` reference lengths, and per_point_pck [J] (None for a point never seen); nme,
+        the mean over rows of the visible points' mean distance in reference lengths; with `sigmas` oks, the mean object keypoint
+        similarity, whose area is that of the box around the visible points; loss; count, and skipped, the rows among them without a
+        visible point or a reference length; invalid_points."""
+        visible, correct = np.asarray(sums["visible"], np.int64), np.asarray(sums["correct"], np.int64)
+        count, measured = int(sums["count"]), int(sums["measured"])
+        summary: dict[str, Any] = {
+            "pck": int(correct.sum()) / max(int(visible.sum()), 1),
+            "nme": float(sums["error"]) / max(measured, 1),
+            "per_point_pck": [int(right) / int(seen) if seen else None for right, seen in zip(correct, visible, strict=True)],
+            "loss": float(sums["loss"]) / max(count, 1),
+            "count": count,
+            "skipped": count - measured,
+            "invalid_points": int(sums["invalid"]),
+        }
+        return summary | ({"oks": float(sums["similarity"]) / max(measured, 1)} if self.sigmas else {})
+
+    def predict(self, outputs: jax.Array) -> dict[str, jax.Array]:
+        """points [B, J, 2] (y, x) in [0, 1] and their score [B, J] in [0, 1]: the height of the peak ("heatmap"), its height over that of
+        the Gaussian ("dsnt"), or 1 ("direct")."""
+        point, score = self._decode(outputs.astype(jnp.float32))
+        return {"points": jnp.clip(point, 0.0, 1.0), "score": jnp.clip(score, 0.0, 1.0)}
+
+    def describe(self, row: dict[str, np.ndarray], *, names: tuple[str, ...]) -> dict[str, Any]:
+        """points [[y, x, score], …] in [0, 1], and the edges [[i, j], …] that join them."""
+        rows = np.concatenate([row["points"], np.asarray(row["score"])[:, None]], axis=-1)
+        return {"points": rows.astype(float).tolist(), "edges": [list(edge) for edge in self.edges]}
+
+    def check(self, batch: dict[str, Any]) -> None:
+        """DataError for points of a wrong dtype or shape, visible points that are not finite or (unless `invalid` is "skip") outside the
+        image, and where no point of all these examples is visible. Single examples without a visible point pass, and are skipped."""
+        points = np.asarray(batch["points"])
+        if not np.issubdtype(points.dtype, np.floating):
+            raise DataError(f"points has dtype {points.dtype}; expected float32 in [0, 1]. Divide pixels by the image's height and width")
+        if points.ndim != 3 or points.shape[1:] != (self.num_points, 2):
+            raise DataError(f"points has shape {points.shape}; expected (y, x) of {self.num_points} points, [B, {self.num_points}, 2]")
+        visible = np.asarray(batch.get("points_mask", np.ones(points.shape[:2])))
+        if visible.shape != points.shape[:2]:
+            raise DataError(f"points_mask has shape {visible.shape}; expected one number a point, {points.shape[:2]}")
+        visible = visible > 0
+        outside = visible & ~((points >= 0) & (points <= 1)).all(axis=-1)  # so written, NaN is outside too
+        if outside.any() and self.invalid == "error":
+            row, joint = (int(i) for i in np.unravel_index(np.argmax(outside), outside.shape))
+            raise DataError(
+                f"points[{row}, {joint}] is {points[row, joint].tolist()}, visible but not in [0, 1], as {int(outside.sum())} of "
+                f"{int(visible.sum())} visible points; divide pixels by the image's height and width, mark points outside the image in "
+                "points_mask, or set invalid='skip' of the task"
+            )
+        if visible.size and not (visible & ~outside).any():
+            raise DataError(f"no point of these {len(points)} examples is visible; nothing can be learned from them. Look at points_mask")
+        if "image" in batch:
+            check_image(batch["image"])
+
+    def ensemble(self, outputs: list) -> jax.Array:
+        """The mean of the models' heatmaps (of "dsnt", logits of their mean) or points."""
+        outputs = [output.astype(jnp.float32) for output in outputs]
+        if self.method == "dsnt":
+            return jnp.log(jnp.maximum(jnp.mean(jnp.exp(jnp.stack([_log_shares(output) for output in outputs])), axis=0), 1e-30))
+        return jnp.mean(jnp.stack(outputs), axis=0)
+
+    def calibrate(self, metrics: dict[str, Any]) -> "Keypoints":
+        """Itself: there is nothing to decide."""
+        return self
+
+    def _truth(self, outputs: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        """Points [B, J, 2] and whether each is visible and in the image [B, J]; the others are moved to the middle, harmless numbers."""
+        points = batch["points"].astype(jnp.float32)
+        wanted = (self.num_points, 2) if self.method == "direct" else (self.num_points,)
+        rank = 3 if self.method == "direct" else 4
+        if outputs.ndim != rank or outputs.shape[-len(wanted) :] != wanted or points.shape[1:] != (self.num_points, 2):
+            form = "points [B, J, 2]" if self.method == "direct" else "heatmaps [B, h, w, J]"
+            raise ConfigError(
+                f"Keypoints: the model gives {outputs.shape} for points {points.shape}; method {self.method!r} takes {form} with J = "
+                f"{self.num_points}. Correct num_points of the model or the task"
+            )
+        visible = (_mask(batch) > 0) & jnp.all((points >= 0) & (points <= 1), axis=-1)
+        return jnp.where(visible[..., None], points, 0.5), visible
+
+    def _gaussians(self, truth: jax.Array, outputs: jax.Array) -> jax.Array:
+        """Targets of height 1, [B, h, w, J]."""
+        drawn = heatmaps.draw_gaussians(truth, (outputs.shape[1], outputs.shape[2]), sigma=jnp.asarray(self.sigma, jnp.float32))
+        return jnp.moveaxis(drawn, 1, -1)
+
+    def _decode(self, outputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Points [B, J, 2] and scores [B, J]."""
+        if self.method == "heatmap":
+            return DECODERS[self.decode](outputs)
+        if self.method == "direct":
+            return outputs, jnp.ones(outputs.shape[:2], jnp.float32)
+        peak = jnp.exp(jnp.max(_log_shares(outputs), axis=(1, 2)))
+        return heatmaps.soft_argmax(outputs), peak * 2 * jnp.pi * jnp.square(jnp.asarray(self.sigma, jnp.float32))
+
+    def _sides(self, outputs: jax.Array, batch: Batch) -> jax.Array:
+        """Height and width over the longer of them [1, 1, 2], of the image, or of the heatmaps where the batch has none: distances are
+        taken in a square unit."""
+        height, width = batch["image"].shape[1:3] if "image" in batch else outputs.shape[1:3] if outputs.ndim == 4 else (1, 1)
+        return jnp.asarray([height, width], jnp.float32)[None, None] / max(height, width)
+
+    def _length(self, truth: jax.Array, visible: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The reference length of each row [B], and whether it has one. `truth` in the unit of `_sides`."""
+        measurable = jnp.any(visible, axis=-1)
+        if isinstance(self.reference, tuple):
+            i, j = self.reference
+            length = keypoints.distance(truth[:, i], truth[:, j])
+            measurable = visible[:, i] & visible[:, j]
+        elif self.reference == "image":
+            length = jnp.ones(truth.shape[:1], jnp.float32)
+        else:
+            length = jnp.max(_extent(truth, visible), axis=-1)
+        measurable = measurable & (length > TINY)
+        return jnp.where(measurable, length, 1.0), measurable
+
+
+def _mask(batch: Batch) -> jax.Array:
+    return batch["points_mask"] if "points_mask" in batch else jnp.ones(batch["points"].shape[:2], jnp.float32)
+
+
+def _extent(points: jax.Array, visible: jax.Array) -> jax.Array:
+    """Height and width of the box around the visible points; negative without any. [B, J, 2], [B, J] -> [B, 2]"""
+    seen = visible[..., None]
+    return jnp.max(jnp.where(seen, points, -1.0), axis=1) - jnp.min(jnp.where(seen, points, 2.0), axis=1)
+
+
+def _log_shares(logits: jax.Array) -> jax.Array:
+    """Logarithm of the softmax over all cells. [B, h, w, J] -> the same"""
+    return jax.nn.log_softmax(logits, axis=(1, 2))
+
+
+def _divergence(log_shares: jax.Array, target: jax.Array) -> jax.Array:
+    """Jensen-Shannon divergence of two distributions over the cells, in nats. [B, h, w, J], [B, h, w, J] -> [B, J]"""
+    shares = jnp.exp(log_shares)
+    log_target = jnp.log(jnp.maximum(target, 1e-30))
+    log_middle = jnp.log(jnp.maximum((shares + target) / 2, 1e-30))
+    return 0.5 * jnp.sum(shares * (log_shares - log_middle) + target * (log_target - log_middle), axis=(1, 2))
