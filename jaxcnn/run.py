@@ -19,7 +19,7 @@ from jaxcnn import environment, weights
 from jaxcnn.checkpoint import Checkpoints, digest, write_atomically
 from jaxcnn.data.dataset import Source, batch_indices
 from jaxcnn.diagnosis import first_non_finite
-from jaxcnn.errors import DivergedError, ResourceError
+from jaxcnn.errors import ConfigError, DivergedError, ResourceError
 from jaxcnn.evaluation import best_evaluation, compiled, evaluate, evaluate_split, is_best, open_checked, out_of_patience
 from jaxcnn.experiment import Experiment
 from jaxcnn.folder import Preempted, locked, make_folder, read_json, signals
@@ -154,6 +154,7 @@ def _log(run: _Run, step: int) -> None:
     fetched, run.pending = jax.device_get(run.pending), []
     if not all(m["live"] for m in fetched):
         raise _diverged(run)
+    _check_compiled_once(run.program.train_step, step)
     rate = len(fetched) * run.experiment.batch_size / max(time.monotonic() - run.since, 1e-9)
     means = {name: float(np.mean([m[name] for m in fetched])) for name in ("loss", "grad_norm")}
     record = {"kind": "train", "step": step, "epoch": run.epoch(step), **means, "images_per_second": rate, "seconds": run.seconds()}
@@ -161,6 +162,16 @@ def _log(run: _Run, step: int) -> None:
     run.tensorboard.write(record)
     run.console.train(record)
     run.since = time.monotonic()
+
+
+def _check_compiled_once(train_step: Callable, step: int) -> None:
+    """ConfigError if the step was compiled more than once: a run that compiles again and again is slow without a word."""
+    count = getattr(train_step, "_cache_size", lambda: 1)()  # of what jax.jit returns; a step over several devices has none
+    if count > 1:
+        raise ConfigError(
+            f"the training step was compiled {count} times in {step} steps: an array of the batch or the state changes its shape, dtype or "
+            "device from step to step; a source must hand out the shapes and dtypes of its spec(), whatever the indices"
+        )
 
 
 def _evaluate(run: _Run, step: int) -> None:

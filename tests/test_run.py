@@ -186,6 +186,32 @@ def test_a_folder_too_large_for_memory_trains_and_resumes_as_one_in_memory(tmp_p
     assert a["state_sha256"] == b["state_sha256"]
 
 
+def test_a_source_that_changes_shapes_fails_instead_of_compiling_again_and_again(tmp_path):
+    class Uneven:
+        """Every second batch of training lacks a row."""
+
+        streaming = False
+
+        def __init__(self, source):
+            self.source, self.calls = source, 0
+
+        def __len__(self):
+            return len(self.source)
+
+        def take(self, indices):
+            self.calls += 1
+            return self.source.take(indices[: len(indices) - self.calls % 2])
+
+    @dataclasses.dataclass(frozen=True, eq=False)
+    class UnevenArrays(Arrays):
+        def open(self, split):
+            return Uneven(super().open(split)) if split == "train" else super().open(split)
+
+    e = tiny(data=UnevenArrays(train=arrays(60), eval=arrays(20, seed=1)))
+    with pytest.raises(ConfigError, match="compiled 2 times"):
+        run.train(e, tmp_path, console=QUIET)
+
+
 def test_background_batches_come_in_order_and_errors_arrive():
     class Slow:
         streaming = True
