@@ -1,16 +1,23 @@
 """Trials that every task must pass (one table, shared tests), and each task's numbers against scikit-learn and PyTorch."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxcnn.commands.drawing import draw
+from jaxcnn.commands.predict import as_json, sentence
 from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.tasks.binary import BinaryClassification
 from jaxcnn.tasks.classification import Classification
 from tests.trials import ROWS, Trial, assert_close, evaluate, labels, normal, one_hot, rows_of, to_jax
+
+DESCRIBED = {
+    *("label", "name", "probability", "top", "objects", "segmentation", "segment_names", "points", "edges", "text", "image"),
+}
 
 
 def mixed_labels(generator, rows):
@@ -127,6 +134,31 @@ def test_loss_is_float32_per_row_with_a_finite_gradient_in_bfloat16(trial):
     assert (loss.shape, loss.dtype) == ((ROWS,), jnp.float32)
     gradient = jax.grad(lambda outputs: jnp.sum(trial.task.loss(outputs, batch)))(outputs)
     assert all(bool(jnp.all(jnp.isfinite(leaf)) & jnp.any(leaf != 0)) for leaf in jax.tree.leaves(gradient))
+
+
+@every_task
+def test_what_is_predicted_can_be_told_and_drawn(trial):
+    outputs, _ = rows_of(trial)
+    predicted = jax.device_get(trial.task.predict(outputs))
+    names = tuple("abcdefgh")
+    for i in range(2):
+        row = {name: value[i] for name, value in predicted.items()}
+        for known in (names, ()):
+            described = trial.task.describe(row, names=known)
+            assert described
+            assert set(described) <= DESCRIBED, "the entries of jaxcnn.tasks.task"
+            json.dumps(as_json({name: value for name, value in described.items() if name != "image"}))
+            assert sentence(as_json({name: value for name, value in described.items() if name != "image"})) or "image" in described
+            draw(np.zeros((20, 30, 1), np.uint8), described)
+
+
+@every_task
+def test_an_ensemble_of_equals_is_the_model_itself(trial):
+    outputs, batch = rows_of(trial)
+    together = trial.task.ensemble([outputs, outputs])
+    metric = trial.task.metric
+    ours, alone = (trial.task.summarize(*evaluate(trial.task, o, batch))[metric] for o in (together, outputs))
+    assert ours == pytest.approx(alone, rel=1e-4, abs=1e-5)
 
 
 @every_task
