@@ -3,19 +3,25 @@
 A set is prepared once, by `python launch.py prepare NAME`, which does need TensorFlow; see `commands/prepare.py`.
 """
 
+import functools
 import os
 import re
-from dataclasses import dataclass
+import tempfile
+from dataclasses import KW_ONLY, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from jaxcnn.data.annotations import Faults
 from jaxcnn.data.images import decode_image
 from jaxcnn.data.memory import MemorySource, check_split
 from jaxcnn.data.stream import Read, StreamSource, in_memory_if_small
+from jaxcnn.data.tfds_entries import check_features, decoder, entry_specs
 from jaxcnn.errors import ConfigError, DataError, did_you_mean
+
+NOT_IN_CACHE_KEY = ("name", "train", "eval", "test", "data_dir", "memory_mib")  # the split's files and expression stand for them
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,32 @@ class Tfds:
     default $TFDS_DATA_DIR, else ~/tensorflow_datasets. Splits of at most `memory_mib` MiB are decoded once (see `in_memory_if_small`) and
     live on the device; larger ones stream. Errors: DataError where the set is not prepared or damaged, ConfigError for a feature or split
     that it has not.
+
+    The other entries that tasks read are fields of the same kind: each names a feature of the set, with dots into nested ones:
+
+        Tfds("voc/2007", eval="validation", label="", image_size=(384, 384), boxes="objects.bbox", box_labels="objects.label",
+             skip_objects="objects.is_difficult", max_items=42)
+        Tfds("oxford_iiit_pet", image_size=(128, 128), segmentation="segmentation_mask", segmentation_offset=-1)
+        Tfds("oxford_iiit_pet", label="species", image_size=(128, 128), boxes="head_bbox")
+        Tfds("celeb_a", label="", points=("landmarks.lefteye_x", "landmarks.lefteye_y", "landmarks.nose_x", "landmarks.nose_y"))
+        Tfds("div2k/bicubic_x2", eval="validation", image="lr", target="hr", label="", image_size=(96, 96), fit="crop", crops=8)
+
+    boxes: (y0, x0, y1, x1) in [0, 1]; a sequence fills "boxes" float32 [max_items, 4] and "boxes_mask" [max_items], a single box [1, 4].
+    box_labels, instance_masks: one for each box; "box_labels" int32 [N], "instance_masks" uint8 [N, H, W], 0 or 255. label_names are then
+        those of box_labels.
+    skip_objects: a feature of objects; those for which it is true or not 0 (difficult, a crowd) are left out.
+    max_items: N, room for so many objects; of more, only the largest are kept, as a fault.
+    segmentation: an image of numbers (of colour images the grey value), "segmentation" int32 [H, W]; `segmentation_offset` is added, and
+        what is then negative becomes 255, ignored.
+    points: names of x and y in turn, each of one or of J numbers, or one name of an array [J, 2] of (x, y); "points" float32 [J, 2] (y, x)
+        and "points_mask" [J], 0 outside the image. `point_units`: "pixels" of the whole image, or "shares" of its size.
+    fit: "stretch" resizes to image_size without regard to the aspect ratio; "crop" cuts it out (of images and segmentation only): the
+        middle, or, with `crops` above 1, so many examples an image at random places, which are functions of the example's number.
+    target: the same picture `target_scale` times larger, for super-resolution, cut at the same place; "target" uint8.
+    invalid: labels that break a rule (boxes that are empty or outside, features of different lengths, masks of another size, too many
+        objects) are left out with a warning that counts them ("skip"; a set of others cannot be repaired), or a DataError ("error").
+
+    Where the set is not prepared, `spec` and `label_names` come from the set's own code, if that works without TensorFlow, and sizes are 0.
     """
 
     name: str
@@ -39,30 +71,39 @@ class Tfds:
     image_size: tuple[int, int] | tuple[()] = ()
     data_dir: str = ""
     memory_mib: int = 1024
+    _: KW_ONLY
+    boxes: str = ""
+    box_labels: str = ""
+    instance_masks: str = ""
+    skip_objects: str = ""
+    max_items: int = 32
+    segmentation: str = ""
+    segmentation_offset: int = 0
+    points: tuple[str, ...] = ()
+    point_units: str = "pixels"
+    fit: str = "stretch"
+    crops: int = 1
+    target: str = ""
+    target_scale: int = 2
+    invalid: str = "skip"
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        return tuple(getattr(self._features().get(self.label), "names", None) or ())
+        found = check_features(self, self._info().features)
+        return tuple(getattr(found.get(self.box_labels or self.label), "names", None) or ())
 
-    def _features(self) -> dict[str, Any]:
-        """The features that are read, by their names in the set."""
-        features = dict(read_builder(self.name, self.data_dir).info.features.items())
-        for field, name in (("image", self.image), ("label", self.label)):
-            if name and name not in features:
-                raise ConfigError(
-                    f"Tfds({self.name!r}): {field} is {name!r}; the set has the features {sorted(features)}{did_you_mean(name, features)}"
-                )
-        return {name: features[name] for name in (self.image, self.label) if name}
+    def _info(self) -> Any:
+        """TFDS's description of the set, prepared or not."""
+        return read_info(self.name, self.data_dir)
 
     def _expression(self, split: str) -> str:
         return {"train": self.train, "eval": self.eval, "test": self.test}[check_split(split)]
 
     def _split(self, split: str) -> Any:
-        """The TFDS split info of "train", "eval" or "test", or None where there is none."""
-        expression = self._expression(split)
-        if not expression:
+        """The TFDS split info of "train", "eval" or "test", or None where there is none or nothing is known of it."""
+        expression, splits = self._expression(split), self._info().splits
+        if not expression or not splits:
             return None
-        splits = read_builder(self.name, self.data_dir).info.splits
         try:
             return splits[expression]
         except (ValueError, KeyError, AssertionError) as error:
@@ -72,36 +113,26 @@ class Tfds:
             ) from error
 
     def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
-        features = self._features()
-        *size, channels = features[self.image].shape
-        size = self.image_size or tuple(size)
-        if len(size) != 2 or None in size:
-            raise ConfigError(f"Tfds({self.name!r}): images have shape {features[self.image].shape}; set image_size=(height, width)")
-        if features[self.image].np_dtype != np.uint8:
-            raise DataError(f"Tfds({self.name!r}): {self.image!r} is {features[self.image].np_dtype}; only uint8 images can be read")
-        out = {"image": jax.ShapeDtypeStruct((*size, 1 if channels == 1 else 3), np.uint8)}
-        if self.label:
-            shape, kind = features[self.label].shape, np.dtype(features[self.label].np_dtype).kind
-            if kind not in "biuf" or None in shape:
-                raise ConfigError(
-                    f"Tfds({self.name!r}): {self.label!r} is {features[self.label]!r}; a label is a number or a fixed number of them"
-                )
-            out["label"] = jax.ShapeDtypeStruct(shape, np.float32 if kind == "f" else np.int32)
-        return out
+        return entry_specs(self, self._info().features)
 
     def size(self, split: str) -> int:
         info = self._split(split)
-        return info.num_examples if info is not None else 0
+        return info.num_examples * self.crops if info is not None else 0
 
     def open(self, split: str) -> StreamSource | MemorySource:
-        info, spec = self._split(split), self.spec()
+        read_builder(self.name, self.data_dir)  # the error of a set that is not prepared
+        info, spec, faults = self._split(split), self.spec(), Faults(f"Tfds({self.name!r}), {split}", self.invalid)
         if info is None or not info.num_examples:
             raise DataError(f"Tfds({self.name!r}) has no {split!r} examples; set {split}= to a split expression of the set, such as 'test'")
-        source = StreamSource(self._reader(self._expression(split), info, spec), info.num_examples, spec)
-        key = f"tfds {_fingerprint(info)} {self._expression(split)} {self.image} {self.label}"
-        return in_memory_if_small(source, spec, memory_mib=self.memory_mib, cache_key=key)
+        streamed = StreamSource(self._reader(self._expression(split), info, spec, faults), self.size(split), spec)
+        chosen = [getattr(self, field.name) for field in fields(self) if field.name not in NOT_IN_CACHE_KEY]
+        key = f"tfds {_fingerprint(info)} {self._expression(split)} {chosen}"
+        source = in_memory_if_small(streamed, spec, memory_mib=self.memory_mib, cache_key=key)
+        faults.warn()
+        faults.say_at_once = source is streamed
+        return source
 
-    def _reader(self, expression: str, info: Any, spec: dict[str, jax.ShapeDtypeStruct]) -> Read:
+    def _reader(self, expression: str, info: Any, spec: dict[str, jax.ShapeDtypeStruct], faults: Faults) -> Read:
         """A function from indices to decoded examples, for StreamSource."""
         import tensorflow_datasets as tfds
 
@@ -115,15 +146,17 @@ class Tfds:
             raise DataError(
                 f"Tfds({self.name!r}): {builder.data_path} cannot be opened ({error}); {_again(self.name, self.data_dir)}"
             ) from error
-        size, channels = self.image_size or None, spec["image"].shape[-1]
+        decode, channels = decoder(self, spec, faults), spec["image"].shape[-1]
 
         def read(indices: list[int]) -> list[dict[str, np.ndarray]]:
-            out = []
-            for index, record in zip(indices, self._records(records, indices, info), strict=True):
-                example = {"image": decode_image(record[self.image], name=_place(info, index), size=size, channels=channels)}
-                if self.label:
-                    example["label"] = np.asarray(record[self.label], spec["label"].dtype)
-                out.append(example)
+            rows = sorted({index // self.crops for index in indices})
+            found, out, at, image = dict(zip(rows, self._records(records, rows, info), strict=True)), [], -1, np.empty(0)
+            for index in indices:
+                row = index // self.crops
+                place = _place(info, row)
+                if row != at:  # crops of one image follow one another where a split is read from end to end
+                    at, image = row, decode_image(found[row][self.image], name=place, size=None, channels=channels)
+                out.append(decode(found[row], image, place, index))
             return out
 
         return read
@@ -142,6 +175,28 @@ class Tfds:
                         f"{_place(info, index)}: damaged ({type(error).__name__}: {error}); {_again(self.name, self.data_dir)}"
                     ) from error
             raise
+
+
+def read_info(name: str, data_dir: str = "") -> Any:
+    """TFDS's description of a set: of the prepared one, else, without any split, by the set's own code. Errors: DataError, ConfigError."""
+    try:
+        _prepared_folder(name, data_dir)
+    except DataError as error:
+        try:
+            return _described(name)
+        except Exception as reason:  # TFDS does not know the name, or the set's code needs TensorFlow or another package
+            detail = f". Its description cannot be had before either: {reason}" if isinstance(reason, ImportError) else ""
+            raise DataError(f"{error}{detail}") from reason
+    return read_builder(name, data_dir).info
+
+
+@functools.lru_cache(maxsize=16)
+def _described(name: str) -> Any:
+    """The description of a set that is not prepared."""
+    import tensorflow_datasets as tfds
+
+    with tempfile.TemporaryDirectory() as nowhere:  # where no prepared set of the same name is
+        return tfds.builder(name, data_dir=nowhere).info
 
 
 def read_builder(name: str, data_dir: str = "") -> Any:
