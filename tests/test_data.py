@@ -256,3 +256,16 @@ def test_xor_is_exclusive_or():
     point = np.asarray(taken["point"]).astype(bool)
     assert len({tuple(row) for row in point.tolist()}) == 4
     np.testing.assert_array_equal(taken["label"], np.logical_xor(point[:, 0], point[:, 1]))
+
+
+def test_the_digits_are_those_of_scikit_learn(monkeypatch):
+    from sklearn.datasets import load_digits
+
+    from jaxcnn.data import digits
+
+    bunch = load_digits()
+    for _ in range(2):
+        counts, label = digits._counts()
+        np.testing.assert_array_equal(counts, bunch["images"])
+        np.testing.assert_array_equal(label, bunch["target"])
+        monkeypatch.setattr(digits, "find_spec", lambda name: None)  # then by way of scikit-learn

@@ -6,6 +6,8 @@ counts of ink in 0..16 from 32x32 bitmaps of 13 writers.
 
 import functools
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -54,13 +56,29 @@ class Digits:
 def _digits(image_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """All digits in scikit-learn's order: image [1797, H, W, 1] uint8, label [1797] int32."""
     from PIL import Image
-    from sklearn.datasets import load_digits
 
-    bunch: Any = load_digits()
+    counts_of_all, label = _counts()
     height, width = (round(length * INK_BOX) for length in image_size)
     top, left = (image_size[0] - height) // 2, (image_size[1] - width) // 2
     out = np.zeros((NUM_DIGITS, *image_size, 1), np.uint8)
-    for canvas, counts in zip(out, bunch["images"], strict=True):
+    for canvas, counts in zip(out, counts_of_all, strict=True):
         small = Image.fromarray(np.round(counts * (255 / 16)).astype(np.uint8))
         canvas[top : top + height, left : left + width, 0] = np.asarray(small.resize((width, height), Image.Resampling.BILINEAR))
-    return out, bunch["target"].astype(np.int32)
+    return out, label
+
+
+def _counts() -> tuple[np.ndarray, np.ndarray]:
+    """Ink counts [1797, 8, 8] in 0..16 and labels [1797] int32.
+
+    The file is read directly where it lies: importing scikit-learn takes longer than all else before the first training step.
+    """
+    spec = find_spec("sklearn")
+    folders = [] if spec is None else spec.submodule_search_locations or []
+    for path in (Path(folder) / "datasets" / "data" / "digits.csv.gz" for folder in folders):
+        if path.is_file():
+            table = np.loadtxt(path, delimiter=",")
+            return table[:, :-1].reshape(-1, 8, 8), table[:, -1].astype(np.int32)
+    from sklearn.datasets import load_digits  # another version may keep its file elsewhere
+
+    bunch: Any = load_digits()
+    return bunch["images"], bunch["target"].astype(np.int32)
