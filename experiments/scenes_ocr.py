@@ -29,10 +29,10 @@ experiment = Experiment(
     ),
     task=TextRecognition(alphabet="0123456789"),
     data=TextLines(items=Tfds("mnist", train="train", eval="test")),
-    optimizer=partial(optax.adamw, learning_rate=4e-3, weight_decay=0.01, mask=optimizers.kernels),
+    optimizer=partial(optax.adamw, learning_rate=8e-3, weight_decay=0.01, mask=optimizers.kernels),
     schedule=partial(schedules.cosine, warmup=0.1),
     batch_size=32,
     steps=1000,
-    eval_every=1.0,
+    ema=0.995,
     clip_norm=5.0,
 )

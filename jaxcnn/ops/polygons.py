@@ -41,8 +41,7 @@ def is_convex(polygon):
 
 def inset_distance(polygon, ratio):
     """How far a polygon is inset to shrink it by `ratio` in (0, 1]: A (1 - ratio^2) / L. [..., P, 2] -> [...]; NumPy or JAX."""
-    length = perimeter(polygon)
-    return area(polygon) * (1.0 - ratio**2) / (length + (length <= 0))  # a polygon of no length has no area either
+    return area(polygon) * (1.0 - ratio**2) / (perimeter(polygon) + TINY)  # a polygon of no length has no area either
 
 
 def fill(polygon: jax.Array, size: tuple[int, int], *, inset: jax.Array | None = None) -> jax.Array:

@@ -152,7 +152,7 @@ class TextDetection:
             one, where = outline[row, number], f"polygons[{row}, {number}] {outline[row, number].tolist()}"
             if not np.isfinite(one).all() or one.min() < -1 or one.max() > 2:
                 raise DataError(
-                    f"{where} is not a place in or near the image; corners (y, x) lie in [0, 1]. Divide pixels by (height, width)"
+                    f"{where} is not in or near the image; corners (y, x) lie in [0, 1]. Divide pixels by (height, width)"
                 )
             if self.degenerate == "error" and not _is_sound(one[None])[0]:
                 raise DataError(f"{where} has no area or is not convex; order the corners around it, drop it, or degenerate='skip'")

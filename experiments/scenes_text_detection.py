@@ -1,0 +1,29 @@
+"""A small feature pyramid finds slanted lines of real MNIST digits on real photographs, 96x96 pixels, as rectangles at any angle.
+
+    python launch.py train experiments/scenes_text_detection.py
+    python launch.py train experiments/scenes_text_detection.py --sweep seed=0..2
+
+not measured (n = 1)
+"""
+
+from functools import partial
+
+import optax
+
+from jaxcnn import optimizers, schedules
+from jaxcnn.data.lines import TextScenes
+from jaxcnn.data.tfds import Tfds
+from jaxcnn.experiment import Experiment
+from jaxcnn.models.text_detection import TextKernelNet
+from jaxcnn.tasks.text_detection import TextDetection
+
+experiment = Experiment(
+    model=TextKernelNet(widths=(16, 32, 48, 64), blocks=1, pyramid=32, stem=16, stride=2),
+    task=TextDetection(shrink_ratio=0.7),
+    data=TextScenes(items=Tfds("mnist", train="train", eval="test")),
+    optimizer=partial(optax.adamw, learning_rate=4e-3, weight_decay=0.01, mask=optimizers.kernels),
+    schedule=partial(schedules.cosine, warmup=0.1),
+    batch_size=16,
+    steps=1000,
+    clip_norm=5.0,
+)
