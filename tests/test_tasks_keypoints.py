@@ -8,7 +8,7 @@ import pytest
 from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.ops import average_precision, heatmaps
 from jaxcnn.tasks.keypoints import Keypoints
-from tests.test_tasks import ROWS, Trial, evaluate, normal, to_jax
+from tests.trials import ROWS, Trial, evaluate, normal, to_jax
 
 SIZE = (12, 16)  # of heatmaps
 JOINTS = 4

@@ -7,7 +7,7 @@ import pytest
 
 from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.tasks.segmentation import Segmentation
-from tests.test_tasks import ROWS, Trial, evaluate, normal, to_jax
+from tests.trials import ROWS, Trial, evaluate, normal, to_jax
 
 SIZE = (5, 6)
 
