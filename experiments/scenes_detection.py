@@ -23,5 +23,6 @@ experiment = Experiment(
     optimizer=partial(optax.adamw, learning_rate=4e-3, weight_decay=0.01, mask=optimizers.kernels),
     schedule=partial(schedules.cosine, warmup=0.1),
     batch_size=32,
-    steps=1_000,
+    steps=1_500,
+    eval_every=2.0,
 )

@@ -19,6 +19,7 @@ from jaxcnn.layers.conv import Conv
 from jaxcnn.layers.conv_norm import he_normal
 from jaxcnn.models.detection import CenterHeads, SmallTrunk, TopDown
 from jaxcnn.ops.centers import decode_centers
+from jaxcnn.ops.pixel_shuffle import pixel_shuffle
 from jaxcnn.ops.roi_align import roi_align
 
 BINS = 14  # of RoIAlign, along each side; masks have twice as many (He et al. 2017, figure 4)
@@ -38,15 +39,13 @@ class MaskHead(nn.Module):
         for number in range(1, self.depth + 1):
             x = nn.relu(Conv(self.features, (3, 3), kernel_init=he_normal, name=f"conv{number}")(x))
         # A transposed convolution whose stride is its window is a 1x1 convolution to each of the 2x2 places.
-        x = nn.relu(Conv(4 * self.features, (1, 1), kernel_init=he_normal, name="up")(x))
-        x = Conv(1, (1, 1), name="mask")(x.reshape(batch * count, BINS * BINS, 4, self.features))
-        x = x.reshape(batch, count, BINS, BINS, 2, 2)
-        return jnp.swapaxes(x, 3, 4).reshape(batch, count, 2 * BINS, 2 * BINS)
+        x = nn.relu(pixel_shuffle(Conv(4 * self.features, (1, 1), kernel_init=he_normal, name="up")(x), 2))
+        return Conv(1, (1, 1), name="mask")(x).reshape(batch, count, 2 * BINS, 2 * BINS)
 
 
 class CenterMaskNet(nn.Module):
     """`CenterNet` with a mask network. `trunk` returns maps finest first; the detector's heads stand on the one with index `stride4`, the
-    mask network on the finest, which the detector's features are added to."""
+    mask network on the finest, which the detector's features are added to. 200,207 parameters with ten classes and grey pictures."""
 
     num_classes: int
     max_objects: int = 10
@@ -60,9 +59,9 @@ class CenterMaskNet(nn.Module):
     def __call__(self, image: jax.Array, boxes: jax.Array, *, train: bool) -> dict[str, jax.Array]:
         require_image("CenterMaskNet", image, at_least=16)
         maps = self.trunk(image, train=train)
-        x = TopDown(self.features, name="top_down")(maps[self.stride4 :], train=train)[0]
+        x = TopDown(self.features, 1, name="top_down")(maps[self.stride4 :], train=train)[0]
         outputs = CenterHeads(self.num_classes, self.head_features, name="heads")(x)
-        fine = TopDown(self.mask_features, name="mask_top_down")((*maps[: self.stride4], x), train=train)[0]
+        fine = TopDown(self.mask_features, 1, name="mask_top_down")((*maps[: self.stride4], x), train=train)[0]
         head = MaskHead(name="mask_head")
         if train:
             return outputs | {"truth_masks": head(fine, boxes)}

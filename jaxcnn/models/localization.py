@@ -27,7 +27,7 @@ class LocalizationHead(nn.Module):
     @nn.compact
     def __call__(self, features: jax.Array) -> dict[str, jax.Array]:
         batch, height, width, channels = features.shape
-        maps = Conv(3, (1, 1), name="maps")(features)  # first corner, last corner, class
+        maps = Conv(3, (1, 1), use_bias=False, name="maps")(features)  # first corner, last corner, class: softmax needs no bias
         points = heatmaps.soft_argmax(maps[..., :2])  # [B, 2, 2], between the centers of the outermost cells
         cells = jnp.asarray([[[height, width]]], points.dtype)
         points = (points - 0.5 / cells) * cells / jnp.maximum(cells - 1, 1)  # stretched, so that a box can reach the border
@@ -39,7 +39,7 @@ class LocalizationHead(nn.Module):
 
 class LocalizationNet(nn.Module):
     """A small network for small pictures: convolutions down to stride 8, two more there, and the head on stride 4, where the coarse map is
-    added back to the fine one. 149,021 parameters with the default widths, grey pictures and ten classes."""
+    added back to the fine one. 149,018 parameters with the default widths, grey pictures and ten classes."""
 
     num_classes: int = 10
     widths: tuple[int, int, int, int] = (16, 32, 48, 64)

@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn.errors import ConfigError, DataError
+from jaxcnn.errors import DataError
 from jaxcnn.ops import average_precision, centers
 from jaxcnn.ops.boxes import pairwise_iou
 from jaxcnn.ops.roi_align import roi_align
 from jaxcnn.ops.roi_paste import roi_paste
 from jaxcnn.tasks.detection import LEAST_SCORE, CenterDetection
-from jaxcnn.tasks.objects import describe_object, to_predictions, to_truths, usable_boxes
+from jaxcnn.tasks.objects import average, describe_object, to_predictions, to_truths, usable_boxes
 from jaxcnn.tasks.task import Batch
 
 MATCHED = 0.5  # a box that overlaps a true one at least so much is judged by that one's mask (He et al. 2017, section 3.1)
@@ -100,8 +100,16 @@ class InstanceSegmentation(CenterDetection):
             )
 
     def ensemble(self, outputs: list) -> dict[str, jax.Array]:
-        """Refused: the models' masks belong to boxes of their own. Errors: ConfigError."""
-        raise ConfigError("InstanceSegmentation has no ensemble: each model draws masks in its own boxes; evaluate the models one by one")
+        """Mean maps; each of their boxes gets the mean of the mask logits that each model draws in its own box nearest to it."""
+        maps = super().ensemble(outputs)
+        boxes = super().predict(maps)["boxes"]
+
+        def nearest(single: dict[str, jax.Array]) -> jax.Array:
+            own = CenterDetection.predict(self, single)["boxes"]
+            index = jnp.argmax(pairwise_iou(boxes, own), axis=-1)
+            return jnp.take_along_axis(single["masks"], index[..., None, None], axis=1)
+
+        return maps | {"masks": average([nearest(single) for single in outputs])}
 
     def _mask_loss(self, outputs: dict[str, jax.Array], batch: Batch) -> jax.Array:
         """Mean cross-entropy of the masks of boxes that match a true one, [B]; 0 where none does."""

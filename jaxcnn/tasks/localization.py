@@ -100,6 +100,7 @@ class Localization:
     def check(self, batch: dict[str, Any]) -> None:
         """DataError for labels or first boxes that break a rule, and for unscaled or non-finite images."""
         check_label(batch["label"], num_classes=self.num_classes)
+        check_boxes(batch, invalid="skip")
         first = {name: np.asarray(batch[name])[:, :1] for name in ("boxes", "boxes_mask") if name in batch}
         check_boxes(first, invalid=self.invalid)
         if self.invalid == "error" and "boxes_mask" in first and not (first["boxes_mask"] > 0).all():
