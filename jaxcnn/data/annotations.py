@@ -78,8 +78,8 @@ class AnnotatedImages:
         """Class names, and what `decode` needs of each example of each split that is named. Errors: DataError."""
         raise NotImplementedError
 
-    def decode(self, item: Any) -> dict[str, np.ndarray]:
-        """One example. Errors: DataError."""
+    def decode(self, item: Any, faults: Faults) -> dict[str, np.ndarray]:
+        """One example. Errors: DataError, by `faults` too."""
         raise NotImplementedError
 
     def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
@@ -92,13 +92,17 @@ class AnnotatedImages:
         if not items["train"]:
             raise DataError(f"{self._where()} has no examples for training; there must be at least one image with its labels")
         if "eval" not in items:
-            held = held_out(np.zeros(len(items["train"]), np.int32), self.eval_fraction)
-            items["eval"] = [item for item, out in zip(items["train"], held, strict=True) if out]
-            items["train"] = [item for item, out in zip(items["train"], held, strict=True) if not out]
+            items["train"], items["eval"] = self.hold_out(items["train"])
         return names, items
 
+    def hold_out(self, items: list[Any]) -> tuple[list[Any], list[Any]]:
+        """The items for training and, evenly spread, those for evaluation."""
+        chosen = held_out(np.zeros(len(items), np.int32), self.eval_fraction)
+        train, held = ([item for item, out in zip(items, chosen, strict=True) if out == side] for side in (False, True))
+        return train, held
+
     def _where(self) -> str:
-        return f"{type(self).__name__} {getattr(self, 'path', '')}"
+        return f"{type(self).__name__} {getattr(self, 'path', '')}".rstrip()
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -113,12 +117,16 @@ class AnnotatedImages:
             raise DataError(
                 f"{self._where()} has no {split!r} examples (splits with examples: {there}); name that part or set eval_fraction"
             )
-        items, spec = self._read[1][split], self.spec()
+        items, spec, faults = self._read[1][split], self.spec(), Faults(f"{self._where()}, {split}", self.invalid)
 
         def read(indices: list[int]) -> list[dict[str, np.ndarray]]:
-            return [self.decode(items[index]) for index in indices]
+            return [self.decode(items[index], faults) for index in indices]
 
-        return in_memory_if_small(StreamSource(read, len(items), spec), spec, memory_mib=self.memory_mib)
+        streamed = StreamSource(read, len(items), spec)
+        source = in_memory_if_small(streamed, spec, memory_mib=self.memory_mib)
+        faults.warn()
+        faults.say_at_once = source is streamed
+        return source
 
     def image_spec(self) -> dict[str, jax.ShapeDtypeStruct]:
         """The entry that all have."""
