@@ -18,7 +18,7 @@ import optax
 from jaxcnn import schedules, weights
 from jaxcnn.data.crops import WholePhotos, resize_photo
 from jaxcnn.experiment import Experiment
-from jaxcnn.models.style_transfer import FreePicture, Stylizer, wanted_style
+from jaxcnn.models.style_transfer import FreePicture, Stylizer, picture_logits, wanted_style
 from jaxcnn.tasks.style_transfer import StyleTransfer
 from jaxcnn.weights_rules import HED_VGG16
 
@@ -38,17 +38,17 @@ def begin(params, model_state, source, *, style, features):
     picture = jnp.asarray(resize_photo(style, SIZE), jnp.float32)[None] / 255.0
     model_state = {**model_state, "style": wanted_style(model, {"params": params, **model_state}, picture)}
     content = jnp.asarray(source.take(np.arange(1))["image"], jnp.float32) / 255.0
-    return {"network": {"picture": params["network"]["picture"] + content}}, model_state
+    return {"network": {"logits": params["network"]["logits"] + picture_logits(content)}}, model_state
 
 
 experiment = Experiment(
     model=model,
-    task=StyleTransfer(content_weight=0.1),
+    task=StyleTransfer(content_weight=0.1, smoothness=0.5),
     data=WholePhotos(("astronaut",), image_size=SIZE),
-    optimizer=partial(optax.adam, learning_rate=0.03),
+    optimizer=partial(optax.adam, learning_rate=0.1),
     schedule=partial(schedules.cosine, warmup=0.05),
     initialize=partial(begin, style="ihc", features="JAXCNN_HED_WEIGHTS"),
     batch_size=1,
-    steps=150,
+    steps=100,
     eval_every=1000,
 )

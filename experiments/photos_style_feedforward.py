@@ -37,13 +37,13 @@ def begin(params, model_state, source, *, style, features):
 
 experiment = Experiment(
     model=model,
-    task=StyleTransfer(content_weight=0.3),
+    task=StyleTransfer(content_weight=1.0, smoothness=1.0),
     data=PhotoCrops(train=tuple(name for name in TRAIN_PHOTOS if name != "ihc"), image_size=(64, 64), num_train=4_000, num_eval=24),
-    optimizer=partial(optax.adam, learning_rate=3e-3),
+    optimizer=partial(optax.adam, learning_rate=2e-3),
     schedule=partial(schedules.cosine, warmup=0.05),
     initialize=partial(begin, style="ihc", features="JAXCNN_HED_WEIGHTS"),
     batch_size=4,
     eval_batch_size=4,
-    steps=300,
+    steps=400,
     eval_every=10,
 )

