@@ -1,4 +1,4 @@
-"""A small CNN with an attention LSTM says what lies where: two or three real Fashion-MNIST items on photographs.
+"""A small CNN with a transformer decoder says what lies where: two or three real Fashion-MNIST items on photographs or plain ground.
 
     python launch.py train experiments/scenes_captioning.py
     python launch.py train experiments/scenes_captioning.py data.shuffled=True
@@ -11,22 +11,25 @@ from functools import partial
 import optax
 
 from jaxcnn import optimizers, schedules
-from jaxcnn.data.captions import CaptionScenes, draw_caption
+from jaxcnn.data.captions import CaptionScenes
 from jaxcnn.data.tfds import Tfds
 from jaxcnn.experiment import Experiment
-from jaxcnn.models.captioning import AttentionLSTM, CaptionNet, GridEncoder
+from jaxcnn.models.captioning import CaptionNet, GridEncoder, TransformerDecoder
 from jaxcnn.tasks.captioning import Captioning
 
-NUM_WORDS = 25  # of CaptionScenes' vocabulary
+VOCABULARY_SIZE = 25  # of CaptionScenes with eight kinds of items
 
 experiment = Experiment(
-    model=CaptionNet(GridEncoder(widths=(16, 32, 64, 64)), AttentionLSTM(NUM_WORDS, width=96, attention_width=64), max_words=14),
-    task=Captioning(vocabulary_size=NUM_WORDS, label_smoothing=0.1, metric="exact"),
+    model=CaptionNet(
+        encoder=GridEncoder(widths=(16, 32, 64, 64, 96)),
+        decoder=TransformerDecoder(VOCABULARY_SIZE, width=64, num_layers=2, num_heads=4),
+        max_words=14,
+    ),
+    task=Captioning(VOCABULARY_SIZE, label_smoothing=0.1, metric="exact"),
     data=CaptionScenes(items=Tfds("fashion_mnist", train="train", eval="test")),
-    augment=(draw_caption,),
     optimizer=partial(optax.adamw, learning_rate=3e-3, weight_decay=0.01, mask=optimizers.kernels),
     schedule=partial(schedules.cosine, warmup=0.1),
     clip_norm=1.0,
     batch_size=32,
-    steps=1500,
+    steps=1_000,
 )

@@ -9,7 +9,7 @@ from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.ops import captions as metrics
 from jaxcnn.ops.decoding import END, PAD, SPECIAL_WORDS, START
 from jaxcnn.tasks.captioning import Captioning, majority_caption, score_captions
-from tests.test_tasks import Trial
+from tests.trials import Trial
 
 V, R, L = 9, 3, 8
 

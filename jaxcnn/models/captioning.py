@@ -54,7 +54,7 @@ class CaptionNet(nn.Module):
         grid = self.encoder(image, train=train)
         grid = grid[-1] if isinstance(grid, tuple) else grid
         memory = grid.reshape(grid.shape[0], -1, grid.shape[-1])
-        position = self.param("position", nn.initializers.normal(0.02), memory.shape[1:])
+        position = self.param("position", nn.initializers.normal(0.5), memory.shape[1:])  # as large as the features
         return memory + position.astype(memory.dtype)[None]
 
     def _decode(self, memory: jax.Array) -> jax.Array:
