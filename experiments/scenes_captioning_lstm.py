@@ -1,7 +1,6 @@
-"""A small CNN with a attention LSTM (Show, Attend and Tell) says what lies where: two or three real Fashion-MNIST items on photographs or plain ground.
+"""A small CNN with an attention LSTM (Xu et al., "Show, Attend and Tell", 2015) says what lies where, as in scenes_captioning.py.
 
     python launch.py train experiments/scenes_captioning_lstm.py
-    python launch.py train experiments/scenes_captioning_lstm.py data.shuffled=True
 
 Not measured yet ±.
 """
