@@ -21,7 +21,7 @@ experiment = Experiment(
     model=SmallKeypointNet(num_points=5),
     task=Keypoints(num_points=5, method="dsnt", sigma=1.0, edges=EXTREMES.edges),
     data=Scenes(items=Tfds("mnist", train="train", eval="test"), entries=("image", "points", "points_mask"), max_items=1),
-    optimizer=partial(optax.adamw, learning_rate=5e-3, weight_decay=0.02, mask=optimizers.kernels),
+    optimizer=partial(optax.adamw, learning_rate=1e-2, weight_decay=0.02, mask=optimizers.kernels),
     schedule=partial(schedules.cosine, warmup=0.1),
     batch_size=32,
     steps=1_000,
