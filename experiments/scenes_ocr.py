@@ -33,6 +33,7 @@ experiment = Experiment(
     schedule=partial(schedules.cosine, warmup=0.1),
     batch_size=32,
     steps=1000,
+    eval_every=2.0,
     ema=0.995,
     clip_norm=5.0,
 )

@@ -9,6 +9,7 @@ import pytest
 from jaxcnn.data.digits import Digits
 from jaxcnn.data.lines import APART, TextLines, TextScenes
 from jaxcnn.data.memory import MemorySource
+from jaxcnn.data.photos import read_photo
 from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.ops import polygons
 
@@ -98,6 +99,19 @@ def test_the_text_says_what_is_drawn_from_left_to_right():
     assert seen > 30
 
 
+def test_transposed_items_are_turned_over():
+    """Bars, transposed, are 8 wide and 2 + 2k high."""
+    data = dataclasses.replace(LINES, items=Bars(), image_size=(40, 400), heights=(20.0, 24.0), max_length=3, transposed=True)
+    batch, seen = taken(data), 0
+    for image, text in zip(batch["image"], batch["text"], strict=True):
+        labels, runs = text[text > 0] - 1, bright_runs(image)
+        for label, (start, end) in zip(labels, runs, strict=True) if len(runs) == len(labels) else ():
+            seen += 1
+            height = (image[:, start:end, 0] > 200).any(1).sum()
+            assert height / (end - start) == pytest.approx((2 + 2 * label) / 8, rel=0.2)
+    assert seen > 30
+
+
 @both
 def test_evaluation_takes_its_own_items_and_photographs(data):
     """Bars of evaluation are all of label 3, and the photographs of each split have their own brightness."""
@@ -107,8 +121,6 @@ def test_evaluation_takes_its_own_items_and_photographs(data):
         assert set(taken(data, "eval")["text"].ravel().tolist()) == {0, 4}
     ranges = []
     for split, name in (("train", "brick"), ("eval", "grass")):
-        from jaxcnn.data.photos import read_photo
-
         photo = read_photo(name, channels=1)
         image = taken(data, split)["image"]
         ground = image[image < 200]

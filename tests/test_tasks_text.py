@@ -12,7 +12,7 @@ from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.ops import alphabet, polygons
 from jaxcnn.tasks.recognition import TextRecognition
 from jaxcnn.tasks.text_detection import TextDetection
-from tests.test_tasks import ROWS, Trial, evaluate, normal, to_jax
+from tests.trials import ROWS, Trial, evaluate, normal, to_jax
 
 FRAMES, GRID = 9, (24, 32)
 READER = TextRecognition(alphabet="abc ")
@@ -290,6 +290,20 @@ def test_degenerate_polygons_are_skipped_and_counted():
     summary = task.summarize(*evaluate(task, logits, batch))
     assert (summary["skipped"], summary["polygons"], summary["hmean"]) == (2, 1, 1)
     task.check(jax.device_get(batch))
+
+
+def test_ignored_polygons_count_as_nothing():
+    """Cells in them have no gradient; what is found there is neither right nor wrong."""
+    shapes = np.stack([rectangle((6, 16), (8, 20), 0), rectangle((18, 16), (8, 20), 0)]) / np.array(GRID)
+    both = {"polygons": shapes.astype(np.float32)[None], "polygons_mask": np.ones((1, 2), np.float32), "mask": np.ones(1, np.float32)}
+    logits = jnp.asarray(drawn(FINDER)(both))
+    batch = to_jax(both | {"polygons_mask": np.array([[1, 0]], np.float32), "polygons_ignored": np.array([[0, 1]], np.float32)})
+    strict = to_jax(both | {"polygons_mask": np.array([[1, 0]], np.float32)})
+    summaries = [FINDER.summarize(*evaluate(FINDER, logits, rows)) for rows in (batch, strict)]
+    assert [(s["precision"], s["recall"], s["detections"]) for s in summaries] == [(1, 1, 1), (0.5, 1, 2)]
+    assert [float(FINDER.loss(logits, rows)[0]) < 1e-3 for rows in (batch, strict)] == [True, False]
+    gradient = jax.grad(lambda x: FINDER.loss(x, batch).sum())(jnp.asarray(normal(*GRID)(np.random.default_rng(0), 1)))
+    assert not gradient[0, 14:22, 6:26].any()
 
 
 def test_an_image_without_text_has_a_finite_loss_and_gradient():

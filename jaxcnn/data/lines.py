@@ -35,7 +35,8 @@ class TextLines:
         text int32 [L]          1 + the class of each character, then 0 for padding
 
     items: a data set of grey characters, bright on black, with "label"; its "train" part serves training, its "eval" part evaluation.
-    heights: of a line, in pixels, least and most; a line too long for the image is made smaller.
+    heights: of a line, in pixels, least and most; a line too long for the image is made smaller. transposed: rows and columns of the items
+    change places first (TFDS holds EMNIST's characters so).
     Errors: ConfigError, DataError as of `items` and of the photographs.
     """
 
@@ -48,6 +49,7 @@ class TextLines:
     num_eval: int = 1_000
     train_photos: tuple[str, ...] = TRAIN_BACKGROUNDS
     eval_photos: tuple[str, ...] = EVAL_BACKGROUNDS
+    transposed: bool = False
     seed: int = 0
 
     def __post_init__(self):
@@ -93,6 +95,7 @@ class TextScenes:
     num_eval: int = 1_000
     train_photos: tuple[str, ...] = TRAIN_BACKGROUNDS
     eval_photos: tuple[str, ...] = EVAL_BACKGROUNDS
+    transposed: bool = False
     seed: int = 0
 
     def __post_init__(self):
@@ -131,7 +134,11 @@ class ComposedSource:
             fields = f"num_train={data.num_train}, num_eval={data.num_eval}"
             raise DataError(f"{type(data).__name__} has no {split!r} examples; it has train and eval ({fields})")
         photos = data.train_photos if split == "train" else data.eval_photos
-        self._material = (backgrounds(photos, data.image_size), cutouts(data.items, split))
+        characters = cutouts(data.items, split)
+        if data.transposed:
+            pictures, ink, labels = characters
+            characters = (pictures.swapaxes(1, 2), ink[:, jnp.array([1, 0, 3, 2])], labels)
+        self._material = (backgrounds(photos, data.image_size), characters)
         key = random.fold_in(random.key(data.seed), SPLITS.index(split))
 
         @jax.jit

@@ -1,7 +1,8 @@
 """Text detection: a map of shrunk text kernels, its connected parts grown back to rectangles at any angle, precision, recall and H-mean.
 
 Outputs: logits [B, h, w] of a grid over the image. Batch: "polygons" [B, N, 4, 2] corners (y, x) in [0, 1] of convex outlines, in order
-around each; "polygons_mask" [B, N], 1 where there is one. Liao, Wan, Yao, Chen, Bai, "Real-time Scene Text Detection with Differentiable
+around each; "polygons_mask" [B, N], 1 where there is one; perhaps "polygons_ignored" [B, N], 1 for text that cannot be read (its mask is
+0): neither finding nor missing it counts. Liao, Wan, Yao, Chen, Bai, "Real-time Scene Text Detection with Differentiable
 Binarization" (2020), without the learned threshold: its kernels, its loss on them, its way back to outlines.
 """
 
@@ -58,13 +59,14 @@ class TextDetection:
         """Balanced cross-entropy in nats a cell plus weighted Dice loss, [B] float32."""
         logits = outputs.astype(jnp.float32).reshape(outputs.shape[0], -1)
         kernel = self.kernels(batch, outputs.shape[1:3]).reshape(logits.shape)
-        target = kernel.astype(jnp.float32)
+        counts = self._counts(batch, outputs.shape[1:3]).reshape(logits.shape)
+        target = (kernel & counts).astype(jnp.float32)
         error = jax.nn.softplus(logits) - logits * target
         num_kernel = jnp.maximum(target.sum(-1), 1.0)
-        hardest = -jnp.sort(jnp.where(kernel, 0.0, -error), axis=-1)  # of the background, worst first
-        counts = jnp.arange(logits.shape[1], dtype=jnp.float32)[None, :] < NEGATIVES * num_kernel[:, None]
-        balanced = ((error * target).sum(-1) + jnp.where(counts, hardest, 0.0).sum(-1)) / ((1 + NEGATIVES) * num_kernel)
-        probability = jax.nn.sigmoid(logits)
+        hardest = -jnp.sort(jnp.where(kernel | ~counts, 0.0, -error), axis=-1)  # of the background, worst first
+        chosen = jnp.arange(logits.shape[1], dtype=jnp.float32)[None, :] < NEGATIVES * num_kernel[:, None]
+        balanced = ((error * target).sum(-1) + jnp.where(chosen, hardest, 0.0).sum(-1)) / ((1 + NEGATIVES) * num_kernel)
+        probability = jnp.where(counts, jax.nn.sigmoid(logits), 0.0)
         overlap = (2 * (probability * target).sum(-1) + 1.0) / (probability.sum(-1) + target.sum(-1) + 1.0)
         return balanced + jnp.asarray(self.dice_weight, jnp.float32) * (1.0 - overlap)
 
@@ -76,6 +78,14 @@ class TextDetection:
         exists = (batch["polygons_mask"] > 0) & _is_sound(batch["polygons"].astype(jnp.float32))
         return (filled & exists[:, :, None, None]).any(1)
 
+    def _counts(self, batch: Batch, size: tuple[int, ...]) -> jax.Array:
+        """The cells outside all ignored polygons: [B, *size] bool."""
+        if "polygons_ignored" not in batch:
+            return jnp.ones((batch["polygons"].shape[0], *size), bool)
+        outline = batch["polygons"].astype(jnp.float32) * jnp.asarray(size, jnp.float32)[None, None, None]
+        ignored = polygons.fill(outline, (size[0], size[1])) & (batch["polygons_ignored"] > 0)[:, :, None, None]
+        return ~ignored.any(1)
+
     def statistics(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
         """Number of images (int32), and the summed loss."""
         real = batch["mask"] > 0
@@ -85,18 +95,21 @@ class TextDetection:
         }
 
     def records(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
-        """kernel [B, h, w], the cells' probabilities; polygons [B, N, 4, 2]; polygons_mask [B, N]."""
-        return self.predict(outputs) | {name: batch[name].astype(jnp.float32) for name in ("polygons", "polygons_mask")}
+        """kernel [B, h, w], the cells' probabilities; polygons [B, N, 4, 2]; polygons_mask and polygons_ignored [B, N]."""
+        truths = {name: batch[name].astype(jnp.float32) for name in ("polygons", "polygons_mask")}
+        ignored = batch.get("polygons_ignored", jnp.zeros_like(batch["polygons_mask"]))
+        return self.predict(outputs) | truths | {"polygons_ignored": ignored.astype(jnp.float32)}
 
     def summarize(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
         """hmean, precision, recall over all images together (ICDAR 2015), loss, count (images), polygons (true ones), detections, skipped
-        (polygons)."""
+        (polygons). A detection more than half of which lies in an ignored polygon is no detection."""
         matched = found = true = skipped = 0
-        for kernel, outline, mask in zip(records["kernel"], records["polygons"], records["polygons_mask"], strict=True):
-            truths = outline[mask > 0]
+        names = ("kernel", "polygons", "polygons_mask", "polygons_ignored")
+        for kernel, outline, mask, ignored in zip(*(records[name] for name in names), strict=True):
+            truths, unreadable = outline[mask > 0], outline[ignored > 0]
             sound = _is_sound(truths)
             skipped += int((~sound).sum())
-            rectangles = [rectangle for rectangle, _ in self.find(kernel)]
+            rectangles = [rectangle for rectangle, _ in self.find(kernel) if not _is_mostly_within(rectangle, unreadable)]
             similarity = polygons.pairwise_iou(np.array(rectangles).reshape(-1, 4, 2), truths[sound])
             matched += len(matching.match(similarity, threshold=float(self.iou_threshold)))
             found, true = found + len(rectangles), true + int(sound.sum())
@@ -151,9 +164,7 @@ class TextDetection:
         for row, number in np.argwhere(mask > 0).tolist():
             one, where = outline[row, number], f"polygons[{row}, {number}] {outline[row, number].tolist()}"
             if not np.isfinite(one).all() or one.min() < -1 or one.max() > 2:
-                raise DataError(
-                    f"{where} is not in or near the image; corners (y, x) lie in [0, 1]. Divide pixels by (height, width)"
-                )
+                raise DataError(f"{where} is not in or near the image; corners (y, x) lie in [0, 1]. Divide pixels by (height, width)")
             if self.degenerate == "error" and not _is_sound(one[None])[0]:
                 raise DataError(f"{where} has no area or is not convex; order the corners around it, drop it, or degenerate='skip'")
         if "image" in batch:
@@ -172,3 +183,8 @@ class TextDetection:
 def _is_sound(outline: Any) -> Any:
     """Which polygons [..., 4, 2] in [0, 1] are convex and have an area. -> [...] bool; NumPy or JAX."""
     return polygons.is_convex(outline) & (polygons.area(outline) > MIN_AREA)
+
+
+def _is_mostly_within(rectangle: np.ndarray, regions: np.ndarray) -> bool:
+    """Whether more than half of `rectangle` [4, 2] lies in one of the `regions` [M, 4, 2]."""
+    return any(polygons.intersection_area(rectangle, region) > polygons.area(rectangle) / 2 for region in regions)
