@@ -24,7 +24,7 @@ from jaxcnn.program import make_program
 from jaxcnn.run import initialized
 from jaxcnn.tasks.style_transfer import StyleTransfer, content_ratio, style_ratio
 from tests.conftest import ROOT
-from tests.test_tasks import Trial, evaluate, to_jax
+from tests.trials import Trial, evaluate, to_jax
 
 
 def restyled(generator, rows):
@@ -186,7 +186,8 @@ def test_the_blind_answers_of_the_experiment_under_a_trained_vgg():
     e = load(ROOT / "experiments" / "photos_style.py", [])
     program, source = make_program(e, steps=1), e.data.open("train")
     state = initialized(e, program.init(jax.random.key(0)), source, Console())
-    batch, evaluate_step = source.take(np.zeros(1, np.int32)), jax.jit(program.eval_step)
+    evaluate_step = jax.jit(program.eval_step)
+    batch = {"image": jnp.clip(source.take(np.zeros(1, np.int32))["image"], 1, 254)}  # black and white have no logits
 
     def score(name):
         picture = jnp.asarray(resize_photo(name, (128, 128)), jnp.float32)[None] / 255.0
@@ -195,6 +196,5 @@ def test_the_blind_answers_of_the_experiment_under_a_trained_vgg():
 
     content, style = score("astronaut"), score("ihc")
     assert (content["style_ratio"], content["content_ratio"]) == pytest.approx((1, 0), abs=1e-4)
-    assert style["style_ratio"] == pytest.approx(0, abs=1e-4)
-    assert style["content_ratio"] > 0.5
-    print(f"content_ratio of the style picture: {style['content_ratio']:.2f}")
+    assert style["style_ratio"] < 0.001, "a grey level of its black and white is lost"
+    assert 0.7 < style["content_ratio"] < 0.85, "the experiment's docstring states 0.77"

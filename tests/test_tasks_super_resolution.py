@@ -19,7 +19,7 @@ from jaxcnn.ops.image_quality import resize_bicubic
 from jaxcnn.program import make_program
 from jaxcnn.run import batches
 from jaxcnn.tasks.super_resolution import SuperResolution
-from tests.test_tasks import Trial, evaluate, to_jax
+from tests.trials import Trial, evaluate, to_jax
 
 
 def pairs(height, width, *, scale=2, channels=3):
