@@ -1,11 +1,15 @@
 """Draws what a task says of a picture, on the picture: boxes, masks, class maps, points, words."""
 
+from __future__ import annotations
+
 import colorsys
 import textwrap
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageDraw
 
 LEAST_SIDE = 256  # smaller pictures are enlarged, so that names can be read
 MASK_SHARE = 0.45  # of a mask's colour over the picture
@@ -18,6 +22,8 @@ def draw(pixels: np.ndarray, described: dict[str, Any]) -> Image.Image:
         pixels: uint8 [H, W, 1 or 3].
         described: of a task's `describe`: "image", or any of "segmentation", "objects", "points" (with "edges"), "text".
     """
+    from PIL import Image
+
     if "image" in described:
         return to_image(described["image"])
     canvas = to_image(pixels).convert("RGB")
@@ -34,6 +40,8 @@ def draw(pixels: np.ndarray, described: dict[str, Any]) -> Image.Image:
 
 def to_image(pixels: np.ndarray) -> Image.Image:
     """uint8 [H, W, 1 or 3] as a picture."""
+    from PIL import Image
+
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
@@ -51,6 +59,8 @@ def _draw_segmentation(canvas: Image.Image, segmentation: np.ndarray) -> Image.I
 
 
 def _draw_objects(canvas: Image.Image, objects: list[dict[str, Any]]) -> Image.Image:
+    from PIL import ImageDraw
+
     for number, thing in enumerate(objects):  # masks first: outlines and names lie above all of them
         if "mask" in thing:
             canvas = _tint(canvas, thing["mask"], color_of(number))
@@ -75,6 +85,8 @@ def _draw_objects(canvas: Image.Image, objects: list[dict[str, Any]]) -> Image.I
 
 
 def _draw_points(canvas: Image.Image, points: list, edges: list) -> None:
+    from PIL import ImageDraw
+
     pen, radius = ImageDraw.Draw(canvas), 2 * _line(canvas)
     places = [(point[1] * canvas.width, point[0] * canvas.height) for point in points]
     for start, stop in edges:
@@ -85,6 +97,8 @@ def _draw_points(canvas: Image.Image, points: list, edges: list) -> None:
 
 def _with_text(canvas: Image.Image, text: str) -> Image.Image:
     """The picture above a strip with the text."""
+    from PIL import Image, ImageDraw
+
     font = _font(canvas)
     letter = max(1.0, font.getlength("n"))
     lines = textwrap.wrap(text, max(1, int((canvas.width - 8) / letter))) or ["(no text)"]
@@ -97,6 +111,8 @@ def _with_text(canvas: Image.Image, text: str) -> Image.Image:
 
 
 def _tint(canvas: Image.Image, mask: np.ndarray, color: tuple[int, int, int]) -> Image.Image:
+    from PIL import Image
+
     share = Image.fromarray((255 * MASK_SHARE * np.asarray(mask)).astype(np.uint8)).resize(canvas.size, Image.Resampling.NEAREST)
     return Image.composite(Image.new("RGB", canvas.size, color), canvas, share)
 
@@ -114,4 +130,6 @@ def _line(canvas: Image.Image) -> int:
 
 
 def _font(canvas: Image.Image) -> Any:
+    from PIL import ImageFont
+
     return ImageFont.load_default(max(11, round(min(canvas.size) / 28)))
