@@ -21,8 +21,8 @@ import numpy as np
 from jaxcnn import parallel, roofline
 from jaxcnn.data.dataset import Source
 from jaxcnn.experiment import Experiment
+from jaxcnn.feed import batches, pieces
 from jaxcnn.program import make_program, model_inputs, prepare
-from jaxcnn.run import batches
 from jaxcnn.summary import summarize_layers, total_macs
 
 KINDS = ("train", "inference")
@@ -117,7 +117,8 @@ class Compiled:
         The device is idle when a batch is asked for, so this is the most that feeding can cost: in a run it overlaps with the steps.
         """
         e, waited = self.experiment, 0.0
-        feed = batches(self.source, seed=e.seed, start=0, stop=steps + 1, batch_size=e.batch_size)
+        single = pieces(0, steps + 1, size=1, intervals=())
+        feed = (batch for _, batch in batches(self.source, single, seed=e.seed, batch_size=e.batch_size))
         jax.block_until_ready(jax.device_put(next(feed)))  # shuffles, starts workers, compiles
         start = time.perf_counter()
         for _ in range(steps):

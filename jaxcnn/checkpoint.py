@@ -157,7 +157,8 @@ class Checkpoints:
         "best").
         Errors: CheckpointError if all are damaged, or if the state does not fit `template` (the experiment's code has changed).
         """
-        files = self._files(kind) if kind != "last" else sorted(self._files("last") + self._files("best"), key=_step_of)
+        # Sorting is stable: of a "last" and a "best" one of the same step the last is tried first.
+        files = self._files(kind) if kind != "last" else sorted(self._files("best") + self._files("last"), key=_step_of)
         for path in reversed(files):
             try:
                 arrays, metadata = read_arrays(path)

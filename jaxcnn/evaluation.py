@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import PartitionSpec
 
 from jaxcnn import parallel
 from jaxcnn.data.dataset import Source
@@ -14,9 +15,13 @@ from jaxcnn.experiment import Experiment
 from jaxcnn.program import Program, State, make_program
 
 
-def compiled(program: Program) -> Program:
-    """The program compiled for the devices at hand: data-parallel where there are several."""
-    return parallel.compile(program) if len(jax.devices()) == 1 else parallel.shard(program, parallel.data_mesh())
+def compiled(program: Program, *, scanned: bool = False) -> Program:
+    """The program compiled for the devices at hand: data-parallel where there are several. `scanned`: many steps a dispatch."""
+    program = parallel.scan(program) if scanned else program
+    if len(jax.devices()) == 1:
+        return parallel.compile(program)
+    rows = PartitionSpec("data")
+    return parallel.shard(program, parallel.data_mesh(), batch=PartitionSpec(None, "data") if scanned else rows, eval_batch=rows)
 
 
 def evaluate(program: Program, state: State, source: Source, e: Experiment) -> dict[str, Any]:

@@ -33,6 +33,8 @@ class Experiment:
     ema: decay of the exponential moving average of the weights, used for evaluation.
     compute_dtype: "float32" or "bfloat16"; parameters, gradients and BatchNorm statistics stay float32.
     weights: where to start from: a run directory, a file of ours, or a torchvision or timm file of the same network (.safetensors, .pth).
+    steps_per_dispatch: updates that one call of the device makes. None: 16 on accelerators whose memory holds the data; 1 on CPU, where a
+        convolution inside a compiled loop is slow. A run keeps its number over a resume: the two differ in rounding.
     initialize: (params, model_state, training source) -> (params, model_state) on the host before the first step, e.g. whitening.
     """
 
@@ -56,6 +58,7 @@ class Experiment:
     ema: float | None = None
     compute_dtype: str = "float32"
     weights: str | None = None
+    steps_per_dispatch: int | None = None
     initialize: Callable | None = None
     log_every: int = 50
 
@@ -75,9 +78,9 @@ class Experiment:
 
 def _problems(e: Experiment):
     """What is wrong with the fields of `e`, one sentence each."""
-    for name in ("batch_size", "accumulate", "log_every", "eval_batch_size", "steps", "patience"):
+    for name in ("batch_size", "accumulate", "log_every", "eval_batch_size", "steps", "patience", "steps_per_dispatch"):
         value = getattr(e, name)
-        optional = name in ("eval_batch_size", "steps", "patience")
+        optional = name in ("eval_batch_size", "steps", "patience", "steps_per_dispatch")
         if not (isinstance(value, int) and not isinstance(value, bool) and value >= 1) and not (optional and value is None):
             yield f"{name}={value!r}: must be an integer of at least 1{' or None' if optional else ''}"
     for name in ("epochs", "eval_every", "clip_norm"):

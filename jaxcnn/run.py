@@ -7,8 +7,7 @@ checkpoints/, summary.json, run.lock, and tensorboard/ where the writer is insta
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from jaxcnn.diagnosis import first_non_finite
 from jaxcnn.errors import ConfigError, DivergedError, ResourceError
 from jaxcnn.evaluation import best_evaluation, compiled, evaluate, evaluate_split, is_best, open_checked, out_of_patience
 from jaxcnn.experiment import Experiment
+from jaxcnn.feed import batches, pieces, steps_per_dispatch
 from jaxcnn.folder import Preempted, locked, make_folder, read_json, signals
 from jaxcnn.log import Console, History, TensorBoard
 from jaxcnn.ops.convolution import current_formulation
@@ -65,6 +65,8 @@ class _Run:
     folder: Path
     console: Console
     program: Program
+    scanned: Program  # the same with `dispatch` steps a call of train_step
+    dispatch: int
     state: State
     steps: int
     train: Source
@@ -87,9 +89,11 @@ class _Run:
 
 def _open_run(e: Experiment, folder: Path, *, name: str, record: dict, resume: bool, console: Console) -> _Run:
     """Open data, make the program, and initialize or restore the state."""
-    size = e.data.size("train")
-    steps = e.total_steps(size)
-    program = compiled(make_program(e, steps=steps))
+    steps = e.total_steps(e.data.size("train"))
+    plain = make_program(e, steps=steps)
+    program, scanned = compiled(plain), compiled(plain, scanned=True)
+    train_source, eval_source = open_checked(e, "train"), open_checked(e, "eval")
+    dispatch = read_json(folder / "run.json").get("steps_per_dispatch", 1) if resume else steps_per_dispatch(e, train_source)
     seen = {**environment.describe(), "convolution": current_formulation()}
     checkpoints = Checkpoints(folder / "checkpoints")
     history = History(folder / "metrics.jsonl")
@@ -107,14 +111,14 @@ def _open_run(e: Experiment, folder: Path, *, name: str, record: dict, resume: b
             history.truncate(-1)
     else:
         make_folder(folder / "checkpoints")
-        text = json.dumps({"experiment": name, **record, "rendered": render(e), "environment": seen}, indent=1)
-        write_atomically(folder / "run.json", [text.encode()])
-    train_source, eval_source = open_checked(e, "train"), open_checked(e, "eval")
+        description = {"experiment": name, **record, "steps_per_dispatch": dispatch, "rendered": render(e), "environment": seen}
+        write_atomically(folder / "run.json", [json.dumps(description, indent=1).encode()])
     if state is None:
         state = initialized(e, program.init(jax.random.key(e.seed)), train_source, console)
     tensorboard = TensorBoard(folder / "tensorboard", purge_step=int(state.step) + 1)
     started = time.monotonic() - history.seconds()
-    return _Run(e, name, folder, console, program, state, steps, train_source, eval_source, history, checkpoints, tensorboard, started)
+    sources, outputs = (train_source, eval_source), (history, checkpoints, tensorboard)
+    return _Run(e, name, folder, console, program, scanned, dispatch, state, steps, *sources, *outputs, started)
 
 
 def _loop(run: _Run, stop: Callable[[], bool]) -> dict[str, Any]:
@@ -123,13 +127,15 @@ def _loop(run: _Run, stop: Callable[[], bool]) -> dict[str, Any]:
     evaluate_every = e.eval_interval(len(run.train))
     run.saved = run.since = time.monotonic()
     run.console.start(step=step, steps=run.steps)
-    for batch in batches(run.train, seed=e.seed, start=step, stop=run.steps, batch_size=e.batch_size):
+    ahead = pieces(step, run.steps, size=run.dispatch, intervals=(e.log_every, evaluate_every))
+    for (start, step_after), batch in batches(run.train, ahead, seed=e.seed, batch_size=e.batch_size):
         if out_of_patience(e, run.history.evaluations()):
             run.console.line(f"stopped early at step {step}: no better {e.task.metric} in {e.patience} evaluations")
             break
-        run.state, metrics = run.program.train_step(run.state, batch)
+        program = run.program if step_after - start == 1 else run.scanned
+        run.state, metrics = program.train_step(run.state, batch)
         run.pending.append(metrics)
-        step += 1
+        step = step_after
         if step % e.log_every == 0:
             _log(run, step)
         evaluating = step % evaluate_every == 0 or step == run.steps
@@ -152,11 +158,13 @@ def _log(run: _Run, step: int) -> None:
     if not run.pending:
         return
     fetched, run.pending = jax.device_get(run.pending), []
-    if not all(m["live"] for m in fetched):
+    of_steps = {name: np.concatenate([np.atleast_1d(m[name]) for m in fetched]) for name in fetched[0]}
+    if not of_steps["live"].all():
         raise _diverged(run)
-    _check_compiled_once(run.program.train_step, step)
-    rate = len(fetched) * run.experiment.batch_size / max(time.monotonic() - run.since, 1e-9)
-    means = {name: float(np.mean([m[name] for m in fetched])) for name in ("loss", "grad_norm")}
+    for program in (run.program, run.scanned):
+        _check_compiled_once(program.train_step, step)
+    rate = len(of_steps["live"]) * run.experiment.batch_size / max(time.monotonic() - run.since, 1e-9)
+    means = {name: float(np.mean(of_steps[name])) for name in ("loss", "grad_norm")}
     record = {"kind": "train", "step": step, "epoch": run.epoch(step), **means, "images_per_second": rate, "seconds": run.seconds()}
     run.history.append(record)
     run.tensorboard.write(record)
@@ -256,21 +264,3 @@ def initialized(e: Experiment, state: State, source: Source, console: Console) -
     opt_state = make_optimizer(with_numbers(e, state.hyperparams)).init(params)
     ema = None if e.ema is None else jax.tree.map(jax.numpy.copy, params)  # not the same buffers: both are donated to the step
     return state.replace(params=params, model_state=model_state, opt_state=opt_state, ema=ema)
-
-
-def batches(source: Source, *, seed: int, start: int, stop: int, batch_size: int) -> Iterator[dict]:
-    """The training batches of steps [start, stop). Sources that decode on the host are asked two steps ahead, in the background."""
-
-    def take(step: int) -> dict:
-        return source.take(batch_indices(seed, step, size=len(source), batch_size=batch_size))
-
-    if not source.streaming:
-        yield from map(take, range(start, stop))
-        return
-    with ThreadPoolExecutor(1) as pool:
-        ahead = [pool.submit(take, step) for step in range(start, min(start + 2, stop))]
-        for step in range(start, stop):
-            batch = ahead.pop(0).result()
-            if step + 2 < stop:
-                ahead.append(pool.submit(take, step + 2))
-            yield batch

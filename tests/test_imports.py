@@ -36,8 +36,9 @@ ALLOWED = {
     "folder": set(),
     "evaluation": {"program", "parallel", "experiment", "data.dataset"},
     "ways": {"program", "parallel", "environment", "checkpoint", "log"},
+    "feed": {"data.dataset", "experiment"},
     "run": {
-        *("program", "experiment", "evaluation", "folder", "diagnosis", "checkpoint", "log", "override", "environment", "weights"),
+        *("feed", "program", "experiment", "evaluation", "folder", "diagnosis", "checkpoint", "log", "override", "environment", "weights"),
         *("data.dataset", "ops.convolution"),
     },
     "replicas": {
@@ -48,7 +49,7 @@ ALLOWED = {
     "bench_networks": {"models"},
     "bench_process": {"optimizers", "experiment", "bench_networks"},
     "bench_peers": set(),
-    "bench": {"parallel", "roofline", "data.dataset", "experiment", "program", "run", "summary"},
+    "bench": {"parallel", "roofline", "data.dataset", "experiment", "program", "feed", "summary"},
 }
 FORBIDDEN_AT_TOP = {"tensorflow", "tensorflow_datasets", "sklearn", "PIL", "torch", "scipy", "matplotlib", "tensorboardX", "rich"}
 

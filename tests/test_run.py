@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxcnn import run
+from jaxcnn import feed, run
 from jaxcnn.checkpoint import Checkpoints
 from jaxcnn.data.folder import Folder
 from jaxcnn.data.memory import Arrays
@@ -73,7 +73,7 @@ def test_resuming_a_finished_run_repeats_its_summary(tmp_path, golden):
 
 def test_a_damaged_newest_checkpoint_falls_back_and_still_ends_in_the_same_bits(tmp_path, golden):
     with pytest.raises(Preempted):
-        run.train(tiny(), tmp_path, console=Interrupter(9))
+        run.train(tiny(), tmp_path, console=Interrupter(10))
     newest = sorted((tmp_path / "checkpoints").glob("last-*"))[-1]
     newest.write_bytes(newest.read_bytes()[:-1])
     lines = []
@@ -227,10 +227,36 @@ def test_background_batches_come_in_order_and_errors_arrive():
 
     slow = Slow()
     slow.fail_at = None
-    got = [b["index"].tolist() for b in run.batches(slow, seed=0, start=3, stop=9, batch_size=4)]
+    steps = [(step, step + 1) for step in range(3, 9)]
+    got = [b["index"].tolist() for _, b in feed.batches(slow, steps, seed=0, batch_size=4)]
     slow.streaming = False
-    want = [run.batch_indices(0, step, size=10, batch_size=4).tolist() for step in range(3, 9)]
+    want = [feed.batch_indices(0, step, size=10, batch_size=4).tolist() for step in range(3, 9)]
     assert got == want
     slow.streaming, slow.fail_at = True, 5
     with pytest.raises(DataError, match="broken file"):
-        list(run.batches(slow, seed=0, start=0, stop=9, batch_size=4))
+        list(feed.batches(slow, steps, seed=0, batch_size=4))
+
+
+@pytest.mark.parametrize("size, intervals", [(1, ()), (4, ()), (4, (10,)), (16, (7, 50)), (3, (3, 6))])
+def test_pieces_cover_the_steps_and_stop_where_the_loop_must(size, intervals):
+    whole = list(feed.pieces(0, 60, size=size, intervals=intervals))
+    assert [step for piece in whole for step in range(*piece)] == list(range(60))
+    assert {end - first for first, end in whole} <= {1, size}
+    for interval in intervals:
+        assert not any(first < multiple < end for first, end in whole for multiple in range(0, 60, interval))
+    for i, (first, _) in enumerate(whole):
+        assert list(feed.pieces(first, 60, size=size, intervals=intervals)) == whole[i:], "a resumed run goes on with the same pieces"
+
+
+def test_many_steps_a_dispatch_train_as_single_steps_do(tmp_path):
+    one = run.train(tiny(steps=20, log_every=7, augment=()), tmp_path / "one", console=QUIET)
+    many = tiny(steps=20, log_every=7, augment=(), steps_per_dispatch=4)
+    whole = run.train(many, tmp_path / "many", console=QUIET)
+    assert json.loads((tmp_path / "many" / "run.json").read_text())["steps_per_dispatch"] == 4
+    assert whole["eval"]["loss"] == pytest.approx(one["eval"]["loss"], rel=1e-4)
+    steps = [[record["step"] for record in History(tmp_path / way / "metrics.jsonl").records] for way in ("one", "many")]
+    assert steps[0] == steps[1]
+    with pytest.raises(Preempted):
+        run.train(many, tmp_path / "resumed", console=Interrupter(10))
+    resumed = run.train(many, tmp_path / "resumed", resume=True, console=QUIET)
+    assert resumed["state_sha256"] == whole["state_sha256"]

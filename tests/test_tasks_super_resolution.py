@@ -14,10 +14,10 @@ from jaxcnn import schedules
 from jaxcnn.data.crops import PhotoCrops
 from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.experiment import Experiment
+from jaxcnn.feed import batches, pieces
 from jaxcnn.models.super_resolution import ESPCN, LumaResidual
 from jaxcnn.ops.image_quality import resize_bicubic
 from jaxcnn.program import make_program
-from jaxcnn.run import batches
 from jaxcnn.tasks.super_resolution import SuperResolution
 from tests.trials import Trial, evaluate, to_jax
 
@@ -174,7 +174,7 @@ def test_the_one_training_step_beats_bicubic_on_photographs_it_has_not_seen():
     )
     program = make_program(e, steps=150)
     state, source, step = program.init(jax.random.key(0)), data.open("train"), jax.jit(program.train_step)
-    for batch in batches(source, seed=0, start=0, stop=150, batch_size=16):
+    for _, batch in batches(source, pieces(0, 150, size=1, intervals=()), seed=0, batch_size=16):
         state, _ = step(state, batch)
     held_out = data.open("eval").take(np.arange(24))
     summary = e.task.summarize(*jax.device_get(jax.jit(program.eval_step)(state, held_out)))

@@ -1,8 +1,8 @@
 """Real photographs that come with scikit-image: backgrounds of scenes, and pictures to enlarge or to restyle.
 
 scikit-image states their origin: astronaut, hubble_deep_field and rocket are NASA's or in the public domain, most others CC0, and
-motorcycle_left is of D. Scharstein et al., "High-resolution stereo datasets with subpixel-accurate ground truth" (2014). They are read where
-scikit-image is installed, never copied.
+motorcycle_left is of D. Scharstein et al., "High-resolution stereo datasets with subpixel-accurate ground truth" (2014). They are read
+where scikit-image is installed, never copied.
 """
 
 import functools
