@@ -330,6 +330,7 @@ def test_files_that_are_no_coco_files(write, content, message):
 def test_missing_file_and_wrong_entries(tmp_path):
     with pytest.raises(DataError, match="no such annotation file"):
         coco(str(tmp_path / "none.json")).spec()
+    assert coco(str(tmp_path / "none.json"), max_items=7, entries=("instance_masks",)).spec()["instance_masks"].shape == (7, *SIZE)
     with pytest.raises(ConfigError, match="entries"):
         coco("a.json", entries=("box",))
     with pytest.raises(ConfigError, match="Coco with crops"):

@@ -210,14 +210,14 @@ EXAMPLES = os.environ.get("JAXCNN_LABELME_EXAMPLES", "")
 
 @pytest.mark.skipif(not EXAMPLES, reason="JAXCNN_LABELME_EXAMPLES does not name the examples folder of Debian's labelme-examples")
 def test_real_photographs_with_real_labels():
-    """Three photographs of VOC 2011, labelled by hand: each box is that of its mask, to a pixel and a half."""
+    """Three photographs of VOC 2011, labelled by hand: nine boxes."""
     path = Path(EXAMPLES) / "bbox_detection" / "data_dataset_voc"
     data = voc(path, first_pixel=0, eval_fraction=0.0, image_size=(64, 64))
     assert (data.size("train"), take_all(data)["boxes_mask"].sum()) == (3, 9)
     assert {VOC_CLASSES[label] for label in take_all(data)["box_labels"].ravel()} >= {"person", "bus"}
 
 
-def test_masks_of_a_peer_agree_with_the_boxes(root):
+def test_a_mask_fills_its_box(root):
     """Where nothing covers an object, the box around its mask is its box."""
     data = voc(root, entries=("instance_masks",))
     taken = take_all(data)

@@ -66,6 +66,8 @@ class AnnotatedImages:
     eval_fraction: share of the training examples held out as "eval" where no eval part is named.
     invalid: "error" refuses the first label that breaks a rule (DataError); "skip" leaves it out, and a warning counts them.
     memory_mib: splits of at most so many MiB are decoded once and live on the device; larger ones stream.
+
+    Where the fields say all shapes (`max_items` is not 0, …), `spec` reads no file.
     """
 
     image_size: tuple[int, int] = (224, 224)

@@ -117,8 +117,7 @@ class Coco(AnnotatedImages):
     @functools.cached_property
     def _rows(self) -> int:
         """N."""
-        most = max((len(image.boxes) for images in self._read[1].values() for image in images), default=0)
-        return self.max_items or max(most, 1)
+        return self.max_items or max(1, *(len(image.boxes) for images in self._read[1].values() for image in images))
 
     @functools.cached_property
     def _num_points(self) -> int:
