@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxcnn import feed, run
+from jaxcnn import evaluation, feed, run
 from jaxcnn.checkpoint import Checkpoints
 from jaxcnn.data.folder import Folder
 from jaxcnn.data.memory import Arrays
@@ -260,3 +260,17 @@ def test_many_steps_a_dispatch_train_as_single_steps_do(tmp_path):
         run.train(many, tmp_path / "resumed", console=Interrupter(10))
     resumed = run.train(many, tmp_path / "resumed", resume=True, console=QUIET)
     assert resumed["state_sha256"] == whole["state_sha256"]
+
+
+def test_the_steps_of_a_run_move_nothing_but_indices():
+    """No implicit transfer between host and device in the steady state: an accelerator never waits for the host."""
+    program, source = evaluation.compiled(make_program(tiny(), steps=12)), tiny().data.open("train")
+    state = program.init(jax.random.key(0))
+    for _, batch in feed.batches(source, [(step, step + 1) for step in range(2)], seed=0, batch_size=8):
+        state, _ = program.train_step(state, batch)
+    with jax.transfer_guard("disallow"):
+        for _, batch in feed.batches(source, [(step, step + 1) for step in range(2, 12)], seed=0, batch_size=8):
+            state, metrics = program.train_step(state, batch)
+        with pytest.raises(Exception, match="Disallowed"):
+            np.ones(3, np.float32) + metrics["loss"]  # what the guard would have refused
+    assert int(state.step) == 12

@@ -148,7 +148,7 @@ class MemorySource:
         with self._lock:
             if self._on_device is None:  # a copy: a CPU device may share memory with NumPy, and its owner write to it
                 self._on_device, self._arrays = {name: jnp.array(array) for name, array in self._arrays.items()}, {}
-        return _gather(self._on_device, jnp.asarray(indices))
+        return _gather(self._on_device, jax.device_put(indices))
 
 
 @dataclass(frozen=True, eq=False)  # arrays do not compare: a dataset of arrays is equal to itself alone, and hashable

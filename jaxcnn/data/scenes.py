@@ -121,7 +121,7 @@ class SceneSource:
     def take(self, indices: np.ndarray) -> dict[str, jax.Array]:
         """The scenes at `indices` (int, any shape [...]) as device arrays [..., *example shape]; IndexError outside [0, len)."""
         indices = check_indices(indices, self._size)
-        flat = self._compose(jnp.asarray(indices.reshape(-1)), *self._material)
+        flat = self._compose(jax.device_put(indices.reshape(-1)), *self._material)
         return {name: x.reshape(*indices.shape, *x.shape[1:]) for name, x in flat.items()}
 
 
