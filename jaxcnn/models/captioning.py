@@ -26,7 +26,8 @@ class CaptionNet(nn.Module):
 
     encoder: an image -> features [B, h, w, C], or a tuple of maps of which the last is taken. A learned position is added to each of the
         h x w places, so that the decoder can tell where it looks.
-    decoder: `AttentionLSTM` or `TransformerDecoder`.
+    decoder: `AttentionLSTM`, `TransformerDecoder`, or any module with their methods: the call for given words, and `read` (what the image
+        says), `start` (the state before the first word) and `step` (one word more), by which it decodes.
     max_words: tokens decoded at most, the end included. beam_size, length_penalty: see `jaxcnn.ops.decoding.beam_search`.
     """
 
