@@ -30,7 +30,7 @@ def main(args: Any) -> int:
 
     print(render_text(experiment), end="\n\n")
     for name, value in result.items():
-        shown = f"{value:,}" if isinstance(value, int) else value
+        shown = "unknown until the data are there" if value is None else f"{value:,}" if isinstance(value, int) else value
         print(f"{name.replace('_', ' '):28} {shown}")
     return 0
 
@@ -61,11 +61,23 @@ def abstract_state(e: Any) -> Any:
     return state
 
 
+def size_of(data: Any, split: str) -> int | None:
+    """The number of examples of a split; None where the data are not there yet."""
+    from jaxcnn.errors import DataError
+
+    try:
+        count = data.size(split)
+    except DataError:
+        return None
+    return None if split == "train" and count == 0 else count
+
+
 def pre_flight(e: Any, *, compile: bool = False) -> dict[str, Any]:
     """Sizes and counts of a run, from metadata alone."""
     import jax
     import numpy as np
 
+    from jaxcnn.data.dataset import SPLITS
     from jaxcnn.program import make_program
 
     def count(tree):
@@ -75,8 +87,10 @@ def pre_flight(e: Any, *, compile: bool = False) -> dict[str, Any]:
         return int(sum(np.prod(x.shape, dtype=np.int64) * x.dtype.itemsize for x in jax.tree.leaves(tree)))
 
     state, spec = abstract_state(e), e.data.spec()
-    train_size = e.data.size("train")
-    steps = e.total_steps(train_size)
+    sizes = {split: size_of(e.data, split) for split in SPLITS}
+    train_size = sizes["train"]
+    known = bool(train_size) or e.steps is not None
+    steps = e.total_steps(train_size or 0) if known else 1
     batch = {name: jax.ShapeDtypeStruct((e.batch_size, *s.shape), s.dtype) for name, s in spec.items()}
     result = {
         "inputs": {name: [*spec[name].shape] for name in e.task.inputs},
@@ -85,12 +99,10 @@ def pre_flight(e: Any, *, compile: bool = False) -> dict[str, Any]:
         "optimizer_bytes": size(state.opt_state),
         "model_state_bytes": size(state.model_state),
         "batch_bytes": size(batch),
-        "train_examples": train_size,
-        "eval_examples": e.data.size("eval"),
-        "test_examples": e.data.size("test"),
-        "steps": steps,
-        "steps_per_epoch": round(train_size / e.batch_size, 2),
-        "steps_per_evaluation": e.eval_interval(train_size),
+        **{f"{split}_examples": count for split, count in sizes.items()},
+        "steps": steps if known else None,
+        "steps_per_epoch": round(train_size / e.batch_size, 2) if train_size else None,
+        "steps_per_evaluation": e.eval_interval(train_size) if train_size else None,
         "backend": jax.default_backend(),
         "devices": len(jax.devices()),
     }
