@@ -2,7 +2,12 @@
 
     python launch.py train experiments/scenes_detection.py
 
-not measured (n = 1 run was not possible here)
+                                  AP                 AP50               AP75
+    this network                  .7184 ± .0018      .9587 ± .0013      .8640 ± .0055      (n = 3 seeds)
+    blind: the mean box           not measured (experiments/_blind_boxes.py)
+
+1,000 scenes of digits and photographs that were not trained on, 1,994 digits, evaluated once at the end. 143 s a seed on one core of an Intel
+Xeon (AVX-512, family 6 model 167), shared with other work; 2026-11-22.
 """
 
 from functools import partial
@@ -23,6 +28,6 @@ experiment = Experiment(
     optimizer=partial(optax.adamw, learning_rate=4e-3, weight_decay=0.01, mask=optimizers.kernels),
     schedule=partial(schedules.cosine, warmup=0.1),
     batch_size=32,
-    steps=1_500,
+    steps=1_300,
     eval_every=2.0,
 )
