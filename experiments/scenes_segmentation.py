@@ -17,7 +17,7 @@ from jaxcnn.models.unet import UNet
 from jaxcnn.tasks.segmentation import Segmentation
 
 experiment = Experiment(
-    model=UNet(num_classes=11, widths=(48, 96, 128), batch_norm=True, dropout=0.0, patch=4),
+    model=UNet(num_classes=11, widths=(24, 48, 96), batch_norm=True, dropout=0.0, patch=2),
     task=Segmentation(num_classes=11),
     data=Scenes(items=Tfds("mnist", train="train", eval="test"), entries=("image", "segmentation")),
     optimizer=partial(optax.adamw, learning_rate=8e-3, weight_decay=0.02, mask=optimizers.kernels),
