@@ -6,8 +6,8 @@
     this network                  .7184 ± .0018      .9587 ± .0013      .8640 ± .0055      (n = 3 seeds)
     blind: the mean box           not measured (experiments/_blind_boxes.py)
 
-1,000 scenes of digits and photographs that were not trained on, 1,994 digits, evaluated once at the end. 143 s a seed on one core of an Intel
-Xeon (AVX-512, family 6 model 167), shared with other work; 2026-11-22.
+1,000 scenes of digits and photographs that were not trained on, 1,994 digits, evaluated once at the end. 143 s a seed on one core of an
+Intel Xeon (AVX-512, family 6 model 167), shared with other work; 2026-11-22.
 """
 
 from functools import partial

@@ -6,8 +6,8 @@
     this network                  .8601 ± .0022      .956 ± .005      (n = 3 seeds; accuracy .964 ± .003)
     blind: the mean box           not measured       not measured     (experiments/_blind_boxes.py)
 
-1,000 scenes of digits and photographs that were not trained on, one evaluation at the end. 84 s a seed on one core of an Intel Xeon (AVX-512,
-family 6 model 167), shared with other work; 2026-11-22.
+1,000 scenes of digits and photographs that were not trained on, one evaluation at the end. 84 s a seed on one core of an Intel Xeon
+(AVX-512, family 6 model 167), shared with other work; 2026-11-22.
 """
 
 from functools import partial

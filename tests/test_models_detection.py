@@ -1,12 +1,14 @@
 """Networks that draw boxes and masks: shapes, gradients, what may and what must not change their outputs."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxcnn.errors import ConfigError
-from jaxcnn.models.detection import CenterNet, TopDown, center_net_resnet18, small_center_net
+from jaxcnn.models.detection import FCOS, CenterNet, TopDown, center_net_resnet18, small_center_net
 from jaxcnn.models.instances import CenterMaskNet, MaskHead
 from jaxcnn.models.localization import BackboneLocalization, LocalizationHead, LocalizationNet
 from jaxcnn.models.resnet import BasicBlock, ResNet
@@ -21,9 +23,18 @@ CASES = {
     "localization resnet": (BackboneLocalization(3, TINY_RESNET), 1, {"logits": (3,), "box": (4,)}),
     "centers": (small_center_net(3), 1, CENTERS),
     "centers resnet": (CenterNet(3, TINY_RESNET, stride4=0, features=8, head_features=8), 1, CENTERS),
+    "dense": (FCOS(3, features=8), 1, {"logits": (120, 3), "distances": (120, 4), "centerness": (120,)}),
     "instances": (CenterMaskNet(3, max_objects=5, features=8, head_features=8), 2, CENTERS | {"masks": (5, 28, 28)}),
     "instances resnet": (CenterMaskNet(3, 5, TINY_RESNET, stride4=0, features=8), 2, CENTERS | {"masks": (5, 28, 28)}),
 }
+
+
+def run(model, variables, *inputs, **options) -> Any:
+    return model.apply(variables, *inputs, **options)
+
+
+def params_of(model, *inputs) -> Any:
+    return model.init(KEY, *inputs)["params"]
 
 
 def images(count=2, size=(32, 48), channels=3):
@@ -35,11 +46,11 @@ def test_shapes_gradients_and_bfloat16(name):
     model, num_inputs, expected = CASES[name]
     inputs = (images(), BOXES)[:num_inputs]
     variables = model.init(KEY, *inputs, train=False)
-    outputs = jax.jit(lambda v, *inputs: model.apply(v, *inputs, train=False))(variables, *inputs)
+    outputs = jax.jit(lambda v, *inputs: run(model, v, *inputs, train=False))(variables, *inputs)
     assert {name: value.shape for name, value in outputs.items()} == {name: (2, *shape) for name, shape in expected.items()}
 
     def loss(params):
-        outputs, _ = model.apply({**variables, "params": params}, *inputs, train=True, mutable=["batch_stats"])
+        outputs, _ = run(model, {**variables, "params": params}, *inputs, train=True, mutable=["batch_stats"])
         return sum(jnp.sum(jnp.square(value - 1)) for value in outputs.values())
 
     gradient = jax.jit(jax.grad(loss))(variables["params"])
@@ -48,7 +59,7 @@ def test_shapes_gradients_and_bfloat16(name):
         assert np.any(leaf != 0), path
     half = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16), (variables["params"], inputs))
     with jax.numpy_dtype_promotion("standard"):  # the statistics of BatchNorm stay float32
-        low = jax.eval_shape(lambda p, i: model.apply({**variables, "params": p}, *i, train=False), *half)
+        low = jax.eval_shape(lambda p, i: run(model, {**variables, "params": p}, *i, train=False), *half)
     assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(low))
 
 
@@ -75,7 +86,7 @@ def test_resnet18_detector_stands_on_stride_4():
 
 def test_a_new_detector_says_one_in_ten_everywhere():
     model = small_center_net(3)
-    outputs = model.apply(model.init(KEY, images(), train=False), images(), train=False)
+    outputs = run(model, model.init(KEY, images(), train=False), images(), train=False)
     np.testing.assert_allclose(jax.nn.sigmoid(outputs["heatmap"]), 0.1, atol=0.02)
 
 
@@ -90,7 +101,7 @@ def test_the_path_upwards_doubles_and_adds():
         params[f"lateral{level}"] = {"kernel": identity}
         middle = jnp.zeros((3, 3, 3, 3)).at[1, 1].set(jnp.eye(3))
         params[f"smooth{level}"] = {"conv": {"kernel": middle}, "norm": params[f"smooth{level}"]["norm"]}
-    levels = module.apply({**variables, "params": params}, maps, train=False)
+    levels = run(module, {**variables, "params": params}, maps, train=False)
     total = np.zeros((1, 1, 1, 3))
     for level, own in zip(levels[::-1], maps[::-1], strict=True):
         total = total.repeat(own.shape[1] // total.shape[1], axis=1).repeat(own.shape[2] // total.shape[2], axis=2) + np.asarray(own)
@@ -113,19 +124,19 @@ def test_the_localized_box_reaches_the_border_and_moves_with_the_peaks():
     features[0, 0, 0, 0] = features[0, 4, 8, 1] = 60  # the outermost cells: the whole image
     features[1, 3, 6, 0] = features[1, 1, 2, 1] = 60  # corners in the wrong order are put right
     head = LocalizationHead(2)
-    params = dict(head.init(KEY, jnp.asarray(features)))["params"]
+    params = params_of(head, jnp.asarray(features))
     params = params | {"maps": {"kernel": jnp.eye(3)[None, None]}}
-    box = head.apply({"params": params}, jnp.asarray(features))["box"]
+    box = run(head, {"params": params}, jnp.asarray(features))["box"]
     np.testing.assert_allclose(box, [[0, 0, 1, 1], [1 / 4, 2 / 8, 3 / 4, 6 / 8]], atol=1e-5)
 
 
 def test_the_class_is_read_where_the_third_map_points():
     features = jax.random.normal(KEY, (1, 4, 4, 6))
     head = LocalizationHead(5)
-    params = dict(head.init(KEY, features))["params"]
+    params = params_of(head, features)
     kernel = jnp.zeros((1, 1, 6, 3)).at[0, 0, 0, 2].set(1.0)
     features = features.at[0, 2, 1, 0].set(500.0)
-    logits = head.apply({"params": params | {"maps": {"kernel": kernel}}}, features)["logits"]
+    logits = run(head, {"params": params | {"maps": {"kernel": kernel}}}, features)["logits"]
     np.testing.assert_allclose(logits[0], features[0, 2, 1] @ params["classes"]["kernel"], rtol=1e-4)
 
 
@@ -136,10 +147,10 @@ def test_in_evaluation_the_given_boxes_change_nothing_and_in_training_only_the_m
     model, image = CASES["instances"][0], images()
     variables = model.init(KEY, image, BOXES, train=False)
     for boxes in (jnp.zeros_like(BOXES), 1 - BOXES[..., ::-1]):
-        ours, given = (model.apply(variables, image, b, train=False) for b in (boxes, BOXES))
+        ours, given = (run(model, variables, image, b, train=False) for b in (boxes, BOXES))
         for name in given:
             np.testing.assert_array_equal(ours[name], given[name])
-        ours, given = (model.apply(variables, image, b, train=True, mutable=["batch_stats"])[0] for b in (boxes, BOXES))
+        ours, given = (run(model, variables, image, b, train=True, mutable=["batch_stats"])[0] for b in (boxes, BOXES))
         for name in ("heatmap", "size", "offset"):
             np.testing.assert_array_equal(ours[name], given[name])
         assert np.abs(ours["truth_masks"] - given["truth_masks"]).max() > 1e-3
@@ -152,9 +163,9 @@ def test_masks_of_training_and_evaluation_come_from_the_same_network():
 
     model, image = CASES["instances"][0], images()
     variables = model.init(KEY, image, BOXES, train=False)
-    outputs = model.apply(variables, image, BOXES, train=False)
+    outputs = run(model, variables, image, BOXES, train=False)
     own = decode_centers(outputs["heatmap"], outputs["size"], outputs["offset"], num_objects=5)[0]
-    trained = model.apply(variables, image, own, train=True, mutable=["batch_stats"])[0]
+    trained = run(model, variables, image, own, train=True, mutable=["batch_stats"])[0]
     assert trained["truth_masks"].shape == outputs["masks"].shape
     assert np.all(np.isfinite(trained["truth_masks"]))
 
@@ -180,4 +191,4 @@ def test_the_mask_head_equals_torch():
     kernel = p["up"]["kernel"][0, 0].reshape(4, 4, 2, 2)
     x = torch.nn.functional.conv_transpose2d(x, kernel, stride=2) + p["up"]["bias"].reshape(4, 2, 2).repeat(1, 14, 14)
     theirs = conv(torch.relu(x), "mask")[:, 0]
-    np.testing.assert_allclose(head.apply({"params": params}, jnp.asarray(features), box)[0], theirs.numpy(), atol=1e-5)
+    np.testing.assert_allclose(run(head, {"params": params}, jnp.asarray(features), box)[0], theirs.numpy(), atol=1e-5)

@@ -12,6 +12,7 @@ import pytest
 from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.ops import centers
 from jaxcnn.ops.roi_paste import roi_paste
+from jaxcnn.tasks.dense_detection import DenseDetection, focal_loss
 from jaxcnn.tasks.detection import CenterDetection, center_loss
 from jaxcnn.tasks.instances import InstanceSegmentation
 from jaxcnn.tasks.localization import Localization
@@ -20,6 +21,8 @@ from tests.trials import Trial, labels, to_jax
 CLASSES, GRID, SIZE, OBJECTS = 3, (6, 9), (24, 36), 3  # three objects side by side, one in each third of the image
 LOCALIZATION = Localization(num_classes=4, box_weight=2.0)
 DETECTION = CenterDetection(num_classes=CLASSES, image_size=SIZE, max_objects=6)
+DENSE = DenseDetection(num_classes=CLASSES, image_size=SIZE, max_objects=6, strides=(4, 8), limits=(7.0,), num_candidates=20)
+PLACES = 6 * 9 + 3 * 5  # of both maps
 INSTANCES = InstanceSegmentation(num_classes=CLASSES, image_size=SIZE, max_objects=6, mask_weight=0.5)
 
 
@@ -89,6 +92,31 @@ def perfect_maps(batch):
     return {name: value.astype(np.float32) for name, value in maps.items()}
 
 
+def random_places(generator, rows):
+    return {
+        "logits": generator.normal(size=(rows, PLACES, CLASSES)).astype(np.float32),
+        "distances": generator.uniform(0.2, 2.0, (rows, PLACES, 4)).astype(np.float32),
+        "centerness": generator.normal(size=(rows, PLACES)).astype(np.float32),
+    }
+
+
+def perfect_places(batch):
+    """What a flawless dense detector says at the one place nearest to each center, on the map of its size; -40 elsewhere."""
+    places = {
+        "logits": np.full((len(batch["boxes"]), PLACES, CLASSES), -40.0),
+        "distances": np.ones((len(batch["boxes"]), PLACES, 4)),
+        "centerness": np.zeros((len(batch["boxes"]), PLACES)),
+    }
+    for row, column in np.argwhere(batch["boxes_mask"] > 0):
+        y0, x0, y1, x1 = batch["boxes"][row, column].astype(np.float64) * np.array([*SIZE, *SIZE])
+        stride, start, width = (4, 0, 9) if max(y1 - y0, x1 - x0) < 10 else (8, 6 * 9, 5)
+        i, j = min(int((y0 + y1) / 2 / stride), SIZE[0] // stride - 1), min(int((x0 + x1) / 2 / stride), width - 1)
+        y, x, place = (i + 0.5) * stride, (j + 0.5) * stride, start + i * width + j
+        places["logits"][row, place, batch["box_labels"][row, column]] = places["centerness"][row, place] = 40
+        places["distances"][row, place] = np.array([y - y0, x - x0, y1 - y, x1 - x]) / stride
+    return {name: value.astype(np.float32) for name, value in places.items()}
+
+
 def perfect_masks(batch):
     bars = np.array([[40.0], [-40.0], [-40.0], [40.0]], np.float32)
     return perfect_maps(batch) | {"masks": np.tile(bars, (len(batch["boxes"]), 6, 1, 4))}
@@ -105,6 +133,7 @@ TRIALS = [
         {"mean_iou": 1, "localized": 1, "accuracy": 1, "loss": 0, "skipped": 0},
     ),
     Trial("center detection", DETECTION, objects, random_maps, perfect_maps, BEST),
+    Trial("dense detection", DENSE, objects, random_places, perfect_places, BEST),
     Trial(
         "instance segmentation",
         INSTANCES,
@@ -253,6 +282,63 @@ def test_describe_lists_what_reaches_the_threshold_best_first():
     np.testing.assert_allclose([o["box"] for o in found], batch["boxes"][0, :2], atol=1e-6)
 
 
+# ---- dense detection
+
+
+def test_places_answer_for_boxes_as_fcos_says():
+    """Against loops over places and boxes, which cross and contain each other here."""
+    generator = np.random.default_rng(0)
+    boxes, label = random_boxes(generator, 6, 4), generator.integers(0, CLASSES, (6, 4)).astype(np.int32)
+    mask = (generator.random((6, 4)) < 0.8).astype(np.float32)
+    found_label, found_box, answers = DENSE._targets(to_jax({"boxes": boxes, "boxes_mask": mask, "box_labels": label}))
+    points = [((i + 0.5) * s, (j + 0.5) * s, s) for s, h, w in ((4, 6, 9), (8, 3, 5)) for i in range(h) for j in range(w)]
+    num_answers = 0
+    for row in range(6):
+        for place, (y, x, stride) in enumerate(points):
+            best, best_area = None, math.inf
+            for column in np.flatnonzero(mask[row]):
+                y0, x0, y1, x1 = boxes[row, column].astype(np.float64) * np.array([*SIZE, *SIZE])
+                sides = (y - y0, x - x0, y1 - y, x1 - x)
+                near = max(abs(y - (y0 + y1) / 2), abs(x - (x0 + x1) / 2)) < 1.5 * stride - 1e-9
+                own_map = (stride == 4) == (max(sides) <= 7)
+                if min(sides) > 1e-6 and near and own_map and (y1 - y0) * (x1 - x0) < best_area - 1e-6:
+                    best, best_area = column, (y1 - y0) * (x1 - x0)
+            assert bool(answers[row, place]) == (best is not None), (row, place)
+            if best is not None:
+                num_answers += 1
+                assert found_label[row, place] == label[row, best]
+                np.testing.assert_array_equal(found_box[row, place], boxes[row, best])
+    assert num_answers > 30
+
+
+def test_the_dense_focal_loss_is_equation_5():
+    logits, positive = np.random.default_rng(0).normal(size=20), np.arange(20) % 3 == 0
+    p = 1 / (1 + np.exp(-logits))
+    expected = np.where(positive, -0.25 * (1 - p) ** 2 * np.log(p), -0.75 * p**2 * np.log(1 - p))
+    np.testing.assert_allclose(focal_loss(jnp.asarray(logits, jnp.float32), jnp.asarray(positive)), expected, rtol=1e-5)
+
+
+def test_centerness_is_1_in_the_middle_and_0_at_the_side():
+    box = np.tile(f32([0, 0, 1, 1]), (1, PLACES, 1))
+    box[0, 0] = [0, 0, 4 / 24, 4 / 36]  # the first place lies in the middle of its cell
+    box[0, 1] = [0, 6 / 36, 4 / 24, 16 / 36]  # the second at its left side
+    box[0, 2] = [0, 9 / 36, 4 / 24, 13 / 36]  # the third a quarter in
+    np.testing.assert_allclose(DENSE._centerness(jnp.asarray(box))[0, :3], [1, 0, math.sqrt(1 / 3)], atol=1e-3)
+
+
+def test_of_overlapping_detections_the_better_remains_unless_classes_differ():
+    places = perfect_places({"boxes": np.zeros((1, 1, 4)), "boxes_mask": np.zeros((1, 1)), "box_labels": np.zeros((1, 1), int)})
+    for place, label, logit in ((20, 0, 3.0), (21, 0, 2.0), (22, 1, 1.0)):  # three neighbours, one box
+        x = (place % 9 + 0.5) * 4
+        places["logits"][0, place, label] = logit
+        places["distances"][0, place] = np.array([8, x - 2, 8, 30 - x]) / 4
+    found = jax.device_get(DENSE.predict(to_jax(places)))
+    assert (found["scores"][0] > 0).sum() == 2
+    assert found["labels"][0, :2].tolist() == [0, 1]
+    np.testing.assert_allclose(found["scores"][0, :2], np.sqrt(0.5 / (1 + np.exp(-np.array([3.0, 1.0])))), rtol=1e-5)
+    np.testing.assert_allclose(found["boxes"][0, 0] * [*SIZE, *SIZE], [2, 2, 18, 30], atol=1e-4)
+
+
 # ---- localization
 
 
@@ -273,7 +359,8 @@ def test_localization_is_cross_entropy_and_giou():
 def test_localized_needs_the_class_and_half_the_box():
     batch = rows_of(one_object, rows=4) | {"boxes": np.tile(f32([0, 0, 0.5, 1]), (4, 1, 1))}
     box = f32([[0, 0, 0.5, 1], [0, 0, 0.5, 1], [0, 0, 1, 1], [0, 0.01, 1, 1]])  # IoU 1, 1, .5, .4975
-    logits = 9 * np.eye(4, dtype=np.float32)[(np.asarray(batch["label"]) + np.array([0, 1, 0, 0])) % 4]
+    said = (batch["label"] + np.array([0, 1, 0, 0])) % 4
+    logits = 9 * (said[:, None] == np.arange(4)).astype(np.float32)
     summary = evaluate(LOCALIZATION, {"logits": logits, "box": box}, batch)
     assert summary["localized"] == 0.5
     assert summary["accuracy"] == 0.75
@@ -281,7 +368,7 @@ def test_localized_needs_the_class_and_half_the_box():
 
 
 def test_an_ensemble_of_one_says_the_same():
-    for task, outputs in ((LOCALIZATION, one_box), (DETECTION, random_maps)):
+    for task, outputs in ((LOCALIZATION, one_box), (DETECTION, random_maps), (DENSE, random_places)):
         single = to_jax(outputs(np.random.default_rng(0), 4))
         for name, value in task.predict(task.ensemble([single, single])).items():
             np.testing.assert_allclose(value, task.predict(single)[name], rtol=1e-5, atol=1e-6)
@@ -413,19 +500,18 @@ def test_bad_examples_are_refused(task, changes, says):
 UNUSABLE = [[0.3, 0.3, 0.3, 0.8], [-0.5, 0, 0.5, 0.5], [0.1, 0.1, 0.5, 1.2], [np.nan] * 4, [0.6, 0.1, 0.2, 0.4]]
 
 
-@pytest.mark.parametrize("box", UNUSABLE, ids=str)
 @pytest.mark.parametrize("trial", TRIALS, ids=lambda trial: trial.name)
-def test_skipped_boxes_are_counted_and_change_nothing_else(trial, box):
-    """An unusable box counts as skipped, its loss and gradient are finite, and the metrics are those of a batch without it."""
-    task = dataclasses.replace(trial.task, invalid="skip")
-    batch, outputs = rows_of(trial.batch, rows=4), to_jax(trial.outputs(np.random.default_rng(2), 4))
+def test_skipped_boxes_are_counted_and_change_nothing_else(trial):
+    """Unusable boxes count as skipped, their loss and gradient are finite, and the metrics are those of a batch without them."""
+    task, rows = dataclasses.replace(trial.task, invalid="skip"), len(UNUSABLE)
+    batch, outputs = rows_of(trial.batch, rows=rows), to_jax(trial.outputs(np.random.default_rng(2), rows))
     spoiled, without = (batch | {name: batch[name].copy() for name in ("boxes", "boxes_mask")} for _ in range(2))
-    spoiled["boxes"][2, 0] = box
-    without["boxes_mask"][2, 0] = 0
+    spoiled["boxes"][:, 0] = UNUSABLE
+    without["boxes_mask"][:, 0] = 0
     host = {name: value for name, value in spoiled.items() if name != "mask"}
-    task.check(host | {"image": np.zeros((4, *SIZE, 1), np.uint8)})
+    task.check(host | {"image": np.zeros((rows, *SIZE, 1), np.uint8)})
     left, right = evaluate(task, outputs, spoiled), evaluate(task, outputs, without)
-    assert left.pop("skipped") == 1
+    assert left.pop("skipped") == rows
     right.pop("skipped")
     assert left == pytest.approx(right, rel=1e-5)
     gradient = jax.grad(lambda outputs: jnp.sum(task.loss(outputs, to_jax(spoiled))))(outputs)
@@ -446,6 +532,8 @@ def test_labels_out_of_range_are_skipped_with_a_count():
         (lambda: Localization(num_classes=0), "num_classes is 0"),
         (lambda: CenterDetection(num_classes=0), "CenterDetection: num_classes is 0"),
         (lambda: InstanceSegmentation(num_classes=2, max_objects=0), "InstanceSegmentation: max_objects is 0"),
+        (lambda: DenseDetection(num_classes=2, strides=(4, 8, 16)), r"limits \(16.0,\) do not part strides \(4, 8, 16\)"),
+        (lambda: dataclasses.replace(DENSE, strides=(4, 16)).predict(to_jax(random_places(np.random.default_rng(0), 1))), "at 69 places"),
         (lambda: CenterDetection(num_classes=2, invalid="ignore"), "invalid is 'ignore'; 'error' refuses"),
     ],
 )

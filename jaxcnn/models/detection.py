@@ -1,8 +1,8 @@
-"""Detectors that see objects as points: a trunk, an upsampling path to stride 4, and three small heads.
+"""Detectors on a trunk with a path back to finer maps: objects as points (CenterNet), or predictions at every place of several maps (FCOS).
 
-Zhou, Wang, Krähenbühl, "Objects as points" (CenterNet), 2019, section 5; the path upwards adds the finer map at each level, as Lin et al.,
-"Feature pyramid networks for object detection", 2017, section 3. Input [B, H, W, C] float, H and W multiples of the coarsest stride;
-output {"heatmap": [B, H/4, W/4, K] logits, "size": [B, H/4, W/4, 2], "offset": [B, H/4, W/4, 2]}, see `jaxcnn.ops.centers`.
+Zhou, Wang, Krähenbühl, "Objects as points" (CenterNet), 2019, section 5; Tian, Shen, Chen, He, "FCOS: Fully convolutional one-stage object
+detection", 2019, section 3; the path: Lin et al., "Feature pyramid networks for object detection", 2017, section 3.
+Input [B, H, W, C] float, H and W multiples of the coarsest stride.
 """
 
 import math
@@ -20,6 +20,7 @@ from jaxcnn.models.resnet import resnet18
 
 # What a new heatmap says everywhere, so that empty cells do not drown the first steps (Lin et al., "Focal loss", 2017, section 3.3).
 PRIOR = 0.1
+DENSE_PRIOR = 0.01  # the value of that paper, for the many more negatives of FCOS
 
 
 class SmallTrunk(nn.Module):
@@ -77,6 +78,7 @@ class CenterHeads(nn.Module):
 
 class CenterNet(nn.Module):
     """A detector on any trunk that returns maps finest first; `stride4` is the index of its map of stride 4, on which the heads stand.
+    Output {"heatmap": [B, H/4, W/4, K] logits, "size": [B, H/4, W/4, 2], "offset": [B, H/4, W/4, 2]}, see `jaxcnn.ops.centers`.
 
     `features`: width of the path upwards; `head_features`: of the heads' hidden layers.
     """
@@ -103,6 +105,57 @@ def small_center_net(num_classes: int = 10, **fields) -> CenterNet:
 def center_net_resnet18(num_classes: int = 20, **fields) -> CenterNet:
     """CenterNet on ResNet-18 (Zhou et al. 2019, section 5), with a sum path of 64 channels in place of their three deconvolutions."""
     return CenterNet(num_classes, resnet18(0, pyramid=True), stride4=0, features=64, head_features=64, **fields)
+
+
+class DenseHeads(nn.Module):
+    """From features [B, h, w, C] to logits [B, h * w, K], distances [B, h * w, 4] before their exponential, and centerness [B, h * w]; two
+    towers of `depth` 3x3 convolutions, normalized by groups, since maps of several scales share them (Tian et al. 2019, section 4)."""
+
+    num_classes: int
+    features: int
+    depth: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        towers = []
+        for name in ("classes", "boxes"):
+            y = x
+            for number in range(1, self.depth + 1):
+                y = Conv(self.features, (3, 3), use_bias=False, kernel_init=he_normal, name=f"{name}{number}")(y)
+                y = nn.relu(nn.GroupNorm(num_groups=8, name=f"{name}{number}_norm")(y))
+            towers.append(y)
+        small, prior = nn.initializers.normal(0.01), nn.initializers.constant(math.log(DENSE_PRIOR / (1 - DENSE_PRIOR)))
+        logits = Conv(self.num_classes, (3, 3), kernel_init=small, bias_init=prior, name="logits")(towers[0])
+        boxes = Conv(5, (3, 3), kernel_init=small, name="distances_and_centerness")(towers[1])
+        logits, boxes = (maps.reshape(maps.shape[0], -1, maps.shape[-1]) for maps in (logits, boxes))
+        return logits, boxes[..., :4], boxes[..., 4]
+
+
+class FCOS(nn.Module):
+    """At each place of each map from index `finest` on: is it inside an object, of which class, how far are the four sides?
+
+    Output {"logits": [B, A, K], "distances": [B, A, 4] above 0 (to the upper, left, lower, right side, in strides of the map),
+    "centerness": [B, A] logits}; A counts the places of all maps, finest first, row by row. Each map has one learned scale of its distances
+    (section 3.2).
+    """
+
+    num_classes: int
+    trunk: Any = SmallTrunk()
+    finest: int = 1
+    features: int = 48
+    depth: int = 1
+
+    @nn.compact
+    def __call__(self, image: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+        require_image("FCOS", image, at_least=16)
+        maps = self.trunk(image, train=train)[self.finest :]
+        levels = TopDown(self.features, len(maps), name="top_down")(maps, train=train)
+        heads = DenseHeads(self.num_classes, self.features, self.depth, name="heads")
+        scales = self.param("scales", nn.initializers.ones, (len(levels),))
+        logits, distances, centerness = zip(*(heads(level) for level in levels), strict=True)
+        distances = [jnp.exp(scale * distance) for scale, distance in zip(scales, distances, strict=True)]
+        joined = (jnp.concatenate(parts, axis=1) for parts in (logits, distances, centerness))
+        return dict(zip(("logits", "distances", "centerness"), joined, strict=True))
 
 
 def double(x: jax.Array, *, like: jax.Array) -> jax.Array:

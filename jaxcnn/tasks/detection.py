@@ -1,7 +1,7 @@
-"""Object detection by center points: no anchors, no non-maximum suppression, static shapes.
+"""Object detection: what all forms share, and detection by center points (no anchors, no non-maximum suppression, static shapes).
 
-Outputs: {"heatmap": [B, h, w, K] logits, "size": [B, h, w, 2], "offset": [B, h, w, 2]}, as `jaxcnn.ops.centers` says. Batch: "boxes"
-[B, N, 4], "boxes_mask" [B, N], "box_labels" [B, N]. Zhou, Wang, Krähenbühl, "Objects as points" (CenterNet), 2019.
+Outputs of the latter: {"heatmap": [B, h, w, K] logits, "size": [B, h, w, 2], "offset": [B, h, w, 2]}, as `jaxcnn.ops.centers` says.
+Batch: "boxes" [B, N, 4], "boxes_mask" [B, N], "box_labels" [B, N]. Zhou, Wang, Krähenbühl, "Objects as points" (CenterNet), 2019.
 """
 
 import dataclasses
@@ -30,23 +30,17 @@ LEAST_SCORE = 0.01  # detections below change no average precision that anybody 
 
 
 @dataclasses.dataclass(frozen=True)
-class CenterDetection:
-    """All objects of `num_classes` classes in an image, at most `max_objects` of them.
+class BoxDetection:
+    """Base of the forms of detection: counting, COCO's average precision, pictures. A subclass has `loss`, `predict` and `ensemble`.
 
-    The loss (equation 4) is the penalty-reduced focal loss of the centers plus `size_weight` times the L1 distance of the sizes, in cells,
-    plus `offset_weight` times that of the offsets; each is a sum over the image divided by its number of objects (the paper divides by the
-    batch's, which would make a row's loss depend on other rows). `min_iou` sets the width of the target's Gaussians. `image_size` (height,
-    width) in pixels only matters to COCO's size classes (AP_small is below 32² pixels). A detection is shown if its score reaches
-    `threshold`. `invalid`: "error" refuses boxes that are empty, outside the image or labelled outside [0, K); "skip" learns and scores
-    without them and counts them as "skipped".
+    `max_objects` detections are kept of an image. `image_size` (height, width) in pixels only matters to COCO's size classes (AP_small is
+    below 32² pixels). A detection is shown if its score reaches `threshold`. `invalid`: "error" refuses boxes that are empty, outside the
+    image or labelled outside [0, K); "skip" learns and scores without them and counts them as "skipped".
     """
 
     num_classes: int
     image_size: tuple[int, int] = (64, 64)
     max_objects: int = 20
-    size_weight: float = 0.1
-    offset_weight: float = 1.0
-    min_iou: float = 0.7
     threshold: float = 0.3
     invalid: str = "error"
     inputs: tuple[str, ...] = ("image",)
@@ -60,19 +54,12 @@ class CenterDetection:
         check_invalid(type(self).__name__, self.invalid)
 
     def loss(self, outputs: dict[str, jax.Array], batch: Batch) -> jax.Array:
-        """Focal + size_weight * L1(size) + offset_weight * L1(offset), [B] float32."""
-        logits, size, offset = (outputs[name].astype(jnp.float32) for name in ("heatmap", "size", "offset"))
-        grid = (logits.shape[1], logits.shape[2])
-        usable = usable_boxes(batch, num_classes=self.num_classes)
-        boxes = jnp.where(usable[..., None], batch["boxes"].astype(jnp.float32), 0.0)
-        target = centers.draw_centers(boxes, batch["box_labels"], usable, size=grid, num_classes=self.num_classes, min_iou=self.min_iou)
-        true_size, true_offset = centers.center_targets(boxes, grid)
-        cell = centers.center_cells(boxes, grid)
-        size_error = jnp.sum(jnp.abs(heatmaps.gather_cells(size, cell) - true_size), axis=-1)  # [B, N]
-        offset_error = jnp.sum(jnp.abs(heatmaps.gather_cells(offset, cell) - true_offset), axis=-1)
-        error = jnp.asarray(self.size_weight, jnp.float32) * size_error + jnp.asarray(self.offset_weight, jnp.float32) * offset_error
-        total = jnp.sum(jnp.where(usable, error, 0.0), axis=-1) + center_loss(logits, target)
-        return total / jnp.maximum(jnp.sum(usable, axis=-1), 1).astype(jnp.float32)
+        """Loss of each row, [B] float32."""
+        raise NotImplementedError
+
+    def predict(self, outputs: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """boxes [B, D, 4], scores [B, D] in [0, 1], labels [B, D] int32, best first; D = max_objects. Score 0: no detection."""
+        raise NotImplementedError
 
     def statistics(self, outputs: dict[str, jax.Array], batch: Batch) -> dict[str, jax.Array]:
         """Counts (int32) of images, of objects and of skipped boxes; summed loss."""
@@ -105,12 +92,6 @@ class CenterDetection:
             "skipped": int(sums["skipped"]),
         }
 
-    def predict(self, outputs: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """boxes [B, D, 4], scores [B, D] in [0, 1], labels [B, D] int32, best first; D = max_objects."""
-        heatmap, size, offset = (outputs[name].astype(jnp.float32) for name in ("heatmap", "size", "offset"))
-        boxes, scores, labels = centers.decode_centers(heatmap, size, offset, num_objects=self.max_objects)
-        return {"boxes": boxes, "scores": scores, "labels": labels}
-
     def describe(self, row: dict[str, np.ndarray], *, names: tuple[str, ...]) -> dict[str, Any]:
         """The objects whose score reaches `threshold`."""
         return {"objects": describe_objects(row, names=names, threshold=float(self.threshold))}
@@ -121,15 +102,50 @@ class CenterDetection:
         if "image" in batch:
             check_image(batch["image"])
 
+    def calibrate(self, metrics: dict[str, Any]) -> "BoxDetection":
+        """Itself: average precision needs no threshold."""
+        return self
+
+
+@dataclasses.dataclass(frozen=True)
+class CenterDetection(BoxDetection):
+    """All objects of `num_classes` classes in an image, each by its center.
+
+    The loss (equation 4) is the penalty-reduced focal loss of the centers plus `size_weight` times the L1 distance of the sizes, in cells,
+    plus `offset_weight` times that of the offsets; each is a sum over the image divided by its number of objects (the paper divides by the
+    batch's, which would make a row's loss depend on other rows). `min_iou` sets the width of the target's Gaussians.
+    """
+
+    size_weight: float = 0.1
+    offset_weight: float = 1.0
+    min_iou: float = 0.7
+
+    def loss(self, outputs: dict[str, jax.Array], batch: Batch) -> jax.Array:
+        """Focal + size_weight * L1(size) + offset_weight * L1(offset), [B] float32."""
+        logits, size, offset = (outputs[name].astype(jnp.float32) for name in ("heatmap", "size", "offset"))
+        grid = (logits.shape[1], logits.shape[2])
+        usable = usable_boxes(batch, num_classes=self.num_classes)
+        boxes = jnp.where(usable[..., None], batch["boxes"].astype(jnp.float32), 0.0)
+        target = centers.draw_centers(boxes, batch["box_labels"], usable, size=grid, num_classes=self.num_classes, min_iou=self.min_iou)
+        true_size, true_offset = centers.center_targets(boxes, grid)
+        cell = centers.center_cells(boxes, grid)
+        size_error = jnp.sum(jnp.abs(heatmaps.gather_cells(size, cell) - true_size), axis=-1)  # [B, N]
+        offset_error = jnp.sum(jnp.abs(heatmaps.gather_cells(offset, cell) - true_offset), axis=-1)
+        error = jnp.asarray(self.size_weight, jnp.float32) * size_error + jnp.asarray(self.offset_weight, jnp.float32) * offset_error
+        total = jnp.sum(jnp.where(usable, error, 0.0), axis=-1) + center_loss(logits, target)
+        return total / jnp.maximum(jnp.sum(usable, axis=-1), 1).astype(jnp.float32)
+
+    def predict(self, outputs: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """boxes [B, D, 4], scores [B, D] in [0, 1], labels [B, D] int32, best first; D = max_objects."""
+        heatmap, size, offset = (outputs[name].astype(jnp.float32) for name in ("heatmap", "size", "offset"))
+        boxes, scores, labels = centers.decode_centers(heatmap, size, offset, num_objects=self.max_objects)
+        return {"boxes": boxes, "scores": scores, "labels": labels}
+
     def ensemble(self, outputs: list) -> dict[str, jax.Array]:
         """The logits of the mean probabilities; mean sizes and offsets."""
         probability = average([jax.nn.sigmoid(o["heatmap"].astype(jnp.float32)) for o in outputs])
         mean = {name: average([o[name] for o in outputs]) for name in ("size", "offset")}
         return mean | {"heatmap": jax.scipy.special.logit(jnp.clip(probability, 1e-7, 1 - 1e-7))}
-
-    def calibrate(self, metrics: dict[str, Any]) -> "CenterDetection":
-        """Itself: average precision needs no threshold."""
-        return self
 
 
 def center_loss(logits: jax.Array, target: jax.Array, *, alpha: float = 2.0, beta: float = 4.0) -> jax.Array:
