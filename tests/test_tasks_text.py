@@ -8,10 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxcnn.commands.check import pre_flight
+from jaxcnn.commands.experiments import load
+from jaxcnn.data.digits import Digits
+from jaxcnn.data.lines import TextScenes
 from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.ops import alphabet, polygons
 from jaxcnn.tasks.recognition import TextRecognition
 from jaxcnn.tasks.text_detection import TextDetection
+from tests.conftest import ROOT
 from tests.trials import ROWS, Trial, evaluate, normal, to_jax
 
 FRAMES, GRID = 9, (24, 32)
@@ -346,11 +351,23 @@ def test_polygons_that_do_not_exist_are_not_checked():
     FINDER.check({"polygons": np.full((2, 1, 4, 2), np.nan, np.float32), "polygons_mask": np.zeros((2, 1), np.float32)})
 
 
-# ---- blind baselines: what is reached without looking
+# ---- experiments of accelerator scale: shapes of a whole step, without data
 
 
-def test_blind_baselines_are_far_below_the_bars():
-    """Reading the commonest digit in a line of mean length, or one large rectangle in the middle of each scene, is worth little."""
+@pytest.mark.parametrize(
+    "name, data, params", [("emnist_crnn", None, 8.3), ("icdar_text_detection", TextScenes(Digits(), (640, 640)), 6.6)]
+)
+def test_large_experiments_pass_their_pre_flight(name, data, params):
+    e = load(ROOT / "experiments" / f"{name}.py", [])
+    result = pre_flight(e if data is None else dataclasses.replace(e, data=data))
+    assert round(result["params"] / 1e6, 1) == params
+
+
+# ---- what is reached without looking (of the experiments' own data: experiments/_blind_text.py)
+
+
+def test_one_text_for_all_lines_is_far_below_the_bars():
+    """Lines of 2 to 6 random digits, all read as four ones."""
     generator = np.random.default_rng(0)
     reader = TextRecognition(alphabet="0123456789")
     length = generator.integers(2, 7, 400)

@@ -18,7 +18,8 @@ class TextKernelNet(nn.Module):
     """Stages of 3x3 convolutions with BatchNorm, each half the size of the one before; a top-down path that adds them up again; their
     maps, enlarged to the finest one, side by side into the head.
 
-    stem: channels at half the image's size; a second convolution of stride 2 follows if `stride` is 4 (2 or 4: cells of so many pixels).
+    stem: channels of the first convolution, at half the image's size; a max-pooling follows if `stride`, the pixels of a cell's side, is 4
+    and not 2.
     widths: channels of the stages, the first at `stride`; blocks: convolutions in each. pyramid: channels of the top-down path.
     """
 
