@@ -20,9 +20,9 @@ experiment = Experiment(
     model=UNet(num_classes=11, widths=(24, 48, 96), batch_norm=True, dropout=0.0, patch=2),
     task=Segmentation(num_classes=11),
     data=Scenes(items=Tfds("mnist", train="train", eval="test"), entries=("image", "segmentation")),
-    optimizer=partial(optax.adamw, learning_rate=8e-3, weight_decay=0.02, mask=optimizers.kernels),
-    schedule=partial(schedules.cosine, warmup=0.1),
+    optimizer=partial(optax.adamw, learning_rate=8e-3, b2=0.99, weight_decay=0.02, mask=optimizers.kernels),
+    schedule=partial(schedules.cosine, warmup=0.05),
     batch_size=16,
-    steps=900,
+    steps=1_200,
     log_every=100,
 )
