@@ -3,7 +3,13 @@
     JAXCNN_HED_WEIGHTS=… python launch.py train experiments/photos_style_feedforward.py
     python launch.py predict RUN photo.png
 
-It learns on crops of photographs, and is scored on crops of photographs that it has not seen. JAXCNN_HED_WEIGHTS: see photos_style.py.
+It learns on 64x64 crops of photographs, and is scored on 24 128x128 crops of photographs that it has not seen:
+
+    style_ratio      0.225 (n = 1: seed 0)     the untouched content: 1, the style itself: 0
+    content_ratio    0.61 (n = 1: seed 0)      the untouched content: 0, the style itself: 0.77 (of one pair, see photos_style.py)
+
+107 s on one core of an Intel Xeon (AVX-512, family 6 model 167), 2026-11-22. It is a demonstration of the method in 300 steps of 4 crops,
+where the paper takes 40,000: edges and colours follow the style, faces are lost. JAXCNN_HED_WEIGHTS: see photos_style.py.
 """
 
 import os
@@ -37,13 +43,13 @@ def begin(params, model_state, source, *, style, features):
 
 experiment = Experiment(
     model=model,
-    task=StyleTransfer(content_weight=1.0, smoothness=1.0),
+    task=StyleTransfer(content_weight=0.3),
     data=PhotoCrops(train=tuple(name for name in TRAIN_PHOTOS if name != "ihc"), image_size=(64, 64), num_train=4_000, num_eval=24),
-    optimizer=partial(optax.adam, learning_rate=2e-3),
+    optimizer=partial(optax.adam, learning_rate=3e-3),
     schedule=partial(schedules.cosine, warmup=0.05),
     initialize=partial(begin, style="ihc", features="JAXCNN_HED_WEIGHTS"),
     batch_size=4,
     eval_batch_size=4,
-    steps=400,
+    steps=300,
     eval_every=10,
 )
