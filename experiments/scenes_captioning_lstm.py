@@ -2,7 +2,9 @@
 
     python launch.py train experiments/scenes_captioning_lstm.py
 
-Not measured yet ±.
+Exact match 0.799 ± 0.046 (n = 3 seeds: 0.806, 0.750, 0.842), BLEU-4 0.953 ± 0.009, CIDEr-D 5.481 ± 0.119, greedy decoding; always "a coat above a coat"
+has 0.004 exact. The LSTM needs more steps than the transformer of scenes_captioning.py to learn where to look next.
+207 s a seed on one core of an Intel Xeon (AVX-512, family 6 model 167), shared with others, 2026-11-22.
 """
 
 from functools import partial

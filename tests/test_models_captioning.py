@@ -36,15 +36,20 @@ def network(name, **fields):
 
 
 def random_weights(model, image, captions):
-    """Variables with large random weights, so that images and words make a difference."""
+    """Variables whose matrices are random and large enough that images and words make a difference, but saturate nothing."""
     variables = model.init(jax.random.key(0), image, captions, train=False)
     generator = np.random.default_rng(1)
-    return jax.tree.map(lambda x: jnp.asarray(generator.normal(size=x.shape), jnp.float32), variables["params"]), variables["batch_stats"]
+
+    def draw(x):
+        return x if x.ndim < 2 else jnp.asarray(generator.normal(size=x.shape) * 2 / np.sqrt(x.size / x.shape[-1]), jnp.float32)
+
+    return jax.tree.map(draw, variables["params"]), variables["batch_stats"]
 
 
 @pytest.fixture(scope="module")
 def images():
-    return jnp.asarray(np.random.default_rng(0).random((5, 8, 8, 1)), jnp.float32)
+    generator = np.random.default_rng(0)
+    return jnp.asarray(generator.normal(size=(5, 8, 8, 1)) + 2 * generator.normal(size=(5, 1, 1, 1)), jnp.float32)
 
 
 def captions_of(sentences):
@@ -255,8 +260,7 @@ def bars(rows, seed):
     return {"image": image.astype(np.uint8), "captions": np.stack([forward, backward], axis=1).astype(np.int32)}
 
 
-@every_decoder
-@pytest.mark.parametrize("compute_dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name, compute_dtype", [("lstm", "float32"), ("transformer", "bfloat16")])
 def test_the_program_learns_and_predicts_without_captions(name, compute_dtype):
     decoder = AttentionLSTM(V, 24, 16) if name == "lstm" else TransformerDecoder(V, 24, num_layers=1, num_heads=2, max_length=6)
     data = Arrays(bars(256, seed=0), bars(64, seed=1))
