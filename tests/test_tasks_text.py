@@ -13,8 +13,8 @@ from jaxcnn.commands.experiments import load
 from jaxcnn.data.digits import Digits
 from jaxcnn.data.lines import TextScenes
 from jaxcnn.errors import ConfigError, DataError
-from jaxcnn.ops import alphabet, polygons
-from jaxcnn.tasks.recognition import TextRecognition
+from jaxcnn.ops import alphabet, polygons, sequences
+from jaxcnn.tasks.recognition import TextRecognition, frames_needed
 from jaxcnn.tasks.text_detection import TextDetection
 from tests.conftest import ROOT
 from tests.trials import ROWS, Trial, evaluate, normal, to_jax
@@ -117,6 +117,14 @@ def test_texts_too_long_are_skipped_and_counted():
     assert gradient[1].any()
     summary = task.summarize(*evaluate(task, logits, batch))
     assert (summary["skipped"], summary["exact"], summary["count"]) == (1, 0.5, 2)
+
+
+def test_frames_needed_by_a_batch_are_those_of_each_text():
+    generator = np.random.default_rng(0)
+    text = np.where(np.arange(6) < generator.integers(0, 7, (200, 1)), generator.integers(1, 3, (200, 6)), 0)
+    expected = [sequences.ctc_frames_needed(row[row > 0].tolist()) for row in text]
+    np.testing.assert_array_equal(frames_needed(text), expected)
+    np.testing.assert_array_equal(frames_needed(jnp.asarray(text)), expected)
 
 
 def test_error_rates_count_edits_over_all_lines():

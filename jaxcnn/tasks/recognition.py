@@ -142,7 +142,7 @@ class TextRecognition:
 
     def _is_skipped(self, logits: jax.Array, text: jax.Array) -> jax.Array:
         """Which texts need more frames than there are. -> [B] bool"""
-        return _frames_needed(text) > logits.shape[1]
+        return frames_needed(text) > logits.shape[1]
 
     def _require_classes(self, logits: jax.Array, batch: Batch) -> None:
         if logits.shape[2] != len(self.alphabet) + 1:
@@ -158,7 +158,7 @@ class TextRecognition:
             )
 
     def _check_length(self, text: np.ndarray, *, frames: int) -> None:
-        needed = np.asarray(_frames_needed(text))
+        needed = np.asarray(frames_needed(text))
         if (needed > frames).any():
             row = int(np.argmax(needed > frames))
             line = characters.decode([text[row]], alphabet=self.alphabet)[0]
@@ -169,6 +169,6 @@ class TextRecognition:
             )
 
 
-def _frames_needed(text: Any) -> Any:
+def frames_needed(text: Any) -> Any:
     """Frames that each padded text needs at least, [B, L] -> [B]; NumPy or JAX. (As `sequences.ctc_frames_needed`, for whole batches.)"""
     return (text > 0).sum(-1) + ((text[:, 1:] == text[:, :-1]) & (text[:, 1:] > 0)).sum(-1)
