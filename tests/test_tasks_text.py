@@ -362,13 +362,12 @@ def test_polygons_that_do_not_exist_are_not_checked():
 # ---- experiments of accelerator scale: shapes of a whole step, without data
 
 
-@pytest.mark.parametrize(
-    "name, data, params", [("emnist_crnn", None, 8.3), ("icdar_text_detection", TextScenes(Digits(), (640, 640)), 6.6)]
-)
-def test_large_experiments_pass_their_pre_flight(name, data, params):
+@pytest.mark.parametrize("name, data", [("emnist_crnn", None), ("icdar_text_detection", TextScenes(Digits(), (640, 640)))])
+def test_large_experiments_pass_their_pre_flight(name, data):
     e = load(ROOT / "experiments" / f"{name}.py", [])
     result = pre_flight(e if data is None else dataclasses.replace(e, data=data))
-    assert round(result["params"] / 1e6, 1) == params
+    assert result["params"] > 5e6
+    assert result["train_examples"] == e.data.size("train") if data is None else result["steps"] > 0
 
 
 # ---- what is reached without looking (of the experiments' own data: experiments/_blind_text.py)
