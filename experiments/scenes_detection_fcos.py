@@ -23,7 +23,7 @@ from jaxcnn.tasks.dense_detection import DenseDetection
 
 experiment = Experiment(
     model=FCOS(num_classes=10),
-    task=DenseDetection(num_classes=10, image_size=(64, 64), max_objects=10, num_candidates=50),
+    task=DenseDetection(num_classes=10, image_size=(64, 64), max_objects=10, num_candidates=50, threshold=0.5),
     data=Scenes(items=Tfds("mnist", train="train", eval="test"), entries=("image", "boxes", "boxes_mask", "box_labels"), max_items=3),
     optimizer=partial(optax.adamw, learning_rate=4e-3, weight_decay=0.01, mask=optimizers.kernels),
     schedule=partial(schedules.cosine, warmup=0.1),
