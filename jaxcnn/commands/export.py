@@ -39,13 +39,15 @@ def main(args: Any) -> int:
         print(json.dumps(result))
     else:
         print(f"{args.output} ({args.output.stat().st_size:,} bytes) runs on {args.platforms}; inputs {inputs}; outputs {outputs}")
-        print('use: jax.export.deserialize(open(file, "rb").read()).call({"image": images})  # any number of rows')
+        (name,) = inputs
+        print(f'use: jax.export.deserialize(open(file, "rb").read()).call({{"{name}": rows}})  # any number of rows')
     return 0
 
 
 def export_model(e: Any, state: Any, *, platforms: tuple[str, ...]) -> tuple[Any, dict[str, str]]:
     """(jax.export.Exported of batch -> predictions with the weights inside, {input: dtype and shape}); the batch size is free."""
     import jax
+    import jax.numpy as jnp
     from jax import export
 
     from jaxcnn import parallel
@@ -55,9 +57,15 @@ def export_model(e: Any, state: Any, *, platforms: tuple[str, ...]) -> tuple[Any
     program = make_program(e, steps=1)
     program = parallel.ensemble(program, e.task) if isinstance(state, tuple) else program
     (rows,) = export.symbolic_shape("rows")
-    batch = {name: jax.ShapeDtypeStruct((rows, *e.data.spec()[name].shape), e.data.spec()[name].dtype) for name in e.task.inputs}
+    spec, (first, *others) = e.data.spec(), e.task.inputs
+    batch = {first: jax.ShapeDtypeStruct((rows, *spec[first].shape), spec[first].dtype)}
+
+    def predict(batch: dict) -> dict:  # what is known in training alone is zeros, as in the command `predict`
+        zeros = {name: jnp.zeros((batch[first].shape[0], *spec[name].shape), spec[name].dtype) for name in others}
+        return program.predict_step(state, batch | zeros)
+
     with formulation("natural"):  # plain XLA: other machines lack our native convolutions
-        exported = export.export(jax.jit(lambda batch: program.predict_step(state, batch)), platforms=platforms)(batch)
+        exported = export.export(jax.jit(predict), platforms=platforms)(batch)
     return exported, {name: f"{s.dtype}[rows, {', '.join(map(str, s.shape[1:]))}]" for name, s in batch.items()}
 
 
