@@ -4,6 +4,8 @@ Ronneberger, Fischer, Brox, "U-Net: Convolutional Networks for Biomedical Image 
 three spatial axes in the shape of Çiçek et al., "3D U-Net" (2016). Input [B, *spatial, C] float; output [B, *spatial, num_classes] logits.
 """
 
+import math
+
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -27,6 +29,11 @@ class UpConv(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         kernel = jnp.moveaxis(jnp.flip(kernel, range(rank)), rank, 0)  # [C, 2, ..., features]; a transposed convolution is mirrored
         return channels_to_blocks(x @ kernel.reshape(channels, -1), 2) + bias.reshape((1,) * (rank + 1) + (-1,))
+
+    def macs(self, output_shape: tuple[int, ...]) -> int:
+        """Multiplications of the matrix product: the whole kernel for each cell of the input."""
+        kernel = self.get_variable("params", "kernel")
+        return math.prod(output_shape[:-1]) // math.prod(kernel.shape[:-2]) * kernel.size
 
 
 class UNet(nn.Module):
