@@ -36,7 +36,7 @@ def test_a_replica_of_each_task_equals_its_solo_run(path):
             batches = [source.take((np.arange(ROWS) + ROWS * (step + 3 * i)) % len(source)) for i in range(REPLICAS)]
             states, _ = together.train_step(states, jax.tree.map(lambda *x: np.stack(jax.device_get(x)), *batches))
             solos = [alone.train_step(solo, batch)[0] for solo, batch in zip(solos, batches, strict=True)]
-        batch = source.take(np.arange(ROWS))
+        batch = source.take(np.arange(ROWS) % len(source))
         results = jax.device_get(together.eval_step(states, batch))
         for i, solo in enumerate(solos):
             largest = jax.tree.map(lambda a, b, i=i: float(np.max(np.abs(a[i] - b), initial=0)), states.params, solo.params)
