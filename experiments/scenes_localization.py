@@ -7,8 +7,8 @@
     blind: the mean box           .146               .002             (experiments/_blind_boxes.py)
     box of the bright pixels      .915               .118             (it finds the digit, and names the most frequent class)
 
-1,000 scenes of digits and photographs that were not trained on, one evaluation at the end. 84 s a seed on one core of an Intel Xeon
-(AVX-512, family 6 model 167), shared with other work; 2026-11-22.
+1,000 scenes of digits and photographs that were not trained on, one evaluation at the end. 318 s a seed on one core of an Intel
+Xeon (AVX-512, family 6 model 167) that tests kept busy; 84 s in a run with a few biases more, on a freer core (.8601, .956); 2026-11-22.
 """
 
 from functools import partial

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax, random
 
-from jaxcnn.data.dataset import SPLITS
-from jaxcnn.data.memory import check_indices, check_split
+from jaxcnn.data.composed import ComposedSource
+from jaxcnn.data.memory import check_split
 from jaxcnn.data.photos import EVAL_BACKGROUNDS, TRAIN_BACKGROUNDS
 from jaxcnn.data.scenes import backgrounds, dimmed_crop
 from jaxcnn.errors import ConfigError, DataError
@@ -90,10 +90,25 @@ class CaptionScenes:
     def size(self, split: str) -> int:
         return {"train": self.num_train, "eval": self.num_eval, "test": 0}[check_split(split)]
 
-    def open(self, split: str) -> "CaptionSource":
+    def open(self, split: str) -> ComposedSource:
         if not self.size(split):
             raise DataError(f"CaptionScenes has no {split!r} scenes; it has train and eval (num_train and num_eval of them)")
-        return CaptionSource(self, split)
+        photos = backgrounds(self.train_photos if split == "train" else self.eval_photos, (64, 64))
+        material = photos, read_items(self.items, split, self._kinds()), jnp.asarray(self.templates())
+        tokens = jnp.asarray(self.item_tokens())
+
+        def compose(key: jax.Array, photos: Any, items: Any, templates: jax.Array) -> dict[str, jax.Array]:
+            plan_key, other_key, ground_key = random.split(key, 3)
+            layout, chosen, shifts = plan(plan_key, len(items[0]), self.shift)
+            ground = paint_ground(ground_key, photos, self.plain_rate)
+            image = paste(ground, items[0][chosen], _occupied()[layout], shifts)
+            if self.shuffled:
+                layout, chosen, _ = plan(other_key, len(items[0]), self.shift)
+            template, kinds = templates[layout], tokens[items[1][chosen]]  # [3, 15], [4]
+            captions = jnp.where(template < 0, kinds[jnp.maximum(-1 - template, 0)], template)
+            return {"image": image, "captions": captions}
+
+        return ComposedSource(compose, material, size=self.size(split), seed=self.seed, split=split)
 
     def templates(self) -> np.ndarray:
         """Tokens of the captions of each layout, int32 [10, 3, 15]; -1 - c stands for the thing in cell c."""
@@ -105,44 +120,6 @@ class CaptionScenes:
         """The token of each label, int32 [len(words)]; UNKNOWN for those that are not used."""
         names = self.label_names
         return np.array([names.index(word) if word in names else UNKNOWN for word in self.words], np.int32)
-
-
-class CaptionSource:
-    """The scenes of one split, made as they are asked for."""
-
-    streaming = False
-
-    def __init__(self, scenes: CaptionScenes, split: str):
-        photos = backgrounds(scenes.train_photos if split == "train" else scenes.eval_photos, (64, 64))
-        self._size = scenes.size(split)
-        self._material = photos, read_items(scenes.items, split, scenes._kinds()), jnp.asarray(scenes.templates())
-        key, tokens = random.fold_in(random.key(scenes.seed), SPLITS.index(split)), jnp.asarray(scenes.item_tokens())
-
-        @jax.jit
-        def compose(indices: jax.Array, photos: Any, items: Any, templates: jax.Array) -> dict[str, jax.Array]:
-            def scene(index: jax.Array) -> dict[str, jax.Array]:
-                plan_key, other_key, ground_key = random.split(random.fold_in(key, index), 3)
-                layout, chosen, shifts = plan(plan_key, len(items[0]), scenes.shift)
-                ground = paint_ground(ground_key, photos, scenes.plain_rate)
-                image = paste(ground, items[0][chosen], _occupied()[layout], shifts)
-                if scenes.shuffled:
-                    layout, chosen, _ = plan(other_key, len(items[0]), scenes.shift)
-                template, kinds = templates[layout], tokens[items[1][chosen]]  # [3, 15], [4]
-                captions = jnp.where(template < 0, kinds[jnp.maximum(-1 - template, 0)], template)
-                return {"image": image, "captions": captions}
-
-            return jax.vmap(scene)(indices)
-
-        self._compose = compose
-
-    def __len__(self) -> int:
-        return self._size
-
-    def take(self, indices: np.ndarray) -> dict[str, jax.Array]:
-        """The scenes at `indices` (int, any shape [...]) as device arrays [..., *example shape]; IndexError outside [0, len)."""
-        indices = check_indices(indices, self._size)
-        flat = self._compose(jnp.asarray(indices.reshape(-1)), *self._material)
-        return {name: x.reshape(*indices.shape, *x.shape[1:]) for name, x in flat.items()}
 
 
 def layout_captions(cells: Sequence[int]) -> tuple[str, str, str]:

@@ -14,8 +14,8 @@ import numpy as np
 from jax import random
 
 from jaxcnn.data import geometry
-from jaxcnn.data.dataset import SPLITS
-from jaxcnn.data.memory import check_indices, check_split
+from jaxcnn.data.composed import ComposedSource
+from jaxcnn.data.memory import check_split
 from jaxcnn.data.photos import EVAL_BACKGROUNDS, TRAIN_BACKGROUNDS
 from jaxcnn.data.scenes import Backgrounds, Cutouts, backgrounds, cutouts, dimmed_crop, render_item
 from jaxcnn.errors import ConfigError, DataError
@@ -68,8 +68,8 @@ class TextLines:
     def size(self, split: str) -> int:
         return {"train": self.num_train, "eval": self.num_eval, "test": 0}[check_split(split)]
 
-    def open(self, split: str) -> "ComposedSource":
-        return ComposedSource(self, split, compose_line)
+    def open(self, split: str) -> ComposedSource:
+        return _source(self, split, compose_line)
 
 
 @dataclass(frozen=True)
@@ -119,42 +119,22 @@ class TextScenes:
     def size(self, split: str) -> int:
         return {"train": self.num_train, "eval": self.num_eval, "test": 0}[check_split(split)]
 
-    def open(self, split: str) -> "ComposedSource":
-        return ComposedSource(self, split, compose_scene)
+    def open(self, split: str) -> ComposedSource:
+        return _source(self, split, compose_scene)
 
 
-class ComposedSource:
-    """The examples of one split of `data`, made by `compose(key, photos, characters, data)` as they are asked for."""
-
-    streaming = False
-
-    def __init__(self, data: TextLines | TextScenes, split: str, compose: Callable):
-        self._size = data.size(split)
-        if not self._size:
-            fields = f"num_train={data.num_train}, num_eval={data.num_eval}"
-            raise DataError(f"{type(data).__name__} has no {split!r} examples; it has train and eval ({fields})")
-        photos = data.train_photos if split == "train" else data.eval_photos
-        characters = cutouts(data.items, split)
-        if data.transposed:
-            pictures, ink, labels = characters
-            characters = (pictures.swapaxes(1, 2), ink[:, jnp.array([1, 0, 3, 2])], labels)
-        self._material = (backgrounds(photos, data.image_size), characters)
-        key = random.fold_in(random.key(data.seed), SPLITS.index(split))
-
-        @jax.jit
-        def make(indices, photos, characters):
-            return jax.vmap(lambda i: compose(random.fold_in(key, i), photos, characters, data))(indices)
-
-        self._make = make
-
-    def __len__(self) -> int:
-        return self._size
-
-    def take(self, indices: np.ndarray) -> dict[str, jax.Array]:
-        """The examples at `indices` (int, any shape [...]) as device arrays [..., *example shape]; IndexError outside [0, len)."""
-        indices = check_indices(indices, self._size)
-        flat = self._make(jnp.asarray(indices.reshape(-1)), *self._material)
-        return {name: x.reshape(*indices.shape, *x.shape[1:]) for name, x in flat.items()}
+def _source(data: TextLines | TextScenes, split: str, compose: Callable) -> ComposedSource:
+    """The examples of a split, made by `compose(key, photos, characters, data)`."""
+    size = data.size(split)
+    if not size:
+        fields = f"num_train={data.num_train}, num_eval={data.num_eval}"
+        raise DataError(f"{type(data).__name__} has no {split!r} examples; it has train and eval ({fields})")
+    photos = backgrounds(data.train_photos if split == "train" else data.eval_photos, data.image_size)
+    pictures, ink, labels = cutouts(data.items, split)
+    if data.transposed:
+        pictures, ink = pictures.swapaxes(1, 2), ink[:, jnp.array([1, 0, 3, 2])]
+    material = (photos, (pictures, ink, labels))
+    return ComposedSource(lambda key, *parts: compose(key, *parts, data), material, size=size, seed=data.seed, split=split)
 
 
 def compose_line(key: jax.Array, photos: Backgrounds, characters: Cutouts, data: TextLines) -> dict[str, jax.Array]:

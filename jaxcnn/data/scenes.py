@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax, random
 
-from jaxcnn.data.dataset import SPLITS
-from jaxcnn.data.memory import check_indices, check_split
+from jaxcnn.data.composed import ComposedSource
+from jaxcnn.data.memory import check_split
 from jaxcnn.data.photos import EVAL_BACKGROUNDS, TRAIN_BACKGROUNDS, read_photo
 from jaxcnn.errors import ConfigError, DataError, did_you_mean
 
@@ -91,38 +91,17 @@ class Scenes:
     def size(self, split: str) -> int:
         return {"train": self.num_train, "eval": self.num_eval, "test": 0}[check_split(split)]
 
-    def open(self, split: str) -> "SceneSource":
+    def open(self, split: str) -> ComposedSource:
         if not self.size(split):
             raise DataError(f"Scenes has no {split!r} scenes; it has train and eval (num_train={self.num_train}, num_eval={self.num_eval})")
         names = self.train_photos if split == "train" else self.eval_photos
-        return SceneSource(self, split, backgrounds(names, self.image_size), cutouts(self.items, split))
 
+        def compose(key: jax.Array, photos: Backgrounds, items: Cutouts) -> dict[str, jax.Array]:
+            whole = compose_scene(key, photos, items, self)
+            return {name: whole[name] for name in self.entries}
 
-class SceneSource:
-    """The scenes of one split, made as they are asked for."""
-
-    streaming = False
-
-    def __init__(self, scenes: Scenes, split: str, photos: "Backgrounds", items: "Cutouts"):
-        self._size, self._material = scenes.size(split), (photos, items)
-        key = random.fold_in(random.key(scenes.seed), SPLITS.index(split))
-
-        @jax.jit
-        def compose(indices, photos, items):
-            keys = jax.vmap(lambda i: random.fold_in(key, i))(indices)
-            whole = jax.vmap(lambda k: compose_scene(k, photos, items, scenes))(keys)
-            return {name: whole[name] for name in scenes.entries}
-
-        self._compose = compose
-
-    def __len__(self) -> int:
-        return self._size
-
-    def take(self, indices: np.ndarray) -> dict[str, jax.Array]:
-        """The scenes at `indices` (int, any shape [...]) as device arrays [..., *example shape]; IndexError outside [0, len)."""
-        indices = check_indices(indices, self._size)
-        flat = self._compose(jax.device_put(indices.reshape(-1)), *self._material)
-        return {name: x.reshape(*indices.shape, *x.shape[1:]) for name, x in flat.items()}
+        material = (backgrounds(names, self.image_size), cutouts(self.items, split))
+        return ComposedSource(compose, material, size=self.size(split), seed=self.seed, split=split)
 
 
 Backgrounds = tuple[jax.Array, jax.Array]  # pixels of all photographs in a row, uint8 [P]; (start, height, width) of each, int32 [N, 3]
