@@ -112,6 +112,8 @@ class DenseDetection(BoxDetection):
         usable = usable_boxes(batch, num_classes=self.num_classes)[:, None]  # [B, 1, N]
         true = jnp.where(usable[:, 0, :, None], batch["boxes"].astype(jnp.float32), 0.0)
         sides = (true * jnp.asarray([*self.image_size, *self.image_size], jnp.float32)[None, None])[:, None]  # [B, 1, N, 4] pixels
+        # To 1/64 pixel: a place on the side of a box of whole pixels lies exactly there, however the program above was compiled.
+        sides = jnp.round(sides * 64) / 64
         points, strides, limits = (jnp.asarray(array)[None, :, None] for array in self.places())  # [1, A, 1, …]
         distances = jnp.concatenate([points - sides[..., :2], sides[..., 2:] - points], axis=-1)  # [B, A, N, 4]
         furthest = jnp.max(distances, axis=-1)
