@@ -35,10 +35,12 @@ class Row(NamedTuple):
     arguments: Mapping[str, Any] = MappingProxyType({})
     gradients: bool = False
     tolerance: float = 1e-4
+    gradient_tolerance: float = 1e-8
     marks: tuple = ()
 
 
 SLOW = (pytest.mark.slow,)  # a minute of compilation
+HARD_SIGMOID = 1e-7  # in its gradient PyTorch rounds 1/6 to float32 whatever the dtype, which is 3e-8 off
 
 ROWS = [
     Row("torchvision", "resnet18", resnet.resnet18(10), 64, gradients=True),
@@ -55,7 +57,15 @@ ROWS = [
     Row("torchvision", "densenet121", densenet.densenet121(10), 64, gradients=True, marks=SLOW),
     Row("torchvision", "mobilenet_v2", mobilenet.mobilenet_v2(10), 64, gradients=True, marks=SLOW),
     Row("torchvision", "mobilenet_v3_large", mobilenet.mobilenet_v3_large(10), 64),
-    Row("torchvision", "mobilenet_v3_small", mobilenet.mobilenet_v3_small(10), 64, gradients=True, marks=SLOW),
+    Row(
+        "torchvision",
+        "mobilenet_v3_small",
+        mobilenet.mobilenet_v3_small(10),
+        64,
+        gradients=True,
+        gradient_tolerance=HARD_SIGMOID,
+        marks=SLOW,
+    ),
     Row("torchvision", "efficientnet_b0", efficientnet.efficientnet_b0(10), 64, gradients=True, marks=SLOW),
     Row("timm", "efficientnet_b0", efficientnet.efficientnet_b0(10), 64),
     Row("torchvision", "convnext_tiny", convnext.convnext_tiny(10), 64, gradients=True, marks=SLOW),
@@ -144,7 +154,7 @@ def test_same_logits(peers, row):
 @pytest.mark.parametrize("row", [pytest.param(row, id=f"{row.package}-{row.name}", marks=row.marks) for row in ROWS if row.gradients])
 def test_same_gradients(peers, row):
     """In float64: in float32, rounding alone decides which of two nearly equal values a max pooling passes its gradient to."""
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):  # Flax's LayerNorm promotes float64 with float32
         theirs, peer, params, state, image = peer_and_ours(peers, row, "float64")
         direction = np.random.default_rng(2).normal(size=theirs.shape)
 
@@ -157,7 +167,7 @@ def test_same_gradients(peers, row):
         expected, _, _ = weights.load_weights(params, state, peer_gradients, rules_for(row.model))
         for path, leaf in weights.flatten(expected).items():
             difference = np.linalg.norm(gradient[path] - leaf) / np.linalg.norm(leaf)
-            assert difference < 1e-8, f"{path}: relative difference {difference:.1e}"
+            assert difference < row.gradient_tolerance, f"{path}: relative difference {difference:.1e}"
 
 
 # name in keras.applications, our module, its rules, whether the top is compared

@@ -6,6 +6,7 @@ Input [B, H, W, 3] float, about zero mean and unit variance, H and W multiples o
 
 from functools import partial
 
+import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcnn.layers.conv import Conv
@@ -30,7 +31,7 @@ class ConvNeXtBlock(nn.Module):
         y = LayerNorm(name="norm")(y)
         y = nn.gelu(nn.Dense(4 * channels, kernel_init=normal, name="expand")(y), approximate=False)
         y = nn.Dense(channels, kernel_init=normal, name="project")(y)
-        scale = self.param("layer_scale", nn.initializers.constant(self.layer_scale), (channels,))
+        scale = self.param("layer_scale", nn.initializers.constant(self.layer_scale), (channels,), jnp.float32)
         y = y * scale.reshape(1, 1, 1, channels)
         return x + nn.Dropout(self.drop_path, broadcast_dims=(1, 2, 3), deterministic=not train)(y)
 
