@@ -1,0 +1,46 @@
+"""What a process is told before JAX starts."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+# Page faults of the last of three rounds in which a thread fills and frees 60 MB, as a training step does.
+FAULTS = """
+import ctypes, resource, sys, threading
+from jaxcnn.environment import keep_memory
+if sys.argv[1] == "kept":
+    keep_memory()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+libc.memset.argtypes = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t
+
+def step():
+    memory = libc.malloc(60_000_000)
+    libc.memset(memory, 1, 60_000_000)
+    libc.free(memory)
+
+for _ in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    thread = threading.Thread(target=step)
+    thread.start()
+    thread.join()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif("CS_GNU_LIBC_VERSION" not in getattr(os, "confstr_names", {}), reason="a setting of glibc")
+@pytest.mark.parametrize("theirs", [{}, {"MALLOC_ARENA_TEST": "3"}], ids=["ours", "set by the user"])
+def test_a_step_finds_the_memory_of_the_step_before(theirs):
+    """Without a new page: it was not given back. Where the user has set malloc, nothing changes."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_", "LD_PRELOAD"))}
+
+    def faults(mode):
+        command = [sys.executable, "-c", FAULTS, mode]
+        return int(subprocess.run(command, env=clean | theirs, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+
+    assert faults("left") > 10_000, "this machine's malloc keeps memory by itself, or its pages are large; the test would be empty"
+    assert (faults("kept") < 1000) == (not theirs)
