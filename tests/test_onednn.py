@@ -18,6 +18,7 @@ from jaxcnn.errors import DependencyError
 from jaxcnn.ops import convolution, onednn
 from tests.test_convolution import GEOMETRIES, TRANSFORMATIONS, brute_force, convolve, operands, run_sharded, smooth
 
+NHWC = ("NHWC", "HWIO", "NHWC")
 PLANES = [name for name in GEOMETRIES if name != "3-D"]
 
 
@@ -66,6 +67,44 @@ def test_channel_counts_that_need_blocking_or_a_remainder(channels, features, na
     assert relative_error(y, brute_force(x, w, *geometry)) < 2e-6
     for actual, expected in zip(pullback(y), float64_gradients(x, w, geometry, y), strict=True):
         assert relative_error(actual, expected) < 2e-6
+
+
+# images [B, H, W, C], features, padding
+WINOGRAD = {
+    "even": ((3, 24, 24, 64), 48, ((1, 1), (1, 1))),
+    "odd": ((3, 27, 25, 48), 80, ((1, 1), (1, 1))),
+    "unpadded": ((2, 30, 31, 64), 64, ((0, 0), (0, 0))),
+    "asymmetric": ((4, 23, 22, 64), 48, ((2, 0), (1, 2))),
+    "many blocks": ((9, 36, 33, 64), 64, ((1, 1), (1, 1))),
+}
+
+
+@pytest.mark.parametrize("name", WINOGRAD)
+@pytest.mark.parametrize("replicas", [0, 1, 5])
+def test_winograd_equals_float64(name, replicas, native):
+    """`replicas` 5 exceeds the threads of small machines, so that each is computed by one thread; 0 is an operand without that axis."""
+    shape, features, padding = WINOGRAD[name]
+    geometry = ((1, 1), padding, (1, 1), 1)
+    random = np.random.default_rng(0)
+    leading = (replicas,) if replicas else ()
+    x = random.standard_normal((*leading, *shape)).astype(np.float32)
+    w = random.standard_normal((*leading, 3, 3, shape[-1], features)).astype(np.float32)
+    one = x[0] if replicas else x
+    parameters = convolution._geometry(one, np.zeros((3, 3, shape[-1], features), np.float32), *geometry[:2], {"dimension_numbers": NHWC})
+    assert {onednn.implementation(parameters, role, shape, features) for role in onednn.ROLES} == {"winograd"}
+
+    def run(x, w, through, dtype):
+        f = lambda x, w: convolve(x, w, *geometry, through=through)  # noqa: E731
+        f = jax.vmap(f) if replicas else f
+        y, pullback = jax.vjp(f, jnp.asarray(x, dtype), jnp.asarray(w, dtype))
+        cotangent = np.random.default_rng(1).standard_normal(y.shape)
+        return (y, *pullback(jnp.asarray(cotangent, dtype)))
+
+    actual = run(x, w, convolution.conv_general_dilated, jnp.float32)
+    with jax.enable_x64(True):
+        expected = run(x, w, lax.conv_general_dilated, jnp.float64)
+    for a, b in zip(actual, expected, strict=True):
+        assert relative_error(a, b) < 2e-6
 
 
 @pytest.mark.parametrize("transformation", TRANSFORMATIONS)

@@ -261,6 +261,24 @@ def test_whitening_decorrelates_patches():
     np.testing.assert_allclose(moments[:12, 12:], -np.eye(12), atol=1e-3)
 
 
+def test_mirror_averaging_cannot_tell_left_from_right():
+    """In evaluation an image and its mirror image get the mean of the inner network's two logits; training is the inner network's."""
+    inner = speed.SpeedNet(5, (8, 8, 16))
+    model = speed.MirrorAveraged(inner)
+    image = jax.random.normal(jax.random.key(1), (3, 16, 16, 1))
+    variables = model.init(jax.random.key(0), image, train=False)
+    of_inner = {name: tree["model"] for name, tree in variables.items()}
+    mirrored = image[:, :, ::-1]
+    logits = model.apply(variables, image, train=False)
+    np.testing.assert_allclose(logits, model.apply(variables, mirrored, train=False), atol=1e-6)
+    apart = [inner.apply(of_inner, x, train=False) for x in (image, mirrored)]
+    assert np.abs(apart[0] - apart[1]).max() > 1e-3, "the comparison would be empty"
+    np.testing.assert_allclose(logits, (apart[0] + apart[1]) / 2, atol=1e-6)
+    trained, _ = model.apply(variables, image, train=True, mutable=["batch_stats"])
+    alone, _ = inner.apply(of_inner, image, train=True, mutable=["batch_stats"])
+    np.testing.assert_allclose(trained, alone, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "model, shape, part",
     [

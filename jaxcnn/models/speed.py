@@ -79,6 +79,22 @@ class SpeedNet(nn.Module):
         return nn.Dense(self.num_classes, use_bias=False, name="head")(x) * self.logit_scale
 
 
+class MirrorAveraged(nn.Module):
+    """A classifier that, in evaluation, averages its logits over the image and its mirror image. [B, H, W, C] -> [B, num_classes]
+
+    Training is the inner model's own. Jordan 2024, section 3.6, where the crops of this test-time augmentation gain little beside the flip.
+    """
+
+    model: nn.Module
+
+    @nn.compact
+    def __call__(self, image, *, train: bool):
+        if train:
+            return self.model(image, train=True)
+        both = jnp.concatenate((image, image[:, :, ::-1]))
+        return self.model(both, train=False).reshape(2, image.shape[0], -1).mean(0)
+
+
 def speednet(num_classes: int = 10, **fields) -> SpeedNet:
     """The network of widths 64, 256, 256 for CIFAR-10: 1,971,640 parameters, of which 288 (the whitening kernel) are not trained."""
     return SpeedNet(num_classes, **fields)

@@ -26,12 +26,14 @@
 #include <utility>
 
 #include "oneapi/dnnl/dnnl.hpp"
+#include "winograd.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace {
 
 namespace ffi = xla::ffi;
 using dnnl::memory;
+using winograd::Scratch;
 using Tag = memory::format_tag;
 using Numbers = ffi::Span<const int64_t>;
 using Array = ffi::Buffer<ffi::F32>;
@@ -110,11 +112,42 @@ struct Convolution {
   memory::desc x, y, w, blocked;
   size_t scratch = 0;
   std::string implementation;
+  std::unique_ptr<winograd::Convolution> winograd;  // in place of all of the above
 };
+
+// True where Winograd's algorithm computes what the geometry asks for, in less time. Both costs are in multiplications; what the transformations
+// cost was fitted to times of 26 shapes on two cores (docs/performance.md).
+bool suits_winograd(const Geometry &g) {
+  const bool square = g.window_height == 3 && g.window_width == 3 && g.stride[0] == 1 && g.stride[1] == 1 && g.dilation[0] == 1 && g.dilation[1] == 1;
+  const bool padded = std::all_of(g.padding, g.padding + 4, [](int64_t n) { return n <= 2; });
+  const bool whole = g.groups == 1 && g.channels % winograd::kLanes == 0 && g.features % winograd::kLanes == 0;
+  if (!square || !padded || !whole) return false;
+  const int64_t height = g.role == kInput ? g.height : g.out_height, width = g.role == kInput ? g.width : g.out_width;
+  const double pixels = g.batch * height * width, tiles = g.batch * ((height + 1) / 2) * ((width + 1) / 2);
+  const double kernels = g.channels * g.features, each_kernel = g.role == kKernel ? 50 * g.threads : 100;
+  return 16 * kernels * (tiles + each_kernel) + 300 * tiles * (g.channels + g.features) < 0.9 * 9 * kernels * (pixels + 70);
+}
+
+std::unique_ptr<winograd::Convolution> describe_winograd(const Geometry &g) {
+  if (g.role != kInput) {
+    const auto role = g.role == kOutput ? winograd::Role::kOutput : winograd::Role::kKernel;
+    const int64_t before[2] = {g.padding[0], g.padding[2]};
+    return std::make_unique<winograd::Convolution>(cpu(), role, g.batch, g.height, g.width, g.channels, g.out_height, g.out_width, g.features,
+                                                   before, g.threads);
+  }
+  const int64_t before[2] = {2 - g.padding[0], 2 - g.padding[2]};
+  return std::make_unique<winograd::Convolution>(cpu(), winograd::Role::kInput, g.batch, g.out_height, g.out_width, g.features, g.height, g.width,
+                                                 g.channels, before, g.threads);
+}
 
 // `create` says whether the code of the primitive is generated, or only its description is asked for.
 std::unique_ptr<Convolution> describe(const Geometry &g, bool create) {
   auto conv = std::make_unique<Convolution>();
+  if (suits_winograd(g)) {
+    if (create) conv->winograd = describe_winograd(g);
+    conv->implementation = "winograd";
+    return conv;
+  }
   const auto algorithm = dnnl::algorithm::convolution_direct;
   const auto training = dnnl::prop_kind::forward_training;
   dnnl::primitive_attr attributes;
@@ -182,28 +215,12 @@ const Convolution &cached(const Geometry &geometry) {
   return *recent.front().second;
 }
 
-// Memory that grows and is kept, one for each thread of the team.
-class Scratch {
- public:
-  void *get(size_t bytes) {
-    if (bytes > size_) {
-      std::free(data_);
-      size_ = (bytes + 4095) / 4096 * 4096;
-      data_ = std::aligned_alloc(4096, size_);
-      if (data_ == nullptr) {
-        size_ = 0;
-        throw std::bad_alloc();
-      }
-    }
-    return data_;
-  }
-
- private:
-  void *data_ = nullptr;
-  size_t size_ = 0;
-};
-
 void execute(const Convolution &conv, int64_t role, float *x, float *w, float *y) {
+  if (conv.winograd) {
+    if (role == kOutput) return conv.winograd->convolve(x, w, y);
+    if (role == kInput) return conv.winograd->convolve(y, w, x);
+    return conv.winograd->kernel(x, y, w);
+  }
   static thread_local Scratch kernel, workspace;
   dnnl::stream stream(cpu());
   auto wrap = [](const memory::desc &description, void *data) { return memory(description, cpu(), data); };

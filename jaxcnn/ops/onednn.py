@@ -1,6 +1,6 @@
 """Convolutions on CPU by the oneDNN library, called from XLA: the optional extra `jaxcnn[onednn]`, used by `jaxcnn.ops.convolution`.
 
-The extra brings oneDNN's library and headers. The calls (`onednn.cc` beside this file) are compiled by g++ when first used, in some
+The extra brings oneDNN's library and headers. The calls (`onednn.cc` and `winograd.h` beside this file) are compiled by g++ when first used, in some
 seconds, and kept in a private directory, `$XDG_CACHE_HOME/jaxcnn/onednn` (`~/.cache/…`), under a name that changes with the source, jaxlib,
 oneDNN and the compiler. Where anything is missing, `available` says so and convolutions stay pure JAX: nothing needs the library.
 
@@ -30,6 +30,7 @@ from jaxcnn.errors import DependencyError
 
 INSTALL = "pip install 'jaxcnn[onednn]'"
 SOURCE = Path(__file__).with_name("onednn.cc")
+WINOGRAD = SOURCE.with_name("winograd.h")
 FLAGS = ("-std=c++17", "-O2", "-fPIC", "-shared", "-fopenmp", "-fvisibility-inlines-hidden")
 ROLES = ("y", "x", "w")  # the results, in the order of `Role` in onednn.cc
 
@@ -137,7 +138,7 @@ def _build(library: Path, include: Path) -> Path:
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
     library_stat = library.stat()
     ingredients = [*command, *linking, version, metadata.version("jaxlib"), str((library_stat.st_size, library_stat.st_mtime_ns))]
-    digest = hashlib.sha256(SOURCE.read_bytes() + "\0".join(ingredients).encode()).hexdigest()[:32]
+    digest = hashlib.sha256(SOURCE.read_bytes() + WINOGRAD.read_bytes() + "\0".join(ingredients).encode()).hexdigest()[:32]
     target = directory / f"{digest}.so"
     if target.exists():
         return target
