@@ -50,7 +50,7 @@ def prepare_process(recorded: dict[str, Any] | None = None) -> None:
 
 
 # M_ARENA_MAX, M_MMAP_MAX and M_TRIM_THRESHOLD of glibc's malloc.h
-_MALLOC = {-8: 1, -4: 0, -1: 2**31 - 1}
+_MALLOC = {-8: 1, -4: 0, -1: -1}
 
 
 def keep_memory() -> None:
