@@ -1,8 +1,9 @@
 """Convolutions on CPU by the oneDNN library, called from XLA: the optional extra `jaxcnn[onednn]`, used by `jaxcnn.ops.convolution`.
 
-The extra brings oneDNN's library and headers. The calls (`onednn.cc` and `winograd.h` beside this file) are compiled by g++ when first used,
-in some seconds, and kept in a private directory, `$XDG_CACHE_HOME/jaxcnn/onednn` (`~/.cache/…`), under a name that changes with the sources,
-jaxlib, oneDNN and the compiler. Where anything is missing, `available` says so and convolutions stay pure JAX: nothing needs the library.
+The extra brings oneDNN's library and headers. The calls (`onednn.cc` and `winograd.h` beside this file) are compiled by g++ when first
+used, in some seconds, and kept in a private directory, `$XDG_CACHE_HOME/jaxcnn/onednn` (`~/.cache/…`), under a name that changes with the
+sources, jaxlib, oneDNN and the compiler. Where anything is missing, `available` says so and convolutions stay pure JAX: nothing needs the
+library.
 
 float32, one or two spatial dimensions, and any stride, padding, dilation and groups that oneDNN has an optimized implementation for.
 Source: the oneDNN developer guide, "Convolution" and "Primitive attributes: scratchpad", https://uxlfoundation.github.io/oneDNN.
