@@ -160,6 +160,16 @@ def _window_sums(x):
     return sum(x[:, i : i + 4, j : j + 6].sum((0, 1, 2)) for i in range(3) for j in range(2))
 
 
+@pytest.mark.parametrize("name", ["plain", "strided same", "1-D", "3-D"])
+def test_padded_channels_change_nothing(name):
+    """What an image's few channels become on a GPU in bfloat16; computed here, in float64."""
+    with jax.enable_x64(True):
+        x, w, geometry = operands(name, np.float64)
+        padded = convolution.pad_channels(jnp.asarray(x), jnp.asarray(w))
+        assert padded[0].shape[-1] == padded[1].shape[-2] == convolution.STEM_CHANNELS > x.shape[-1]
+        np.testing.assert_allclose(convolve(*padded, *geometry), brute_force(x, w, *geometry), rtol=1e-12, atol=1e-12)
+
+
 def test_bfloat16_keeps_its_dtype_and_mixed_dtypes_go_to_jax():
     x, w, geometry = operands("plain")
     with convolution.formulation("fast"):

@@ -36,6 +36,8 @@ VARIABLE = "JAXCNN_CONVOLUTION"
 # An input of fewer channels is an image, or cheap to recompute: LeNet-5 is 2 % slower where its inputs are stored.
 FEWEST_STORED_CHANNELS = 8
 
+STEM_CHANNELS = 4  # to which images of fewer channels are padded on a GPU in bfloat16
+
 _context = jax.make_user_context(None)  # a part of jit's cache key, so that a change retraces
 
 
@@ -112,14 +114,26 @@ def conv_general_dilated(lhs, rhs, window_strides, padding, **options):
     (another layout, a dilated input, mixed dtypes) is handed to `jax.lax` as it is.
     """
     chosen = current_formulation()
-    geometry = None if chosen == "natural" else _geometry(lhs, rhs, window_strides, padding, options)
-    if geometry is None:
+    stem = jax.default_backend() == "gpu" and lhs.dtype == jax.numpy.bfloat16 and lhs.shape[-1] < STEM_CHANNELS
+    geometry = _geometry(lhs, rhs, window_strides, padding, options) if stem or chosen != "natural" else None
+    if stem and geometry is not None and geometry.groups == 1:
+        lhs, rhs = pad_channels(lhs, rhs)
+    if chosen == "natural" or geometry is None:
         return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
     if chosen == "onednn":
         from jaxcnn.ops import onednn
 
         chosen = "onednn" if onednn.supports(geometry, lhs, rhs) else "fast"
     return _bind("y", lhs, rhs, geometry=geometry, formulation=chosen)
+
+
+def pad_channels(x, w):
+    """An image x [B, *spatial, C] and its kernel w [*window, C, F] with zeros up to STEM_CHANNELS channels, for the same convolution.
+
+    cuDNN's kernels for tensor cores want at least so many, and XLA pads for them in float16 only, not in bfloat16.
+    """
+    last = [(0, 0)] * (x.ndim - 1) + [(0, STEM_CHANNELS - x.shape[-1])]
+    return jax.numpy.pad(x, last), jax.numpy.pad(w, [*last[1:], (0, 0)])
 
 
 def _geometry(x, w, strides, padding, options) -> Geometry | None:
