@@ -12,10 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from jax import lax
 
 from jaxcnn.errors import DependencyError
-from jaxcnn.ops import convolution, onednn
+from jaxcnn.ops import convolution, onednn, pooling
+from tests import test_pooling
 from tests.test_convolution import GEOMETRIES, TRANSFORMATIONS, brute_force, convolve, operands, run_sharded, smooth
 
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -184,6 +186,86 @@ def test_sharded_data_under_jit_are_left_to_xla_and_under_shard_map_computed_by_
     assert results["jit"]["custom_calls"] == 0
     assert results["shard_map"]["custom_calls"] > 0
     assert results["scan"]["finite"]
+
+
+# ---- max-pooling ---------------------------------------------------------------------------------------------------------------
+
+IMAGE_POOLS = [name for name, (shape, window, *_) in test_pooling.POOLS.items() if len(shape) < 5 and window != (7, 7)]
+
+
+def primitives(f, *arguments):
+    return [str(equation.primitive) for equation in jax.make_jaxpr(f)(*arguments).eqns]
+
+
+@pytest.mark.parametrize("channels", [1, 3, 6, 7, 8, 13, 16, 23, 64, 70])
+@pytest.mark.parametrize("name", IMAGE_POOLS)
+def test_max_pool_and_its_gradient_equal_select_and_scatter_exactly(name, channels, native):
+    shape, window, strides, padding = test_pooling.POOLS[name]
+    x = jnp.asarray(-1e30 + 1e29 * test_pooling.tied((3, *shape[1:-1], channels)))
+    expected, expected_pullback = jax.vjp(lambda x: nn.max_pool(x, window, strides, padding), x)
+    pool = lambda x: pooling.max_pool(x, window, strides, padding)  # noqa: E731
+    y, pullback = jax.vjp(pool, x)
+    np.testing.assert_array_equal(y, expected)
+    random = np.random.default_rng(1)
+    cotangent = jnp.asarray(random.integers(-8, 9, y.shape).astype(np.float32))  # sums of integers are exact
+    gradient = pullback(cotangent)[0]
+    np.testing.assert_array_equal(gradient, expected_pullback(cotangent)[0])
+    tangent = jnp.asarray(random.integers(-8, 9, x.shape).astype(np.float32))
+    assert float(jnp.vdot(jax.jvp(pool, (x,), (tangent,))[1], cotangent)) == float(jnp.vdot(tangent, gradient))
+    lowered = jax.jit(lambda x, cotangent: jax.vjp(pool, x)[1](cotangent)).lower(x, cotangent).as_text()
+    assert "jaxcnn_pool_max" in lowered
+    assert "jaxcnn_pool_put" in lowered
+
+
+@pytest.mark.parametrize("transformation", test_pooling.TRANSFORMATIONS)
+@pytest.mark.parametrize("name", ["tiles, padded", "overlapping, padded", "1-D"])
+def test_transformations_of_max_pool_equal_flax(name, transformation, native):
+    shape, window, strides, padding = test_pooling.POOLS[name]
+    transform = test_pooling.TRANSFORMATIONS[transformation]
+    x = jnp.asarray(np.random.default_rng(2).standard_normal(shape), jnp.float32)
+    expected = transform(lambda x: jnp.sum(jnp.sin(nn.max_pool(x, window, strides, padding))))(x)
+    actual = transform(lambda x: jnp.sum(jnp.sin(pooling.max_pool(x, window, strides, padding))))(x)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), actual, expected)
+
+
+@pytest.mark.parametrize("axes", [(0, None), (None, 0), (1, 1), (0, -1)], ids=str)
+def test_vmap_of_max_pool_with_shared_operands(axes, native):
+    """Tangents mapped over a shared image, and images mapped under a shared tangent, forward and reverse."""
+    random = np.random.default_rng(0)
+    x, t = random.standard_normal((2, 3, 2, 7, 8, 6)).astype(np.float32)
+    forward = lambda pool: lambda x, t: jax.jvp(pool, (x,), (t,))[1]  # noqa: E731
+    reverse = lambda pool: lambda x, t: jax.vjp(pool, x)[1](pool(t))[0]  # noqa: E731
+    operands = [jnp.asarray(a[0]) if axis is None else jnp.moveaxis(jnp.asarray(a), 0, axis) for a, axis in zip((x, t), axes, strict=True)]
+    for derivative in (forward, reverse):
+        expected, actual = (
+            jax.vmap(derivative(lambda x, pool=pool: pool(x, (3, 3), (2, 2), "SAME")), axes)(*operands)
+            for pool in (nn.max_pool, pooling.max_pool)
+        )
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_max_pool_of_nan_and_of_nothing_but_minus_infinity(native):
+    x = np.full((1, 4, 4, 6), -np.inf, np.float32)
+    x[0, 0, 1] = np.nan
+    x[0, 3, 2:] = [[5.0], [np.nan]]
+    y, pullback = jax.vjp(lambda x: pooling.max_pool(x, (2, 2)), jnp.asarray(x))
+    np.testing.assert_array_equal(y[0, :, :, 0], [[np.nan, -np.inf], [-np.inf, np.nan]])
+    gradient = pullback(jnp.ones_like(y))[0]
+    assert gradient.sum() == y.size  # each window gives its gradient to one element
+    np.testing.assert_array_equal(gradient[0, 0, 1], 1)
+
+
+def test_other_max_pools_are_left_to_xla(native):
+    image, half, volume = jnp.ones((1, 8, 8, 2)), jnp.ones((1, 8, 8, 2), jnp.bfloat16), jnp.ones((1, 4, 4, 4, 2))
+    gradient = lambda window: jax.grad(lambda x: pooling.max_pool(x, window).astype(jnp.float32).sum())  # noqa: E731
+    assert "max_pool_put" in primitives(gradient((2, 2)), image)
+    assert "max_pool_put" not in primitives(gradient((2, 2)), half)
+    assert "max_pool_put" not in primitives(gradient((2, 2, 2)), volume)
+    assert "max_pool_put" not in primitives(gradient((6, 6)), image)
+    with convolution.formulation("fast"):
+        assert "max_pool_put" not in primitives(gradient((2, 2)), image)
+    text = jax.export.export(jax.jit(gradient((2, 2))), platforms=("cuda",))(image).mlir_module()
+    assert "jaxcnn_pool" not in text
 
 
 # ---- where it cannot be had ----------------------------------------------------------------------------------------------------

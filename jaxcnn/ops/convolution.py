@@ -176,11 +176,14 @@ PRIMITIVES = {role: Primitive(f"convolution_{role}") for role in OPERANDS}
 
 
 def _bind(role, a, b, **parameters):
-    """Bind the primitive; operands that vary over different axes of a `shard_map` are made to vary over all of them."""
+    return PRIMITIVES[role].bind(*vary_alike(a, b), **parameters)
+
+
+def vary_alike(a, b):
+    """The operands of a primitive; where they vary over different axes of a `shard_map`, they are made to vary over all of them."""
     varying = [_varying(operand) for operand in (a, b)]
     missing = [tuple(sorted((varying[0] | varying[1]) - axes)) for axes in varying]
-    a, b = (lax.pcast(operand, axes, to="varying") if axes else operand for operand, axes in zip((a, b), missing, strict=True))
-    return PRIMITIVES[role].bind(a, b, **parameters)
+    return [lax.pcast(operand, axes, to="varying") if axes else operand for operand, axes in zip((a, b), missing, strict=True)]
 
 
 def _varying(operand) -> frozenset[str]:
@@ -217,17 +220,21 @@ def _materialize(x, witness):
     return lax.cond(number * 0 == 1, lambda x: x * 2, lambda x: x, x)
 
 
-def _lower_cpu(role, context, a, b, *, geometry, formulation):
-    """Lowering rule for CPU. XLA cannot divide a call of oneDNN over devices, so where it is to divide the program, its own convolution
-    is used; within `shard_map` each device has its own call."""
+def undivided(context) -> bool:
+    """True where XLA does not divide the program that is being lowered over devices; within `shard_map` each device has its own."""
     where = context.module_context.axis_context
     if isinstance(where, mlir.ShardingContext):
-        undivided = where.num_devices == 1
-    else:
-        undivided = isinstance(where, mlir.SPMDAxisContext) and set(where.manual_axes) == set(where.mesh.axis_names)
+        return where.num_devices == 1
+    return isinstance(where, mlir.SPMDAxisContext) and set(where.manual_axes) == set(where.mesh.axis_names)
+
+
+def _lower_cpu(role, context, a, b, *, geometry, formulation):
+    """Lowering rule for CPU. XLA cannot divide a call of oneDNN over devices, so where it is to divide the program, its own convolution
+    is used."""
+    native = formulation == "onednn" and undivided(context)
 
     def compute(a, b):
-        if formulation == "onednn" and undivided:
+        if native:
             from jaxcnn.ops import onednn
 
             return onednn.convolve(role, geometry, a, b)

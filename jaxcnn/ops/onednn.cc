@@ -1,6 +1,7 @@
 // Convolution and its two gradients by oneDNN, as XLA FFI custom calls for CPU: float32, images NHWC, kernels HWIO.
 //
 // Three calls, named by their result: y(x, w), x(y, w) and w(x, y). An operand may have a leading axis of K replicas; one without it is shared.
+// Three more, without oneDNN, are max-pooling and the linear maps of its derivative (pooling.h).
 //
 // Threads. libgomp gives each thread that starts a parallel region a team of its own, so calls from all of XLA's threads would end in
 // n * n threads. All work is therefore handed to one thread, the owner of the only team, one call at a time; callers sleep meanwhile. Nothing
@@ -26,6 +27,7 @@
 #include <utility>
 
 #include "oneapi/dnnl/dnnl.hpp"
+#include "pooling.h"
 #include "winograd.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -37,6 +39,7 @@ using winograd::Scratch;
 using Tag = memory::format_tag;
 using Numbers = ffi::Span<const int64_t>;
 using Array = ffi::Buffer<ffi::F32>;
+using Bytes = ffi::Buffer<ffi::U8>;
 
 constexpr auto kFloat = memory::data_type::f32;
 constexpr size_t kCachedPrimitives = 1024;  // ResNet-50 needs about 70; a program with ever new shapes must not grow for ever
@@ -91,6 +94,12 @@ class Owner {
 Owner &owner() {
   static auto *owner = new Owner;
   return *owner;
+}
+
+// The size of the team for a call: at most XLA's threads, OMP_NUM_THREADS, and the cores this process may use. For the owner thread.
+int team(int64_t xla_threads) {
+  static const int64_t limit = omp_get_max_threads();
+  return static_cast<int>(std::min(limit, xla_threads));
 }
 
 // ---- primitives ----------------------------------------------------------------------------------------------------------------
@@ -284,8 +293,7 @@ ffi::Error convolve(int64_t role, ffi::ThreadPool pool, Array x_buffer, Array w_
   };
   try {
     owner().run([&] {
-      static const int64_t limit = omp_get_max_threads();  // OMP_NUM_THREADS, or the cores this process may use
-      const int threads = static_cast<int>(std::min(limit, xla_threads));
+      const int threads = team(xla_threads);
       const bool apart = replicas >= threads && threads > 1;  // one replica a thread
       g.threads = apart ? 1 : threads;
       omp_set_num_threads(static_cast<int>(g.threads));
@@ -327,6 +335,52 @@ ffi::Error kernel(ffi::ThreadPool pool, Array x, Array y, ffi::Result<Array> w, 
   return convolve(kKernel, pool, x, *w, y, strides, padding, dilation, groups);
 }
 
+// Run work(geometry, threads) on the owner's team.
+template <typename Work>
+ffi::Error pool_windows(ffi::ThreadPool pool, Numbers image, Numbers windows, Numbers window, Numbers strides, Numbers before, const Work &work) {
+  if (image.size() != 4 || windows.size() != 4 || window.size() != 2 || strides.size() != 2 || before.size() != 2) {
+    return ffi::Error::InvalidArgument("jaxcnn_pool: operands must have rank 4");
+  }
+  const pooling::Geometry g{image[0],
+                            image[3],
+                            {image[1], windows[1], window[0], strides[0], before[0]},
+                            {image[2], windows[2], window[1], strides[1], before[1]}};
+  const int64_t xla_threads = std::max<int64_t>(1, pool.num_threads());
+  try {
+    owner().run([&] { work(g, team(xla_threads)); });
+  } catch (const std::exception &error) {
+    return ffi::Error::Internal(std::string("jaxcnn_pool: ") + error.what());
+  }
+  return ffi::Error::Success();
+}
+
+ffi::Error pool_max(ffi::ThreadPool pool, Array x, ffi::Result<Array> y, ffi::Result<Bytes> first, Numbers window, Numbers strides,
+                    Numbers before) {
+  return pool_windows(pool, x.dimensions(), y->dimensions(), window, strides, before, [&](const pooling::Geometry &g, int threads) {
+    pooling::max(g, threads, x.typed_data(), y->typed_data(), first->typed_data());
+  });
+}
+
+ffi::Error pool_take(ffi::ThreadPool pool, Array x, Bytes first, ffi::Result<Array> y, Numbers window, Numbers strides, Numbers before) {
+  return pool_windows(pool, x.dimensions(), y->dimensions(), window, strides, before, [&](const pooling::Geometry &g, int threads) {
+    pooling::take(g, threads, x.typed_data(), first.typed_data(), y->typed_data());
+  });
+}
+
+ffi::Error pool_put(ffi::ThreadPool pool, Array y, Bytes first, ffi::Result<Array> x, Numbers window, Numbers strides, Numbers before) {
+  return pool_windows(pool, x->dimensions(), y.dimensions(), window, strides, before, [&](const pooling::Geometry &g, int threads) {
+    pooling::put(g, threads, y.typed_data(), first.typed_data(), x->typed_data());
+  });
+}
+
+// Attributes common to the three; `binding` has the operands and results.
+template <typename Binding>
+auto with_windows(Binding binding) {
+  return std::move(binding).template Attr<Numbers>("window").template Attr<Numbers>("strides").template Attr<Numbers>("before");
+}
+
+auto pool_binding() { return ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<Array>(); }
+
 auto binding() {
   return ffi::Ffi::Bind()
       .Ctx<ffi::ThreadPool>()
@@ -344,6 +398,9 @@ auto binding() {
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxcnn_onednn_y, output, binding());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxcnn_onednn_x, input, binding());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxcnn_onednn_w, kernel, binding());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxcnn_pool_max, pool_max, with_windows(pool_binding().Ret<Array>().Ret<Bytes>()));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxcnn_pool_take, pool_take, with_windows(pool_binding().Arg<Bytes>().Ret<Array>()));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxcnn_pool_put, pool_put, with_windows(pool_binding().Arg<Bytes>().Ret<Array>()));
 
 // Name of the implementation that oneDNN chooses ("jit:avx512_core", "ref:any", …), or an empty string where it has none. `numbers` are
 // those of Geometry in its order, the number of threads being ignored. The string is valid until the next call of the same thread.

@@ -1,9 +1,9 @@
 """Convolutions on CPU by the oneDNN library, called from XLA: the optional extra `jaxcnn[onednn]`, used by `jaxcnn.ops.convolution`.
 
-The extra brings oneDNN's library and headers. The calls (`onednn.cc` and `winograd.h` beside this file) are compiled by g++ when first
+The extra brings oneDNN's library and headers. The calls (`onednn.cc` and its headers beside this file) are compiled by g++ when first
 used, in some seconds, and kept in a private directory, `$XDG_CACHE_HOME/jaxcnn/onednn` (`~/.cache/…`), under a name that changes with the
 sources, jaxlib, oneDNN and the compiler. Where anything is missing, `available` says so and convolutions stay pure JAX: nothing needs the
-library.
+library. The same calls hold the max-pooling of `jaxcnn.ops.pooling`.
 
 float32, one or two spatial dimensions, and any stride, padding, dilation and groups that oneDNN has an optimized implementation for.
 Source: the oneDNN developer guide, "Convolution" and "Primitive attributes: scratchpad", https://uxlfoundation.github.io/oneDNN.
@@ -31,9 +31,10 @@ from jaxcnn.errors import DependencyError
 
 INSTALL = "pip install 'jaxcnn[onednn]'"
 SOURCE = Path(__file__).with_name("onednn.cc")
-WINOGRAD = SOURCE.with_name("winograd.h")
+HEADERS = (SOURCE.with_name("winograd.h"), SOURCE.with_name("pooling.h"))
 FLAGS = ("-std=c++17", "-O2", "-fPIC", "-shared", "-fopenmp", "-fvisibility-inlines-hidden")
 ROLES = ("y", "x", "w")  # the results, in the order of `Role` in onednn.cc
+CALLS = (*(f"jaxcnn_onednn_{role}" for role in ROLES), "jaxcnn_pool_max", "jaxcnn_pool_take", "jaxcnn_pool_put")
 
 
 class _Unavailable(Exception):
@@ -89,9 +90,8 @@ def _load() -> ctypes.CDLL:
             library = ctypes.CDLL(str(path))
     except OSError as error:
         raise _Unavailable(f"The compiled oneDNN calls {path} cannot be loaded ({error}); delete the file to build it anew.") from error
-    for role in ROLES:
-        capsule = jax.ffi.pycapsule(getattr(library, f"jaxcnn_onednn_{role}"))
-        jax.ffi.register_ffi_target(f"jaxcnn_onednn_{role}", capsule, platform="cpu")
+    for name in CALLS:
+        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
     library.jaxcnn_onednn_implementation.restype = ctypes.c_char_p
     return library
 
@@ -139,7 +139,8 @@ def _build(library: Path, include: Path) -> Path:
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
     library_stat = library.stat()
     ingredients = [*command, *linking, version, metadata.version("jaxlib"), str((library_stat.st_size, library_stat.st_mtime_ns))]
-    digest = hashlib.sha256(SOURCE.read_bytes() + WINOGRAD.read_bytes() + "\0".join(ingredients).encode()).hexdigest()[:32]
+    sources = b"\0".join(path.read_bytes() for path in (SOURCE, *HEADERS))
+    digest = hashlib.sha256(sources + "\0".join(ingredients).encode()).hexdigest()[:32]
     target = directory / f"{digest}.so"
     if target.exists():
         return target
@@ -215,3 +216,18 @@ def _plane(geometry):
         geometry.groups,
         geometry.precision,
     )
+
+
+def pool(call: str, geometry, *operands):
+    """Max-pooling and the linear maps of its derivative, on one device; `geometry` is `jaxcnn.ops.pooling.Geometry`.
+
+    "max": x float32 [B, H, W, C] -> y [B, H', W', C] and first uint8 [B, H', W', C]; "take": x, first -> y; "put": y, first -> x.
+    """
+    _load()
+    batch, channels = operands[0].shape[0], operands[0].shape[-1]
+    y = jax.ShapeDtypeStruct((batch, *geometry.output_spatial(), channels), jnp.float32)
+    x = jax.ShapeDtypeStruct((batch, *geometry.spatial, channels), jnp.float32)
+    results = {"max": (y, jax.ShapeDtypeStruct(y.shape, jnp.uint8)), "take": y, "put": x}
+    attributes = {"window": geometry.window, "strides": geometry.strides, "before": [low for low, _ in geometry.padding]}
+    arrays = {name: np.array(value, np.int64) for name, value in attributes.items()}
+    return jax.ffi.ffi_call(f"jaxcnn_pool_{call}", results[call])(*operands, **arrays)
