@@ -1,0 +1,48 @@
+"""What feeding costs: an epoch as a run feeds it, against as many steps on one batch that lies on the device; median of five, in turns.
+
+python experiments/_feeding.py mnist_lenet5_modern
+"""
+
+import sys
+import time
+
+from jaxcnn.environment import prepare_process
+
+prepare_process()
+
+import jax  # noqa: E402 (after the environment is set)
+import numpy as np  # noqa: E402
+
+from jaxcnn.commands.experiments import find, load  # noqa: E402
+from jaxcnn.evaluation import compiled  # noqa: E402
+from jaxcnn.feed import batches, pieces  # noqa: E402
+from jaxcnn.program import make_program  # noqa: E402
+from jaxcnn.run import open_checked  # noqa: E402
+
+
+def main(name: str) -> None:
+    """Print seconds an epoch of both, with quartiles, and the median of the rounds' ratios."""
+    e = load(find(name), [])
+    source = open_checked(e, "train")
+    steps = len(source) // e.batch_size
+    program = compiled(make_program(e, steps=steps))
+    state = program.init(jax.random.key(0))
+    fixed = jax.device_put(source.take(np.arange(e.batch_size, dtype=np.int32)))
+    seconds = np.zeros((6, 2))
+    for turn in range(len(seconds)):
+        for fed in (0, 1)[:: 1 if turn % 2 else -1]:
+            ahead = pieces(0, steps, size=1, intervals=())
+            feed = batches(source, ahead, seed=turn, batch_size=e.batch_size) if fed else ((None, fixed) for _ in range(steps))
+            began = time.perf_counter()
+            for _, batch in feed:
+                state, _ = program.train_step(state, batch)
+            jax.block_until_ready(state)
+            seconds[turn, fed] = time.perf_counter() - began
+    seconds = seconds[1:]  # the first compiles
+    for fed, what in enumerate(("one batch", "fed")):
+        print(f"{what}: {np.median(seconds[:, fed]):.3f} s, quartiles {np.percentile(seconds[:, fed], (25, 75)).round(3)}, {steps} steps")
+    print(f"fed / one batch: {np.median(seconds[:, 1] / seconds[:, 0]):.4f}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
