@@ -1,6 +1,11 @@
 """Fashion-MNIST against the clock: the network of the CIFAR-10 speed records, narrower, with a whitening first layer.
 
-python launch.py train experiments/fashion_mnist_speed.py
+    python launch.py train experiments/fashion_mnist_speed.py
+
+Expected: 92.54 % (n = 1) after 1.5 epochs, 704 steps, in 71 s without compilation on 2 cores of an Intel Xeon (AVX-512) that tests
+kept busy, with jaxcnn[onednn], 2026-11-22. The time to 92, 93 and 94 % over many seeds is not measured yet; the command for it:
+
+    python experiments/_time_to_accuracy.py fashion_mnist_speed 10
 """
 
 from functools import partial
