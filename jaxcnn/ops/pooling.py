@@ -129,10 +129,10 @@ def _select_tiles(x, first, window):
 class Geometry:
     """What of the pooling of an image is static, for its rows and its columns; `spatial` is x's extent."""
 
-    spatial: tuple[int, int]
-    window: tuple[int, int]
-    strides: tuple[int, int]
-    padding: tuple[tuple[int, int], tuple[int, int]]
+    spatial: tuple[int, ...]
+    window: tuple[int, ...]
+    strides: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
 
     def output_spatial(self) -> tuple[int, ...]:
         """Spatial extent of y."""
@@ -154,8 +154,9 @@ def _pure(name, *operands, geometry):
     """The primitive in pure JAX, for programs that XLA divides over devices and for other platforms."""
     arguments = (geometry.window, geometry.strides, geometry.padding)
     if name == "max":
-        y = nn.max_pool(*operands, *arguments)
-        return [y, _find_first(*operands, y, *arguments)]
+        (x,) = operands
+        y = nn.max_pool(x, *arguments)
+        return [y, _find_first(x, y, *arguments)]
     operand, first = operands
     if name == "take":
         return _take_first(operand, first, *arguments)
