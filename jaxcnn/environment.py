@@ -63,7 +63,7 @@ def keep_memory() -> None:
     """
     theirs = any(name in os.environ for name in ("GLIBC_TUNABLES", "LD_PRELOAD")) or any(name.startswith("MALLOC_") for name in os.environ)
     accelerator = any(importlib.util.find_spec(name) for name in ("jax_plugins", "libtpu"))
-    if theirs or accelerator or sys.platform != "linux" or "glibc" not in (os.confstr("CS_GNU_LIBC_VERSION") or ""):
+    if theirs or accelerator or sys.platform != "linux" or "CS_GNU_LIBC_VERSION" not in os.confstr_names:
         return
     for parameter, value in _MALLOC.items():
         ctypes.CDLL(None).mallopt(parameter, value)

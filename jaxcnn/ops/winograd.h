@@ -155,7 +155,7 @@ class Convolution {
  public:
   Convolution(const dnnl::engine &engine, Role role, int64_t batch, int64_t height, int64_t width, int64_t from, int64_t out_height,
               int64_t out_width, int64_t to, const int64_t *before, int64_t threads)
-      : engine_(engine), role_(role), batch_(batch), height_(height), width_(width), from_(from), out_height_(out_height), out_width_(out_width),
+      : engine_(engine), role_(role), height_(height), width_(width), from_(from), out_height_(out_height), out_width_(out_width),
         to_(to), above_(before[0]), left_(before[1]), threads_(threads) {
     tile_rows_ = (out_height + 1) / 2, tile_columns_ = (out_width + 1) / 2, tiles_ = batch * tile_rows_ * tile_columns_;
     const int64_t most = std::clamp<int64_t>(kCache / (kPlaces * (from + to) * 4), 64, 256);
@@ -326,7 +326,7 @@ class Convolution {
 
   const dnnl::engine &engine_;
   Role role_;
-  int64_t batch_, height_, width_, from_, out_height_, out_width_, to_, above_, left_, threads_;
+  int64_t height_, width_, from_, out_height_, out_width_, to_, above_, left_, threads_;
   int64_t tile_rows_, tile_columns_, tiles_, blocks_, rows_, scratch_ = 1, reorder_scratch_ = 1;
   memory::desc source_, weights_, result_, transformed_;
   dnnl::primitive product_, reorder_;
