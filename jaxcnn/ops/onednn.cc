@@ -125,7 +125,7 @@ struct Convolution {
 };
 
 // True where Winograd's algorithm computes what the geometry asks for, in less time. Both costs are in multiplications; what the transformations
-// cost was fitted to times of 26 shapes on two cores (docs/performance.md).
+// cost was fitted to times of 27 shapes on two cores (docs/performance.md).
 bool suits_winograd(const Geometry &g) {
   const bool square = g.window_height == 3 && g.window_width == 3 && g.stride[0] == 1 && g.stride[1] == 1 && g.dilation[0] == 1 && g.dilation[1] == 1;
   const bool padded = std::all_of(g.padding, g.padding + 4, [](int64_t n) { return n <= 2; });
