@@ -175,3 +175,22 @@ def test_require_image(shape, rule, ok):
     else:
         with pytest.raises(ConfigError, match=r"Net expects images \[B, H, W, C\].*found shape"):
             layers.require_image("Net", image, **rule)
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_a_convolution_pooled_before_its_bias_is_the_same(use_bias):
+    x = jnp.asarray(_random((2, 9, 8, 3)))
+    plain = layers.Conv(6, (3, 3), use_bias=use_bias, bias_init=nn.initializers.normal())
+    pooled = layers.Conv(6, (3, 3), use_bias=use_bias, bias_init=nn.initializers.normal(), pool=lambda y: layers.max_pool(y, (2, 2)))
+    params = plain.init(KEY, x)
+    jax.tree.map(np.testing.assert_array_equal, pooled.init(KEY, x), params)  # names, shapes and initial values alike
+    late, early = (lambda p: layers.max_pool(plain.apply(p, x), (2, 2))), (lambda p: pooled.apply(p, x))
+    np.testing.assert_array_equal(early(params), late(params))
+    expected, actual = (jax.grad(lambda p, f=f: jnp.sum(jnp.sin(f(p))))(params) for f in (late, early))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), actual, expected)
+
+
+@pytest.mark.parametrize("name", sorted(layers.ACTIVATIONS))
+def test_increasing_activations_never_fall_and_the_others_do(name):
+    values = np.asarray(layers.activation(name)(jnp.linspace(-20, 20, 100_001)))
+    assert (np.diff(values) >= -1e-6).all() == (name in layers.INCREASING)

@@ -4,6 +4,7 @@ The first part needs the wheels of `jaxcnn[onednn]` and g++, and skips without t
 """
 
 import concurrent.futures
+import os
 import stat
 import threading
 from importlib import metadata
@@ -109,6 +110,42 @@ def test_winograd_equals_float64(name, replicas, native):
         assert relative_error(a, b) < 2e-6
 
 
+MANY_IMAGES = 16 * (os.cpu_count() or 1) + 5  # blocks of sixteen for all threads, and one that is not full
+
+# height, width, channels, features, window, strides, padding; the results that are computed with images in lanes
+FEW_CHANNELS = {
+    "to six": ((13, 14, 1, 6), (5, 5), (1, 1), ((2, 2), (2, 2)), "yx"),
+    "from six": ((9, 7, 6, 16), (5, 3), (1, 1), ((0, 0), (0, 0)), "x"),
+    "narrow": ((6, 3, 4, 13), (3, 2), (1, 1), ((1, 0), (0, 0)), "yx"),
+    "strides": ((11, 12, 3, 7), (3, 5), (2, 3), ((1, 2), (4, 1)), "y"),
+    "asymmetric": ((8, 9, 15, 2), (3, 4), (1, 1), ((2, 0), (0, 3)), "yx"),
+    "wide zeros": ((4, 5, 2, 8), (3, 3), (1, 1), ((2, 4), (2, 3)), "yx"),
+}
+
+
+@pytest.mark.parametrize("name", FEW_CHANNELS)
+def test_few_channels_equal_float64(name, native):
+    (height, width, channels, features), window, strides, padding, roles = FEW_CHANNELS[name]
+    random = np.random.default_rng(0)
+    x = random.standard_normal((MANY_IMAGES, height, width, channels)).astype(np.float32)
+    w = random.standard_normal((*window, channels, features)).astype(np.float32)
+    geometry = (strides, padding, (1, 1), 1)
+    parameters = convolution._geometry(x, w, strides, padding, {"dimension_numbers": NHWC})
+    used = "".join(role for role in onednn.ROLES if onednn.implementation(parameters, role, x.shape, features) == "images in lanes")
+    if used != roles:
+        assert used == ""
+        pytest.skip("this processor has no AVX-512")
+    y, pullback = jax.vjp(lambda x, w: convolve(x, w, *geometry), x, w)
+    with jax.enable_x64(True):
+        wide = (jnp.asarray(a, jnp.float64) for a in (x, w))
+        expected, expected_pullback = jax.vjp(lambda x, w: convolve(x, w, *geometry, through=lax.conv_general_dilated), *wide)
+        cotangent = random.standard_normal(y.shape)
+        gradients = expected_pullback(jnp.asarray(cotangent))
+    assert relative_error(y, expected) < 2e-6
+    for actual, gradient in zip(pullback(jnp.asarray(cotangent, jnp.float32)), gradients, strict=True):
+        assert relative_error(actual, gradient) < 1e-5  # the kernel's is a sum over all places of all images
+
+
 @pytest.mark.parametrize("transformation", TRANSFORMATIONS)
 @pytest.mark.parametrize("name", ["grouped", "1-D"])
 def test_transformations_equal_jax_lax(name, transformation, native):
@@ -197,11 +234,13 @@ def primitives(f, *arguments):
     return [str(equation.primitive) for equation in jax.make_jaxpr(f)(*arguments).eqns]
 
 
-@pytest.mark.parametrize("channels", [1, 3, 6, 7, 8, 13, 16, 23, 64, 70])
+@pytest.mark.parametrize(
+    "images, channels", [*((3, channels) for channels in (1, 3, 6, 7, 8, 13, 16, 23, 64, 70)), *((MANY_IMAGES, c) for c in (1, 3, 6))]
+)
 @pytest.mark.parametrize("name", IMAGE_POOLS)
-def test_max_pool_and_its_gradient_equal_select_and_scatter_exactly(name, channels, native):
+def test_max_pool_and_its_gradient_equal_select_and_scatter_exactly(name, images, channels, native):
     shape, window, strides, padding = test_pooling.POOLS[name]
-    x = jnp.asarray(-1e30 + 1e29 * test_pooling.tied((3, *shape[1:-1], channels)))
+    x = jnp.asarray(-1e30 + 1e29 * test_pooling.tied((images, *shape[1:-1], channels)))
     expected, expected_pullback = jax.vjp(lambda x: nn.max_pool(x, window, strides, padding), x)
     pool = lambda x: pooling.max_pool(x, window, strides, padding)  # noqa: E731
     y, pullback = jax.vjp(pool, x)

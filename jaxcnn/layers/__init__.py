@@ -1,6 +1,6 @@
 """Layers that Flax lacks, or that must go through jaxcnn's seams. Arrays are channels last, [B, *spatial, C]."""
 
-from jaxcnn.layers.activations import ACTIVATIONS, activation, scaled_tanh
+from jaxcnn.layers.activations import ACTIVATIONS, INCREASING, activation, scaled_tanh
 from jaxcnn.layers.checks import require_image
 from jaxcnn.layers.connection_table import ConnectionTableConv
 from jaxcnn.layers.conv import Conv, avg_pool, max_pool
@@ -12,6 +12,7 @@ from jaxcnn.layers.subsampling import Subsampling
 __all__ = [
     "ACTIVATIONS",
     "DIGIT_BITMAPS",
+    "INCREASING",
     "LRN",
     "RBF",
     "ConnectionTableConv",

@@ -28,6 +28,9 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "tanh": nn.tanh,
 }
 
+# Those that never fall: the largest of their values is their value at the largest argument, so max-pooling may come first.
+INCREASING = frozenset(ACTIVATIONS) - {"gelu", "hard_swish", "silu"}
+
 
 def activation(name: str) -> Callable[[jax.Array], jax.Array]:
     """The elementwise function of that name; ConfigError, listing the names, if there is none."""

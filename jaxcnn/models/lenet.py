@@ -3,12 +3,15 @@
 Source: LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document Recognition", Proc. IEEE 86(11), 1998, section II-B.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcnn.errors import ConfigError, did_you_mean
 from jaxcnn.layers import (
+    INCREASING,
     RBF,
     ConnectionTableConv,
     Conv,
@@ -94,13 +97,18 @@ class LeNet5Modern(nn.Module):
                 f"{type(self).__name__}: pooling = {self.pooling!r} is unknown{did_you_mean(self.pooling, pools)}; 'max' or 'avg'"
             )
         require_image(type(self).__name__, image, at_least=16 - 2 * self.padding)
-        squash, pool = activation(self.activation), pools[self.pooling]
+        squash, pool = activation(self.activation), partial(pools[self.pooling], window=(2, 2))
         kernel_init = nn.initializers.he_normal() if "relu" in self.activation else nn.initializers.glorot_uniform()
         border = (self.padding, self.padding)
-        x = Conv(6, (5, 5), padding=(border, border), kernel_init=kernel_init, name="conv1")(image)  # 28x28
-        x = pool(squash(x), (2, 2))  # 14x14
-        x = Conv(16, (5, 5), padding="VALID", kernel_init=kernel_init, name="conv2")(x)  # 10x10
-        x = pool(squash(x), (2, 2))  # 5x5
+
+        def stage(features, padding, name):
+            conv = partial(Conv, features, (5, 5), padding=padding, kernel_init=kernel_init, name=name)
+            if self.pooling == "max" and self.activation in INCREASING:  # the largest first, which is the same from fewer activations
+                return lambda x: squash(conv(pool=pool)(x))
+            return lambda x: pool(squash(conv()(x)))
+
+        x = stage(6, (border, border), "conv1")(image)  # 28x28, pooled to 14x14
+        x = stage(16, "VALID", "conv2")(x)  # 10x10, pooled to 5x5
         x = x.reshape(x.shape[0], -1)
         x = squash(nn.Dense(120, kernel_init=kernel_init, name="fc3")(x))
         x = squash(nn.Dense(84, kernel_init=kernel_init, name="fc4")(x))

@@ -26,6 +26,8 @@
 #include <unordered_map>
 #include <utility>
 
+#include "few_channels.h"
+#include "lanes.h"
 #include "oneapi/dnnl/dnnl.hpp"
 #include "pooling.h"
 #include "winograd.h"
@@ -35,7 +37,7 @@ namespace {
 
 namespace ffi = xla::ffi;
 using dnnl::memory;
-using winograd::Scratch;
+using lanes::Scratch;
 using Tag = memory::format_tag;
 using Numbers = ffi::Span<const int64_t>;
 using Array = ffi::Buffer<ffi::F32>;
@@ -122,7 +124,23 @@ struct Convolution {
   size_t scratch = 0;
   std::string implementation;
   std::unique_ptr<winograd::Convolution> winograd;  // in place of all of the above
+  std::unique_ptr<few_channels::Geometry> few_channels;  // likewise
 };
+
+// True where sixteen images at once are faster than the channels of one: these are few in the result, and its block fits a cache.
+bool suits_few_channels(const Geometry &g) {
+  const int64_t results = g.role == kOutput ? g.features : g.channels;
+  const bool unit = g.stride[0] == 1 && g.stride[1] == 1;
+  const bool plain = g.groups == 1 && g.dilation[0] == 1 && g.dilation[1] == 1 && (g.role == kOutput || (g.role == kInput && unit));
+  const bool inside = g.padding[0] < g.window_height && g.padding[2] < g.window_width;
+  return results < winograd::kLanes && plain && inside && lanes::filled(g.batch, g.threads);
+}
+
+std::unique_ptr<few_channels::Geometry> describe_few_channels(const Geometry &g) {
+  return std::make_unique<few_channels::Geometry>(
+      few_channels::Geometry{g.batch, g.height, g.width, g.channels, g.out_height, g.out_width, g.features, {g.window_height, g.window_width},
+                             {g.stride[0], g.stride[1]}, {g.padding[0], g.padding[2]}});
+}
 
 // True where Winograd's algorithm computes what the geometry asks for, in less time. Both costs are in multiplications; what the transformations
 // cost was fitted to times of 27 shapes on two cores (docs/performance.md).
@@ -152,6 +170,11 @@ std::unique_ptr<winograd::Convolution> describe_winograd(const Geometry &g) {
 // `create` says whether the code of the primitive is generated, or only its description is asked for.
 std::unique_ptr<Convolution> describe(const Geometry &g, bool create) {
   auto conv = std::make_unique<Convolution>();
+  if (suits_few_channels(g)) {
+    conv->few_channels = describe_few_channels(g);
+    conv->implementation = "images in lanes";
+    return conv;
+  }
   if (suits_winograd(g)) {
     if (create) conv->winograd = describe_winograd(g);
     conv->implementation = "winograd";
@@ -224,7 +247,11 @@ const Convolution &cached(const Geometry &geometry) {
   return *recent.front().second;
 }
 
-void execute(const Convolution &conv, int64_t role, float *x, float *w, float *y) {
+void execute(const Convolution &conv, int64_t role, int threads, float *x, float *w, float *y) {
+  if (conv.few_channels) {
+    if (role == kOutput) return few_channels::output(*conv.few_channels, threads, x, w, y);
+    return few_channels::input(*conv.few_channels, threads, y, w, x);
+  }
   if (conv.winograd) {
     if (role == kOutput) return conv.winograd->convolve(x, w, y);
     if (role == kInput) return conv.winograd->convolve(y, w, x);
@@ -289,7 +316,7 @@ ffi::Error convolve(int64_t role, ffi::ThreadPool pool, Array x_buffer, Array w_
   std::copy(dilation.begin(), dilation.end(), g.dilation);
   const int64_t xla_threads = std::max<int64_t>(1, pool.num_threads());
   auto one = [&](const Convolution &conv, int64_t k) {
-    execute(conv, role, x.data + k * x.stride, w.data + k * w.stride, y.data + k * y.stride);
+    execute(conv, role, static_cast<int>(g.threads), x.data + k * x.stride, w.data + k * w.stride, y.data + k * y.stride);
   };
   try {
     owner().run([&] {
@@ -403,12 +430,13 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxcnn_pool_take, pool_take, with_windows(pool_bin
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxcnn_pool_put, pool_put, with_windows(pool_binding().Arg<Bytes>().Ret<Array>()));
 
 // Name of the implementation that oneDNN chooses ("jit:avx512_core", "ref:any", …), or an empty string where it has none. `numbers` are
-// those of Geometry in its order, the number of threads being ignored. The string is valid until the next call of the same thread.
+// those of Geometry in its order; the number of threads is this process's own. The string is valid until the next call of the same thread.
 extern "C" __attribute__((visibility("default"))) const char *jaxcnn_onednn_implementation(const int64_t *numbers) {
   static thread_local std::string name;
   static_assert(sizeof(Geometry) == 20 * sizeof(int64_t), "Geometry is an array of numbers");
   Geometry geometry;
   std::copy(numbers, numbers + 20, reinterpret_cast<int64_t *>(&geometry));
+  geometry.threads = omp_get_max_threads();
   try {
     name = describe(geometry, false)->implementation;
   } catch (const std::exception &) {

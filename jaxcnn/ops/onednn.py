@@ -31,7 +31,7 @@ from jaxcnn.errors import DependencyError
 
 INSTALL = "pip install 'jaxcnn[onednn]'"
 SOURCE = Path(__file__).with_name("onednn.cc")
-HEADERS = (SOURCE.with_name("winograd.h"), SOURCE.with_name("pooling.h"))
+HEADERS = tuple(SOURCE.with_name(name) for name in ("few_channels.h", "lanes.h", "pooling.h", "winograd.h"))
 FLAGS = ("-std=c++17", "-O2", "-fPIC", "-shared", "-fopenmp", "-fvisibility-inlines-hidden")
 ROLES = ("y", "x", "w")  # the results, in the order of `Role` in onednn.cc
 CALLS = (*(f"jaxcnn_onednn_{role}" for role in ROLES), "jaxcnn_pool_max", "jaxcnn_pool_take", "jaxcnn_pool_put")

@@ -14,7 +14,7 @@
 #include <limits>
 #include <vector>
 
-#include "winograd.h"  // JAXCNN_EVERY_TARGET
+#include "lanes.h"
 
 namespace pooling {
 
@@ -63,8 +63,6 @@ struct Extent {
 
   static int32_t repeated(int64_t position) { return static_cast<int32_t>(position * 0x01010101); }
 };
-
-#define JAXCNN_INLINE inline __attribute__((always_inline))
 
 // N channels at once, and their positions: as integers, a byte four times over. Wider than eight, g++ 12 takes comparisons apart for AVX2; the
 // conversions of its vectors it takes apart at any width, hence the shuffles.
@@ -230,18 +228,77 @@ void each_row_of_windows(const Geometry &g, int threads, const Work &work) {
   each_row(g, g.rows.windows_from_image(row, g.columns.window), g.columns.windows_from_image(g.channels, 1), g.rows.image * row, threads, work);
 }
 
-inline void max(const Geometry &g, int threads, const float *x, float *y, uint8_t *first) {
+inline void max_of_images(const Geometry &g, int threads, const float *x, float *y, uint8_t *first) {
   each_row_of_windows(g, threads, [&](const Row &row, int64_t image, int64_t at) { max(row, x + image, y + at, first + at); });
 }
 
-inline void take(const Geometry &g, int threads, const float *x, const uint8_t *first, float *y) {
+inline void take_of_images(const Geometry &g, int threads, const float *x, const uint8_t *first, float *y) {
   each_row_of_windows(g, threads, [&](const Row &row, int64_t image, int64_t at) { take(row, x + image, first + at, y + at); });
 }
 
-inline void put(const Geometry &g, int threads, const float *y, const uint8_t *first, float *x) {
+inline void put_of_images(const Geometry &g, int threads, const float *y, const uint8_t *first, float *x) {
   const int64_t row = g.columns.windows * g.channels;
   each_row(g, g.rows.image_from_windows(row, g.columns.window), g.columns.image_from_windows(g.channels, 1), g.rows.windows * row, threads,
            [&](const Row &row, int64_t image, int64_t at) { put(row, y + image, first + image, x + at); });
+}
+
+// ---- few channels: sixteen images in lanes, as one image of sixteen times as many channels ------------------------------------------
+
+inline bool fills_lanes(const Geometry &g, int threads) { return g.channels < 8 && lanes::filled(g.batch, threads); }
+
+// Of sixteen images, `size` numbers each; turned on the way in or out.
+template <typename Number>
+class Block {
+ public:
+  Block(lanes::Scratch &memory, int64_t size) : data(static_cast<Number *>(memory.get(size * lanes::kImages * sizeof(Number)))), size_(size) {}
+  void read(const Number *images, int64_t first, int64_t number) { lanes::turn(images + first * size_, size_, number, size_, data); }
+  void write(Number *images, int64_t first, int64_t number) { lanes::turn_back(data, images + first * size_, size_, number, size_); }
+
+  Number *data;
+
+ private:
+  int64_t size_;
+};
+
+// work(geometry of one image of sixteen times as many channels, x, y and first of the block, first image, number of images)
+template <typename Work>
+void each_block(const Geometry &g, int threads, const Work &work) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (int64_t first = 0; first < g.batch; first += lanes::kImages) {
+    static thread_local lanes::Scratch x_memory, y_memory, first_memory;
+    const int64_t windows = g.rows.windows * g.columns.windows * g.channels;
+    Block<float> x(x_memory, g.rows.image * g.columns.image * g.channels), y(y_memory, windows);
+    Block<uint8_t> won(first_memory, windows);
+    const Geometry one{1, g.channels * lanes::kImages, g.rows, g.columns};
+    work(one, x, y, won, first, std::min(lanes::kImages, g.batch - first));
+  }
+}
+
+inline void max(const Geometry &g, int threads, const float *x, float *y, uint8_t *first) {
+  if (!fills_lanes(g, threads)) return max_of_images(g, threads, x, y, first);
+  each_block(g, threads, [&](const Geometry &one, auto &in, auto &out, auto &won, int64_t image, int64_t number) {
+    in.read(x, image, number);
+    max_of_images(one, 1, in.data, out.data, won.data);
+    out.write(y, image, number), won.write(first, image, number);
+  });
+}
+
+inline void take(const Geometry &g, int threads, const float *x, const uint8_t *first, float *y) {
+  if (!fills_lanes(g, threads)) return take_of_images(g, threads, x, first, y);
+  each_block(g, threads, [&](const Geometry &one, auto &in, auto &out, auto &won, int64_t image, int64_t number) {
+    in.read(x, image, number), won.read(first, image, number);
+    take_of_images(one, 1, in.data, won.data, out.data);
+    out.write(y, image, number);
+  });
+}
+
+inline void put(const Geometry &g, int threads, const float *y, const uint8_t *first, float *x) {
+  if (!fills_lanes(g, threads)) return put_of_images(g, threads, y, first, x);
+  each_block(g, threads, [&](const Geometry &one, auto &in, auto &out, auto &won, int64_t image, int64_t number) {
+    out.read(y, image, number), won.read(first, image, number);
+    put_of_images(one, 1, out.data, won.data, in.data);
+    in.write(x, image, number);
+  });
 }
 
 }  // namespace pooling

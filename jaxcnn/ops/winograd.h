@@ -15,24 +15,21 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 #include <exception>
-#include <new>
 #include <vector>
 
+#include "lanes.h"
 #include "oneapi/dnnl/dnnl.hpp"
 
 namespace winograd {
 
 using dnnl::memory;
+using lanes::Scratch;
 
 // Sixteen channels at once. Compilers split it into what the processor has.
 typedef float Lanes __attribute__((vector_size(64), aligned(4), may_alias));
 constexpr int64_t kLanes = 16, kPlaces = 16;
-
-// g++ compiles these functions for each of the targets and chooses when the library is loaded.
-#define JAXCNN_EVERY_TARGET __attribute__((target_clones("avx512f", "avx2", "default"), optimize("O3")))
 
 inline Lanes load(const float *data) { return *reinterpret_cast<const Lanes *>(data); }
 inline void store(float *data, const Lanes &lanes) { *reinterpret_cast<Lanes *>(data) = lanes; }
@@ -124,28 +121,6 @@ JAXCNN_EVERY_TARGET void transform_kernels_back(float *const *u, int64_t parts, 
     }
   }
 }
-
-// Memory that grows and is kept.
-class Scratch {
- public:
-  void *get(size_t bytes) {
-    if (bytes > size_) {
-      std::free(data_);
-      size_ = (bytes + 4095) / 4096 * 4096;
-      data_ = std::aligned_alloc(4096, size_);
-      if (data_ == nullptr) {
-        size_ = 0;
-        throw std::bad_alloc();
-      }
-    }
-    return data_;
-  }
-  float *floats(int64_t count) { return static_cast<float *>(get(count * sizeof(float))); }
-
- private:
-  void *data_ = nullptr;
-  size_t size_ = 0;
-};
 
 enum class Role { kOutput, kInput, kKernel };
 
