@@ -1,4 +1,4 @@
-"""What feeding costs: an epoch as a run feeds it, against as many steps on one batch that lies on the device; median of five, in turns.
+"""What feeding costs: an epoch as a run feeds it, against as many steps on one batch that lies on the device; median of fifteen, in turns.
 
 python experiments/_feeding.py mnist_lenet5_modern
 """
@@ -28,7 +28,7 @@ def main(name: str) -> None:
     program = compiled(make_program(e, steps=steps))
     state = program.init(jax.random.key(0))
     fixed = jax.device_put(source.take(np.arange(e.batch_size, dtype=np.int32)))
-    seconds = np.zeros((6, 2))
+    seconds = np.zeros((16, 2))
     for turn in range(len(seconds)):
         for fed in (0, 1)[:: 1 if turn % 2 else -1]:
             ahead = pieces(0, steps, size=1, intervals=())

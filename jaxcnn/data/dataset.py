@@ -62,15 +62,20 @@ def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
 
 
 def batch_indices(seed: int, step: int, *, size: int, batch_size: int) -> np.ndarray:
-    """Indices of the examples of training step `step`, [batch_size] int32.
+    """Indices of the examples of training step `step`, [batch_size] int32; see `indices_of_steps`."""
+    return indices_of_steps(seed, step, step + 1, size=size, batch_size=batch_size)[0]
+
+
+def indices_of_steps(seed: int, first: int, end: int, *, size: int, batch_size: int) -> np.ndarray:
+    """Indices of the examples of the training steps [first, end), [end - first, batch_size] int32.
 
     The epochs' permutations follow one another without a gap, and a batch may straddle two: every example is visited exactly once an epoch,
     none is dropped, and all batches have one size.
     """
-    position = np.arange(step * batch_size, (step + 1) * batch_size)
+    position = np.arange(first * batch_size, end * batch_size)
     epochs, offsets = np.divmod(position, size)
-    out = np.empty(batch_size, np.int32)
+    out = np.empty(position.shape, np.int32)
     for epoch in np.unique(epochs):
         chosen = epochs == epoch
         out[chosen] = epoch_order(seed, int(epoch), size)[offsets[chosen]]
-    return out
+    return out.reshape(end - first, batch_size)
