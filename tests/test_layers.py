@@ -9,6 +9,7 @@ from flax import linen as nn
 from jaxcnn import layers
 from jaxcnn.errors import ConfigError
 from jaxcnn.models.lenet import C3_TABLE
+from jaxcnn.ops import convolution
 
 KEY = jax.random.key(0)
 
@@ -194,3 +195,44 @@ def test_a_convolution_pooled_before_its_bias_is_the_same(use_bias):
 def test_increasing_activations_never_fall_and_the_others_do(name):
     values = np.asarray(layers.activation(name)(jnp.linspace(-20, 20, 100_001)))
     assert (np.diff(values) >= -1e-6).all() == (name in layers.INCREASING)
+
+
+def _norms(**options):
+    return tuple(
+        norm(momentum=0.8, epsilon=1e-3, scale_init=nn.initializers.normal(), **options) for norm in (layers.BatchNorm, nn.BatchNorm)
+    )
+
+
+@pytest.mark.parametrize("formulation", ["natural", "fast"])
+@pytest.mark.parametrize(
+    "options", [{}, {"use_scale": False}, {"use_bias": False}, {"use_fast_variance": False}, {"dtype": "bfloat16"}], ids=str
+)
+@pytest.mark.parametrize("shape, average", [((6, 5, 4, 3), False), ((6, 5, 4, 3), True), ((7, 2), False)])
+def test_batch_norm_is_flaxs(shape, average, options, formulation):
+    """Variables, values and updated statistics, for inputs of mean 10 (of which a x + b rounds more than a (x - mean) + bias does)."""
+    x, (ours, theirs) = jnp.asarray(10 + _random(shape)), _norms(**options)
+    with convolution.formulation(formulation), jax.numpy_dtype_promotion("standard"):
+        variables = theirs.init(KEY, x, use_running_average=False)
+        jax.tree.map(np.testing.assert_array_equal, ours.init(KEY, x, use_running_average=False), variables)
+        actual, expected = (n.apply(variables, x, use_running_average=average, mutable="batch_stats") for n in (ours, theirs))
+    assert actual[0].dtype == expected[0].dtype
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-5), actual, expected)
+
+
+@pytest.mark.parametrize("average", [False, True])
+def test_derivatives_of_batch_norm_are_flaxs_in_float64(average):
+    with jax.enable_x64(True), convolution.formulation("fast"), jax.numpy_dtype_promotion("standard"):
+        x, (ours, theirs) = jnp.asarray(_random((5, 4, 3)), jnp.float64), _norms(param_dtype=jnp.float64)
+        variables = theirs.init(KEY, x, use_running_average=False)
+
+        def loss(norm):
+            def value(params, x):
+                y, _ = norm.apply(variables | {"params": params}, x, use_running_average=average, mutable="batch_stats")
+                return jnp.sum(jnp.sin(y))
+
+            return value
+
+        arguments = variables["params"], x
+        for derivative in (lambda f: jax.grad(f, (0, 1)), lambda f: jax.jacfwd(f, (0, 1)), lambda f: jax.hessian(f, 1)):
+            actual, expected = (jax.jit(derivative(loss(norm)))(*arguments) for norm in (ours, theirs))
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11), actual, expected)

@@ -14,8 +14,9 @@ import pytest
 
 from jaxcnn import evaluation, feed, run
 from jaxcnn.checkpoint import Checkpoints
+from jaxcnn.data.dataset import batch_indices
 from jaxcnn.data.folder import Folder
-from jaxcnn.data.memory import Arrays
+from jaxcnn.data.memory import Arrays, MemorySource
 from jaxcnn.errors import BusyError, CheckpointError, ConfigError, DataError, DivergedError
 from jaxcnn.evaluation import evaluate
 from jaxcnn.folder import Preempted, locked
@@ -229,12 +230,22 @@ def test_background_batches_come_in_order_and_errors_arrive():
     slow.fail_at = None
     steps = [(step, step + 1) for step in range(3, 9)]
     got = [b["index"].tolist() for _, b in feed.batches(slow, steps, seed=0, batch_size=4)]
-    slow.streaming = False
-    want = [feed.batch_indices(0, step, size=10, batch_size=4).tolist() for step in range(3, 9)]
+    want = [batch_indices(0, step, size=10, batch_size=4).tolist() for step in range(3, 9)]
     assert got == want
-    slow.streaming, slow.fail_at = True, 5
+    slow.fail_at = 5
     with pytest.raises(DataError, match="broken file"):
         list(feed.batches(slow, steps, seed=0, batch_size=4))
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_batches_gathered_together_are_those_gathered_one_by_one(size):
+    source = MemorySource({"index": np.arange(50, dtype=np.int32)})
+    steps = list(feed.pieces(2, 220, size=size, intervals=(100,)))
+    got = list(feed.batches(source, steps, seed=1, batch_size=8))
+    assert [piece for piece, _ in got] == steps
+    for (first, end), batch in got:
+        want = np.stack([batch_indices(1, step, size=50, batch_size=8) for step in range(first, end)])
+        np.testing.assert_array_equal(batch["index"], want[0] if end - first == 1 else want)
 
 
 @pytest.mark.parametrize("size, intervals", [(1, ()), (4, ()), (4, (10,)), (16, (7, 50)), (3, (3, 6))])

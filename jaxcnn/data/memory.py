@@ -146,7 +146,7 @@ class MemorySource:
         indices = check_indices(indices, self._size)
         with self._lock:
             if self._on_device is None:  # a copy: a CPU device may share memory with NumPy, and its owner write to it
-                self._on_device = {name: jax.device_put(array, may_alias=False) for name, array in self._arrays.items()}
+                self._on_device = {name: jax.device_put(array.copy()) for name, array in self._arrays.items()}
                 self._arrays = {}
         return _gather(self._on_device, jax.device_put(indices))
 

@@ -1,6 +1,7 @@
 """Layers that Flax lacks, or that must go through jaxcnn's seams. Arrays are channels last, [B, *spatial, C]."""
 
 from jaxcnn.layers.activations import ACTIVATIONS, INCREASING, activation, scaled_tanh
+from jaxcnn.layers.batch_norm import BatchNorm
 from jaxcnn.layers.checks import require_image
 from jaxcnn.layers.connection_table import ConnectionTableConv
 from jaxcnn.layers.conv import Conv, avg_pool, max_pool
@@ -15,6 +16,7 @@ __all__ = [
     "INCREASING",
     "LRN",
     "RBF",
+    "BatchNorm",
     "ConnectionTableConv",
     "Conv",
     "FixedFilters",

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import jax
 from flax import linen as nn
 
+from jaxcnn.layers.batch_norm import BatchNorm
 from jaxcnn.layers.conv import Conv
 
 # He, Zhang, Ren, Sun, "Delving Deep into Rectifiers" (2015), section 2.2, for the backward pass.
@@ -57,5 +58,5 @@ class ConvNorm(nn.Module):
         if not self.norm:
             return x
         scale_init = nn.initializers.zeros if self.zero_scale else nn.initializers.ones
-        x = nn.BatchNorm(not train, momentum=self.momentum, epsilon=self.epsilon, scale_init=scale_init, name="norm")(x)
+        x = BatchNorm(not train, momentum=self.momentum, epsilon=self.epsilon, scale_init=scale_init, name="norm")(x)
         return self.activation(x) if self.activation else x

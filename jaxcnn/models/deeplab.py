@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxcnn.layers.batch_norm import BatchNorm
 from jaxcnn.layers.conv import Conv
 from jaxcnn.layers.conv_norm import ConvNorm, he_normal
 from jaxcnn.models.resnet import resnet18, resnet50
@@ -29,7 +30,7 @@ class AtrousConvNorm(nn.Module):
         sides = ((self.rate, self.rate),) * 2
         dilation = (self.rate, self.rate)
         conv = Conv(self.features, (3, 3), padding=sides, kernel_dilation=dilation, use_bias=False, kernel_init=he_normal, name="conv")
-        return nn.relu(nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, name="norm")(conv(x)))
+        return nn.relu(BatchNorm(not train, momentum=0.9, epsilon=1e-5, name="norm")(conv(x)))
 
 
 class ASPP(nn.Module):

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcnn.errors import ConfigError
+from jaxcnn.layers.batch_norm import BatchNorm
 from jaxcnn.layers.conv import Conv, avg_pool, max_pool
 from jaxcnn.layers.conv_norm import ConvNorm, he_normal
 
 
 def norm_relu_conv(x, features: int, kernel: int, suffix: str, train: bool):
     """BatchNorm, ReLU and a named convolution without bias: [B, H, W, C] -> [B, H, W, features]."""
-    x = nn.relu(nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, name=f"norm{suffix}")(x))
+    x = nn.relu(BatchNorm(not train, momentum=0.9, epsilon=1e-5, name=f"norm{suffix}")(x))
     return Conv(features, (kernel,) * 2, padding=kernel // 2, use_bias=False, kernel_init=he_normal, name=f"conv{suffix}")(x)
 
 
@@ -73,7 +74,7 @@ class DenseNet(nn.Module):
             for index in range(size):
                 x = DenseLayer(self.growth, self.bottleneck, self.dropout, name=f"stage{stage}_layer{index}")(x, train=train)
             maps.append(x)
-        x = maps[-1] = nn.relu(nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, name="norm")(x))
+        x = maps[-1] = nn.relu(BatchNorm(not train, momentum=0.9, epsilon=1e-5, name="norm")(x))
         if self.pyramid:
             return tuple(maps)
         x = x.mean((1, 2))  # [B, features]

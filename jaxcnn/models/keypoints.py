@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcnn.errors import ConfigError
+from jaxcnn.layers.batch_norm import BatchNorm
 from jaxcnn.layers.conv import Conv, max_pool
 from jaxcnn.layers.conv_norm import ConvNorm, he_normal
 from jaxcnn.models.resnet import resnet18, resnet50
@@ -33,7 +34,7 @@ class SimpleBaseline(nn.Module):
         x = self.trunk(image, train=train)[-1]
         for number, width in enumerate(self.widths, 1):
             up = nn.ConvTranspose(width, (4, 4), (2, 2), "SAME", use_bias=False, kernel_init=he_normal, name=f"up{number}_transpose")
-            x = nn.relu(nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, name=f"up{number}_norm")(up(x)))
+            x = nn.relu(BatchNorm(not train, momentum=0.9, epsilon=1e-5, name=f"up{number}_norm")(up(x)))
         return Conv(self.num_points, (1, 1), kernel_init=nn.initializers.normal(0.001), name="head")(x)
 
 

@@ -23,6 +23,7 @@ from jaxcnn.layers import (
     require_image,
     scaled_tanh,
 )
+from jaxcnn.ops import convolution
 
 # Table I of the paper: the maps of S2 that each of the 16 maps of C3 sees; 60 connections.
 C3_TABLE = (
@@ -100,10 +101,13 @@ class LeNet5Modern(nn.Module):
         squash, pool = activation(self.activation), partial(pools[self.pooling], window=(2, 2))
         kernel_init = nn.initializers.he_normal() if "relu" in self.activation else nn.initializers.glorot_uniform()
         border = (self.padding, self.padding)
+        # The largest first, which is the same from fewer activations; as taught where natural code is asked for, as by `launch.py summary`.
+        increasing = self.pooling == "max" and self.activation in INCREASING
+        pool_first = increasing and convolution.current_formulation() != "natural"
 
         def stage(features, padding, name):
             conv = partial(Conv, features, (5, 5), padding=padding, kernel_init=kernel_init, name=name)
-            if self.pooling == "max" and self.activation in INCREASING:  # the largest first, which is the same from fewer activations
+            if pool_first:
                 return lambda x: squash(conv(pool=pool)(x))
             return lambda x: pool(squash(conv()(x)))
 

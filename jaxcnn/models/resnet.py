@@ -11,6 +11,7 @@ from typing import Any
 from flax import linen as nn
 
 from jaxcnn.errors import ConfigError
+from jaxcnn.layers.batch_norm import BatchNorm
 from jaxcnn.layers.conv import max_pool
 from jaxcnn.layers.conv_norm import ConvNorm, symmetric_padding
 from jaxcnn.layers.squeeze_excite import SqueezeExcite
@@ -87,7 +88,7 @@ class PreActBottleneck(PreActBlock):
 
 def norm_relu(x, name: str, train: bool):
     """A named BatchNorm and ReLU; shapes stay."""
-    return nn.relu(nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, name=name)(x))
+    return nn.relu(BatchNorm(not train, momentum=0.9, epsilon=1e-5, name=name)(x))
 
 
 class ResNet(nn.Module):

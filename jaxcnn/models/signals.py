@@ -8,6 +8,7 @@ import jax
 from flax import linen as nn
 
 from jaxcnn.errors import ConfigError
+from jaxcnn.layers.batch_norm import BatchNorm
 from jaxcnn.layers.conv_norm import ConvNorm
 
 KERNELS = (8, 5, 3)  # of both networks
@@ -58,7 +59,7 @@ class ResNet1D(nn.Module):
             if x.shape[-1] != width:
                 x = ConvNorm(width, 1, activation=None, name=name)(x, train=train)
             else:
-                x = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, name=name)(x)
+                x = BatchNorm(not train, momentum=0.9, epsilon=1e-5, name=name)(x)
             x = nn.relu(x + y)
         return nn.Dense(self.num_classes, name="head")(x.mean(1))
 

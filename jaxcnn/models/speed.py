@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxcnn.layers.batch_norm import BatchNorm
 from jaxcnn.layers.checks import require_image
 from jaxcnn.layers.conv import Conv, max_pool
 from jaxcnn.layers.conv_norm import he_normal
@@ -68,7 +69,7 @@ class SpeedNet(nn.Module):
                 x = Conv(width, (3, 3), padding=1, use_bias=False, kernel_init=dirac_or_he, name=f"block{block}_conv{number}")(x)
                 x = max_pool(x, (2, 2)) if number == 1 else x
                 norm = {"momentum": self.norm_momentum, "epsilon": 1e-12, "use_scale": False}
-                x = nn.BatchNorm(not train, **norm, name=f"block{block}_norm{number}")(x)
+                x = BatchNorm(not train, **norm, name=f"block{block}_norm{number}")(x)
                 x = nn.gelu(x, approximate=False)
             maps.append(x)
         if self.pyramid:

@@ -7,6 +7,7 @@ Input [B, H, W, 3] float, about zero mean (224x224 as published), H and W at lea
 from flax import linen as nn
 
 from jaxcnn.layers.adaptive_pool import adaptive_avg_pool
+from jaxcnn.layers.batch_norm import BatchNorm
 from jaxcnn.layers.checks import require_image
 from jaxcnn.layers.conv import Conv, max_pool
 from jaxcnn.layers.conv_norm import he_normal
@@ -42,7 +43,7 @@ class VGG(nn.Module):
                 name = f"{stage}_{index}"
                 x = Conv(width, (3, 3), padding=1, use_bias=self.conv_bias, kernel_init=he_normal, name=f"conv{name}")(x)
                 if self.batch_norm:
-                    x = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, name=f"norm{name}")(x)
+                    x = BatchNorm(not train, momentum=0.9, epsilon=1e-5, name=f"norm{name}")(x)
                 x = nn.relu(x)
                 self.sow("intermediates", f"relu{name}", x)
             maps.append(x)

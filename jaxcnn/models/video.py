@@ -14,6 +14,7 @@ from flax import linen as nn
 from jax import lax
 
 from jaxcnn.errors import ConfigError
+from jaxcnn.layers.batch_norm import BatchNorm
 from jaxcnn.layers.conv import Conv, max_pool
 from jaxcnn.layers.conv_norm import he_normal, symmetric_padding
 from jaxcnn.ops import convolution
@@ -92,7 +93,7 @@ class ClipConvNorm(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         padding = symmetric_padding(self.window)
         x = ClipConv(self.features, self.window, self.strides, padding, use_bias=False, kernel_init=he_normal, name="conv")(x)
-        x = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, name="norm")(x)
+        x = BatchNorm(not train, momentum=0.9, epsilon=1e-5, name="norm")(x)
         return self.activation(x) if self.activation else x
 
 

@@ -49,7 +49,8 @@ def _check(name: str, origin: str) -> str:
 
 @contextlib.contextmanager
 def formulation(name: str) -> Iterator[None]:
-    """Within the `with` block, trace convolutions and max-pooling as `name` says: "natural", "fast", "onednn" or "auto" (see the module).
+    """Within the `with` block, trace convolutions, pooling and BatchNorm as `name` says: "natural", "fast", "onednn" or "auto" (see
+    the module).
 
     Raises ConfigError for another name, and DependencyError, saying what is missing, where "onednn" is asked for and cannot be had.
     """
