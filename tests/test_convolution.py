@@ -25,6 +25,8 @@ GEOMETRIES = {
     "grouped": ((2, 5, 5, 4), (3, 3), 6, (1, 1), "SAME", (1, 1), 2),
     "depthwise": ((2, 5, 5, 3), (3, 3), 6, (2, 2), "SAME", (1, 1), 3),
     "strided 1x1": ((2, 6, 6, 3), (1, 1), 4, (2, 2), "VALID", (1, 1), 1),
+    "many images": ((16, 6, 5, 3), (3, 2), 4, (1, 1), ((2, 0), (1, 3)), (1, 1), 1),
+    "strides that leave some": ((3, 10, 9, 2), (2, 3), 3, (3, 2), ((1, 0), (0, 1)), (1, 1), 1),
     "1-D": ((2, 9, 3), (4,), 2, (2,), "SAME", (1,), 1),
     "3-D": ((1, 4, 5, 4, 2), (2, 3, 2), 3, (1, 2, 1), "SAME", (1, 1, 1), 1),
 }
@@ -102,7 +104,7 @@ TRANSFORMATIONS = {
 
 
 @pytest.mark.parametrize("transformation", TRANSFORMATIONS)
-@pytest.mark.parametrize("name", ["asymmetric", "grouped"])
+@pytest.mark.parametrize("name", ["asymmetric", "grouped", "many images"])
 def test_transformations_equal_jax_lax_in_float64(name, transformation):
     transform = TRANSFORMATIONS[transformation]
     with jax.enable_x64(True):

@@ -7,7 +7,8 @@ part of `jax.jit`'s cache key, so that a change retraces):
 
 - `"natural"`: what `jax.lax` and Flax do.
 - `"fast"`: pure JAX. On CPU the gradient of the kernel reads a stored copy of its input, where XLA would recompute the layers that led to
-  it inside a transposition; max-pooling remembers which element won. On other platforms convolutions are XLA's own.
+  it inside a transposition, and transposes it in two steps (`jaxcnn.ops.kernel_gradient`); max-pooling remembers which element won;
+  BatchNorm is a x + b. On other platforms convolutions are XLA's own.
 - `"onednn"`: on CPU, float32, one or two dimensions: the oneDNN library (`jaxcnn.ops.onednn`), for most 3x3 convolutions of stride 1 by way
   of Winograd's algorithm, which needs up to 2.25 times fewer multiplications; everything else as `"fast"`.
 - `"auto"` (default): on CPU `"onednn"` where `jaxcnn[onednn]` is installed and works, else `"fast"`; elsewhere `"natural"`.
@@ -29,6 +30,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from jaxcnn.errors import ConfigError, did_you_mean
+from jaxcnn.ops.kernel_gradient import kernel_gradient, suits
 
 FORMULATIONS = ("natural", "fast", "onednn", "auto")
 VARIABLE = "JAXCNN_CONVOLUTION"
@@ -239,9 +241,11 @@ def _lower_cpu(role, context, a, b, *, geometry, formulation):
             from jaxcnn.ops import onednn
 
             return onednn.convolve(role, geometry, a, b)
-        if role == "w" and a.ndim == b.ndim == geometry.rank and a.shape[-1] >= FEWEST_STORED_CHANNELS:
+        if role != "w" or a.ndim > geometry.rank or b.ndim > geometry.rank:
+            return natural(role, geometry, a, b)
+        if a.shape[-1] >= FEWEST_STORED_CHANNELS:
             a = _materialize(a, b)
-        return natural(role, geometry, a, b)
+        return kernel_gradient(geometry, a, b) if suits(geometry, a.shape[0]) else natural(role, geometry, a, b)
 
     return mlir.lower_fun(compute, multiple_results=False)(context, a, b)
 
