@@ -14,7 +14,7 @@ from jax import lax
 
 from jaxcnn.errors import ConfigError
 from jaxcnn.layers.conv import Conv
-from jaxcnn.ops import convolution
+from jaxcnn.ops import banded, convolution
 
 # input shape, window, features, strides, padding, dilation, groups
 GEOMETRIES = {
@@ -84,6 +84,43 @@ def test_value_and_gradients_equal_brute_force_in_float64(name, formulation):
             u, v, _ = operands(name, np.float64, seed=seed + 5)
             np.testing.assert_allclose(np.vdot(dx, u), np.vdot(cotangent, brute_force(u, w, *geometry)), rtol=1e-10)
             np.testing.assert_allclose(np.vdot(dw, v), np.vdot(cotangent, brute_force(x, v, *geometry)), rtol=1e-10)
+
+
+@pytest.mark.parametrize("role", convolution.OPERANDS)
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        convolution.Geometry((5, 12), (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 1),
+        convolution.Geometry((6, 13), (2, 5), (2, 2), ((0, 1), (2, 2)), (1, 1), 1),
+        convolution.Geometry((7, 11), (3, 2), (1, 3), ((0, 2), (-1, 3)), (2, 2), 1),
+    ],
+    ids=lambda g: str(g.spatial),
+)
+def test_blocks_of_columns_are_the_same_convolution(geometry, role):
+    """Blocks of every width that divides the columns of y, one to all of them."""
+    x, w = ((2, *geometry.spatial, 3), (*geometry.window, 3, 4))
+    shapes = {"x": x, "w": w, "y": geometry.result_shape("y", x, w)}
+    total = geometry.output_spatial()[1]
+    with jax.enable_x64(True):
+        a, b = (np.random.default_rng(seed).standard_normal(shapes[name]) for seed, name in enumerate(convolution.OPERANDS[role]))
+        expected = convolution.natural(role, geometry, jnp.asarray(a), jnp.asarray(b))
+        for width in (width for width in range(1, total + 1) if total % width == 0):
+            blocks = banded.of_width(geometry, width)
+            to, of = getattr(blocks, f"to_{role}"), [getattr(blocks, f"of_{name}") for name in convolution.OPERANDS[role]]
+            result = convolution.natural(role, blocks.rows(), of[0](jnp.asarray(a)), of[1](jnp.asarray(b)))
+            actual = to(result, 3) if role == "w" else to(result)
+            np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_blocks_are_for_few_channels():
+    """Shapes on which they were slower when measured (docs/performance.md)."""
+
+    def chosen(role, side, window, inputs, outputs):
+        geometry = convolution.Geometry((side, side), (window, window), (1, 1), ((window // 2,) * 2,) * 2, (1, 1), 1)
+        return banded.blocks(role, geometry, inputs, outputs) is not None
+
+    assert all(chosen("y", *shape) for shape in [(28, 5, 1, 6), (28, 7, 1, 64), (32, 3, 3, 64)])
+    assert not any(chosen(role, *shape) for shape in [(14, 3, 16, 16), (32, 3, 64, 64), (14, 1, 256, 256)] for role in "xyw")
 
 
 def smooth(x, w, geometry, **options):

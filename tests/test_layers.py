@@ -1,5 +1,7 @@
 """Layers against PyTorch, SciPy and the formulas of their papers."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from flax import linen as nn
 from jaxcnn import layers
 from jaxcnn.errors import ConfigError
 from jaxcnn.models.lenet import C3_TABLE
-from jaxcnn.ops import convolution
+from jaxcnn.ops import convolution, pooling
 
 KEY = jax.random.key(0)
 
@@ -178,17 +180,22 @@ def test_require_image(shape, rule, ok):
             layers.require_image("Net", image, **rule)
 
 
-@pytest.mark.parametrize("use_bias", [True, False])
-def test_a_convolution_pooled_before_its_bias_is_the_same(use_bias):
-    x = jnp.asarray(_random((2, 9, 8, 3)))
-    plain = layers.Conv(6, (3, 3), use_bias=use_bias, bias_init=nn.initializers.normal())
-    pooled = layers.Conv(6, (3, 3), use_bias=use_bias, bias_init=nn.initializers.normal(), pool=lambda y: layers.max_pool(y, (2, 2)))
-    params = plain.init(KEY, x)
-    jax.tree.map(np.testing.assert_array_equal, pooled.init(KEY, x), params)  # names, shapes and initial values alike
-    late, early = (lambda p: layers.max_pool(plain.apply(p, x), (2, 2))), (lambda p: pooled.apply(p, x))
-    np.testing.assert_array_equal(early(params), late(params))
-    expected, actual = (jax.grad(lambda p, f=f: jnp.sum(jnp.sin(f(p))))(params) for f in (late, early))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), actual, expected)
+@pytest.mark.parametrize("formulation", ["natural", "fast"])
+@pytest.mark.parametrize("features", [3, 9])
+@pytest.mark.parametrize("window, strides, padding", [((2, 2), (1, 1), 1), ((3, 2), (1, 2), "SAME"), ((2, 3), (2, 1), "VALID")])
+def test_a_convolution_pooled_before_its_bias_is_the_same(window, strides, padding, features, formulation):
+    """Values and gradients, the first of equal ones included: whole numbers make ties."""
+    options = {"strides": strides, "padding": padding, "bias_init": nn.initializers.normal()}
+    plain, conv = layers.Conv(features, (3, 3), **options), partial(pooling.max_pooled_convolution, window=window)
+    pooled = layers.Conv(features, (3, 3), **options, conv_general_dilated=conv)
+    with jax.enable_x64(True), convolution.formulation(formulation):
+        x = jnp.asarray(np.random.default_rng(0).integers(-1, 2, (2, 11, 12, 2)), jnp.float64)
+        params = jax.tree.map(lambda p: jnp.asarray(np.round(2 * p), jnp.float64), plain.init(KEY, x))
+        late, early = (lambda p, x: layers.max_pool(plain.apply(p, x), window)), pooled.apply
+        np.testing.assert_allclose(early(params, x), late(params, x), rtol=1e-12)
+        places = jnp.asarray(_random(late(params, x).shape))
+        expected, actual = (jax.grad(lambda p, x, f=f: jnp.sum(places * f(p, x)), (0, 1))(params, x) for f in (late, early))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), actual, expected)
 
 
 @pytest.mark.parametrize("name", sorted(layers.ACTIVATIONS))

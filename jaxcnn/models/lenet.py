@@ -24,6 +24,7 @@ from jaxcnn.layers import (
     scaled_tanh,
 )
 from jaxcnn.ops import convolution
+from jaxcnn.ops.pooling import max_pooled_convolution
 
 # Table I of the paper: the maps of S2 that each of the 16 maps of C3 sees; 60 connections.
 C3_TABLE = (
@@ -108,7 +109,7 @@ class LeNet5Modern(nn.Module):
         def stage(features, padding, name):
             conv = partial(Conv, features, (5, 5), padding=padding, kernel_init=kernel_init, name=name)
             if pool_first:
-                return lambda x: squash(conv(pool=pool)(x))
+                return lambda x: squash(conv(conv_general_dilated=partial(max_pooled_convolution, window=(2, 2)))(x))
             return lambda x: pool(squash(conv()(x)))
 
         x = stage(6, (border, border), "conv1")(image)  # 28x28, pooled to 14x14

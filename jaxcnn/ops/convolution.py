@@ -7,8 +7,9 @@ part of `jax.jit`'s cache key, so that a change retraces):
 
 - `"natural"`: what `jax.lax` and Flax do.
 - `"fast"`: pure JAX. On CPU the gradient of the kernel reads a stored copy of its input, where XLA would recompute the layers that led to
-  it inside a transposition, and transposes it in two steps (`jaxcnn.ops.kernel_gradient`); max-pooling remembers which element won;
-  BatchNorm is a x + b. On other platforms convolutions are XLA's own.
+  it inside a transposition, and transposes it in two steps (`jaxcnn.ops.kernel_gradient`); where channels are few, several columns are
+  taken at a time (`jaxcnn.ops.banded`); max-pooling remembers which element won; BatchNorm is a x + b. On other platforms convolutions
+  are XLA's own.
 - `"onednn"`: on CPU, float32, one or two dimensions: the oneDNN library (`jaxcnn.ops.onednn`), for most 3x3 convolutions of stride 1 by way
   of Winograd's algorithm, which needs up to 2.25 times fewer multiplications; everything else as `"fast"`.
 - `"auto"` (default): on CPU `"onednn"` where `jaxcnn[onednn]` is installed and works, else `"fast"`; elsewhere `"natural"`.
@@ -30,7 +31,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from jaxcnn.errors import ConfigError, did_you_mean
-from jaxcnn.ops.kernel_gradient import kernel_gradient, suits
+from jaxcnn.ops import banded, kernel_gradient
 
 FORMULATIONS = ("natural", "fast", "onednn", "auto")
 VARIABLE = "JAXCNN_CONVOLUTION"
@@ -216,6 +217,23 @@ def natural(role: str, geometry: Geometry, a, b):
     return jax.linear_transpose(lambda w: convolve(a, w), wanted)(b)[0]
 
 
+def fast(role: str, geometry: Geometry, a, b):
+    """y(x, w), x(y, w) or w(x, y), by `role`, in the way that takes XLA's CPU backend the least time."""
+    if a.ndim > geometry.rank or b.ndim > geometry.rank:
+        return natural(role, geometry, a, b)
+    inputs, outputs = (a.shape[-1], b.shape[-1]) if role == "w" else (b.shape[-2], b.shape[-1])
+    blocks = banded.blocks(role, geometry, inputs, outputs)
+    if blocks and role == "y":
+        return blocks.to_y(natural("y", blocks.rows(), blocks.of_x(a), blocks.of_w(b)))
+    if blocks and role == "x":
+        return blocks.to_x(natural("x", blocks.rows(), blocks.of_y(a), blocks.of_w(b)))
+    if blocks:
+        geometry, a, b = blocks.rows(), blocks.of_x(a), blocks.of_y(b)
+    two_steps = role == "w" and kernel_gradient.suits(geometry, a.shape[0])
+    result = kernel_gradient.kernel_gradient(geometry, a, b) if two_steps else natural(role, geometry, a, b)
+    return blocks.to_w(result, inputs) if blocks else result
+
+
 def _materialize(x, witness):
     """x, written to memory once: XLA's CPU backend fuses nothing through a conditional, whereas it removes an optimization barrier before
     it fuses. The predicate is false for every number (also NaN and infinity), which the compiler cannot know."""
@@ -241,11 +259,9 @@ def _lower_cpu(role, context, a, b, *, geometry, formulation):
             from jaxcnn.ops import onednn
 
             return onednn.convolve(role, geometry, a, b)
-        if role != "w" or a.ndim > geometry.rank or b.ndim > geometry.rank:
-            return natural(role, geometry, a, b)
-        if a.shape[-1] >= FEWEST_STORED_CHANNELS:
+        if role == "w" and a.ndim == b.ndim == geometry.rank and a.shape[-1] >= FEWEST_STORED_CHANNELS:
             a = _materialize(a, b)
-        return kernel_gradient(geometry, a, b) if suits(geometry, a.shape[0]) else natural(role, geometry, a, b)
+        return fast(role, geometry, a, b)
 
     return mlir.lower_fun(compute, multiple_results=False)(context, a, b)
 

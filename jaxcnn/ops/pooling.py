@@ -27,6 +27,8 @@ from jaxcnn.ops import convolution
 # The rule unrolls over the positions of a window; beyond this many (a global pool), XLA's own is used.
 MAX_POSITIONS = 25
 
+FEWEST_CHANNELS = 8  # of a row of pixels that XLA pools at speed: a vector register's
+
 
 def max_pool(x, window, strides=None, padding: Any = "VALID"):
     """Largest value of each window; `strides` defaults to `window` (no overlap). [B, *spatial, C] -> [B, *smaller, C]."""
@@ -39,6 +41,48 @@ def max_pool(x, window, strides=None, padding: Any = "VALID"):
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:-1], window, strides, padding)
     return _max_pool(x, window, strides, tuple((int(low), int(high)) for low, high in padding))
+
+
+def max_pooled_convolution(lhs, rhs, window_strides, padding, *, window, **options):
+    """`max_pool` by `window`, without overlap, of `lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)`.
+
+    For `flax.linen.Conv(conv_general_dilated=partial(max_pooled_convolution, window=(2, 2)))`, which so adds its bias, one number a map, to
+    fewer places: the same values, and a sum over fewer places for the bias's gradient. In pure JAX, a convolution to few channels is
+    computed for each place in the window apart: the largest is then a maximum of whole arrays, with nothing interleaved in memory.
+    """
+    convolve = functools.partial(convolution.conv_general_dilated, **options)
+    if convolution.current_formulation() != "fast" or rhs.shape[-1] >= FEWEST_CHANNELS or lhs.size == 0:
+        return max_pool(convolve(lhs, rhs, window_strides, padding), window)
+    dilation = options.get("rhs_dilation") or (1,) * len(window)
+    extents = [d * (k - 1) + 1 for k, d in zip(rhs.shape[:-2], dilation, strict=True)]
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(lhs.shape[1:-1], extents, window_strides, padding)
+    steps = [s * p for s, p in zip(window_strides, window, strict=True)]
+    axes = list(zip(lhs.shape[1:-1], extents, window_strides, steps, padding, strict=True))
+    spans = [
+        (((n + low + high - e) // s + 1) * s // step - 1) * step + e for n, e, s, step, (low, high) in axes
+    ]  # of x, that y's places see
+    places = []
+    for offset in itertools.product(*map(range, window)):
+        lows = [low - o * s for o, (_, _, s, _, (low, _)) in zip(offset, axes, strict=True)]
+        pads = [(low, span - n - low) for low, span, n in zip(lows, spans, lhs.shape[1:-1], strict=True)]
+        places.append(convolve(lhs, rhs, steps, pads))
+    return _largest(*places)
+
+
+@jax.custom_jvp
+def _largest(*arrays):
+    """Elementwise maximum; the derivative is that of the first of equal ones, as in max-pooling."""
+    return functools.reduce(jnp.maximum, arrays)
+
+
+@_largest.defjvp
+def _largest_jvp(arrays, tangents):
+    y = functools.reduce(jnp.maximum, arrays)
+    tangent = jnp.zeros_like(y)
+    for x, t in reversed(list(zip(arrays, tangents, strict=True))):
+        tangent = jnp.where(x == y, t, tangent)
+    return y, tangent
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))
