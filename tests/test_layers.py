@@ -185,15 +185,15 @@ def test_require_image(shape, rule, ok):
 @pytest.mark.parametrize("window, strides, padding", [((2, 2), (1, 1), 1), ((3, 2), (1, 2), "SAME"), ((2, 3), (2, 1), "VALID")])
 def test_a_convolution_pooled_before_its_bias_is_the_same(window, strides, padding, features, formulation):
     """Values and gradients, the first of equal ones included: whole numbers make ties."""
-    options = {"strides": strides, "padding": padding, "bias_init": nn.initializers.normal()}
+    options = {"strides": strides, "padding": padding, "bias_init": nn.initializers.normal(), "param_dtype": jnp.float64}
     plain, conv = layers.Conv(features, (3, 3), **options), partial(pooling.max_pooled_convolution, window=window)
     pooled = layers.Conv(features, (3, 3), **options, conv_general_dilated=conv)
     with jax.enable_x64(True), convolution.formulation(formulation):
         x = jnp.asarray(np.random.default_rng(0).integers(-1, 2, (2, 11, 12, 2)), jnp.float64)
-        params = jax.tree.map(lambda p: jnp.asarray(np.round(2 * p), jnp.float64), plain.init(KEY, x))
+        params = jax.tree.map(lambda p: jnp.round(2 * p), plain.init(KEY, x))
         late, early = (lambda p, x: layers.max_pool(plain.apply(p, x), window)), pooled.apply
         np.testing.assert_allclose(early(params, x), late(params, x), rtol=1e-12)
-        places = jnp.asarray(_random(late(params, x).shape))
+        places = jnp.asarray(_random(late(params, x).shape), jnp.float64)
         expected, actual = (jax.grad(lambda p, x, f=f: jnp.sum(places * f(p, x)), (0, 1))(params, x) for f in (late, early))
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), actual, expected)
 
