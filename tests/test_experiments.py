@@ -34,8 +34,9 @@ class Few:
 
 
 def is_large(path):
-    """Whether the experiment is meant for an accelerator: its two steps take minutes on a CPU."""
-    return "accelerator" in (ast.get_docstring(ast.parse(path.read_text())) or "")
+    """Whether two steps take long on a CPU: meant for an accelerator, or a task whose step takes ten seconds and more to compile."""
+    meant = "accelerator" in (ast.get_docstring(ast.parse(path.read_text())) or "")
+    return meant or (path.stem.startswith(("scenes_", "photos_")) and path.stem != "scenes_localization")
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)

@@ -260,7 +260,7 @@ def bars(rows, seed):
     return {"image": image.astype(np.uint8), "captions": np.stack([forward, backward], axis=1).astype(np.int32)}
 
 
-@pytest.mark.parametrize("name, compute_dtype", [("lstm", "float32"), ("transformer", "bfloat16")])
+@pytest.mark.parametrize("name, compute_dtype", [("lstm", "float32"), pytest.param("transformer", "bfloat16", marks=pytest.mark.slow)])
 def test_the_program_learns_and_predicts_without_captions(name, compute_dtype):
     decoder = AttentionLSTM(V, 24, 16) if name == "lstm" else TransformerDecoder(V, 24, num_layers=1, num_heads=2, max_length=6)
     data = Arrays(bars(256, seed=0), bars(64, seed=1))

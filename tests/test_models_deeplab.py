@@ -66,7 +66,9 @@ def test_enlarging_equals_torchs_interpolation():
 @pytest.mark.parametrize(
     "model, shape, output",
     [
-        (deeplab.DeepLabV3Plus(5, trunk=TRUNK, features=8, low_features=4), (2, 64, 96, 3), (2, 64, 96, 5)),
+        pytest.param(
+            *(deeplab.DeepLabV3Plus(5, trunk=TRUNK, features=8, low_features=4), (2, 64, 96, 3), (2, 64, 96, 5)), marks=pytest.mark.slow
+        ),
         (deeplab.DeepLabV3Plus(5, trunk=TRUNK, features=8, low_features=4), (2, 65, 50, 3), (2, 65, 50, 5)),
         (keypoints.SimpleBaseline(7, trunk=TRUNK, widths=(8, 8, 4)), (2, 64, 96, 3), (2, 16, 24, 7)),
         (keypoints.SmallKeypointNet(5, widths=(4, 8, 8)), (2, 16, 24, 1), (2, 8, 12, 5)),

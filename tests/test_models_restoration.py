@@ -311,7 +311,7 @@ def test_adain_asks_its_decoder_for_the_content_in_the_styles_moments(strength):
 # ---- experiments for accelerators: their data are not here, their step is
 
 
-@pytest.mark.parametrize("name, size", [("div2k_edsr", (32, 32)), ("style_johnson", (32, 32))])
+@pytest.mark.parametrize("name, size", [("div2k_edsr", (32, 32)), pytest.param("style_johnson", (32, 32), marks=pytest.mark.slow)])
 def test_the_pre_flight_passes_without_data_and_the_step_runs_on_random_pictures(name, size):
     e = load(ROOT / "experiments" / f"{name}.py", [])
     assert pre_flight(e)["params"] == {"div2k_edsr": 1_369_859, "style_johnson": 1_677_635}[name]

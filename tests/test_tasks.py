@@ -127,7 +127,16 @@ def test_sums_of_parts_are_the_sum_of_the_whole(trial):
             assert value.dtype == np.int32
 
 
-@every_task
+COMPILED_LONG = {"instance segmentation", "dense detection", "text detection"}  # ten seconds each
+
+
+@pytest.mark.parametrize(
+    "trial",
+    [
+        pytest.param(trial, marks=pytest.mark.slow if trial.name in COMPILED_LONG else (), id=trial.name.replace(" ", "-"))
+        for trial in TRIALS
+    ],
+)
 @pytest.mark.parametrize("method", ["loss", "statistics", "records", "predict"])
 def test_jit_and_vmap_equal_a_loop(trial, method):
     function = getattr(trial.task, method)

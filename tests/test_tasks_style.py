@@ -111,8 +111,10 @@ def begin(params, model_state, source, *, model):
 
 @pytest.mark.parametrize(
     "network, learning_rate, bar",
-    [(FreePicture((24, 24)), 0.1, 0.1), (JohnsonNet((4, 6, 8), num_blocks=1, window=3), 0.02, 0.5)],
-    ids=["gatys", "johnson"],
+    [
+        pytest.param(FreePicture((24, 24)), 0.1, 0.1, id="gatys"),
+        pytest.param(JohnsonNet((4, 6, 8), num_blocks=1, window=3), 0.02, 0.5, id="johnson", marks=pytest.mark.slow),
+    ],
 )
 def test_the_one_training_step_restyles(network, learning_rate, bar):
     """Horizontal stripes in the style of vertical ones, under a random VGG: the style comes nearer; the network alone is trained."""

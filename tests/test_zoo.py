@@ -140,13 +140,13 @@ TINY = {
     "densenet": (densenet.DenseNet((2, 2), 4, 4, 8, stem="cifar"), (12, 12, 3)),
     "mobilenet_v2": (mobilenet.MobileNetV2(4, 0.5, stages=mobilenet.STAGES[:3]), (32, 32, 3)),
     "mobilenet_v3": (mobilenet.MobileNetV3(mobilenet.SMALL[:4], 4, 16), (32, 32, 3)),
-    "efficientnet": (efficientnet.EfficientNet(4, 0.5, stages=efficientnet.STAGES[:3]), (32, 32, 3)),
     "convnext": (convnext.ConvNeXt((1, 2), 4, (8, 16), drop_path=0.1), (32, 32, 3)),
     "unet": (unet.UNet(4, (4, 8)), (12, 12, 1)),
-    "unet_3d_bn": (unet.UNet(4, (4, 8), batch_norm=True), (4, 4, 4, 1)),
     "speed": (speed.SpeedNet(4, (8, 16, 16)), (16, 16, 3)),
 }
 SLOW = {  # half a minute of compilation each
+    "unet_3d_bn": (unet.UNet(4, (4, 8), batch_norm=True), (4, 4, 4, 1)),
+    "efficientnet": (efficientnet.EfficientNet(4, 0.5, stages=efficientnet.STAGES[:3]), (32, 32, 3)),
     "googlenet": (googlenet.GoogLeNet(4), (80, 80, 3)),
     "googlenet_bn": (googlenet.googlenet_bn(4), (64, 64, 3)),
     "inception_v3": (inception.InceptionV3(4, auxiliary_head=False), (75, 75, 3)),
@@ -188,7 +188,7 @@ def test_bfloat16_is_near_float32(name):
     assert np.max(np.abs(half.astype(jnp.float32) - whole)) < 0.1 * np.std(whole) + 0.02
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", ALL)
 def test_vmap_over_parameters_equals_a_loop(name):
     model, variables, image = example(name, rows=2)
     scaled = [jax.tree.map(lambda leaf, factor=factor: leaf * factor, variables) for factor in (1.0, 0.9)]

@@ -37,9 +37,11 @@ class Blocks:
 
     def rows(self) -> Geometry:
         """The convolution along the height that is left when each block is one pixel."""
-        first = {name: getattr(self.geometry, name)[0] for name in ("window", "strides", "padding", "dilation")}
-        pairs = {name: (value, (0, 0) if name == "padding" else 1) for name, value in first.items()}
-        return dataclasses.replace(self.geometry, spatial=(self.geometry.spatial[0], self.count), **pairs)
+        g = self.geometry
+        padding, dilation = (g.padding[0], (0, 0)), (g.dilation[0], 1)
+        return dataclasses.replace(
+            g, spatial=(g.spatial[0], self.count), window=(g.window[0], 1), strides=(g.strides[0], 1), padding=padding, dilation=dilation
+        )
 
     def of_x(self, x):
         """[N, H, W, C] -> [N, H, count, columns·C]; neighbours overlap."""
