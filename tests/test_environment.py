@@ -1,5 +1,6 @@
 """What a process is told before JAX starts."""
 
+import gc
 import importlib.util
 import os
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from jaxcnn.environment import collect_rarely
 from tests.conftest import ROOT
 
 # Page faults of the last of three rounds in which a thread fills and frees 60 MB, as a training step does.
@@ -53,3 +55,15 @@ def test_a_step_finds_the_memory_of_the_step_before(theirs):
 
     assert faults("left") > 10_000, "this machine's malloc keeps memory by itself, or its pages are large; the test would be empty"
     assert (faults("kept") < 1000) == (not theirs)
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [(0, 0), (700, 10_000), (50_000, 50_000)], ids=["off", "Python's", "rare"])
+def test_cycles_are_collected_less_often_never_more(theirs, ours):
+    """And not at all where the user has turned that off."""
+    before = gc.get_threshold()
+    try:
+        gc.set_threshold(theirs, 7, 3)
+        collect_rarely()
+        assert gc.get_threshold() == (ours, 7, 3)
+    finally:
+        gc.set_threshold(*before)
