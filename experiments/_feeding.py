@@ -1,6 +1,6 @@
-"""What feeding costs: an epoch as a run feeds it, against as many steps on one batch that lies on the device; median of fifteen, in turns.
+"""What feeding costs: an epoch as a run feeds it, against as many steps on one batch that lies on the device; in turns.
 
-python experiments/_feeding.py mnist_lenet5_modern
+python experiments/_feeding.py mnist_lenet5_modern [rounds, 15]
 """
 
 import sys
@@ -20,15 +20,15 @@ from jaxcnn.program import make_program  # noqa: E402
 from jaxcnn.run import open_checked  # noqa: E402
 
 
-def main(name: str) -> None:
-    """Print seconds an epoch of both, with quartiles, and the median of the rounds' ratios."""
+def main(name: str, rounds: int) -> None:
+    """Print seconds an epoch of both, with quartiles, and the median of the rounds' ratios with its 95 % interval (order statistics)."""
     e = load(find(name), [])
     source = open_checked(e, "train")
     steps = len(source) // e.batch_size
     program = compiled(make_program(e, steps=steps))
     state = program.init(jax.random.key(0))
     fixed = jax.device_put(source.take(np.arange(e.batch_size, dtype=np.int32)))
-    seconds = np.zeros((16, 2))
+    seconds = np.zeros((1 + rounds, 2))
     for turn in range(len(seconds)):
         for fed in (0, 1)[:: 1 if turn % 2 else -1]:
             ahead = pieces(0, steps, size=1, intervals=())
@@ -41,8 +41,10 @@ def main(name: str) -> None:
     seconds = seconds[1:]  # the first compiles
     for fed, what in enumerate(("one batch", "fed")):
         print(f"{what}: {np.median(seconds[:, fed]):.3f} s, quartiles {np.percentile(seconds[:, fed], (25, 75)).round(3)}, {steps} steps")
-    print(f"fed / one batch: {np.median(seconds[:, 1] / seconds[:, 0]):.4f}")
+    half = 98 / rounds**0.5  # percentiles: 1.96 standard deviations of how many of the rounds lie below the true median
+    low, median, high = np.percentile(seconds[:, 1] / seconds[:, 0], (max(50 - half, 0), 50, min(50 + half, 100)))
+    print(f"fed / one batch: {median:.4f} ({low:.4f} to {high:.4f}), {rounds} rounds")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], int((*sys.argv[2:], 15)[0]))

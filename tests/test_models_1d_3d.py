@@ -33,7 +33,7 @@ SMALL = [
     (signals.FCN(3, (4, 6, 4)), (20, 2)),
     (signals.ResNet1D(3, (4, 6, 6)), (20, 2)),
     (video.C3D(3, ((4,), (4,), (4, 4)), hidden=8), (8, 16, 16, 1)),
-    (video.VideoResNet(3, widths=(4, 8), blocks=1), (4, 12, 12, 1)),
+    pytest.param(video.VideoResNet(3, widths=(4, 8), blocks=1), (4, 12, 12, 1), marks=pytest.mark.slow),
     (video.VideoResNet(3, True, widths=(4, 8), blocks=1), (4, 12, 12, 1)),
     (video.SmallVideoNet(3, (4, 4, 4)), (4, 16, 16, 1)),
 ]

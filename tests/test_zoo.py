@@ -133,19 +133,19 @@ TINY = {
     "resnext_se_v1": (resnet.ResNet((1, 1), resnet.Bottleneck, 4, (8, 16), groups=2, squeeze_ratio=0.25, stride_first=True), (32, 32, 3)),
     "pre_activation": (resnet.ResNet((1, 1), resnet.PreActBottleneck, 4, (8, 16), "cifar", 8), (12, 12, 3)),
     "resnet_1d": (resnet.ResNet((1, 1), resnet.BasicBlock, 4, (8, 16), "imagenet", 8), (64, 2)),
-    "resnet_3d": (resnet.ResNet((1, 1), resnet.BasicBlock, 4, (4, 8), "imagenet", 4), (16, 16, 16, 1)),
     "vgg": (vgg.VGG((1, 1), 4, (8, 16), hidden=16, pool_size=None), (8, 8, 3)),
     "vgg_bn": (vgg.VGG((1, 2), 4, (8, 16), hidden=16, batch_norm=True, conv_bias=False), (8, 8, 3)),
     "alexnet": (alexnet.AlexNet(4, (8, 8, 8, 8, 8), hidden=16), (67, 67, 3)),
     "densenet": (densenet.DenseNet((2, 2), 4, 4, 8, stem="cifar"), (12, 12, 3)),
     "mobilenet_v2": (mobilenet.MobileNetV2(4, 0.5, stages=mobilenet.STAGES[:3]), (32, 32, 3)),
-    "mobilenet_v3": (mobilenet.MobileNetV3(mobilenet.SMALL[:4], 4, 16), (32, 32, 3)),
     "convnext": (convnext.ConvNeXt((1, 2), 4, (8, 16), drop_path=0.1), (32, 32, 3)),
     "unet": (unet.UNet(4, (4, 8)), (12, 12, 1)),
     "speed": (speed.SpeedNet(4, (8, 16, 16)), (16, 16, 3)),
 }
-SLOW = {  # half a minute of compilation each
+SLOW = {  # a quarter to half a minute of compilation each
     "unet_3d_bn": (unet.UNet(4, (4, 8), batch_norm=True), (4, 4, 4, 1)),
+    "resnet_3d": (resnet.ResNet((1, 1), resnet.BasicBlock, 4, (4, 8), "imagenet", 4), (16, 16, 16, 1)),
+    "mobilenet_v3": (mobilenet.MobileNetV3(mobilenet.SMALL[:4], 4, 16), (32, 32, 3)),
     "efficientnet": (efficientnet.EfficientNet(4, 0.5, stages=efficientnet.STAGES[:3]), (32, 32, 3)),
     "googlenet": (googlenet.GoogLeNet(4), (80, 80, 3)),
     "googlenet_bn": (googlenet.googlenet_bn(4), (64, 64, 3)),
