@@ -2,9 +2,11 @@
 
 Layers, images two-dimensional, windows square, `padding` on both sides of an axis:
 
-    ["conv", features, kernel, strides, padding, groups, bias]    ["norm", epsilon]                 ["relu"] ["tanh"]
+    ["conv", features, kernel, strides, padding, groups, bias]    ["norm", epsilon]                 ["relu"] ["tanh"] ["gelu"]
     ["max_pool", window, strides, padding, ceil]                  ["avg_pool", window, strides]     ["global_avg_pool"] ["flatten"]
     ["adaptive_avg_pool", height, width]                          ["lrn", n, alpha, beta, k]        ["dense", features] ["dropout", rate]
+    ["layer_norm", channels, epsilon]                             ["scale", channels]               ["drop_path", rate]
+    ["channels_last", layers]   layers of which "layer_norm", "dense" and "scale" work on the last axis, also of a map
     ["sum", layers, layers]   two branches of one input, added; no layers: the input itself
     ["concat", layers, …]     branches of one input, concatenated along the channels
 
@@ -14,6 +16,7 @@ They stand in the order in which the model calls its own, so weights can be copi
 from typing import Any
 
 from jaxcnn.errors import ConfigError
+from jaxcnn.models.convnext import ConvNeXt
 from jaxcnn.models.fashion import FashionCNN
 from jaxcnn.models.googlenet import INCEPTION_WIDTHS, GoogLeNet
 from jaxcnn.models.lenet import LeNet5Modern
@@ -24,7 +27,7 @@ Layers = list[list[Any]]
 
 
 def layers_of(model: Any) -> Layers:
-    """The layers of a LeNet5Modern, FashionCNN, ResNet, VGG or GoogLeNet. Errors: ConfigError for another model, or for a field that the
+    """The layers of a LeNet5Modern, FashionCNN, ResNet, VGG, GoogLeNet or ConvNeXt. Errors: ConfigError for another model, or for a field that the
     peers lack."""
     for kind, describe in _FAMILIES.items():
         if isinstance(model, kind):
@@ -114,4 +117,29 @@ def _googlenet(model: GoogLeNet) -> Layers:
     return [*layers, ["global_avg_pool"], ["dropout", model.dropout], ["dense", model.num_classes]]
 
 
-_FAMILIES: dict[type, Any] = {LeNet5Modern: _lenet, FashionCNN: _fashion, ResNet: _resnet, VGG: _vgg, GoogLeNet: _googlenet}
+def _convnext(model: ConvNeXt) -> Layers:
+    layers: Layers = []
+    blocks, done, channels = sum(model.stage_sizes), 0, 0
+    for size, width in zip(model.stage_sizes, model.widths, strict=True):
+        if channels:
+            layers += [["channels_last", [["layer_norm", channels, 1e-6]]], ["conv", width, 2, 2, 0, 1, True]]
+        else:
+            layers += [["conv", width, 4, 4, 0, 1, True], ["channels_last", [["layer_norm", width, 1e-6]]]]
+        channels = width
+        for _ in range(size):
+            inner = [["layer_norm", width, 1e-6], ["dense", 4 * width], ["gelu"], ["dense", width], ["scale", width]]
+            drop_path = model.drop_path * done / max(1, blocks - 1)
+            branch = [["conv", width, 7, 1, 3, width, True], ["channels_last", inner], ["drop_path", drop_path]]
+            layers.append(["sum", branch, []])
+            done += 1
+    return [*layers, ["global_avg_pool"], ["layer_norm", channels, 1e-6], ["dense", model.num_classes]]
+
+
+_FAMILIES: dict[type, Any] = {
+    LeNet5Modern: _lenet,
+    FashionCNN: _fashion,
+    ResNet: _resnet,
+    VGG: _vgg,
+    GoogLeNet: _googlenet,
+    ConvNeXt: _convnext,
+}

@@ -60,6 +60,38 @@ def torch_network(layers: list) -> Any:
             results = [branch(x) for branch in self.branches]
             return results[0] + results[1] if self.kind == "sum" else torch.cat(results, 1)
 
+    class ChannelsLast(nn.Module):
+        """Layers applied to a map of which the channels are the last axis for a while."""
+
+        def __init__(self, inner: list):
+            super().__init__()
+            self.inner = torch_network(inner)
+
+        def forward(self, x):
+            return self.inner(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    class Scale(nn.Module):
+        """A learned factor for each element of the last axis."""
+
+        def __init__(self, channels: int):
+            super().__init__()
+            self.weight = nn.Parameter(torch.full((channels,), 1e-6))
+
+        def forward(self, x):
+            return x * self.weight
+
+    class DropPath(nn.Module):
+        """In training, all of a row dropped or kept."""
+
+        def __init__(self, rate: float):
+            super().__init__()
+            self.rate = rate
+
+        def forward(self, x):
+            if not (self.training and self.rate):
+                return x
+            return x * nn.functional.dropout(x.new_ones(len(x), 1, 1, 1), self.rate)
+
     def lrn(n, alpha, beta, k):
         return nn.LocalResponseNorm(n, alpha * n, beta, k)  # PyTorch's alpha multiplies the mean, not the sum
 
@@ -68,6 +100,11 @@ def torch_network(layers: list) -> Any:
         "norm": lambda epsilon: nn.LazyBatchNorm2d(epsilon),
         "relu": lambda: nn.ReLU(inplace=True),
         "tanh": nn.Tanh,
+        "gelu": nn.GELU,
+        "layer_norm": nn.LayerNorm,
+        "scale": Scale,
+        "drop_path": DropPath,
+        "channels_last": ChannelsLast,
         "max_pool": lambda window, strides, padding, ceil: nn.MaxPool2d(window, strides, padding, ceil_mode=ceil),
         "avg_pool": nn.AvgPool2d,
         "adaptive_avg_pool": lambda *size: nn.AdaptiveAvgPool2d(size),
@@ -183,6 +220,15 @@ def keras_model(layers: list, shape: tuple[int, ...]) -> Any:
 def _keras_apply(x: Any, layers: list) -> Any:
     import keras.layers as k
 
+    class Scale(k.Layer):
+        """A learned factor for each channel."""
+
+        def build(self, shape):
+            self.factor = self.add_weight(shape=(shape[-1],), initializer="zeros")
+
+        def call(self, x):
+            return x * self.factor
+
     def conv(x, features, window, strides, padding, groups, bias):
         same = strides == 1 and padding == (window - 1) // 2
         x = k.ZeroPadding2D(padding)(x) if padding and not same else x
@@ -205,6 +251,11 @@ def _keras_apply(x: Any, layers: list) -> Any:
         "relu": lambda x: k.ReLU()(x),
         "tanh": lambda x: k.Activation("tanh")(x),
         "max_pool": max_pool,
+        "gelu": lambda x: k.Activation("gelu")(x),
+        "layer_norm": lambda x, _, epsilon: k.LayerNormalization(epsilon=epsilon)(x),
+        "scale": lambda x, _: Scale()(x),
+        "drop_path": lambda x, rate: k.Dropout(rate, noise_shape=(None, 1, 1, 1))(x),
+        "channels_last": lambda x, inner: _keras_apply(x, inner),  # they are
         "avg_pool": lambda x, window, strides: k.AveragePooling2D(window, strides)(x),
         "adaptive_avg_pool": lambda x, *size: x if tuple(x.shape[1:3]) == size else k.AdaptiveAveragePooling2D(size)(x),
         "global_avg_pool": lambda x: k.GlobalAveragePooling2D()(x),

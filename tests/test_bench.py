@@ -21,6 +21,7 @@ from jaxcnn.bench_process import Peer, optimizer_of, require
 from jaxcnn.commands import bench as command
 from jaxcnn.errors import ConfigError, DependencyError, ResourceError
 from jaxcnn.experiment import Experiment
+from jaxcnn.models.convnext import ConvNeXt, convnext_tiny
 from jaxcnn.models.fashion import FashionCNN
 from jaxcnn.models.googlenet import GoogLeNet, googlenet, googlenet_bn
 from jaxcnn.models.lenet import LeNet5, LeNet5Modern, RGBDigitNet
@@ -44,11 +45,13 @@ NETWORKS = {
     "vgg_bn": (VGG((1, 2), 5, (8, 12), hidden=16, batch_norm=True, pool_size=None), (12, 12, 3)),
     "googlenet": (GoogLeNet(6, auxiliary_heads=False), (40, 40, 3)),
     "googlenet_bn": (googlenet_bn(6), (40, 40, 3)),
+    "convnext": (ConvNeXt((1, 2), 5, (8, 16), drop_path=0.2), (32, 32, 3)),
 }
 WHOLE = {
     "resnet18": (resnet18(), (64, 64, 3)),
     "resnet50": (resnet50(), (64, 64, 3)),
     "vgg11": (vgg11(10, hidden=256), (32, 32, 3)),
+    "convnext_tiny": (convnext_tiny(), (32, 32, 3)),
 }
 
 
@@ -62,7 +65,7 @@ def inputs(shape):
 def copy_weights(model, variables, shape, network):
     """Put our parameters into the PyTorch network, layer by layer in the order in which both are called."""
     torch = pytest.importorskip("torch")
-    theirs = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.BatchNorm2d | torch.nn.Linear)]
+    theirs = [m for m in network.modules() if list(m.parameters(recurse=False))]
     ours = [row for row in summarize_layers(model, inputs(shape)) if row.params]
     assert len(theirs) == len(ours)
     for row, module in zip(ours, theirs, strict=True):
@@ -82,7 +85,8 @@ def copy_weights(model, variables, shape, network):
                 kernel = kernel.T
             module.weight.data = torch.tensor(kernel.copy())
         else:
-            module.weight.data = torch.tensor(np.array(leaf["scale"]))
+            module.weight.data = torch.tensor(np.array(leaf.get("scale", leaf.get("layer_scale"))))
+        if stats:
             module.running_mean.data = torch.tensor(np.array(stats["mean"]))
             module.running_var.data = torch.tensor(np.array(stats["var"]))
         if "bias" in leaf:
