@@ -27,8 +27,8 @@ Layers = list[list[Any]]
 
 
 def layers_of(model: Any) -> Layers:
-    """The layers of a LeNet5Modern, FashionCNN, ResNet, VGG, GoogLeNet or ConvNeXt. Errors: ConfigError for another model, or for a field that the
-    peers lack."""
+    """The layers of a LeNet5Modern, FashionCNN, ResNet, VGG, GoogLeNet or ConvNeXt. Errors: ConfigError for another model, or for a field
+    that the peers lack."""
     for kind, describe in _FAMILIES.items():
         if isinstance(model, kind):
             _require(not getattr(model, "pyramid", False) and model.num_classes > 0, model, "needs num_classes > 0 and pyramid=false")
