@@ -7,7 +7,8 @@ with it, on 2 cores of an Intel Xeon (AVX-512) and nothing else running, with ja
 
     python experiments/_time_to_accuracy.py fashion_mnist_speed 10
 
-The time to 93 and 94 % is not measured, nor any on a GPU.
+With epochs=3, 1,407 steps: 93.48 ± 0.14 % (n = 10) in 68.5 ± 1.4 s, 74.6 s with compilation.
+The time to 94 % is not measured, nor any on a GPU.
 """
 
 from functools import partial
