@@ -1,4 +1,5 @@
-"""What feeding costs: an epoch as a run feeds it, against as many steps on one batch that lies on the device; in turns.
+"""What feeding costs: an epoch as a run feeds it, against the same batches gathered before the clock starts, and against as many steps on
+one batch; in turns.
 
 python experiments/_feeding.py mnist_lenet5_modern [rounds, 15]
 """
@@ -21,29 +22,33 @@ from jaxcnn.run import open_checked  # noqa: E402
 
 
 def main(name: str, rounds: int) -> None:
-    """Print seconds an epoch of both, with quartiles, and the median of the rounds' ratios with its 95 % interval (order statistics)."""
+    """Print seconds an epoch of each, with quartiles, and the medians of the rounds' ratios with 95 % intervals (order statistics)."""
     e = load(find(name), [])
     source = open_checked(e, "train")
     steps = len(source) // e.batch_size
     program = compiled(make_program(e, steps=steps))
     state = program.init(jax.random.key(0))
     fixed = jax.device_put(source.take(np.arange(e.batch_size, dtype=np.int32)))
-    seconds = np.zeros((1 + rounds, 2))
+    seconds = np.zeros((1 + rounds, 3))
     for turn in range(len(seconds)):
-        for fed in (0, 1)[:: 1 if turn % 2 else -1]:
+        for way in (0, 1, 2)[:: 1 if turn % 2 else -1]:
             ahead = pieces(0, steps, size=1, intervals=())
-            feed = batches(source, ahead, seed=turn, batch_size=e.batch_size) if fed else ((None, fixed) for _ in range(steps))
+            feed = batches(source, ahead, seed=turn, batch_size=e.batch_size) if way else ((None, fixed) for _ in range(steps))
+            feed = jax.block_until_ready(list(feed)) if way == 1 else feed
             began = time.perf_counter()
             for _, batch in feed:
                 state, _ = program.train_step(state, batch)
             jax.block_until_ready(state)
-            seconds[turn, fed] = time.perf_counter() - began
+            seconds[turn, way] = time.perf_counter() - began
+            del feed
     seconds = seconds[1:]  # the first compiles
-    for fed, what in enumerate(("one batch", "fed")):
-        print(f"{what}: {np.median(seconds[:, fed]):.3f} s, quartiles {np.percentile(seconds[:, fed], (25, 75)).round(3)}, {steps} steps")
+    for way, what in enumerate(("one batch", "gathered before", "fed")):
+        print(f"{what}: {np.median(seconds[:, way]):.3f} s, quartiles {np.percentile(seconds[:, way], (25, 75)).round(3)}, {steps} steps")
     half = 98 / rounds**0.5  # percentiles: 1.96 standard deviations of how many of the rounds lie below the true median
-    low, median, high = np.percentile(seconds[:, 1] / seconds[:, 0], (max(50 - half, 0), 50, min(50 + half, 100)))
-    print(f"fed / one batch: {median:.4f} ({low:.4f} to {high:.4f}), {rounds} rounds")
+    for way, what in ((1, "gathered before"), (0, "one batch")):
+        ratios = seconds[:, 2] / seconds[:, way]
+        low, median, high = np.percentile(ratios, (max(50 - half, 0), 50, min(50 + half, 100)))
+        print(f"fed / {what}: {median:.4f} ({low:.4f} to {high:.4f}), {rounds} rounds")
 
 
 if __name__ == "__main__":
