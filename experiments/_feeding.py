@@ -30,10 +30,16 @@ def main(name: str, rounds: int) -> None:
     state = program.init(jax.random.key(0))
     fixed = jax.device_put(source.take(np.arange(e.batch_size, dtype=np.int32)))
     seconds = np.zeros((1 + rounds, 3))
+
+    def settle():
+        jax.block_until_ready(state)
+
     for turn in range(len(seconds)):
         for way in (0, 1, 2)[:: 1 if turn % 2 else -1]:
             ahead = pieces(0, steps, size=1, intervals=())
-            feed = batches(source, ahead, seed=turn, batch_size=e.batch_size) if way else ((None, fixed) for _ in range(steps))
+            feed = ((None, fixed) for _ in range(steps))
+            if way:
+                feed = batches(source, ahead, seed=turn, batch_size=e.batch_size, settle=settle)
             feed = jax.block_until_ready(list(feed)) if way == 1 else feed
             began = time.perf_counter()
             for _, batch in feed:

@@ -2,8 +2,9 @@
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,10 +36,14 @@ def pieces(start: int, stop: int, *, size: int, intervals: tuple[int, ...]) -> I
         start = end
 
 
-def batches(source: Source, steps: Iterable[tuple[int, int]], *, seed: int, batch_size: int) -> Iterator[tuple[tuple[int, int], dict]]:
+def batches(
+    source: Source, steps: Iterable[tuple[int, int]], *, seed: int, batch_size: int, settle: Callable[[], Any] = lambda: None
+) -> Iterator[tuple[tuple[int, int], dict]]:
     """Each piece (first, end) of `steps` with its training batch: arrays [B, …] of one step, [end - first, B, …] of more.
 
     Sources that decode on the host are asked two pieces ahead, in the background; of others small batches are gathered many at a time.
+    `settle` waits for the steps in progress. It is called on CPU before batches are gathered, which would otherwise take the cores from
+    under a step: its threads then wait for one another, and that costs more than the gathering.
     """
 
     def take(first: int, end: int, *shape: int) -> dict:
@@ -56,6 +61,8 @@ def batches(source: Source, steps: Iterable[tuple[int, int]], *, seed: int, batc
             yield piece, batch
             most = BYTES_AT_ONCE // max(1, sum(x.nbytes for x in batch.values()))
             for group in _alike(steps, max(1, min(most, MOST_PIECES_AT_ONCE))):
+                if len(group) > 1 and jax.default_backend() == "cpu":
+                    settle()
                 length = group[0][1] - group[0][0]
                 shape = (len(group), *(() if length == 1 else (length,)))
                 taken = _apart(take(group[0][0], group[-1][1], *shape)) if len(group) > 1 else [take_piece(group[0])]

@@ -86,6 +86,10 @@ class _Run:
     def epoch(self, step: int) -> float:
         return step * self.experiment.batch_size / len(self.train)
 
+    def settle(self) -> None:
+        """Wait for the steps in progress."""
+        jax.block_until_ready(self.state)
+
 
 def _open_run(e: Experiment, folder: Path, *, name: str, record: dict, resume: bool, console: Console) -> _Run:
     """Open data, make the program, and initialize or restore the state."""
@@ -128,7 +132,7 @@ def _loop(run: _Run, stop: Callable[[], bool]) -> dict[str, Any]:
     run.saved = run.since = time.monotonic()
     run.console.start(step=step, steps=run.steps)
     ahead = pieces(step, run.steps, size=run.dispatch, intervals=(e.log_every, evaluate_every))
-    for (start, step_after), batch in batches(run.train, ahead, seed=e.seed, batch_size=e.batch_size):
+    for (start, step_after), batch in batches(run.train, ahead, seed=e.seed, batch_size=e.batch_size, settle=run.settle):
         if out_of_patience(e, run.history.evaluations()):
             run.console.line(f"stopped early at step {step}: no better {e.task.metric} in {e.patience} evaluations")
             break

@@ -273,6 +273,18 @@ def test_many_steps_a_dispatch_train_as_single_steps_do(tmp_path):
     assert resumed["state_sha256"] == whole["state_sha256"]
 
 
+def test_on_cpu_no_step_is_in_progress_while_batches_are_gathered_together():
+    source, events = tiny().data.open("train"), []
+    take = source.take
+    source.take = lambda rows: events.append(rows.shape[:-1]) or take(rows)
+    list(feed.batches(source, [(step, step + 1) for step in range(200)], seed=0, batch_size=8, settle=lambda: events.append("settled")))
+    together = [i for i, event in enumerate(events) if event != "settled" and event]
+    assert together
+    if jax.default_backend() == "cpu":
+        assert all(events[i - 1] == "settled" for i in together)
+        assert events.count("settled") == len(together)
+
+
 def test_the_steps_of_a_run_move_nothing_but_indices():
     """No implicit transfer between host and device in the steady state: an accelerator never waits for the host."""
     program, source = evaluation.compiled(make_program(tiny(), steps=12)), tiny().data.open("train")

@@ -1,4 +1,7 @@
-"""Examples that live on the device: a whole split as arrays, gathered there by index. Also the rules that host arrays must keep."""
+"""Examples that live on the device (on CPU: in NumPy), a whole split as arrays, gathered there by index.
+
+Also the rules that host arrays must keep.
+"""
 
 import functools
 import threading
@@ -125,9 +128,9 @@ def check_indices(indices: Any, size: int) -> np.ndarray:
 
 
 class MemorySource:
-    """A split held on the default device, moved there at the first `take`.
+    """A split held on the default device, moved there at the first `take`; on CPU held as NumPy arrays.
 
-    `arrays`: equally many examples each, uint8, int32 or float32 (see `canonical`). The host copy is given up once they are on the device.
+    `arrays`: equally many examples each, uint8, int32 or float32 (see `canonical`). The arrays given are let go once they are held.
     """
 
     streaming = False
@@ -135,7 +138,7 @@ class MemorySource:
     def __init__(self, arrays: Arrays_):
         self._arrays = canonical(arrays, where="MemorySource")
         self._size = len(next(iter(self._arrays.values())))
-        self._on_device: dict[str, jax.Array] | None = None
+        self._held: dict[str, Any] | None = None
         self._lock = threading.Lock()  # a loop may fetch the next batch in a thread of its own
 
     def __len__(self) -> int:
@@ -145,10 +148,13 @@ class MemorySource:
         """The examples at `indices` (int, any shape [...]) as device arrays [..., *example shape]; IndexError outside [0, len)."""
         indices = check_indices(indices, self._size)
         with self._lock:
-            if self._on_device is None:  # a copy: a CPU device may share memory with NumPy, and its owner write to it
-                self._on_device = {name: jax.device_put(array.copy()) for name, array in self._arrays.items()}
+            if self._held is None:  # a copy: a CPU device may share memory with NumPy, and its owner write to it
+                copies = {name: array.copy() for name, array in self._arrays.items()}
+                self._held = copies if jax.default_backend() == "cpu" else jax.device_put(copies)
                 self._arrays = {}
-        return _gather(self._on_device, jax.device_put(indices))
+        if jax.default_backend() == "cpu":  # NumPy copies whole examples, XLA's CPU backend element by element
+            return jax.device_put({name: np.take(array, indices, axis=0) for name, array in self._held.items()})
+        return _gather(self._held, jax.device_put(indices))
 
 
 @dataclass(frozen=True, eq=False)  # arrays do not compare: a dataset of arrays is equal to itself alone, and hashable
