@@ -14,7 +14,7 @@ from jax import lax
 
 from jaxcnn.errors import ConfigError
 from jaxcnn.layers.conv import Conv
-from jaxcnn.ops import banded, convolution
+from jaxcnn.ops import banded, convolution, depthwise
 
 # input shape, window, features, strides, padding, dilation, groups
 GEOMETRIES = {
@@ -24,6 +24,8 @@ GEOMETRIES = {
     "dilated": ((1, 8, 8, 2), (3, 3), 2, (1, 2), ((1, 2), (2, 1)), (2, 3), 1),
     "grouped": ((2, 5, 5, 4), (3, 3), 6, (1, 1), "SAME", (1, 1), 2),
     "depthwise": ((2, 5, 5, 3), (3, 3), 6, (2, 2), "SAME", (1, 1), 3),
+    "tap by tap": ((2, 7, 6, 8), (3, 2), 8, (2, 1), ((2, 0), (1, 1)), (1, 2), 8),
+    "tap by tap, 1-D": ((2, 9, 8), (4,), 8, (2,), "SAME", (1,), 8),
     "strided 1x1": ((2, 6, 6, 3), (1, 1), 4, (2, 2), "VALID", (1, 1), 1),
     "many images": ((16, 6, 5, 3), (3, 2), 4, (1, 1), ((2, 0), (1, 3)), (1, 1), 1),
     "strides that leave some": ((3, 10, 9, 2), (2, 3), 3, (3, 2), ((1, 0), (0, 1)), (1, 1), 1),
@@ -121,6 +123,25 @@ def test_blocks_are_for_few_channels():
 
     assert all(chosen("y", *shape) for shape in [(28, 5, 1, 6), (28, 7, 1, 64), (32, 3, 3, 64)])
     assert not any(chosen(role, *shape) for shape in [(14, 3, 16, 16), (32, 3, 64, 64), (14, 1, 256, 256)] for role in "xyw")
+
+
+@pytest.mark.parametrize("role", "xyw")
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_tap_by_tap_is_the_same_convolution(rank, stride, role):
+    """Windows, dilations and paddings (more than the window needs, and negative), of as many strides as leave places over."""
+    with jax.enable_x64(True):
+        for window, dilation, pads in itertools.product(
+            [(1, 2, 2), (3, 2, 1)], [(1, 1, 1), (2, 1, 2)], [((0, 0),) * 3, ((4, -1), (2, 0), (-1, 3))]
+        ):
+            sides = ((9, 8, 7)[:rank], window[:rank], (stride,) * rank, pads[:rank], dilation[:rank])
+            geometry = convolution.Geometry(*sides, 8)
+            x, w = ((2, *geometry.spatial, 8), (*geometry.window, 1, 8))
+            shapes = {"x": x, "w": w, "y": geometry.result_shape("y", x, w)}
+            assert depthwise.suits(geometry, w, np.float64)
+            a, b = (np.random.default_rng(seed).standard_normal(shapes[name]) for seed, name in enumerate(convolution.OPERANDS[role]))
+            actual = depthwise.convolve(role, geometry, jnp.asarray(a), jnp.asarray(b), lambda x: x)
+            np.testing.assert_allclose(actual, convolution.natural(role, geometry, jnp.asarray(a), jnp.asarray(b)), rtol=1e-12, atol=1e-12)
 
 
 def smooth(x, w, geometry, **options):

@@ -8,8 +8,8 @@ part of `jax.jit`'s cache key, so that a change retraces):
 - `"natural"`: what `jax.lax` and Flax do.
 - `"fast"`: pure JAX. On CPU the gradient of the kernel reads a stored copy of its input, where XLA would recompute the layers that led to
   it inside a transposition, and transposes it in two steps (`jaxcnn.ops.kernel_gradient`); where channels are few, several columns are
-  taken at a time (`jaxcnn.ops.banded`); max-pooling remembers which element won; BatchNorm is a x + b. On other platforms convolutions
-  are XLA's own.
+  taken at a time (`jaxcnn.ops.banded`); with one filter a channel, tap by tap (`jaxcnn.ops.depthwise`); max-pooling remembers which element
+  won; BatchNorm is a x + b. On other platforms convolutions are XLA's own.
 - `"onednn"`: on CPU, float32, one or two dimensions: the oneDNN library (`jaxcnn.ops.onednn`), for most 3x3 convolutions of stride 1 by way
   of Winograd's algorithm, which needs up to 2.25 times fewer multiplications; everything else as `"fast"`.
 - `"auto"` (default): on CPU `"onednn"` where `jaxcnn[onednn]` is installed and works, else `"fast"`; elsewhere `"natural"`.
@@ -31,7 +31,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from jaxcnn.errors import ConfigError, did_you_mean
-from jaxcnn.ops import banded, kernel_gradient
+from jaxcnn.ops import banded, depthwise, kernel_gradient
 
 FORMULATIONS = ("natural", "fast", "onednn", "auto")
 VARIABLE = "JAXCNN_CONVOLUTION"
@@ -221,6 +221,9 @@ def fast(role: str, geometry: Geometry, a, b):
     """y(x, w), x(y, w) or w(x, y), by `role`, in the way that takes XLA's CPU backend the least time."""
     if a.ndim > geometry.rank or b.ndim > geometry.rank:
         return natural(role, geometry, a, b)
+    w_shape = geometry.result_shape("w", a.shape, b.shape) if role == "w" else b.shape
+    if depthwise.suits(geometry, w_shape, a.dtype):
+        return depthwise.convolve(role, geometry, a, b, functools.partial(_materialize, witness=b))
     inputs, outputs = (a.shape[-1], b.shape[-1]) if role == "w" else (b.shape[-2], b.shape[-1])
     blocks = banded.blocks(role, geometry, inputs, outputs)
     if blocks and role == "y":
