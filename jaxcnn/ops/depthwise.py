@@ -5,6 +5,7 @@ kernel, which is vectorized over channels. The two gradients are sums of the sam
 """
 
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +19,8 @@ def suits(geometry, w_shape: tuple[int, ...], dtype) -> bool:
     """True for as many groups as channels and features, at least FEWEST_CHANNELS, and at most MOST_TAPS taps; sums in half precision are
     left to XLA. `w_shape` is the kernel's, [*window, C / groups, F]."""
     one_each = w_shape[-2] == 1 and w_shape[-1] == geometry.groups
-    taps = len(list(_taps(geometry)))
-    return one_each and geometry.groups >= FEWEST_CHANNELS and taps <= MOST_TAPS and jnp.dtype(dtype).itemsize >= 4
+    few_taps = math.prod(geometry.window) <= MOST_TAPS
+    return one_each and geometry.groups >= FEWEST_CHANNELS and few_taps and jnp.dtype(dtype).itemsize >= 4
 
 
 def convolve(role: str, geometry, a, b, materialize):
