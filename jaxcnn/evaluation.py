@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -79,13 +80,37 @@ def program_of(e: Experiment, state: Any) -> Program:
 
 
 def open_checked(e: Experiment, split: str) -> Source:
-    """The split's source, after the task has checked its examples on the host (all of those in memory, a sample of a stream)."""
+    """The split's source, whose examples the task checks on the host: all of those in memory now, those of a stream as they are decoded.
+
+    Of examples that are made when they are asked for (ComposedSource), functions of their number alone, the first 64 are checked.
+    """
     source = e.data.open(split)
     if not len(source):
         raise DataError(f"the {split!r} split is empty; choose data with at least one example")
-    arrays = getattr(source, "arrays", None)
-    e.task.check(arrays if arrays is not None else jax.device_get(source.take(np.arange(min(len(source), 64)))))
-    return source
+    if source.arrays is not None:
+        e.task.check(jax.device_get(source.arrays))
+        return source
+    e.task.check(jax.device_get(source.take(np.arange(min(len(source), 64)))))
+    return CheckedStream(source, e.task.check) if source.streaming else source
+
+
+class CheckedStream:
+    """A streaming source whose every batch `check` looks at, in the thread that decodes it. Errors: those of `check`, at `take`."""
+
+    streaming = True
+    arrays = None
+
+    def __init__(self, source: Source, check: Callable[[dict[str, Any]], None]):
+        self._source, self._check = source, check
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def take(self, indices: np.ndarray) -> dict[str, Any]:
+        """The examples at `indices` (int, any shape [...]), checked."""
+        batch = self._source.take(indices)
+        self._check({name: x.reshape(-1, *x.shape[indices.ndim :]) for name, x in batch.items()})
+        return batch
 
 
 def best_evaluation(e: Experiment, evaluations: list[dict]) -> dict:

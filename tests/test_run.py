@@ -17,6 +17,7 @@ from jaxcnn.checkpoint import Checkpoints
 from jaxcnn.data.dataset import batch_indices
 from jaxcnn.data.folder import Folder
 from jaxcnn.data.memory import Arrays, MemorySource
+from jaxcnn.data.stream import StreamSource, in_memory_if_small
 from jaxcnn.errors import BusyError, CheckpointError, ConfigError, DataError, DivergedError
 from jaxcnn.evaluation import evaluate
 from jaxcnn.folder import Preempted, locked
@@ -141,6 +142,26 @@ def test_bad_data_are_refused_before_training(tmp_path, change, message):
         run.train(tiny(data=Arrays(train=change(arrays(50)), eval=arrays(21))), tmp_path, console=QUIET)
 
 
+@pytest.mark.parametrize("place", [10, 100, 199])
+@pytest.mark.parametrize("split", ["train", "eval"])
+@pytest.mark.parametrize("memory_mib", [1024, 0], ids=["memory", "stream"])
+def test_every_row_is_checked(tmp_path, place, split, memory_mib):
+    """A single wrong label among 200, wherever it stands, in memory or in a stream that is decoded batch by batch."""
+    splits = {"train": arrays(200), "eval": arrays(200, seed=1)}
+    splits[split]["label"][place] = 99
+
+    @dataclasses.dataclass(frozen=True, eq=False)
+    class Data(Arrays):
+        def open(self, split):
+            source = super().open(split)
+            rows = [{name: x[i] for name, x in source.arrays.items()} for i in range(len(source))]
+            streamed = StreamSource(lambda indices: [rows[i] for i in indices], len(rows), self.spec())
+            return in_memory_if_small(streamed, self.spec(), memory_mib=memory_mib)
+
+    with pytest.raises(DataError, match="is 99; labels must lie in"):
+        run.train(tiny(data=Data(**splits), steps=25, log_every=25), tmp_path, console=QUIET)
+
+
 def test_metrics_do_not_depend_on_the_evaluation_batch(golden):
     e = tiny()
     program = make_program(e, steps=12)
@@ -192,6 +213,7 @@ def test_a_source_that_changes_shapes_fails_instead_of_compiling_again_and_again
         """Every second batch of training lacks a row."""
 
         streaming = False
+        arrays = None
 
         def __init__(self, source):
             self.source, self.calls = source, 0

@@ -17,6 +17,7 @@ class ComposedSource:
     """
 
     streaming = False
+    arrays = None
 
     def __init__(self, compose: Callable[..., dict[str, jax.Array]], material: tuple, *, size: int, seed: int, split: str):
         self._size, self._material = size, material

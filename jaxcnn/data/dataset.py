@@ -5,6 +5,7 @@ pure function of (seed, s), so the step is all that a resumed run needs to know 
 """
 
 import functools
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import jax
@@ -22,6 +23,11 @@ class Source(Protocol):
     @property
     def streaming(self) -> bool:
         """Whether `take` works on the host, so that the loop asks ahead in the background."""
+        ...
+
+    @property
+    def arrays(self) -> Mapping[str, Any] | None:
+        """All examples, [N, *example shape] each, where they lie in memory as arrays; None where they are decoded or made when asked for."""
         ...
 
     def take(self, indices: np.ndarray) -> Batch:

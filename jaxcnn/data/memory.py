@@ -144,6 +144,11 @@ class MemorySource:
     def __len__(self) -> int:
         return self._size
 
+    @property
+    def arrays(self) -> Arrays_:
+        """All examples; on the host until the first `take`."""
+        return self._arrays if self._held is None else self._held
+
     def take(self, indices: np.ndarray) -> dict[str, jax.Array]:
         """The examples at `indices` (int, any shape [...]) as device arrays [..., *example shape]; IndexError outside [0, len)."""
         indices = check_indices(indices, self._size)

@@ -27,6 +27,7 @@ class StreamSource:
     """
 
     streaming = True
+    arrays = None
 
     def __init__(self, read: Read, size: int, spec: Mapping[str, jax.ShapeDtypeStruct], *, workers: int = 0):
         self._read, self._size, self._spec = read, size, dict(spec)
