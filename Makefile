@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= auto
-PARITY = $(shell grep -lE "importorskip|torchvision_peer" tests/test_*.py)
+PARITY = $(shell grep -rlE "importorskip|torchvision_peer" tests --include="test_*.py")
 
 .PHONY: demo test test-slow test-parity lint clean
 

@@ -4,7 +4,7 @@
 import sys
 
 try:
-    from jaxcnn.commands.main import main
+    from jaxcnn.commands._main import main
 except ImportError as error:
     sys.exit(f"error: {error}; install jaxcnn first: pip install -e .  (or: make demo)")
 

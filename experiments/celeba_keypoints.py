@@ -11,11 +11,11 @@ from functools import partial
 
 import optax
 
-from jaxcnn import optimizers, schedules
+from jaxcnn.core import optimizers, schedules
+from jaxcnn.core.experiment import Experiment
 from jaxcnn.data import augment
+from jaxcnn.data.files.tfds import Tfds
 from jaxcnn.data.skeletons import FACE_5
-from jaxcnn.data.tfds import Tfds
-from jaxcnn.experiment import Experiment
 from jaxcnn.models.keypoints import simple_baseline_resnet18
 from jaxcnn.tasks.keypoints import Keypoints
 

@@ -13,11 +13,11 @@ from functools import partial
 
 import optax
 
-from jaxcnn import optimizers, schedules
+from jaxcnn.core import optimizers, schedules
+from jaxcnn.core.experiment import Experiment
 from jaxcnn.data import augment
-from jaxcnn.data.captions import draw_caption
-from jaxcnn.data.coco import Coco
-from jaxcnn.experiment import Experiment
+from jaxcnn.data.files.coco import Coco
+from jaxcnn.data.made.caption_scenes import draw_caption
 from jaxcnn.models.captioning import AttentionLSTM, CaptionNet
 from jaxcnn.models.resnet import resnet50
 from jaxcnn.tasks.captioning import Captioning

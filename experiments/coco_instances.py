@@ -10,10 +10,10 @@ from functools import partial
 
 import optax
 
-from jaxcnn import optimizers, schedules
+from jaxcnn.core import optimizers, schedules
+from jaxcnn.core.experiment import Experiment
 from jaxcnn.data import augment
-from jaxcnn.data.coco import Coco
-from jaxcnn.experiment import Experiment
+from jaxcnn.data.files.coco import Coco
 from jaxcnn.models.instances import CenterMaskNet
 from jaxcnn.models.resnet import resnet18
 from jaxcnn.tasks.instances import InstanceSegmentation

@@ -9,10 +9,10 @@ Training and held-out digits share writers, so this is an easy test: it shows th
 
 from functools import partial
 
-from jaxcnn import optimizers, schedules
+from jaxcnn.core import optimizers, schedules
+from jaxcnn.core.experiment import Experiment
 from jaxcnn.data import augment
-from jaxcnn.data.digits import Digits
-from jaxcnn.experiment import Experiment
+from jaxcnn.data.made.digits import Digits
 from jaxcnn.models.lenet import LeNet5
 from jaxcnn.tasks.classification import Classification
 

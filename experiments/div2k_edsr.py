@@ -12,9 +12,9 @@ from functools import partial
 
 import optax
 
-from jaxcnn import schedules
-from jaxcnn.data.crops import PhotoCrops
-from jaxcnn.experiment import Experiment
+from jaxcnn.core import schedules
+from jaxcnn.core.experiment import Experiment
+from jaxcnn.data.made.photo_crops import PhotoCrops
 from jaxcnn.models.super_resolution import edsr_baseline
 from jaxcnn.tasks.super_resolution import SuperResolution
 

@@ -14,10 +14,10 @@ from functools import partial
 
 import optax
 
-from jaxcnn import optimizers, schedules
-from jaxcnn.data.lines import TextLines
-from jaxcnn.data.tfds import Tfds
-from jaxcnn.experiment import Experiment
+from jaxcnn.core import optimizers, schedules
+from jaxcnn.core.experiment import Experiment
+from jaxcnn.data.files.tfds import Tfds
+from jaxcnn.data.made.text_scenes import TextLines
 from jaxcnn.models.crnn import CRNN
 from jaxcnn.tasks.recognition import TextRecognition
 

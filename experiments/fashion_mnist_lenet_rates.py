@@ -13,12 +13,12 @@
 
 from functools import partial
 
-from jaxcnn import optimizers, schedules
+from jaxcnn.core import optimizers, schedules
+from jaxcnn.core.experiment import Experiment
 from jaxcnn.data import augment
-from jaxcnn.data.tfds import Tfds
-from jaxcnn.experiment import Experiment
+from jaxcnn.data.files.tfds import Tfds
 from jaxcnn.models.lenet import LeNet5Modern
-from jaxcnn.sweep import grid
+from jaxcnn.runs.sweep import grid
 from jaxcnn.tasks.classification import Classification
 
 experiment = Experiment(

@@ -10,10 +10,10 @@ of an accelerator, and neither was this one for longer.
 
 from functools import partial
 
-from jaxcnn import optimizers, schedules
+from jaxcnn.core import optimizers, schedules
+from jaxcnn.core.experiment import Experiment
 from jaxcnn.data import augment
-from jaxcnn.data.tfds import Tfds
-from jaxcnn.experiment import Experiment
+from jaxcnn.data.files.tfds import Tfds
 from jaxcnn.models.resnet import resnet_cifar
 from jaxcnn.tasks.classification import Classification
 

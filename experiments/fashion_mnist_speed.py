@@ -5,7 +5,7 @@
 Expected: 92.43 ± 0.12 % (n = 10 seeds, mean ± standard deviation) after 1.5 epochs, 704 steps, in 38.5 ± 0.5 s without compilation, 47.0 s
 with it (41.0 s from the cache), on 2 cores of an Intel Xeon (AVX-512), nothing else running, jaxcnn[onednn], 2026-11-23. The command:
 
-    python experiments/_time_to_accuracy.py fashion_mnist_speed 10
+    python benchmarks/time_to_accuracy.py fashion_mnist_speed 10
 
 With epochs=3, 1,407 steps: 93.48 ± 0.14 % (n = 10) in 68.5 ± 1.4 s. With epochs=5.5, 2,579 steps: 94.06 ± 0.15 % (n = 10) in
 123.4 ± 2.1 s. 2026-11-23, the same machine; compilation takes 9 s more, as for the first. No time on a GPU is measured.
@@ -17,10 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn import optimizers, schedules
+from jaxcnn.core import optimizers, schedules
+from jaxcnn.core.experiment import Experiment
 from jaxcnn.data import augment
-from jaxcnn.data.tfds import Tfds
-from jaxcnn.experiment import Experiment
+from jaxcnn.data.files.tfds import Tfds
 from jaxcnn.models.speed import MirrorAveraged, SpeedNet, whitening_kernel
 from jaxcnn.tasks.classification import Classification
 

@@ -14,9 +14,9 @@ from functools import partial
 
 import optax
 
-from jaxcnn import optimizers, schedules
-from jaxcnn.data.icdar import Icdar
-from jaxcnn.experiment import Experiment
+from jaxcnn.core import optimizers, schedules
+from jaxcnn.core.experiment import Experiment
+from jaxcnn.data.files.icdar import Icdar
 from jaxcnn.models.text_detection import TextKernelNet
 from jaxcnn.tasks.text_detection import TextDetection
 

@@ -17,9 +17,9 @@ import jax
 import optax
 from flax import linen as nn
 
-from jaxcnn import schedules
-from jaxcnn.data.tfds import Tfds
-from jaxcnn.experiment import Experiment
+from jaxcnn.core import schedules
+from jaxcnn.core.experiment import Experiment
+from jaxcnn.data.files.tfds import Tfds
 from jaxcnn.layers import Conv
 from jaxcnn.tasks.classification import Classification
 

@@ -15,9 +15,9 @@ from functools import partial
 
 import optax
 
-from jaxcnn import schedules
-from jaxcnn.data.tfds import Tfds
-from jaxcnn.experiment import Experiment
+from jaxcnn.core import schedules
+from jaxcnn.core.experiment import Experiment
+from jaxcnn.data.files.tfds import Tfds
 from jaxcnn.models.mlp import MLP
 from jaxcnn.tasks.classification import Classification
 

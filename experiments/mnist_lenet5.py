@@ -9,10 +9,10 @@ LeCun et al. 1998, section III: 99.05 % without and 99.2 % with distortions.
 
 from functools import partial
 
-from jaxcnn import optimizers, schedules
+from jaxcnn.core import optimizers, schedules
+from jaxcnn.core.experiment import Experiment
 from jaxcnn.data import augment
-from jaxcnn.data.tfds import Tfds
-from jaxcnn.experiment import Experiment
+from jaxcnn.data.files.tfds import Tfds
 from jaxcnn.models.lenet import LeNet5
 from jaxcnn.tasks.classification import Classification
 

@@ -9,7 +9,7 @@
 
 2,000 clips of digits that were not trained on, after 250 steps, one evaluation at the end.
 About 25 s of CPU time, on 2 shared cores of an Intel Xeon (family 6, model 167), 2026-11-22.
-Chance is 12.5 %. Shuffled, a direction and its opposite look the same, so that 50 % is the best possible (see jaxcnn/data/clips.py): the
+Chance is 12.5 %. Shuffled, a direction and its opposite look the same, so that 50 % is the best possible (see jaxcnn/data/made/clips.py): the
 network finds the axis of motion in all clips (top-2 accuracy 100 %), and its sense in none.
 """
 
@@ -17,10 +17,10 @@ from functools import partial
 
 import optax
 
-from jaxcnn import optimizers, schedules
-from jaxcnn.data.clips import MotionClips
-from jaxcnn.data.tfds import Tfds
-from jaxcnn.experiment import Experiment
+from jaxcnn.core import optimizers, schedules
+from jaxcnn.core.experiment import Experiment
+from jaxcnn.data.files.tfds import Tfds
+from jaxcnn.data.made.clips import MotionClips
 from jaxcnn.models.video import SmallVideoNet
 from jaxcnn.tasks.classification import Classification
 

@@ -4,16 +4,16 @@
 
 Expected: 95.18 ± 1.04 % (n = 3 seeds) of the 242 test series after 120 epochs over 200 series. The nearest neighbour has 52.1 %.
 About 70 s of CPU time, on 2 shared cores of an Intel Xeon (family 6, model 167), 2026-11-22.
-The number of epochs was chosen by a first run on the same test series. Where the series are: see jaxcnn/data/series.py.
+The number of epochs was chosen by a first run on the same test series. Where the series are: see jaxcnn/data/files/series.py.
 """
 
 from functools import partial
 
 import optax
 
-from jaxcnn import optimizers, schedules
-from jaxcnn.data.series import Series
-from jaxcnn.experiment import Experiment
+from jaxcnn.core import optimizers, schedules
+from jaxcnn.core.experiment import Experiment
+from jaxcnn.data.files.series import Series
 from jaxcnn.models.signals import FCN
 from jaxcnn.tasks.classification import Classification
 

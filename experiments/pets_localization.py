@@ -11,10 +11,10 @@ from functools import partial
 
 import optax
 
-from jaxcnn import optimizers, schedules
+from jaxcnn.core import optimizers, schedules
+from jaxcnn.core.experiment import Experiment
 from jaxcnn.data import augment
-from jaxcnn.data.tfds import Tfds
-from jaxcnn.experiment import Experiment
+from jaxcnn.data.files.tfds import Tfds
 from jaxcnn.models.localization import BackboneLocalization
 from jaxcnn.tasks.localization import Localization
 

@@ -18,12 +18,13 @@ from functools import partial
 import jax.numpy as jnp
 import optax
 
-from jaxcnn import schedules, weights
-from jaxcnn.data.crops import TRAIN_PHOTOS, PhotoCrops, resize_photo
-from jaxcnn.experiment import Experiment
+from jaxcnn.core import schedules
+from jaxcnn.core.experiment import Experiment
+from jaxcnn.data.made.photo_crops import TRAIN_PHOTOS, PhotoCrops, resize_photo
 from jaxcnn.models.style_transfer import JohnsonNet, Stylizer, wanted_style
 from jaxcnn.tasks.style_transfer import StyleTransfer
-from jaxcnn.weights_rules import HED_VGG16
+from jaxcnn.weights import load
+from jaxcnn.weights.rules import HED_VGG16
 
 BLOCKS = ("block1", "block2", "block3", "block4")  # what the loss network has of VGG-16
 model = Stylizer(JohnsonNet((16, 32, 64), num_blocks=3))
@@ -32,8 +33,8 @@ model = Stylizer(JohnsonNet((16, 32, 64), num_blocks=3))
 def begin(params, model_state, source, *, style, features):
     """Fill VGG's weights from the file of the variable `features`, and want the style of photo `style`."""
     if path := os.environ.get(features):
-        arrays = {name: array for name, array in weights.read_arrays(path).items() if name.startswith(BLOCKS)}
-        vgg, _, _ = weights.load_weights(model_state["loss_network"]["params"], {}, arrays, HED_VGG16, layout="keras")
+        arrays = {name: array for name, array in load.read_arrays(path).items() if name.startswith(BLOCKS)}
+        vgg, _, _ = load.load_weights(model_state["loss_network"]["params"], {}, arrays, HED_VGG16, layout="keras")
         model_state = {**model_state, "loss_network": {"params": vgg}}
     else:
         print(f"note: {features} is not set, so VGG's weights are random: this tries the mathematics, not the look")

@@ -19,9 +19,9 @@ from functools import partial
 import optax
 from flax import linen as nn
 
-from jaxcnn import schedules
-from jaxcnn.data.crops import PhotoCrops
-from jaxcnn.experiment import Experiment
+from jaxcnn.core import schedules
+from jaxcnn.core.experiment import Experiment
+from jaxcnn.data.made.photo_crops import PhotoCrops
 from jaxcnn.models.super_resolution import ESPCN, LumaResidual
 from jaxcnn.tasks.super_resolution import SuperResolution
 

@@ -11,10 +11,10 @@ from functools import partial
 import jax.numpy as jnp
 import optax
 
-from jaxcnn import schedules
+from jaxcnn.core import schedules
+from jaxcnn.core.experiment import Experiment
 from jaxcnn.data import augment
-from jaxcnn.data.tfds import Tfds
-from jaxcnn.experiment import Experiment
+from jaxcnn.data.files.tfds import Tfds
 from jaxcnn.models.lenet import RGBDigitNet
 from jaxcnn.tasks.classification import Classification
 

@@ -2,7 +2,7 @@
 
     python launch.py train experiments/scenes_captioning.py
     python launch.py train experiments/scenes_captioning.py data.shuffled=True
-    python experiments/_captioning_baselines.py RUN
+    python benchmarks/captioning_baselines.py RUN
 
                                                exact match      BLEU-4           CIDEr-D          n
     this experiment                            0.858 ± 0.013    0.963 ± 0.003    5.565 ± 0.036    3 seeds
@@ -11,7 +11,7 @@
     always "a coat above a coat"               0.004            0.066            0.289            the most frequent caption
 
 1,000 scenes of items and photographs that were not trained on; exact match to any of three references; greedy decoding. Eight of the ten
-kinds of items: pullover and shirt are left out (see jaxcnn/data/captions.py). Of 148 wrong captions (seed 0) 146 name an item wrongly and
+kinds of items: pullover and shirt are left out (see jaxcnn/data/made/caption_scenes.py). Of 148 wrong captions (seed 0) 146 name an item wrongly and
 describe the places rightly. 121 to 170 s on one core of an Intel Xeon (AVX-512, family 6 model 167), shared with others, 2026-11-22.
 """
 
@@ -19,10 +19,10 @@ from functools import partial
 
 import optax
 
-from jaxcnn import optimizers, schedules
-from jaxcnn.data.captions import CaptionScenes
-from jaxcnn.data.tfds import Tfds
-from jaxcnn.experiment import Experiment
+from jaxcnn.core import optimizers, schedules
+from jaxcnn.core.experiment import Experiment
+from jaxcnn.data.files.tfds import Tfds
+from jaxcnn.data.made.caption_scenes import CaptionScenes
 from jaxcnn.models.captioning import CaptionNet, GridEncoder, TransformerDecoder
 from jaxcnn.tasks.captioning import Captioning
 

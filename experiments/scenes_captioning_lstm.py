@@ -12,10 +12,10 @@ from functools import partial
 
 import optax
 
-from jaxcnn import optimizers, schedules
-from jaxcnn.data.captions import CaptionScenes
-from jaxcnn.data.tfds import Tfds
-from jaxcnn.experiment import Experiment
+from jaxcnn.core import optimizers, schedules
+from jaxcnn.core.experiment import Experiment
+from jaxcnn.data.files.tfds import Tfds
+from jaxcnn.data.made.caption_scenes import CaptionScenes
 from jaxcnn.models.captioning import AttentionLSTM, CaptionNet, GridEncoder
 from jaxcnn.tasks.captioning import Captioning
 

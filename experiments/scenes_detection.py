@@ -4,7 +4,7 @@
 
                                   AP                 AP50               AP75
     this network                  .7194 ± .0044      .9601 ± .0010      .8655 ± .0080      (n = 3 seeds)
-    blind: the mean box                              .0004              .0000              (experiments/_blind_boxes.py)
+    blind: the mean box                              .0004              .0000              (benchmarks/blind_boxes.py)
     boxes of the bright pixels                       .0085              .0075              (one class; .742 and .619 whatever the class)
 
 1,000 scenes of digits and photographs that were not trained on, 1,994 digits, evaluated once at the end. 475 s a seed on one
@@ -16,10 +16,10 @@ from functools import partial
 
 import optax
 
-from jaxcnn import optimizers, schedules
-from jaxcnn.data.scenes import Scenes
-from jaxcnn.data.tfds import Tfds
-from jaxcnn.experiment import Experiment
+from jaxcnn.core import optimizers, schedules
+from jaxcnn.core.experiment import Experiment
+from jaxcnn.data.files.tfds import Tfds
+from jaxcnn.data.made.scenes import Scenes
 from jaxcnn.models.detection import small_center_net
 from jaxcnn.tasks.detection import CenterDetection
 

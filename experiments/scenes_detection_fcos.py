@@ -14,10 +14,10 @@ from functools import partial
 
 import optax
 
-from jaxcnn import optimizers, schedules
-from jaxcnn.data.scenes import Scenes
-from jaxcnn.data.tfds import Tfds
-from jaxcnn.experiment import Experiment
+from jaxcnn.core import optimizers, schedules
+from jaxcnn.core.experiment import Experiment
+from jaxcnn.data.files.tfds import Tfds
+from jaxcnn.data.made.scenes import Scenes
 from jaxcnn.models.detection import FCOS
 from jaxcnn.tasks.dense_detection import DenseDetection
 

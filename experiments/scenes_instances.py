@@ -4,7 +4,7 @@
 
                                   mask AP50          mask AP75          mask AP            AP50 of the boxes
     this network                  .9412 ± .0027      .8498 ± .0077      .7048 ± .0096      .9424 ± .0006      (n = 3 seeds)
-    blind: the mean mask          .0000                                                    (experiments/_blind_boxes.py)
+    blind: the mean mask          .0000                                                    (benchmarks/blind_boxes.py)
     patches of bright pixels      .0089 (one class; .817 whatever the class)
 
 1,000 scenes of digits and photographs that were not trained on, evaluated once at the end. 164 s a seed on one core of an Intel Xeon
@@ -15,10 +15,10 @@ from functools import partial
 
 import optax
 
-from jaxcnn import optimizers, schedules
-from jaxcnn.data.scenes import Scenes
-from jaxcnn.data.tfds import Tfds
-from jaxcnn.experiment import Experiment
+from jaxcnn.core import optimizers, schedules
+from jaxcnn.core.experiment import Experiment
+from jaxcnn.data.files.tfds import Tfds
+from jaxcnn.data.made.scenes import Scenes
 from jaxcnn.models.instances import CenterMaskNet
 from jaxcnn.tasks.instances import InstanceSegmentation
 

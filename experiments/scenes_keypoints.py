@@ -4,7 +4,7 @@
 
 Expected on unseen digits on unseen photographs, after 1,000 steps of 32: PCK@0.1 95.93 ± 0.08 %, NME 0.031 (n = 3 seeds, 1,000 scenes).
 The reference length is the longer side of the box around the points, 16 to 32 pixels, so that a point may be 1.6 to 3.2 pixels off.
-Blind (experiments/_blind_baselines.py): each point at its mean place 1.4 %, all in the middle of the bright pixels 20.2 %.
+Blind (benchmarks/blind_baselines.py): each point at its mean place 1.4 %, all in the middle of the bright pixels 20.2 %.
 About 76 s a seed on one core of an Intel Xeon (AVX-512, family 6 model 167) with jaxcnn[onednn], 2026-11-22. The learning rate was chosen
 by two runs on the same scenes. Heatmaps (task.method=heatmap task.sigma=1.5) had 64.7 % after 500 steps at half the rate (n = 1).
 """
@@ -13,11 +13,11 @@ from functools import partial
 
 import optax
 
-from jaxcnn import optimizers, schedules
-from jaxcnn.data.scenes import Scenes
+from jaxcnn.core import optimizers, schedules
+from jaxcnn.core.experiment import Experiment
+from jaxcnn.data.files.tfds import Tfds
+from jaxcnn.data.made.scenes import Scenes
 from jaxcnn.data.skeletons import EXTREMES
-from jaxcnn.data.tfds import Tfds
-from jaxcnn.experiment import Experiment
 from jaxcnn.models.keypoints import SmallKeypointNet
 from jaxcnn.tasks.keypoints import Keypoints
 

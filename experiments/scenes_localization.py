@@ -4,7 +4,7 @@
 
                                   mean IoU           right class and IoU >= .5
     this network                  .8602 ± .0033      .961 ± .006      (n = 3 seeds; accuracy .968 ± .006)
-    blind: the mean box           .146               .002             (experiments/_blind_boxes.py)
+    blind: the mean box           .146               .002             (benchmarks/blind_boxes.py)
     box of the bright pixels      .915               .118             (it finds the digit, and names the most frequent class)
 
 1,000 scenes of digits and photographs that were not trained on, one evaluation at the end. 318 s a seed on one core of an Intel
@@ -15,10 +15,10 @@ from functools import partial
 
 import optax
 
-from jaxcnn import optimizers, schedules
-from jaxcnn.data.scenes import Scenes
-from jaxcnn.data.tfds import Tfds
-from jaxcnn.experiment import Experiment
+from jaxcnn.core import optimizers, schedules
+from jaxcnn.core.experiment import Experiment
+from jaxcnn.data.files.tfds import Tfds
+from jaxcnn.data.made.scenes import Scenes
 from jaxcnn.models.localization import LocalizationNet
 from jaxcnn.tasks.localization import Localization
 

@@ -8,17 +8,17 @@
     one text for all      0.0 %            97.4 %
 
 1,000 lines of digits and photographs that were not trained on, decoded greedily, after 1,000 steps. About 110 s a seed, compilation
-included, on one core of an Intel Xeon (AVX-512, family 6 model 167), 2026-11-22. The blind text: experiments/_blind_text.py.
+included, on one core of an Intel Xeon (AVX-512, family 6 model 167), 2026-11-22. The blind text: benchmarks/blind_text.py.
 """
 
 from functools import partial
 
 import optax
 
-from jaxcnn import optimizers, schedules
-from jaxcnn.data.lines import TextLines
-from jaxcnn.data.tfds import Tfds
-from jaxcnn.experiment import Experiment
+from jaxcnn.core import optimizers, schedules
+from jaxcnn.core.experiment import Experiment
+from jaxcnn.data.files.tfds import Tfds
+from jaxcnn.data.made.text_scenes import TextLines
 from jaxcnn.models.crnn import CRNN
 from jaxcnn.tasks.recognition import TextRecognition
 

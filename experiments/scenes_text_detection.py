@@ -8,17 +8,17 @@
     mean polygons             3.7 %
 
 1,000 scenes of digits and photographs that were not trained on (2,003 lines), after 1,000 steps. About 125 s a seed, compilation included,
-on one core of an Intel Xeon (AVX-512, family 6 model 167), 2026-11-22. The blind polygons: experiments/_blind_text.py.
+on one core of an Intel Xeon (AVX-512, family 6 model 167), 2026-11-22. The blind polygons: benchmarks/blind_text.py.
 """
 
 from functools import partial
 
 import optax
 
-from jaxcnn import optimizers, schedules
-from jaxcnn.data.lines import TextScenes
-from jaxcnn.data.tfds import Tfds
-from jaxcnn.experiment import Experiment
+from jaxcnn.core import optimizers, schedules
+from jaxcnn.core.experiment import Experiment
+from jaxcnn.data.files.tfds import Tfds
+from jaxcnn.data.made.text_scenes import TextScenes
 from jaxcnn.models.text_detection import TextKernelNet
 from jaxcnn.tasks.text_detection import TextDetection
 

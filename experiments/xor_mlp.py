@@ -9,8 +9,8 @@ from functools import partial
 
 import optax
 
-from jaxcnn.data.xor import Xor
-from jaxcnn.experiment import Experiment
+from jaxcnn.core.experiment import Experiment
+from jaxcnn.data.made.xor import Xor
 from jaxcnn.models.mlp import MLP
 from jaxcnn.tasks.binary import BinaryClassification
 

@@ -7,13 +7,13 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcnn import bench
+from jaxcnn.bench import measure
 from jaxcnn.commands.check import pre_flight
 from jaxcnn.commands.experiments import load
+from jaxcnn.core.program import make_program
+from jaxcnn.core.transforms import compile
 from jaxcnn.errors import DataError
-from jaxcnn.evaluation import evaluate, open_checked
-from jaxcnn.parallel import compile
-from jaxcnn.program import make_program
+from jaxcnn.runs.evaluation import evaluate, open_checked
 from tests.conftest import ROOT
 
 FILES = sorted(p for p in (ROOT / "experiments").glob("*.py") if not p.name.startswith("_"))
@@ -52,7 +52,7 @@ def data_of(e):
         return open_checked(e, "eval")  # the smaller split is enough here
     except DataError as error:
         try:
-            return bench.Noise(e, 2 * BATCH)
+            return measure.Noise(e, 2 * BATCH)
         except DataError:
             pytest.skip(str(error))
 

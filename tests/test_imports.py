@@ -1,4 +1,6 @@
-"""The import arrows of docs/design.md, read off the syntax trees; and what importing must not do."""
+"""The import arrows of docs/design.md, read off the syntax trees; and what importing
+must not do.
+"""
 
 import ast
 import subprocess
@@ -9,53 +11,39 @@ import pytest
 from tests.conftest import ROOT
 
 PACKAGE = ROOT / "jaxcnn"
-LEAVES = {"errors", "override", "schedules", "optimizers", "checkpoint", "log", "environment"}
-# floor -> floors of jaxcnn it may import from (besides itself and errors)
+# room -> rooms of jaxcnn that it may import from, besides itself and errors
 ALLOWED = {
     "errors": set(),
     "ops": set(),
     "layers": {"ops"},
-    "models": {"ops", "layers"},
-    "tasks": {"ops", "layers"},
-    "data": {"ops", "layers"},
-    "override": set(),
-    "schedules": set(),
-    "optimizers": set(),
-    "environment": set(),
-    "checkpoint": set(),
-    "log": {"checkpoint"},
-    "weights": {"checkpoint", "weights_rules"},
-    "weights_rules": set(),
-    "receptive_field": {"ops"},
-    "summary": {"ops", "layers", "receptive_field"},
-    "experiment": {"schedules"},
-    "program": {"experiment", "override", "optimizers"},
-    "parallel": {"program"},
-    "diagnosis": {"program", "checkpoint"},
-    "sweep": {"override"},
-    "folder": set(),
-    "evaluation": {"program", "parallel", "experiment", "data.dataset"},
-    "ways": {"program", "parallel", "environment", "checkpoint", "log"},
-    "feed": {"data.dataset", "experiment"},
-    "run": {
-        *("feed", "program", "experiment", "evaluation", "folder", "diagnosis", "checkpoint", "log", "override", "environment", "weights"),
-        *("data.dataset", "ops.convolution"),
-    },
-    "replicas": {
-        *("run", "sweep", "ways", "program", "parallel", "experiment", "evaluation", "folder", "checkpoint", "log", "override"),
-        *("environment", "data.dataset", "ops.convolution"),
-    },
-    "roofline": set(),
-    "bench_networks": {"models"},
-    "bench_process": {"optimizers", "experiment", "bench_networks"},
-    "bench_peers": set(),
-    "bench": {"parallel", "roofline", "data.dataset", "experiment", "program", "feed", "summary"},
+    "metrics": {"ops"},
+    "models": {"ops", "layers", "metrics"},
+    "tasks": {"ops", "layers", "metrics"},
+    "data": {"ops", "layers", "metrics"},
+    "core": set(),
+    "weights": {"core"},
+    "inspect": {"core", "ops", "layers"},
+    "bench": {"core", "data", "inspect", "models", "runs"},
+    "runs": {"core", "data", "ops", "weights", "inspect"},
+    "commands": {"core", "runs", "data", "models", "inspect", "bench", "ops", "weights"},
 }
-FORBIDDEN_AT_TOP = {"tensorflow", "tensorflow_datasets", "sklearn", "PIL", "torch", "scipy", "matplotlib", "tensorboardX", "rich"}
+FORBIDDEN_AT_TOP = {
+    "tensorflow",
+    "tensorflow_datasets",
+    "sklearn",
+    "PIL",
+    "torch",
+    "scipy",
+    "matplotlib",
+    "tensorboardX",
+    "rich",
+}
 
 
 def files():
-    return sorted(p for p in PACKAGE.rglob("*.py") if "experiments" not in p.relative_to(PACKAGE).parts)
+    return sorted(
+        p for p in PACKAGE.rglob("*.py") if "experiments" not in p.relative_to(PACKAGE).parts
+    )
 
 
 def floor(path):
@@ -76,22 +64,38 @@ def test_arrows(path):
     here = floor(path)
     tree = ast.parse(path.read_text())
     for node, name in imports(tree):
-        if not name.startswith("jaxcnn.") or here in ("commands", "__init__"):
+        if not name.startswith("jaxcnn.") or here == "__init__":
             continue
         there = name.split(".")[1]
         allowed = ALLOWED.get(here)
-        assert allowed is not None, f"{here}: a new floor; add its arrows here and to docs/design.md"
-        fits = there in (here, "errors", "__version__") or any(name[7:] == a or name[7:].startswith(f"{a}.") for a in allowed)
+        assert allowed is not None, (
+            f"{here}: a new floor; add its arrows here and to docs/design.md"
+        )
+        fits = there in (here, "errors", "__version__") or any(
+            name[7:] == a or name[7:].startswith(f"{a}.") for a in allowed
+        )
         assert fits, f"{path.name}:{node.lineno}: {here} imports {name}"
 
 
 @pytest.mark.parametrize("path", files(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_heavy_packages_are_imported_where_they_are_used(path):
     for node in ast.parse(path.read_text()).body:
-        for _, name in imports(ast.Module([node], [])) if isinstance(node, ast.Import | ast.ImportFrom) else ():
-            assert name.split(".")[0] not in FORBIDDEN_AT_TOP, f"{path.name}:{node.lineno} imports {name} at the top"
+        for _, name in (
+            imports(ast.Module([node], [])) if isinstance(node, ast.Import | ast.ImportFrom) else ()
+        ):
+            assert name.split(".")[0] not in FORBIDDEN_AT_TOP, (
+                f"{path.name}:{node.lineno} imports {name} at the top"
+            )
 
 
 def test_importing_jaxcnn_imports_nothing_else():
-    code = "import sys; import jaxcnn; print([m for m in ('jax', 'numpy', 'tensorflow', 'flax') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stdout.strip() == "[]"
+    code = (
+        "import sys; import jaxcnn; print([m for m in ('jax', 'numpy', 'tensorflow', 'flax') "
+        "if m in sys.modules])"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT
+        ).stdout.strip()
+        == "[]"
+    )

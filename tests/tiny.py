@@ -7,10 +7,10 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from jaxcnn import schedules
+from jaxcnn.core import schedules
+from jaxcnn.core.experiment import Experiment
 from jaxcnn.data import augment
 from jaxcnn.data.memory import Arrays
-from jaxcnn.experiment import Experiment
 from jaxcnn.layers import Conv, max_pool
 from jaxcnn.tasks.classification import Classification
 

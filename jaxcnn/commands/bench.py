@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from jaxcnn.commands import experiments
-from jaxcnn.environment import prepare_process
 from jaxcnn.errors import ConfigError, JaxcnnError, ResourceError
+from jaxcnn.runs.environment import prepare_process
 
 EXAMPLE = "python launch.py bench fashion_cnn --batch-size 32,64 --peer torch"
 
@@ -50,7 +50,7 @@ def main(args: Any) -> int:
     if args.peer:  # on one accelerator with us
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         outside.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    from jaxcnn.bench_process import Peer, require
+    from jaxcnn.bench.process import Peer, require
 
     peers = list(dict.fromkeys(args.peer))
     for peer in peers:
@@ -85,9 +85,10 @@ def check_numbers(args: Any) -> None:
 
 def results(args: Any, names: list[str], peers: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """One result after another: names, then dtypes, then batch sizes. One that finds too little memory has "error" in place of numbers."""
-    from jaxcnn import bench, environment, roofline
-    from jaxcnn.bench_networks import layers_of
+    from jaxcnn.bench import measure, roofline
+    from jaxcnn.bench.networks import layers_of
     from jaxcnn.ops.convolution import current_formulation
+    from jaxcnn.runs import environment
 
     where = {"environment": environment.describe() | {"convolution": current_formulation()}}
     chosen = {name: choose(name, args.overrides, bare=bool(peers), synthetic=args.synthetic) for name in names}
@@ -104,7 +105,7 @@ def results(args: Any, names: list[str], peers: dict[str, Any]) -> Iterator[dict
                 try:
                     for peer in peers.values():
                         open_peer(peer, e, layers[name], compile=args.torch_compile)
-                    result = bench.measure(e, source=source.open(), peak=peaks[dtype], peers=peers, steps=args.steps, rounds=args.rounds)
+                    result = measure.measure(e, source=source.open(), peak=peaks[dtype], peers=peers, steps=args.steps, rounds=args.rounds)
                 except (RuntimeError, MemoryError) as error:
                     if not roofline.out_of_memory(error):
                         raise
@@ -137,10 +138,10 @@ class Examples:
     def open(self) -> Any:
         """The training split's source, or random examples like it."""
         if self.opened is None:
-            from jaxcnn import bench
-            from jaxcnn.run import open_checked
+            from jaxcnn.bench import measure
+            from jaxcnn.runs.loop import open_checked
 
-            self.opened = bench.Noise(self.experiment, 256) if self.synthetic else open_checked(self.experiment, "train")
+            self.opened = measure.Noise(self.experiment, 256) if self.synthetic else open_checked(self.experiment, "train")
         return self.opened
 
 
@@ -169,17 +170,19 @@ def model_experiment(name: str, overrides: list[str]) -> Any:
 
     import jax
 
-    from jaxcnn import bench, models, optimizers
-    from jaxcnn.data.synthetic import Synthetic
-    from jaxcnn.experiment import Experiment
-    from jaxcnn.override import override_all
+    from jaxcnn import models
+    from jaxcnn.bench import measure
+    from jaxcnn.core import optimizers
+    from jaxcnn.core.experiment import Experiment
+    from jaxcnn.core.override import override_all
+    from jaxcnn.data.made.synthetic import Synthetic
     from jaxcnn.tasks.classification import Classification
 
     if name in getattr(models, "TOKEN_MODELS", ()):
         raise ConfigError(f"{name}: takes tokens, not images; bench an experiment that uses it (`python launch.py list`)")
     model, shape = models.build(name)
     optimizer = partial(optimizers.sgd, learning_rate=0.001, momentum=0.9)
-    e = Experiment(model=model, task=bench.SquaredOutputs(), data=Synthetic(shape=shape), optimizer=optimizer, batch_size=32, steps=1000)
+    e = Experiment(model=model, task=measure.SquaredOutputs(), data=Synthetic(shape=shape), optimizer=optimizer, batch_size=32, steps=1000)
     e = override_all(e, overrides)
     try:
         image = jax.ShapeDtypeStruct((2, *e.data.shape), "float32")
@@ -201,7 +204,7 @@ def open_peer(peer: Any, e: Any, layers: list, *, compile: bool) -> None:
     import jax
 
     from jaxcnn.commands.check import abstract_state
-    from jaxcnn.program import model_inputs, prepare
+    from jaxcnn.core.program import model_inputs, prepare
 
     if not hasattr(e.task, "label_smoothing"):
         raise ConfigError(f"--peer: the task {type(e.task).__name__} has no counterpart; there is one for Classification")

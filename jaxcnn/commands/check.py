@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from jaxcnn.commands import experiments
-from jaxcnn.environment import prepare_process
+from jaxcnn.runs.environment import prepare_process
 
 EXAMPLE = "python launch.py check experiments/fashion_mnist_cnn.py batch_size=512"
 
@@ -22,11 +22,11 @@ def main(args: Any) -> int:
     experiment = experiments.load(path, args.overrides)
     result = {"experiment": path.stem, **pre_flight(experiment, compile=args.compile)}
     if args.json:
-        from jaxcnn.override import render
+        from jaxcnn.core.override import render
 
         print(json.dumps({**result, "rendered": render(experiment)}))
         return 0
-    from jaxcnn.override import render_text
+    from jaxcnn.core.override import render_text
 
     print(render_text(experiment), end="\n\n")
     for name, value in result.items():
@@ -39,8 +39,8 @@ def abstract_state(e: Any) -> Any:
     """The training state as shapes. Errors: ConfigError that names the input's shape where the model refuses it."""
     import jax
 
+    from jaxcnn.core.program import make_program
     from jaxcnn.errors import ConfigError, JaxcnnError
-    from jaxcnn.program import make_program
 
     spec = e.data.spec()
     missing = [name for name in e.task.inputs if name not in spec]
@@ -77,8 +77,8 @@ def pre_flight(e: Any, *, compile: bool = False) -> dict[str, Any]:
     import jax
     import numpy as np
 
+    from jaxcnn.core.program import make_program
     from jaxcnn.data.dataset import SPLITS
-    from jaxcnn.program import make_program
 
     def count(tree):
         return int(sum(np.prod(x.shape, dtype=np.int64) for x in jax.tree.leaves(tree)))

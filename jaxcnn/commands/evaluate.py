@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxcnn.commands import experiments
-from jaxcnn.environment import prepare_process
+from jaxcnn.runs.environment import prepare_process
 
 EXAMPLE = "python launch.py evaluate runs/first --split test --checkpoint best"
 
@@ -19,8 +19,8 @@ def add_arguments(parser: Any) -> None:
 def main(args: Any) -> int:
     prepare_process()
 
-    from jaxcnn.evaluation import evaluate_split
-    from jaxcnn.log import format_number
+    from jaxcnn.runs.evaluation import evaluate_split
+    from jaxcnn.runs.writers import format_number
 
     if args.ensemble:
         experiment, states, chosen = experiments.restore_ensemble(args.run, kind=args.checkpoint)
@@ -49,7 +49,7 @@ def main(args: Any) -> int:
 
 def validation_metrics(run: Path) -> dict | None:
     """The last validation metrics of a single run: decisions such as a threshold come from them."""
-    from jaxcnn.log import History
+    from jaxcnn.runs.writers import History
 
     evaluations = History(run / "metrics.jsonl").evaluations()
     return evaluations[-1]["metrics"] if evaluations else None

@@ -69,8 +69,8 @@ def load(path: Path, overrides: list[str]) -> Any:
 
 def experiment_in(module: Any, path: Path, overrides: list[str]) -> Any:
     """The Experiment of an experiment file's module, with overrides applied. Errors: ConfigError."""
-    from jaxcnn.experiment import Experiment
-    from jaxcnn.override import override_all
+    from jaxcnn.core.experiment import Experiment
+    from jaxcnn.core.override import override_all
 
     experiment = getattr(module, "experiment", None)
     if not isinstance(experiment, Experiment):
@@ -80,8 +80,8 @@ def experiment_in(module: Any, path: Path, overrides: list[str]) -> Any:
 
 def load_run(folder: Path) -> tuple[Any, dict[str, Any]]:
     """(Experiment, run.json) of a run directory, from the copy of the experiment file kept there."""
-    from jaxcnn.folder import read_json
-    from jaxcnn.override import render
+    from jaxcnn.core.override import render
+    from jaxcnn.runs.rundir import read_json
 
     record = read_json(folder / "run.json")
     copy = folder / "experiment.py"
@@ -122,7 +122,7 @@ def restore_run(folder: Path, *, kind: str = "last", replica: int | None = None)
         raise ConfigError(f"--replica {replica}: {folder} is a single run, not a sweep")
     experiment, _ = load_run(folder)
 
-    from jaxcnn.sweep import at
+    from jaxcnn.runs.sweep import at
 
     experiment = at(experiment, point)
     restored = _restore(experiment, checkpoints / "checkpoints", kind)
@@ -134,8 +134,8 @@ def restore_run(folder: Path, *, kind: str = "last", replica: int | None = None)
 def _restore(experiment: Any, folder: Path, kind: str) -> tuple[Any, int] | None:
     import jax
 
-    from jaxcnn.checkpoint import Checkpoints
-    from jaxcnn.program import make_program
+    from jaxcnn.core.program import make_program
+    from jaxcnn.runs.checkpoint import Checkpoints
 
     def template(arrays: dict) -> Any:
         numbers = {name.partition("/")[2]: 0.0 for name in arrays if name.startswith("hyperparams/")}
@@ -146,7 +146,7 @@ def _restore(experiment: Any, folder: Path, kind: str) -> tuple[Any, int] | None
 
 def restore_ensemble(folder: Path, *, kind: str = "last") -> tuple[Any, tuple, list[int]]:
     """(Experiment, States, replicas) of all replicas of a sweep that were trained to the end."""
-    from jaxcnn.folder import read_json
+    from jaxcnn.runs.rundir import read_json
 
     if not (folder / "sweep.json").is_file():
         raise ConfigError(f"--ensemble: {folder} is a single run, not a sweep")

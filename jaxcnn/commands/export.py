@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxcnn.commands import experiments
-from jaxcnn.environment import prepare_process
+from jaxcnn.runs.environment import prepare_process
 
 EXAMPLE = "python launch.py export runs/first --output lenet.jax"
 
@@ -22,8 +22,8 @@ def main(args: Any) -> int:
     """Write the exported predict step. To use it: `jax.export.deserialize(open(file, "rb").read()).call({"image": uint8 [B, H, W, C]})`."""
     prepare_process()
 
-    from jaxcnn.checkpoint import write_atomically
     from jaxcnn.errors import DependencyError
+    from jaxcnn.runs.checkpoint import write_atomically
 
     if importlib.util.find_spec("flatbuffers") is None:
         raise DependencyError("export needs flatbuffers, in which JAX stores its files: pip install 'jaxcnn[export]'")
@@ -50,12 +50,12 @@ def export_model(e: Any, state: Any, *, platforms: tuple[str, ...]) -> tuple[Any
     import jax.numpy as jnp
     from jax import export
 
-    from jaxcnn import parallel
+    from jaxcnn.core import transforms
+    from jaxcnn.core.program import make_program
     from jaxcnn.ops.convolution import formulation
-    from jaxcnn.program import make_program
 
     program = make_program(e, steps=1)
-    program = parallel.ensemble(program, e.task) if isinstance(state, tuple) else program
+    program = transforms.ensemble(program, e.task) if isinstance(state, tuple) else program
     (rows,) = export.symbolic_shape("rows")
     spec, (first, *others) = e.data.spec(), e.task.inputs
     batch = {first: jax.ShapeDtypeStruct((rows, *spec[first].shape), spec[first].dtype)}

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from jaxcnn.environment import prepare_process
+from jaxcnn.runs.environment import prepare_process
 
 EXAMPLE = "python launch.py models resnet50 vgg16"
 
@@ -39,7 +39,7 @@ def measure(name: str) -> dict[str, Any]:
     import jax.numpy as jnp
 
     from jaxcnn import models
-    from jaxcnn.summary import summarize_layers, total_macs, total_params
+    from jaxcnn.inspect.summary import summarize_layers, total_macs, total_params
 
     model, shape = models.build(name)
     dtype = jnp.int32 if name in models.TOKEN_MODELS else jnp.float32

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxcnn.commands import experiments
-from jaxcnn.environment import prepare_process
+from jaxcnn.runs.environment import prepare_process
 
 EXAMPLE = "python launch.py predict runs/first photo.jpg digit.png --top 3"
 DRAWN = ("objects", "segmentation", "points", "image", "text")  # what of a description is worth a picture
@@ -55,9 +55,9 @@ def predict_images(e: Any, state: Any, paths: list[Path], *, metrics: dict | Non
     import jax
     import numpy as np
 
-    from jaxcnn.data.images import read_image
+    from jaxcnn.data.files.images import read_image
     from jaxcnn.errors import ConfigError
-    from jaxcnn.evaluation import program_of
+    from jaxcnn.runs.evaluation import program_of
 
     spec, name = e.data.spec(), e.task.inputs[0]
     shape = spec[name].shape
@@ -86,7 +86,7 @@ def predict_images(e: Any, state: Any, paths: list[Path], *, metrics: dict | Non
 
 def draw_rows(rows: list[dict[str, Any]], folder: Path) -> None:
     """Draw what can be drawn, and flatten each row: {"image", "drawing": path of the PNG if there is one, **description}."""
-    from jaxcnn.commands.drawing import draw
+    from jaxcnn.inspect.drawing import draw
 
     for number, row in enumerate(rows):
         pixels, described = row.pop("pixels"), row.pop("described")

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from jaxcnn.commands import experiments
-from jaxcnn.environment import prepare_process
+from jaxcnn.runs.environment import prepare_process
 
 EXAMPLE = "python launch.py summary experiments/rgb_digits_lenet.py"
 
@@ -19,7 +19,7 @@ def main(args: Any) -> int:
     prepare_process()
     model, inputs, title = _model(args)
 
-    from jaxcnn.summary import as_json, format_table, summarize_layers
+    from jaxcnn.inspect.summary import as_json, format_table, summarize_layers
 
     layers = summarize_layers(model, inputs)
     print(json.dumps(as_json(layers)) if args.json else f"{title}\n{format_table(layers)}")
@@ -37,7 +37,7 @@ def _model(args: Any) -> tuple[Any, tuple, str]:
         model, shape = models.build(args.experiment)
         return model, (jax.ShapeDtypeStruct((1, *shape), jnp.float32),), args.experiment
     from jaxcnn.commands.check import abstract_state
-    from jaxcnn.program import model_inputs, prepare
+    from jaxcnn.core.program import model_inputs, prepare
 
     e = experiments.load(experiments.find(args.experiment), args.overrides)
     abstract_state(e)

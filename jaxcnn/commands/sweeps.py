@@ -1,6 +1,6 @@
 """A sweep on disk: groups of replicas, one after another, and what they show together.
 
-A sweep's directory holds sweep.json (points, and where each replica lies), experiment.py, group-<g>/ (jaxcnn.replicas), summary.json and,
+A sweep's directory holds sweep.json (points, and where each replica lies), experiment.py, group-<g>/ (jaxcnn.runs.replicas), summary.json and,
 where matplotlib is installed, sweep.png.
 """
 
@@ -15,11 +15,11 @@ from jaxcnn.errors import ConfigError
 def train_sweep(
     experiment: Any, points: list[dict], folder: Path, *, name: str, record: dict, console: Any, resume: bool, **options: Any
 ) -> dict:
-    """Train all points, those that can share a program together, and write the summary. Errors: as jaxcnn.replicas.train."""
-    from jaxcnn import replicas, sweep
-    from jaxcnn.checkpoint import write_atomically
-    from jaxcnn.folder import make_folder, read_json
-    from jaxcnn.override import render
+    """Train all points, those that can share a program together, and write the summary. Errors: as jaxcnn.runs.replicas.train."""
+    from jaxcnn.core.override import render
+    from jaxcnn.runs import replicas, sweep
+    from jaxcnn.runs.checkpoint import write_atomically
+    from jaxcnn.runs.rundir import make_folder, read_json
 
     groups = sweep.groups(experiment, points)
     places = {index: f"group-{g}/replica-{i}" for g, (_, indices) in enumerate(groups) for i, index in enumerate(indices)}
@@ -140,7 +140,7 @@ def plot(settings: list[dict], *, metric: str, path: Path, console: Any) -> None
 
 def points_of(experiment: Any, module: Any, args: Any) -> list[dict]:
     """The points that the command line or the experiment file's `sweep()` asks for."""
-    from jaxcnn import sweep
+    from jaxcnn.runs import sweep
 
     if args.sweep:
         points = sweep.parse(experiment, args.sweep, zip_axes=args.zip)

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxcnn.commands import experiments
-from jaxcnn.environment import prepare_process
 from jaxcnn.errors import PREEMPTED, ConfigError
+from jaxcnn.runs.environment import prepare_process
 
 EXAMPLE = "python launch.py train experiments/mnist_lenet5.py epochs=2 optimizer.learning_rate=0.05 --run-dir runs/first"
 
@@ -39,7 +39,7 @@ def main(args: Any) -> int:
         raise ConfigError(f"--halving {args.halving}: keeps one replica in H, so it must be at least 2")
     prepare_process(_environment(args.resume) if args.resume else None)
 
-    from jaxcnn.folder import Preempted
+    from jaxcnn.runs.rundir import Preempted
 
     try:
         return _resume(args) if args.resume else _start(args)
@@ -51,8 +51,8 @@ def main(args: Any) -> int:
 def _start(args: Any) -> int:
     """A new run, or a new sweep."""
     from jaxcnn.commands import sweeps
-    from jaxcnn.log import Console
-    from jaxcnn.run import train
+    from jaxcnn.runs.loop import train
+    from jaxcnn.runs.writers import Console
 
     path = experiments.find(args.experiment)
     module = experiments.module_of(path)
@@ -76,9 +76,9 @@ def _start(args: Any) -> int:
 def _resume(args: Any) -> int:
     """Go on with a run or a sweep."""
     from jaxcnn.commands import sweeps
-    from jaxcnn.folder import read_json
-    from jaxcnn.log import Console
-    from jaxcnn.run import train
+    from jaxcnn.runs.loop import train
+    from jaxcnn.runs.rundir import read_json
+    from jaxcnn.runs.writers import Console
 
     folder, console = args.resume, Console(quiet=args.quiet)
     experiment, record = experiments.load_run(folder)
@@ -105,7 +105,7 @@ def report(summary: dict, folder: Path, *, as_json: bool) -> None:
     """The result on stdout."""
     import json
 
-    from jaxcnn.log import format_number
+    from jaxcnn.runs.writers import format_number
 
     if as_json:
         print(json.dumps({**summary, "run": str(folder)}))

@@ -97,7 +97,7 @@ HAND_21 = Skeleton(
     swap=tuple(range(21)),
 )
 
-# The points of `jaxcnn.data.scenes`: the ends of an item's ink in four directions, and its centroid.
+# The points of `jaxcnn.data.made.scenes`: the ends of an item's ink in four directions, and its centroid.
 EXTREMES = Skeleton(
     names=("topmost", "lowest", "leftmost", "rightmost", "centroid"), edges=((0, 4), (1, 4), (2, 4), (3, 4)), swap=(0, 1, 3, 2, 4)
 )

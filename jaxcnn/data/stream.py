@@ -10,8 +10,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from jaxcnn.data.files.npz import read_npz
 from jaxcnn.data.memory import MemorySource, check_indices
-from jaxcnn.data.npz import read_npz
 from jaxcnn.errors import DataError
 
 Read = Callable[[list[int]], list[dict[str, np.ndarray]]]

@@ -14,7 +14,7 @@ from flax import linen as nn
 from jaxcnn.errors import ConfigError
 from jaxcnn.layers.checks import require_image
 from jaxcnn.layers.conv import Conv
-from jaxcnn.ops.image_quality import luma, resize_bicubic
+from jaxcnn.metrics.image_quality import luma, resize_bicubic
 from jaxcnn.ops.pixel_shuffle import pixel_shuffle
 
 LUMA_RANGE = 219 / 255  # of ITU-R BT.601: a step of luma is a step of so much less in R, G and B together

@@ -7,10 +7,10 @@ part of `jax.jit`'s cache key, so that a change retraces):
 
 - `"natural"`: what `jax.lax` and Flax do.
 - `"fast"`: pure JAX. On CPU the gradient of the kernel reads a stored copy of its input, where XLA would recompute the layers that led to
-  it inside a transposition, and transposes it in two steps (`jaxcnn.ops.kernel_gradient`); where channels are few, several columns are
-  taken at a time (`jaxcnn.ops.banded`); with one filter a channel, tap by tap (`jaxcnn.ops.depthwise`); max-pooling remembers which element
+  it inside a transposition, and transposes it in two steps (`jaxcnn.ops.cpu.kernel_gradient`); where channels are few, several columns are
+  taken at a time (`jaxcnn.ops.cpu.banded`); with one filter a channel, tap by tap (`jaxcnn.ops.cpu.depthwise`); max-pooling remembers which element
   won; BatchNorm is a x + b. On other platforms convolutions are XLA's own.
-- `"onednn"`: on CPU, float32, one or two dimensions: the oneDNN library (`jaxcnn.ops.onednn`), for most 3x3 convolutions of stride 1 by way
+- `"onednn"`: on CPU, float32, one or two dimensions: the oneDNN library (`jaxcnn.ops.cpu.onednn`), for most 3x3 convolutions of stride 1 by way
   of Winograd's algorithm, which needs up to 2.25 times fewer multiplications; everything else as `"fast"`.
 - `"auto"` (default): on CPU `"onednn"` where `jaxcnn[onednn]` is installed and works, else `"fast"`; elsewhere `"natural"`.
 
@@ -31,7 +31,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from jaxcnn.errors import ConfigError, did_you_mean
-from jaxcnn.ops import banded, depthwise, kernel_gradient
+from jaxcnn.ops.cpu import banded, depthwise, kernel_gradient
 
 FORMULATIONS = ("natural", "fast", "onednn", "auto")
 VARIABLE = "JAXCNN_CONVOLUTION"
@@ -58,7 +58,7 @@ def formulation(name: str) -> Iterator[None]:
     Raises ConfigError for another name, and DependencyError, saying what is missing, where "onednn" is asked for and cannot be had.
     """
     if _check(name, "the convolution formulation") == "onednn":
-        from jaxcnn.ops import onednn
+        from jaxcnn.ops.cpu import onednn
 
         onednn.require()
     with _context(name):
@@ -72,7 +72,7 @@ def current_formulation() -> str:
         return name
     if name == "auto" and jax.default_backend() != "cpu":
         return "natural"
-    from jaxcnn.ops import onednn
+    from jaxcnn.ops.cpu import onednn
 
     return "onednn" if onednn.available(warn=name == "onednn") else "fast"
 
@@ -125,7 +125,7 @@ def conv_general_dilated(lhs, rhs, window_strides, padding, **options):
     if chosen == "natural" or geometry is None:
         return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
     if chosen == "onednn":
-        from jaxcnn.ops import onednn
+        from jaxcnn.ops.cpu import onednn
 
         chosen = "onednn" if onednn.supports(geometry, lhs, rhs) else "fast"
     return _bind("y", lhs, rhs, geometry=geometry, formulation=chosen)
@@ -259,7 +259,7 @@ def _lower_cpu(role, context, a, b, *, geometry, formulation):
 
     def compute(a, b):
         if native:
-            from jaxcnn.ops import onednn
+            from jaxcnn.ops.cpu import onednn
 
             return onednn.convolve(role, geometry, a, b)
         if role == "w" and a.ndim == b.ndim == geometry.rank and a.shape[-1] >= FEWEST_STORED_CHANNELS:

@@ -5,7 +5,7 @@ The gradient of max-pooling goes to the first largest element of each window, in
 parallel. The rule is a linear map of the tangent, so that forward mode and second derivatives work as well.
 
 In the formulation "onednn", float32 over one or two spatial axes, the position and the linear map are calls of compiled code
-(`jaxcnn.ops.onednn.pool`), by way of three JAX primitives: "max" (x -> y, first), and the linear "take" (x, first -> y) and "put"
+(`jaxcnn.ops.cpu.onednn.pool`), by way of three JAX primitives: "max" (x -> y, first), and the linear "take" (x, first -> y) and "put"
 (y, first -> x), each other's transposes. `first` [B, H', W', C] uint8 is the position of the winner in its window, in row-major order.
 """
 
@@ -214,7 +214,7 @@ def _lower_cpu(name, context, *operands, geometry):
 
     def compute(*operands):
         if native:
-            from jaxcnn.ops import onednn
+            from jaxcnn.ops.cpu import onednn
 
             return onednn.pool(name, geometry, *operands)
         return _pure(name, *operands, geometry=geometry)

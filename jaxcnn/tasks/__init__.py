@@ -1,0 +1,1 @@
+"""What a model is scored by: one task a file."""

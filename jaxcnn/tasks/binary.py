@@ -12,7 +12,7 @@ import numpy as np
 from jax.scipy.special import logsumexp
 
 from jaxcnn.errors import ConfigError, DataError
-from jaxcnn.ops import ranking
+from jaxcnn.metrics import ranking
 from jaxcnn.tasks.checks import check_image, check_label
 from jaxcnn.tasks.task import Batch
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn.errors import ConfigError, DataError
-from jaxcnn.ops import captions as metrics
+from jaxcnn.metrics import text_overlap as metrics
 from jaxcnn.ops.decoding import END, PAD, START, to_words
 from jaxcnn.tasks.checks import check_image
 from jaxcnn.tasks.task import Batch

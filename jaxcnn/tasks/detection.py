@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn.errors import ConfigError
-from jaxcnn.ops import average_precision, centers, heatmaps
+from jaxcnn.metrics import average_precision
+from jaxcnn.ops import centers, heatmaps
 from jaxcnn.tasks.checks import check_image
 from jaxcnn.tasks.objects import (
     average,

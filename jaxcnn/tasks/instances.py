@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn.errors import DataError
-from jaxcnn.ops import average_precision, centers
+from jaxcnn.metrics import average_precision
+from jaxcnn.ops import centers
 from jaxcnn.ops.boxes import pairwise_iou
 from jaxcnn.ops.roi_align import roi_align
 from jaxcnn.ops.roi_paste import roi_paste

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn.errors import ConfigError, DataError, did_you_mean
-from jaxcnn.ops import heatmaps, keypoints
+from jaxcnn.metrics import keypoints
+from jaxcnn.ops import heatmaps
 from jaxcnn.tasks.checks import check_image
 from jaxcnn.tasks.task import Batch
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn.errors import ConfigError, DataError
-from jaxcnn.ops import image_quality
+from jaxcnn.metrics import image_quality
 from jaxcnn.tasks.checks import check_image
 from jaxcnn.tasks.task import Batch
 

@@ -15,7 +15,8 @@ import numpy as np
 from jax.scipy.special import logsumexp
 
 from jaxcnn.errors import ConfigError, DataError
-from jaxcnn.ops import matching, polygons
+from jaxcnn.metrics import matching
+from jaxcnn.ops import polygons
 from jaxcnn.ops.components import label_components
 from jaxcnn.tasks.checks import check_image
 from jaxcnn.tasks.task import Batch

@@ -1,0 +1,1 @@
+"""How fast a program runs here, beside its peers."""

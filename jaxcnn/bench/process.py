@@ -1,0 +1,158 @@
+"""Peers of `bench`, each in a process of its own that stays alive and is asked for one block of
+steps at a time (jaxcnn.bench.peers).
+"""
+
+import importlib.util
+import inspect
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import optax
+
+from jaxcnn.core import optimizers
+from jaxcnn.core.experiment import Experiment
+from jaxcnn.errors import ConfigError, DependencyError, JaxcnnError
+
+INSTALL = {"torch": "pip install torch", "keras": "pip install keras"}
+
+
+def require(name: str) -> None:
+    """Errors: DependencyError, with what to install, where the peer's package is missing."""
+    if importlib.util.find_spec(name) is None:
+        raise DependencyError(
+            f"--peer {name}: the package {name!r} is not installed; {INSTALL[name]}"
+        )
+
+
+class Peer:
+    """The process of the peer `name` ("torch" or "keras"), started with `environment`. Close it, or
+    use it in a `with` statement.
+    """
+
+    def __init__(self, name: str, environment: dict[str, str] | None = None):
+        require(name)
+        self.name, self.params, self.variants, self.version, self.device = name, 0, [], "", ""
+        script = Path(__file__).with_name("peers.py")
+        # -P: our modules' names must not hide the peer's
+        command = [
+            sys.executable,
+            "-P",
+            str(script),
+        ]
+        self._errors = tempfile.TemporaryFile("w+")  # a pipe that nobody reads would fill up  # noqa: SIM115 (held until closed)
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            env=environment or dict(os.environ),
+        )
+
+    def __enter__(self) -> "Peer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.communicate()
+        self._errors.close()
+
+    def open(
+        self,
+        e: Experiment,
+        layers: list,
+        shape: tuple[int, ...],
+        *,
+        compile: bool = False,
+        device: str = "cpu",
+    ) -> None:
+        """Build the network of these layers (jaxcnn.bench.networks) for images of `shape`, with the
+        experiment's batch size, dtype and
+        optimizer, in all variants. Errors: ConfigError for an optimizer that peers lack;
+        MemoryError; JaxcnnError for the peer's own.
+        """
+        answer = self._ask(
+            do="open",
+            peer=self.name,
+            layers=layers,
+            shape=shape,
+            num_classes=e.model.num_classes,
+            batch_size=e.batch_size,
+            dtype=e.compute_dtype,
+            optimizer=optimizer_of(e),
+            compile=compile,
+            device=device,
+            threads=int(os.environ.get("NPROC") or 0),
+        )
+        self.params, self.variants, self.version, self.device = (
+            answer[k] for k in ("params", "variants", "version", "device")
+        )
+
+    def time(self, kind: str, variant: str, steps: int) -> float:
+        """Seconds of a block of training or inference steps."""
+        return self._ask(do="time", kind=kind, variant=variant, steps=steps)["seconds"]
+
+    def _ask(self, **request: Any) -> dict[str, Any]:
+        assert self._process.stdin
+        assert self._process.stdout
+        try:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            self._process.wait()
+            self._errors.seek(0)
+            last = self._errors.read().strip().splitlines()[-1:] or [
+                "it was killed, perhaps for want of memory"
+            ]
+            raise JaxcnnError(f"--peer {self.name}: its process ended: {last[0]}")
+        answer = json.loads(line)
+        if answer.get("memory"):
+            raise MemoryError(f"--peer {self.name}: {answer['error']}")
+        if "error" in answer:
+            raise JaxcnnError(f"--peer {self.name}: {answer['error']}")
+        return answer
+
+
+def optimizer_of(e: Experiment) -> dict[str, Any]:
+    """The experiment's optimizer in PyTorch's words: {"name": "sgd" | "adam" | "adamw",
+    "learning_rate", …}. Errors: ConfigError.
+    """
+    factory = e.optimizer.func if isinstance(e.optimizer, partial) else e.optimizer
+    given = (
+        (e.optimizer.args, e.optimizer.keywords) if isinstance(e.optimizer, partial) else ((), {})
+    )
+    names = {optimizers.sgd: "sgd", optax.sgd: "sgd", optax.adam: "adam", optax.adamw: "adamw"}
+    if factory not in names:
+        raise ConfigError(
+            f"--peer: the optimizer {getattr(factory, '__name__', factory)} has no counterpart; "
+            "there is one for sgd, adam, adamw"
+        )
+    bound = inspect.signature(factory).bind_partial(*given[0], **given[1])
+    bound.apply_defaults()
+    numbers, name = bound.arguments, names[factory]
+    result = {"name": name, "learning_rate": float(numbers["learning_rate"])}
+    if name == "sgd":
+        result |= {
+            "momentum": float(numbers["momentum"] or 0),
+            "nesterov": bool(numbers["nesterov"]),
+        }
+    else:
+        result |= {
+            "betas": (float(numbers["b1"]), float(numbers["b2"])),
+            "eps": float(numbers["eps"]),
+        }
+    decay = numbers.get("weight_decay") or 0.0
+    return {**result, "weight_decay": float(decay)} if decay else result

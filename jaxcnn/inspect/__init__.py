@@ -1,0 +1,1 @@
+"""Looking at a model and at what it says: tables of layers, receptive fields, drawings."""

@@ -1,0 +1,1 @@
+"""How well: metrics on the host, from predictions and truths."""

@@ -1,0 +1,1 @@
+"""Formulations of convolutions that are fast on CPU."""

@@ -1,0 +1,107 @@
+"""Points of a sweep: what varies, and which points can be replicas of one program.
+
+A point is a dict {dotted path: value}, e.g. {"seed": 3, "optimizer.learning_rate": 0.1}. An experiment file may offer `def sweep()` that
+yields points. Points that differ only in the seed and in numbers that can live in the training state (float fields of optimizer and task)
+become replicas of one program; the rest are runs of their own.
+"""
+
+import itertools
+import math
+import random
+import re
+from typing import Any
+
+from jaxcnn.errors import ConfigError
+from jaxcnn.core.override import get_at, override, render, replace_at
+
+Point = dict[str, Any]
+
+_RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
+_LOG = re.compile(r"log\(([^,]+),([^,]+),([^,]+)\)")
+
+
+def grid(**axes: Any) -> list[Point]:
+    """Every combination: grid(seed=range(3), optimizer__learning_rate=(0.1, 0.2)); `__` stands for a dot."""
+    names = [name.replace("__", ".") for name in axes]
+    return [dict(zip(names, values, strict=True)) for values in itertools.product(*axes.values())]
+
+
+def zipped(**axes: Any) -> list[Point]:
+    """The i-th values together. Errors: ConfigError if the lengths differ."""
+    lengths = {name: len(values) for name, values in axes.items()}
+    if len(set(lengths.values())) > 1:
+        raise ConfigError(f"values to be zipped must be equally many, found {lengths}")
+    names = [name.replace("__", ".") for name in axes]
+    return [dict(zip(names, values, strict=True)) for values in zip(*axes.values(), strict=True)]
+
+
+def log_range(low: float, high: float, count: int) -> tuple[float, ...]:
+    """`count` values from `low` to `high`, both included, at equal ratios."""
+    if not (0 < low < high and count >= 2):
+        raise ConfigError(f"log({low},{high},{count}): needs 0 < low < high and at least 2 values")
+    return tuple(float(f"{low * (high / low) ** (i / (count - 1)):.6g}") for i in range(count))
+
+
+def sample(points: list[Point], count: int, *, seed: int = 0) -> list[Point]:
+    """`count` of the points, drawn without replacement; the same for the same seed."""
+    if count > len(points):
+        raise ConfigError(f"cannot draw {count} of {len(points)} points")
+    return random.Random(seed).sample(points, count)
+
+
+def parse(experiment: Any, assignments: list[str], *, zip_axes: bool = False) -> list[Point]:
+    """Points from the command line: `seed=0..7 optimizer.learning_rate=0.05,0.1,0.2 task.label_smoothing=log(0.01,0.2,5)`.
+
+    Errors: ConfigError for unknown paths and values of a wrong type, before anything runs.
+    """
+    axes: dict[str, tuple] = {}
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals or not text:
+            raise ConfigError(f"--sweep {assignment!r}: must be path=values, e.g. seed=0..7 or optimizer.learning_rate=0.05,0.1")
+        axes[path] = tuple(get_at(override(experiment, path, value), path) for value in _values(text))
+    combine = zipped if zip_axes else grid
+    return combine(**{path.replace(".", "__"): values for path, values in axes.items()})
+
+
+def _values(text: str) -> list[str]:
+    if match := _RANGE.fullmatch(text):
+        low, high = int(match[1]), int(match[2])
+        return [str(i) for i in range(low, high + 1)]
+    if match := _LOG.fullmatch(text):
+        try:
+            return [str(v) for v in log_range(float(match[1]), float(match[2]), int(match[3]))]
+        except ValueError:
+            raise ConfigError(f"{text}: log(low,high,count) takes two numbers and a count") from None
+    return text.split(",") if not text.startswith("(") else [text]
+
+
+def at(experiment: Any, point: Point) -> Any:
+    """The experiment of one point. Errors: ConfigError for an unknown path or a refused value."""
+    for path, value in point.items():
+        get_at(experiment, path)
+        experiment = replace_at(experiment, path, value)
+    return experiment
+
+
+def is_number_of_state(experiment: Any, path: str, value: Any) -> bool:
+    """Whether a value can live in the training state: a float of the optimizer or the task."""
+    head = path.partition(".")[0]
+    old = get_at(experiment, path)
+    return head in ("optimizer", "task") and path.count(".") == 1 and all(isinstance(v, float) and math.isfinite(v) for v in (old, value))
+
+
+def groups(experiment: Any, points: list[Point]) -> list[tuple[Any, list[int]]]:
+    """[(experiment, indices of points)]: the points of a group differ only in seed and numbers of the state: they can share a program."""
+    found: dict[str, tuple[Any, list[int]]] = {}
+    for i, point in enumerate(points):
+        shared = numbers(experiment, point).keys() | {"seed"}
+        fixed = {path: value for path, value in point.items() if path not in shared}
+        base = at(experiment, fixed)
+        found.setdefault(repr(sorted((k, render(v)) for k, v in fixed.items())), (base, []))[1].append(i)
+    return list(found.values())
+
+
+def numbers(experiment: Any, point: Point) -> dict[str, float]:
+    """The numbers of a point that go into the state."""
+    return {path: value for path, value in point.items() if path != "seed" and is_number_of_state(experiment, path, value)}

@@ -1,0 +1,1 @@
+"""Weights from other places: files, rules of names, loading."""

@@ -1,0 +1,48 @@
+"""Data parallelism and replicas on four simulated devices equal one device: 10 SGD steps, at most 1e-6 on weights and loss."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def results():
+    # Simulated devices wait for one another on XLA's thread pool: fewer threads than devices in flight can deadlock (docs/LOG.md).
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "NPROC": "16", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.core.transforms_checks"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("case", ["plain", "dropout and augmentation", "accumulation"])
+@pytest.mark.parametrize("devices", [2, 4])
+def test_devices_change_nothing(results, case, devices):
+    assert results["devices"] == 4
+    assert results[f"{case}, {devices} devices"] <= 1e-6
+    assert results[f"{case}, {devices} devices, loss"] <= 1e-6
+
+
+@pytest.mark.parametrize("way", ["replicas", "replicas x data", "devices"])
+@pytest.mark.parametrize("replica", range(4))
+def test_replica_equals_its_solo_run(results, way, replica):
+    assert results[f"{way}, replica {replica}"] <= 1e-6
+
+
+def test_one_replica_per_device(results):
+    assert results["devices used"] == 4
+    assert results["devices, counts"] == [20] * 4
+
+
+def test_replicas_share_evaluation_batches(results):
+    assert results["replicas, counts"] == results["replicas x data, counts"] == [20] * 4
+
+
+def test_a_batch_that_cannot_be_split_is_refused(results):
+    assert "batch_size" in results["uneven"]

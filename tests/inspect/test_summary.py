@@ -1,0 +1,344 @@
+"""The table of layers against published tables, closed forms, and brute force (which input pixels change an output)."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from jaxcnn.errors import ConfigError
+from jaxcnn.inspect import summary
+from jaxcnn.layers import LRN, Conv, avg_pool, max_pool
+from jaxcnn.models import MODELS, TOKEN_MODELS, build
+from jaxcnn.ops.convolution import formulation
+
+
+def _layers(model, *shapes, train=False):
+    return summary.summarize_layers(model, tuple(jax.ShapeDtypeStruct((1, *shape), jnp.float32) for shape in shapes), train=train)
+
+
+def test_lenet5_is_the_table_of_the_paper():
+    """LeCun et al. 1998, section II-B: sizes, trainable parameters and connections, which count the biases; 340,908 in all."""
+    layers = {layer.name: layer for layer in _layers(build("lenet5")[0], (28, 28, 1))}
+    published = {  # output, trainable parameters, connections
+        "C1": ((28, 28, 6), 156, 122_304),
+        "S2": ((14, 14, 6), 12, 5_880),
+        "C3": ((10, 10, 16), 1_516, 151_600),
+        "S4": ((5, 5, 16), 32, 2_000),
+        "C5": ((1, 1, 120), 48_120, 48_120),
+        "F6": ((84,), 10_164, 10_164),
+    }
+    assert list(layers) == [*published, "output"]
+    for name, (shape, params, connections) in published.items():
+        layer = layers[name]
+        assert (layer.shape, layer.params, layer.macs + layer.activations) == (shape, params, connections), name
+    assert layers["output"].macs == 840
+    assert sum(layer.macs + layer.activations for layer in layers.values()) - layers["output"].activations == 340_908
+    assert [layers[name].receptive_field for name in ("C1", "S2", "C3", "S4", "C5")] == [(n, n) for n in (5, 6, 14, 16, 32)]
+
+
+def test_rgb_digit_net_is_the_table_of_the_course_notes():
+    """Ng, week 1, "CNN Example": activation shape, activation size, parameters."""
+    layers = _layers(build("rgb_digit_net")[0], (32, 32, 3))
+    assert [(layer.shape, layer.activations, layer.params) for layer in layers] == [
+        ((28, 28, 6), 4_704, 456),
+        ((14, 14, 6), 1_176, 0),
+        ((10, 10, 16), 1_600, 2_416),
+        ((5, 5, 16), 400, 0),
+        ((120,), 120, 48_120),
+        ((84,), 84, 10_164),
+        ((10,), 10, 850),
+    ]
+    assert [layer.kind for layer in layers] == ["Conv", "max_pool", "Conv", "max_pool", "Dense", "Dense", "Dense"]
+    assert layers[0].macs == 28 * 28 * 5 * 5 * 3 * 6
+
+
+SIZES = ("vgg11", "vgg19_bn", "resnet101", "resnet152", "densenet161", "densenet169", "densenet201", "convnext_base", "convnext_large")
+FAMILIES = [name for name in MODELS if name not in SIZES and name[-2:] not in ("b4", "b5", "b6", "b7")]  # other sizes of what is here
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_totals_are_those_of_the_model_and_of_the_jaxpr(name):
+    model, shape = build(name)
+    dtype = jnp.int32 if name in TOKEN_MODELS else jnp.float32
+    layers = summary.summarize_layers(model, (jax.ShapeDtypeStruct((1, *shape), dtype),))
+    x = jnp.zeros((1, *shape), dtype)
+    variables = jax.eval_shape(lambda: model.init({"params": jax.random.key(0)}, x, train=False))
+    assert summary.total_params(layers) == sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    if name not in ("lenet5",):  # its table of connections, sums and distances are no matrix products
+        with formulation("natural"):
+            jaxpr = jax.make_jaxpr(lambda v, x: model.apply(v, x, train=False))(variables, x)
+        assert summary.total_macs(layers) == _multiplications(jaxpr.jaxpr)
+
+
+class Chain(nn.Module):
+    """Functions of the array in a row; those that make a module make it in here."""
+
+    steps: tuple
+
+    @nn.compact
+    def __call__(self, x, *, train: bool = False):
+        for step in self.steps:
+            x = step(x)
+        return x
+
+
+class Single(nn.Module):
+    """One layer as a model."""
+
+    layer: nn.Module
+
+    def __call__(self, x, *, train: bool = False):
+        return self.layer(x)
+
+
+def _multiplications(jaxpr) -> int:
+    """Multiply-accumulates of a jaxpr, from the shapes of its convolutions and matrix products; for one example."""
+    total = 0
+    for eqn in jaxpr.eqns:
+        shapes = [atom.aval.shape for atom in eqn.invars]
+        out = int(np.prod(eqn.outvars[0].aval.shape)) if eqn.outvars else 0
+        if eqn.primitive.name == "conv_general_dilated":
+            features = shapes[1][eqn.params["dimension_numbers"].rhs_spec[0]]
+            if any(d > 1 for d in eqn.params["lhs_dilation"]):
+                out = int(np.prod(shapes[0][:-1])) * features  # each input pixel meets the whole kernel once
+            total += out * int(np.prod(shapes[1])) // features
+        elif eqn.primitive.name == "dot_general":
+            (contracted, _), _ = eqn.params["dimension_numbers"]
+            total += out * int(np.prod([shapes[0][d] for d in contracted]))
+        for inner in jax.tree.leaves(eqn.params, is_leaf=lambda leaf: hasattr(leaf, "jaxpr") or hasattr(leaf, "eqns")):
+            inner = getattr(inner, "jaxpr", inner)
+            total += _multiplications(inner) if hasattr(inner, "eqns") else 0
+    return total
+
+
+CONVOLUTIONS = [
+    (Conv(8, (3, 3), feature_group_count=4), (9, 10, 8)),
+    (Conv(8, (3, 3), feature_group_count=8, strides=(2, 2), use_bias=False), (9, 10, 8)),
+    (Conv(5, (3, 2), kernel_dilation=(2, 3), padding="VALID"), (12, 13, 4)),
+    (Conv(5, (7,), strides=(3,)), (40, 2)),
+    (Conv(5, (2, 3, 4), padding="VALID"), (5, 6, 7, 2)),
+    (Conv(4, (1, 1)), (6, 6, 3)),
+    (nn.ConvTranspose(5, (4, 4), strides=(2, 2)), (6, 7, 3)),
+    (nn.ConvTranspose(5, (3,), strides=(1,)), (9, 3)),
+    (nn.Dense(7), (4, 5, 6)),
+    (nn.DenseGeneral((3, 4)), (6,)),
+]
+
+
+@pytest.mark.parametrize(
+    "layer, shape", CONVOLUTIONS, ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else str(value)
+)
+def test_multiplications_are_those_of_the_jaxpr(layer, shape):
+    (row,) = _layers(Single(layer), shape)
+    x = jnp.zeros((1, *shape))
+    variables = layer.init(jax.random.key(0), x)
+    with formulation("natural"):
+        jaxpr = jax.make_jaxpr(lambda v: layer.apply(v, x))(variables)
+    expected = _multiplications(jaxpr.jaxpr)
+    assert (row.macs, row.params) == (expected, sum(leaf.size for leaf in jax.tree.leaves(variables)))
+    assert row.shape == layer.apply(variables, x).shape[1:]
+
+
+def test_a_local_convolution_uses_each_weight_once():
+    (row,) = _layers(Single(nn.ConvLocal(4, (3, 3), padding="VALID")), (6, 7, 2))
+    assert row.macs == row.params - 4 * 5 * 4 == (4 * 5) * (3 * 3 * 2) * 4
+
+
+def _seen(model, shape, axis) -> tuple[int, float]:
+    """Receptive field and stride along one axis by brute force: which pixels, made huge, change an output position.
+
+    With positive pixels and weights nothing cancels, and every window of a max-pool passes a huge one on.
+    """
+    x = jax.random.uniform(jax.random.key(1), (1, *shape), minval=0.5)
+    variables = jax.tree.map(jnp.abs, model.init(jax.random.key(0), x))
+
+    def outputs(pixel):
+        factor = jnp.where(jnp.arange(shape[axis]) == pixel, 1e4, 1.0)
+        y = model.apply(variables, x * jnp.expand_dims(factor, [d for d in range(len(shape) + 1) if d != axis + 1]))
+        return jnp.moveaxis(y, axis + 1, 0).reshape(y.shape[axis + 1], -1)
+
+    y = np.array(jax.jit(lambda: jax.lax.map(outputs, jnp.arange(-1, shape[axis])))())  # the first row has no huge pixel
+    touched = (y[1:] != y[:1]).any(-1)  # [pixels, outputs]
+    first, last = touched.argmax(0), shape[axis] - 1 - touched[::-1].argmax(0)
+    inner = np.flatnonzero((first > 0) & (last < shape[axis] - 1) & touched.any(0))  # positions whose field no border cuts
+    stride = (first[inner[-1]] - first[inner[0]]) / (inner[-1] - inner[0])
+    return int((last - first + 1)[inner].max()), stride
+
+
+class Residual(nn.Module):
+    """A residual block with a strided shortcut."""
+
+    @nn.compact
+    def __call__(self, x):
+        y = nn.relu(Conv(4, (3, 3), strides=(2, 2), use_bias=False)(x))
+        y = Conv(4, (3, 3), use_bias=False)(y)
+        return nn.relu(y + Conv(4, (1, 1), strides=(2, 2), use_bias=False)(x))
+
+
+class Inception(nn.Module):
+    """Branches of different reach, concatenated along channels."""
+
+    @nn.compact
+    def __call__(self, x):
+        branches = [Conv(2, (1, 1))(x), Conv(2, (5, 5))(Conv(2, (1, 1))(x)), Conv(2, (1, 1))(max_pool(x, (3, 3), (1, 1), "SAME"))]
+        return jnp.concatenate([*branches, Conv(2, (3, 3), kernel_dilation=(3, 3))(x)], axis=-1)
+
+
+def _space_to_depth(x):
+    b, h, w, c = x.shape
+    return x.reshape(b, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 2, 4, 5).reshape(b, h // 2, w // 2, 4 * c)
+
+
+def _shuffle(x):
+    return x.reshape(*x.shape[:-1], 2, -1).swapaxes(-1, -2).reshape(x.shape)
+
+
+def _conv(*arguments, **options):
+    return lambda x: Conv(*arguments, **options)(x)
+
+
+THREE = _conv(4, (3, 3))
+DOWN = _conv(4, (3, 3), strides=(2, 2))
+CHAINS = {
+    "convolutions": (_conv(3, (5, 3)), DOWN, _conv(4, (3, 3), kernel_dilation=(2, 1)), THREE),
+    "pools": (THREE, lambda x: max_pool(x, (3, 3), (2, 2)), THREE, lambda x: avg_pool(x, (2, 2)), _conv(4, (1, 1))),
+    "residual": (THREE, lambda x: Residual()(x), lambda x: Residual()(x)),
+    "inception": (lambda x: Inception()(x), lambda x: max_pool(x, (2, 2)), lambda x: Inception()(x)),
+    "strided slice": (THREE, lambda x: x[:, 1::2, ::2], THREE),
+    "explicit padding": (lambda x: jnp.pad(x, ((0, 0), (3, 1), (2, 2), (0, 0))), _conv(4, (5, 5), padding="VALID")),
+    "space to depth": (THREE, _space_to_depth, THREE),
+    "channel shuffle": (THREE, _shuffle, THREE),
+    "across channels": (THREE, lambda x: LRN()(x), lambda x: nn.LayerNorm()(x), lambda x: nn.Dense(4)(x), DOWN),
+    "remat": (lambda x: nn.remat(Residual)()(x), THREE),
+    "jit": (THREE, jax.jit(lambda x: max_pool(nn.silu(x), (2, 2))), THREE),
+    "transposed": (DOWN, lambda x: nn.ConvTranspose(4, (4, 4), strides=(2, 2))(x)),
+    "upsampled": (THREE, lambda x: jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2), THREE),
+}
+
+
+@pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_receptive_field_is_what_an_output_sees(name, axis):
+    model = Chain((*CHAINS[name], _conv(1, (1, 1))))
+    last = _layers(model, (48, 48, 2))[-1]
+    field, stride = _seen(model, (48, 48, 2), axis)
+    assert last.receptive_field[axis] == field
+    assert last.stride[axis] == pytest.approx(stride, rel=0.04)  # the edges of up-sampled fields alternate
+
+
+def test_a_transposed_convolution_halves_the_stride():
+    layers = _layers(Chain(CHAINS["upsampled"]), (48, 48, 2))
+    assert layers[-1].stride == (0.5, 0.5)
+    layers = _layers(Chain(CHAINS["transposed"]), (48, 48, 2))
+    assert [layer.stride for layer in layers] == [(2, 2), (1, 1)]
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [
+        lambda x: x * nn.sigmoid(nn.Dense(x.shape[-1])(jnp.mean(x, axis=(1, 2), keepdims=True))),
+        lambda x: x + jax.nn.softmax(jnp.einsum("bhwc,bijc->bhwij", x, x), axis=(3, 4)).sum((3, 4))[..., None],
+        lambda x: x.reshape(x.shape[0], -1, x.shape[-1])[:, ::-1].reshape(x.shape),
+    ],
+    ids=["squeeze-and-excitation", "attention", "unknown order"],
+)
+def test_what_mixes_all_positions_sees_the_whole_image(gate):
+    layers = _layers(Chain((DOWN, gate, THREE)), (16, 12, 2))
+    assert all(field >= size for field, size in zip(layers[-1].receptive_field, (16, 12), strict=True))
+
+
+@pytest.mark.parametrize(
+    "size, window, stride, padding, dilation",
+    [(28, 5, 1, "VALID", 1), (28, 7, 2, "SAME", 1), (17, 3, 2, 1, 2), (9, 4, 3, (0, 2), 1), (3, 5, 1, "VALID", 1)],
+)
+def test_output_size_is_that_of_jax(size, window, stride, padding, dilation):
+    pads = [(padding, padding)] if isinstance(padding, int) else [padding] if isinstance(padding, tuple) else padding
+    x, kernel = jnp.zeros((1, size, 1)), jnp.zeros((window, 1, 1))
+    numbers = ("NHC", "HIO", "NHC")
+    out = jax.eval_shape(
+        lambda: jax.lax.conv_general_dilated(x, kernel, (stride,), pads, rhs_dilation=(dilation,), dimension_numbers=numbers)
+    )
+    assert summary.output_size(size, window, stride, padding, dilation) == out.shape[1]
+
+
+def test_output_size_refuses_an_unknown_padding():
+    with pytest.raises(ConfigError, match="'same'"):
+        summary.output_size(8, 3, padding="same")
+
+
+def test_closed_form_gives_the_published_receptive_fields():
+    """Araujo et al. 2019, table 1: AlexNet 195 and stride 32, VGG-16 212 and stride 32."""
+    alexnet = [(11, 4), (3, 2), (5, 1), (3, 2), (3, 1), (3, 1), (3, 1), (3, 2)]
+    vgg16 = [step for count in (2, 2, 3, 3, 3) for step in [(3, 1)] * count + [(2, 2)]]
+    assert summary.receptive_field(alexnet) == (195, 32)
+    assert summary.receptive_field(vgg16) == (212, 32)
+    assert summary.receptive_field([(3, 1, 2), (3, 2)]) == (7, 2)
+
+
+class Mixed(nn.Module):
+    """Parameters beside sub-modules, a module called twice, dropout, normalization, two inputs, several outputs."""
+
+    @nn.compact
+    def __call__(self, x, extra, *, train: bool = False):
+        scale = self.param("scale", nn.initializers.ones_init(), (1, 1, 1, 4))
+        twice = Conv(4, (3, 3), use_bias=False, name="twice")
+        x = twice(twice(x))
+        x = nn.BatchNorm(use_running_average=not train)(x) * scale
+        x = nn.Dropout(0.5, deterministic=not train)(max_pool(x, (2, 2)))
+        pooled = jnp.mean(x, axis=(1, 2))
+        return {"a": nn.Dense(3, name="head")(pooled), "b": nn.Embed(5, 2)(extra)}
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_rows_of_an_unusual_model(train):
+    model = Mixed()
+    inputs = (jax.ShapeDtypeStruct((2, 8, 8, 4), jnp.float32), jax.ShapeDtypeStruct((2, 6), jnp.int32))
+    layers = summary.summarize_layers(model, inputs, train=train)
+    rows = [(layer.kind, layer.shape, layer.params, layer.macs) for layer in layers]
+    convolution = 8 * 8 * 9 * 4 * 4
+    assert rows == [
+        ("Conv", (8, 8, 4), 144, convolution),
+        ("Conv", (8, 8, 4), 0, convolution),  # the same weights
+        ("BatchNorm", (8, 8, 4), 8, 0),
+        ("max_pool", (4, 4, 4), 0, 0),
+        ("Dropout", (4, 4, 4), 0, 0),
+        ("global_avg_pool", (4,), 0, 0),
+        ("Dense", (3,), 15, 12),
+        ("Embed", (6, 2), 10, 0),
+        ("Mixed", (3,), 4, 0),
+    ]
+    assert layers[-2].receptive_field == ()  # does not depend on the image
+
+
+class Recurrent(nn.Module):
+    """One dense layer run over five steps."""
+
+    @nn.compact
+    def __call__(self, x, *, train: bool = False):
+        def body(layer, carry, step):
+            return carry, layer(step)
+
+        scan = nn.scan(body, variable_broadcast="params", split_rngs={"params": False}, in_axes=1, out_axes=1)
+        return scan(nn.Dense(3, name="cell"), (), x)[1]
+
+
+def test_a_scanned_layer_multiplies_at_every_step():
+    layers = _layers(Recurrent(), (5, 7))
+    assert (summary.total_params(layers), summary.total_macs(layers)) == (24, 5 * 7 * 3)
+
+
+def test_json_and_table_hold_every_layer():
+    layers = _layers(build("rgb_digit_net")[0], (32, 32, 3))
+    tree = json.loads(json.dumps(summary.as_json(layers)))
+    assert (tree["params"], tree["macs"]) == (62_006, 651_720)
+    assert list(tree["layers"][0]) == ["name", "kind", "shape", "activations", "params", "macs", "receptive_field", "stride"]
+    assert sum(row["params"] for row in tree["layers"]) == tree["params"]
+    lines = summary.format_table(layers).splitlines()
+    assert len(lines) == len(layers) + 4
+    assert "4,704" in lines[2]
+    assert "62,006" in lines[-1]
+    columns = [lines[0].index("output")] + [line.index(text) for line, text in ((lines[2], "28x28x6"), (lines[3], "14x14x6"))]
+    assert len(set(columns)) == 1

@@ -1,0 +1,195 @@
+"""Sealed files: what is read is what was written, or the damage is named."""
+
+import json
+import os
+import pickle
+import random
+import resource
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcnn.runs.checkpoint import Checkpoints, digest, flatten, read_arrays, unflatten, write_arrays
+from jaxcnn.errors import CheckpointError, JaxcnnError, ResourceError
+
+
+def tree(seed=0):
+    generator = np.random.default_rng(seed)
+    return {
+        "params": {"a": generator.normal(size=(3, 4)).astype(np.float32), "empty": np.zeros((0, 2), np.float32)},
+        "low": jnp.asarray(generator.normal(size=5), jnp.bfloat16),
+        "flag": jnp.asarray(True),
+        "step": jnp.asarray(seed, jnp.int32),
+        "key": jax.random.key(seed),
+        "none": None,
+    }
+
+
+def equal(a, b):
+    return all(
+        (x.dtype, x.shape, x.tobytes()) == (y.dtype, y.shape, y.tobytes())
+        for x, y in zip(flatten(a).values(), flatten(b).values(), strict=True)
+    )
+
+
+def test_a_tree_comes_back_bit_for_bit(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(tree(3), step=3)
+    state, step = checkpoints.restore(jax.eval_shape(lambda: tree(0)))
+    assert step == 3
+    assert equal(state, tree(3))
+    assert jax.random.key_data(state["key"]).tolist() == jax.random.key_data(jax.random.key(3)).tolist()
+
+
+def test_another_library_reads_the_file(tmp_path):
+    safetensors = pytest.importorskip("safetensors.numpy")
+    write_arrays(tmp_path / "x.safetensors", {"a/b": np.arange(6, dtype=np.float32).reshape(2, 3)}, {"step": "1"})
+    np.testing.assert_array_equal(safetensors.load_file(tmp_path / "x.safetensors")["a/b"], np.arange(6).reshape(2, 3))
+
+
+def mutate(blob: bytes, generator: random.Random) -> bytes:
+    """One random damage: a bit flipped, a stretch zeroed, bytes cut off, added or repeated."""
+    data, kind, at = bytearray(blob), generator.randrange(5), generator.randrange(len(blob))
+    if kind == 0:
+        data[at] ^= 1 << generator.randrange(8)
+    elif kind == 1:
+        data[at : at + 8] = bytes(x ^ 0xFF for x in data[at : at + 8])
+    elif kind == 2:
+        del data[at:]
+    elif kind == 3:
+        data += bytes(generator.randrange(1, 9))
+    else:
+        data[at:at] = data[at : at + generator.randrange(1, 9)] or b"x"
+    return bytes(data)
+
+
+def test_every_damage_is_noticed_and_the_checkpoint_before_is_used(tmp_path):
+    generator = random.Random(0)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(tree(1), step=1)
+    checkpoints.save(tree(2), step=2)
+    newest = tmp_path / "last-000000002.safetensors"
+    blob, template = newest.read_bytes(), jax.eval_shape(lambda: tree(0))
+    for _ in range(500):
+        newest.write_bytes(mutate(blob, generator))
+        with pytest.raises(CheckpointError):
+            read_arrays(newest)
+    for _ in range(20):
+        newest.write_bytes(mutate(blob, generator))
+        warnings = []
+        state, step = checkpoints.restore(template, warn=warnings.append)
+        assert step == 1
+        assert equal(state, tree(1))
+        assert str(newest) in warnings[0]
+        (tmp_path / "last-000000002.safetensors.damaged").unlink()
+
+
+def test_all_damaged_is_refused_and_none_is_deleted(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(tree(1), step=1)
+    (tmp_path / "last-000000001.safetensors").write_bytes(b"nonsense")
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match="damaged"):
+            checkpoints.restore(tree())
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_hostile_file_is_refused_quickly_and_runs_nothing(tmp_path):
+    canary = tmp_path / "canary"
+
+    class Bomb:
+        def __reduce__(self):
+            return (canary.touch, ())
+
+    def header(text: str) -> bytes:
+        return len(text).to_bytes(8, "little") + text.encode()
+
+    hostile = [
+        pickle.dumps(Bomb()),
+        (2**63).to_bytes(8, "little") + b"{}",
+        header("[" * 100_000),
+        header('{"__metadata__":{"sha256":"' + "0" * 64 + '"}}'),
+        header(json.dumps({"__metadata__": {"sha256": "f" * 64}, "a": {"dtype": "F32", "shape": [2**40, 2**40], "data_offsets": [0, 4]}})),
+        b"",
+    ]
+    for i, blob in enumerate(hostile):
+        path = tmp_path / f"hostile{i}"
+        path.write_bytes(blob)
+        with pytest.raises(CheckpointError):
+            read_arrays(path)
+    assert not canary.exists()
+
+
+def test_a_state_of_another_experiment_is_refused_with_what_differs(tmp_path):
+    path = tmp_path / "x.safetensors"
+    write_arrays(path, flatten({"a": np.zeros(3, np.float32), "b": np.zeros(2, np.float32)}), {})
+    with pytest.raises(CheckpointError) as caught:
+        unflatten({"a": np.zeros(4, np.float32), "c": np.zeros(2, np.float32)}, read_arrays(path)[0], source="x")
+    assert all(text in str(caught.value) for text in ("a: float32[3] in the file, float32[4] expected", "missing c", "unknown b"))
+
+
+def test_old_checkpoints_go_and_the_best_stays(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    for step in range(1, 6):
+        checkpoints.save(tree(step), step=step, best=step in (1, 2))
+    assert sorted(p.name[:14] for p in tmp_path.iterdir()) == ["best-000000002", "last-000000004", "last-000000005"]
+
+
+@pytest.mark.parametrize("limit", [0, 100, 700, 1500])
+def test_a_full_disk_loses_nothing_that_was_saved(tmp_path, limit):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(tree(1), step=1)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))  # Python ignores SIGXFSZ: writing fails as on a full disk
+        with pytest.raises(ResourceError, match="free disk space"):
+            checkpoints.save({"big": np.zeros(10_000)}, step=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [p.name for p in tmp_path.iterdir()] == ["last-000000001.safetensors"]
+    assert checkpoints.restore(tree())[1] == 1
+
+
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # the child touches no JAX
+def test_a_killed_writer_leaves_the_old_or_the_new_file(tmp_path):
+    """A child saves step after step and is killed; the newest sealed step is at least the last that it acknowledged."""
+    generator = random.Random(1)
+    for attempt in range(8):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        read_end, write_end = os.pipe()
+        child = os.fork()
+        if child == 0:
+            arrays = {f"x{i}": np.full(2000, i, np.float32) for i in range(20)}
+            for step in range(1, 100_000):
+                name = folder / f"last-{step:09d}.safetensors"
+                write_arrays(name, {**arrays, "step": np.full(3, step)}, {"step": str(step)})
+                os.write(write_end, step.to_bytes(4, "little"))
+                if step > 2:
+                    (folder / f"last-{step - 2:09d}.safetensors").unlink()
+        os.set_blocking(read_end, True)
+        for _ in range(generator.randrange(1, 12)):
+            acknowledged = int.from_bytes(os.read(read_end, 4), "little")
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+        os.close(read_end)
+        os.close(write_end)
+        Checkpoints(folder).clean()
+        newest = sorted(folder.iterdir())[-1]
+        arrays, metadata = read_arrays(newest)
+        assert int(metadata["step"]) >= acknowledged
+        assert (arrays["step"] == int(metadata["step"])).all()
+
+
+def test_the_digest_sees_every_bit_and_the_names():
+    assert digest(tree(1)) == digest(tree(1))
+    changed = tree(1)
+    changed["params"]["a"] = np.nextafter(changed["params"]["a"], np.float32(9))
+    assert digest(changed) != digest(tree(1))
+    assert digest({"a": np.zeros(2)}) != digest({"b": np.zeros(2)})
+
+
+def test_errors_are_ours():
+    assert issubclass(CheckpointError, JaxcnnError)
