@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Launch jaxcnn from a checkout: `python launch.py train experiments/mnist_lenet5.py`, `python launch.py --help`."""
+"""Launch jaxcnn from a checkout: `python launch.py train experiments/mnist_lenet5.py`, `python
+launch.py --help`.
+"""
 
 import sys
 

@@ -1,10 +1,12 @@
-"""What scenes_ocr and scenes_text_detection score without looking at an image: a broken model must not reach their figures.
+"""What scenes_ocr and scenes_text_detection score without looking at an image: a broken model must
+not reach their figures.
 
     python benchmarks/blind_text.py
 
-majority: every line is the likeliest digit of each place of the training texts, cut to their median length.
-mean polygon: in every scene, for each of its lines' numbers in the training scenes, the mean polygon (in the first place, second place, …),
-as many as the median scene has.
+majority: every line is the likeliest digit of each place of the training texts, cut to their median
+    length.
+mean polygon: in every scene, for each of its lines' numbers in the training scenes, the mean
+polygon (in the first place, second place, …), as many as the median scene has.
 """
 
 from pathlib import Path
@@ -37,14 +39,22 @@ def blind_reading() -> dict[str, float]:
     guess = [int(np.bincount(column[column > 0]).argmax()) for column in train.T[:length]]
     truths = decode(held, alphabet="0123456789")
     read = decode([guess] * len(truths), alphabet="0123456789")
-    return {"exact": float(np.mean([a == b for a, b in zip(read, truths, strict=True)])), "cer": character_error_rate(read, truths)}
+    return {
+        "exact": float(np.mean([a == b for a, b in zip(read, truths, strict=True)])),
+        "cer": character_error_rate(read, truths),
+    }
 
 
 def blind_finding() -> dict[str, float]:
     """hmean, precision and recall of the same polygons in all scenes."""
-    train, held = examples("scenes_text_detection", "train"), examples("scenes_text_detection", "eval")
+    train, held = (
+        examples("scenes_text_detection", "train"),
+        examples("scenes_text_detection", "eval"),
+    )
     count = int(np.median(train["polygons_mask"].sum(1)))
-    guess = np.stack([train["polygons"][:, i][train["polygons_mask"][:, i] > 0].mean(0) for i in range(count)])
+    guess = np.stack(
+        [train["polygons"][:, i][train["polygons_mask"][:, i] > 0].mean(0) for i in range(count)]
+    )
     matched = true = 0
     for shapes, mask in zip(held["polygons"], held["polygons_mask"], strict=True):
         truths = shapes[mask > 0]
@@ -54,5 +64,8 @@ def blind_finding() -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    for name, scores in (("reading, majority", blind_reading()), ("finding, mean polygon", blind_finding())):
+    for name, scores in (
+        ("reading, majority", blind_reading()),
+        ("finding, mean polygon", blind_finding()),
+    ):
         print(f"{name:24}", "  ".join(f"{key} {value:.4f}" for key, value in scores.items()))

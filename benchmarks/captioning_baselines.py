@@ -2,8 +2,9 @@
 
     python benchmarks/captioning_baselines.py [RUN]
 
-The most frequent caption of the training scenes, said of every evaluation scene; and what RUN's model (each replica of a sweep), trained on
-true captions, says of images, scored by the captions of other scenes.
+The most frequent caption of the training scenes, said of every evaluation scene; and what RUN's
+model (each replica of a sweep), trained on true captions, says of images, scored by the captions of
+other scenes.
 """
 
 import dataclasses
@@ -27,16 +28,25 @@ FOLDER = Path(__file__).parents[1] / "experiments"
 
 def show(name: str, scores: dict) -> None:
     """Print the scores on one line."""
-    print(f"{name}: " + "  ".join(f"{key} {scores[key]:.4f}" for key in ("exact", "bleu4", "cider", "rouge_l")))
+    print(
+        f"{name}: "
+        + "  ".join(f"{key} {scores[key]:.4f}" for key in ("exact", "bleu4", "cider", "rouge_l"))
+    )
 
 
 def score_majority(num_train: int = 30_000) -> None:
     """Print the scores of the most frequent training caption."""
     data = load(FOLDER / "scenes_captioning.py", []).data
-    train, held = (jax.device_get(data.open(s).take(np.arange(n)))["captions"] for s, n in (("train", num_train), ("eval", data.num_eval)))
+    train, held = (
+        jax.device_get(data.open(s).take(np.arange(n)))["captions"]
+        for s, n in (("train", num_train), ("eval", data.num_eval))
+    )
     said = majority_caption(train)
     references = [[to_words(row) for row in rows] for rows in held]
-    show(" ".join(data.label_names[int(word[1:-1])] for word in said), score_captions([said] * len(held), references))
+    show(
+        " ".join(data.label_names[int(word[1:-1])] for word in said),
+        score_captions([said] * len(held), references),
+    )
 
 
 def score_shuffled(run: Path) -> None:
@@ -44,7 +54,10 @@ def score_shuffled(run: Path) -> None:
     e, states, _ = restore_ensemble(run) if (run / "sweep.json").is_file() else restore_run(run)
     data = dataclasses.replace(e.data, shuffled=True)
     for i, state in enumerate(states if isinstance(states, tuple) else (states,)):
-        show(f"replica {i}, captions of other scenes", evaluate(program_of(e, state), state, data.open("eval"), e))
+        show(
+            f"replica {i}, captions of other scenes",
+            evaluate(program_of(e, state), state, data.open("eval"), e),
+        )
 
 
 if __name__ == "__main__":

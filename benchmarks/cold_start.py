@@ -1,4 +1,5 @@
-"""From starting a process to its first finished training step, with a warm compilation cache: the median of seven processes.
+"""From starting a process to its first finished training step, with a warm compilation cache: the
+median of seven processes.
 
 python benchmarks/cold_start.py digits_lenet5
 
@@ -30,7 +31,9 @@ def first_step(name: str) -> None:
     source = e.data.open("train")
     program = compile(make_program(e, steps=e.total_steps(len(source))))
     state = program.init(jax.random.key(e.seed))
-    jax.block_until_ready(program.train_step(state, source.take(np.arange(e.batch_size, dtype=np.int32))))
+    jax.block_until_ready(
+        program.train_step(state, source.take(np.arange(e.batch_size, dtype=np.int32)))
+    )
 
 
 def main(name: str) -> None:
@@ -38,7 +41,9 @@ def main(name: str) -> None:
     seconds = []
     for _ in range(COUNT + 1):
         began = time.perf_counter()
-        process = subprocess.Popen([sys.executable, __file__, name, "--child"], stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, __file__, name, "--child"], stdout=subprocess.PIPE, text=True
+        )
         assert process.stdout.readline() == "stepped\n"
         seconds.append(time.perf_counter() - began)
         process.wait()

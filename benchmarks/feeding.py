@@ -1,5 +1,5 @@
-"""What feeding costs: an epoch as a run feeds it, against the same batches gathered before the clock starts, and against as many steps on
-one batch; in turns.
+"""What feeding costs: an epoch as a run feeds it, against the same batches gathered before the
+clock starts, and against as many steps on one batch; in turns.
 
 python benchmarks/feeding.py mnist_lenet5_modern [rounds, 15]
 """
@@ -22,7 +22,9 @@ from jaxcnn.runs.loop import open_checked  # noqa: E402
 
 
 def main(name: str, rounds: int) -> None:
-    """Print seconds an epoch of each, with quartiles, and the medians of the rounds' ratios with 95 % intervals (order statistics)."""
+    """Print seconds an epoch of each, with quartiles, and the medians of the rounds' ratios with 95
+    % intervals (order statistics).
+    """
     e = load(find(name), [])
     source = open_checked(e, "train")
     steps = len(source) // e.batch_size
@@ -49,8 +51,12 @@ def main(name: str, rounds: int) -> None:
             del feed
     seconds = seconds[1:]  # the first compiles
     for way, what in enumerate(("one batch", "gathered before", "fed")):
-        print(f"{what}: {np.median(seconds[:, way]):.3f} s, quartiles {np.percentile(seconds[:, way], (25, 75)).round(3)}, {steps} steps")
-    half = 98 / rounds**0.5  # percentiles: 1.96 standard deviations of how many of the rounds lie below the true median
+        print(
+            f"{what}: {np.median(seconds[:, way]):.3f} s, quartiles "
+            f"{np.percentile(seconds[:, way], (25, 75)).round(3)}, {steps} steps"
+        )
+    # percentiles: 1.96 standard deviations of how many of the rounds lie below the true median
+    half = 98 / rounds**0.5
     for way, what in ((1, "gathered before"), (0, "one batch")):
         ratios = seconds[:, 2] / seconds[:, way]
         low, median, high = np.percentile(ratios, (max(50 - half, 0), 50, min(50 + half, 100)))

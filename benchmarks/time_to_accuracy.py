@@ -1,9 +1,12 @@
-"""How long an experiment trains, and to which accuracy: n seeds, each from its initial weights to its last evaluation.
+"""How long an experiment trains, and to which accuracy: n seeds, each from its initial weights to
+its last evaluation.
 
-python benchmarks/time_to_accuracy.py fashion_mnist_speed 10 [epochs=3 model.model.widths=32,64,128 …]
+python benchmarks/time_to_accuracy.py fashion_mnist_speed 10 [epochs=3 model.model.widths=32,64,128
+…]
 
-In the time: initial weights (the whitening), the training steps, one evaluation on all test images. Not in it: reading the data, and
-compilation, which a seed before the others runs into, that is printed and not counted.
+In the time: initial weights (the whitening), the training steps, one evaluation on all test images.
+Not in it: reading the data, and compilation, which a seed before the others runs into, that is
+printed and not counted.
 """
 
 import dataclasses
@@ -43,7 +46,10 @@ def main(name: str, count: int, overrides: list[str]) -> None:
         return time.perf_counter() - began, value
 
     first, _ = run(count)
-    print(f"{name}: {steps} steps; the seed before the others, compilation in it: {first:.2f} s", flush=True)
+    print(
+        f"{name}: {steps} steps; the seed before the others, compilation in it: {first:.2f} s",
+        flush=True,
+    )
     found = []
     for seed in range(count):
         found.append(run(seed))

@@ -1,9 +1,11 @@
-"""SimpleBaseline on ResNet-18 finds the eyes, the nose and the corners of the mouth in the faces of CelebA.
+"""SimpleBaseline on ResNet-18 finds the eyes, the nose and the corners of the mouth in the faces of
+CelebA.
 
     python launch.py prepare celeb_a
     python launch.py train experiments/celeba_keypoints.py
 
-For an accelerator; not measured (not even n = 1 run was possible here). PCK and NME are in distances between the eyes. A mirrored face
+For an accelerator; not measured (not even n = 1 run was possible here). PCK and NME are in
+distances between the eyes. A mirrored face
 changes left and right: its points change places too.
 """
 
@@ -37,7 +39,9 @@ experiment = Experiment(
         partial(augment.affine, degrees=30.0, factor=(0.75, 1.25), translation=0.05),
         augment.jitter_color,
     ),
-    transform=(partial(augment.standardize, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),),
+    transform=(
+        partial(augment.standardize, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+    ),
     optimizer=partial(optax.adamw, learning_rate=1e-3, weight_decay=0.02, mask=optimizers.kernels),
     schedule=partial(schedules.step, boundaries=(0.64, 0.86), warmup=0.02),
     batch_size=128,

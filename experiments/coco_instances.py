@@ -1,9 +1,11 @@
-"""CenterNet with a mask network on ResNet-18, COCO 2017 at 256x256: boxes and masks of eighty classes of things. For an accelerator.
+"""CenterNet with a mask network on ResNet-18, COCO 2017 at 256x256: boxes and masks of eighty
+classes of things. For an accelerator.
 
     python launch.py train experiments/coco_instances.py data.path=… data.images=…
 
-Not measured (not even n = 1: the set could not be had here); its step was run on random data. It reads COCO's own files, as they are
-unpacked from annotations_trainval2017.zip, train2017.zip and val2017.zip into ~/data/coco. An evaluation keeps 2.6 GB of masks.
+Not measured (not even n = 1: the set could not be had here); its step was run on random data. It
+reads COCO's own files, as they are unpacked from annotations_trainval2017.zip, train2017.zip and
+val2017.zip into ~/data/coco. An evaluation keeps 2.6 GB of masks.
 """
 
 from functools import partial
@@ -41,8 +43,14 @@ experiment = Experiment(
         max_items=OBJECTS,
         invalid="skip",
     ),
-    augment=(augment.flip_left_right, partial(augment.affine, factor=(0.6, 1.4), translation=0.1), augment.jitter_color),
-    transform=(partial(augment.standardize, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),),
+    augment=(
+        augment.flip_left_right,
+        partial(augment.affine, factor=(0.6, 1.4), translation=0.1),
+        augment.jitter_color,
+    ),
+    transform=(
+        partial(augment.standardize, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+    ),
     optimizer=partial(optax.adamw, learning_rate=1e-3, weight_decay=0.02, mask=optimizers.kernels),
     schedule=partial(schedules.cosine, warmup=0.02),
     clip_norm=10.0,

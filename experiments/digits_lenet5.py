@@ -2,9 +2,10 @@
 
     python launch.py train experiments/digits_lenet5.py
 
-Expected: 99.81 ± 0.16 % on the held-out fifth (359 digits; n = 3 seeds) after 40 epochs, 21 to 35 s; 2026-11-22,
-2 cores of an Intel Xeon (AVX-512) shared with other work.
-Training and held-out digits share writers, so this is an easy test: it shows that all works, nothing about the state of the art.
+Expected: 99.81 ± 0.16 % on the held-out fifth (359 digits; n = 3 seeds) after 40 epochs, 21 to 35
+s; 2026-11-22, 2 cores of an Intel Xeon (AVX-512) shared with other work.
+Training and held-out digits share writers, so this is an easy test: it shows that all works,
+nothing about the state of the art.
 """
 
 from functools import partial

@@ -1,11 +1,13 @@
-"""EDSR-baseline that enlarges photographs twice, trained on DIV2K as published (Lim et al., 2017, section 4).
+"""EDSR-baseline that enlarges photographs twice, trained on DIV2K as published (Lim et al., 2017,
+section 4).
 
     DIV2K=/data/div2k JAXCNN_SET5=/data/set5 python launch.py train experiments/div2k_edsr.py
     python launch.py predict RUN photo.png
 
-For an accelerator; not measured (not even n = 1 run was possible here). Published: 37.99 dB on Set5 (table 3, EDSR-baseline).
-$DIV2K holds the published folders DIV2K_train_HR and DIV2K_valid_HR, $JAXCNN_SET5 butterfly.png (left out where absent). The small pictures
-are made on the fly and not rounded to bytes. All 800 photographs stay decoded in memory: 6.6 GB.
+For an accelerator; not measured (not even n = 1 run was possible here). Published: 37.99 dB on Set5
+(table 3, EDSR-baseline). $DIV2K holds the published folders DIV2K_train_HR and DIV2K_valid_HR,
+$JAXCNN_SET5 butterfly.png (left out where absent). The small pictures are made on the fly and not
+rounded to bytes. All 800 photographs stay decoded in memory: 6.6 GB.
 """
 
 from functools import partial

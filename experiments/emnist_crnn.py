@@ -1,13 +1,15 @@
-"""The published CRNN reads lines of 3 to 10 handwritten letters and digits of EMNIST on photographs, 32x192 pixels: accelerator scale.
+"""The published CRNN reads lines of 3 to 10 handwritten letters and digits of EMNIST on
+photographs, 32x192 pixels: accelerator scale.
 
     python launch.py prepare emnist/balanced
     python launch.py train experiments/emnist_crnn.py compute_dtype=bfloat16
 
-Not measured (not even an n = 1 run was possible where this was written). 8.3 million parameters, 47 characters (EMNIST merges those lower
-case letters that look like their capitals), the balanced set's 112,800 training characters; lines are composed on the device, so that no
-two of the 960,000 are the same.
-Architecture: Shi, Bai, Yao, "An End-to-End Trainable Neural Network for Image-based Sequence Recognition" (2015), which trained with
-ADADELTA on 8 million lines of rendered text.
+Not measured (not even an n = 1 run was possible where this was written). 8.3 million parameters, 47
+characters (EMNIST merges those lower case letters that look like their capitals), the balanced
+set's 112,800 training characters; lines are composed on the device, so that no two of the 960,000
+are the same.
+Architecture: Shi, Bai, Yao, "An End-to-End Trainable Neural Network for Image-based Sequence
+Recognition" (2015), which trained with ADADELTA on 8 million lines of rendered text.
 """
 
 from functools import partial

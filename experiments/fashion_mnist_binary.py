@@ -1,9 +1,11 @@
-"""A sneaker detector: one logit, positives weighted, threshold chosen on validation, on Fashion-MNIST (10 % positives).
+"""A sneaker detector: one logit, positives weighted, threshold chosen on validation, on
+Fashion-MNIST (10 % positives).
 
     python launch.py train experiments/fashion_mnist_binary.py
 
-Expected on all 10,000 test images, with the threshold that the 6,000 validation images choose: AUROC 0.9988 ± 0.0001, F1 0.948 ± 0.004
-(n = 3 seeds) after 5 epochs; 43 s; 2026-11-22, 2 cores of an Intel Xeon (AVX-512) shared with other work.
+Expected on all 10,000 test images, with the threshold that the 6,000 validation images choose:
+AUROC 0.9988 ± 0.0001, F1 0.948 ± 0.004 (n = 3 seeds) after 5 epochs; 43 s; 2026-11-22, 2 cores of
+an Intel Xeon (AVX-512) shared with other work.
 """
 
 from functools import partial

@@ -2,8 +2,9 @@
 
     python launch.py train experiments/fashion_mnist_cnn.py
 
-Expected: 92.55 % on all 10,000 test images (n = 1: one run takes over 10 minutes here) after 9 epochs with flips; 35 min on two busy cores
-(264 images/s) with jaxcnn[onednn]; 2026-11-22, 2 cores of an Intel Xeon (AVX-512) shared with other work.
+Expected: 92.55 % on all 10,000 test images (n = 1: one run takes over 10 minutes here) after 9
+epochs with flips; 35 min on two busy cores (264 images/s) with jaxcnn[onednn]; 2026-11-22, 2 cores
+of an Intel Xeon (AVX-512) shared with other work.
 """
 
 from functools import partial

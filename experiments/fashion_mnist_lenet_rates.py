@@ -1,4 +1,5 @@
-"""Which learning rate? The modern LeNet-5 on Fashion-MNIST, four rates with four seeds each, sixteen replicas in one program.
+"""Which learning rate? The modern LeNet-5 on Fashion-MNIST, four rates with four seeds each,
+sixteen replicas in one program.
 
     python launch.py train experiments/fashion_mnist_lenet_rates.py --sweep
 
@@ -8,7 +9,8 @@
     0.025           87.60 ± 0.20 % (± 0.32)
     0.0125          86.42 ± 0.26 % (± 0.41)
 
-5 min for all sixteen; the trial chose chunks of four; 2026-11-22, 2 cores of an Intel Xeon (AVX-512) shared with other work.
+5 min for all sixteen; the trial chose chunks of four; 2026-11-22, 2 cores of an Intel Xeon
+(AVX-512) shared with other work.
 """
 
 from functools import partial
@@ -26,7 +28,9 @@ experiment = Experiment(
     task=Classification(num_classes=10),
     data=Tfds("fashion_mnist", train="train", eval="test"),
     augment=(augment.flip_left_right,),
-    optimizer=partial(optimizers.sgd, learning_rate=0.05, momentum=0.9, weight_decay=5e-4, mask=optimizers.kernels),
+    optimizer=partial(
+        optimizers.sgd, learning_rate=0.05, momentum=0.9, weight_decay=5e-4, mask=optimizers.kernels
+    ),
     schedule=partial(schedules.cosine, warmup=0.05),
     batch_size=128,
     epochs=3,

@@ -1,13 +1,17 @@
-"""Incidental scene text of ICDAR 2015 as rectangles at any angle, 640x640 pixels, RGB: accelerator scale.
+r"""Incidental scene text of ICDAR 2015 as rectangles at any angle, 640x640 pixels, RGB: accelerator
+scale.
 
-    python launch.py train experiments/icdar_text_detection.py data.path=TRAIN_IMAGES data.labels=TRAIN_LABELS \
-        data.eval_path=TEST_IMAGES data.eval_labels=TEST_LABELS compute_dtype=bfloat16
+    python launch.py train experiments/icdar_text_detection.py data.path=TRAIN_IMAGES
+        data.labels=TRAIN_LABELS \ data.eval_path=TEST_IMAGES data.eval_labels=TEST_LABELS
+        compute_dtype=bfloat16
 
-Not measured (not even an n = 1 run was possible where this was written): the images (1,000 for training, 500 for testing) come from the
-contest's site, after registration. `experiments/scenes_text_detection.py` is the same task on 96x96 scenes, measured.
-Kernels, their loss and the way back to outlines as in Liao, Wan, Yao, Chen, Bai, "Real-time Scene Text Detection with Differentiable
-Binarization" (2020), which trained with random rotation and cropping, and on synthetic text first; here images keep their place, since
-`jaxcnn.data.augment` moves no polygons. Unreadable text (###) is ignored in training and evaluation.
+Not measured (not even an n = 1 run was possible where this was written): the images (1,000 for
+training, 500 for testing) come from the contest's site, after registration.
+`experiments/scenes_text_detection.py` is the same task on 96x96 scenes, measured. Kernels, their
+loss and the way back to outlines as in Liao, Wan, Yao, Chen, Bai, "Real-time Scene Text Detection
+with Differentiable Binarization" (2020), which trained with random rotation and cropping, and on
+synthetic text first; here images keep their place, since `jaxcnn.data.augment` moves no polygons.
+Unreadable text (###) is ignored in training and evaluation.
 """
 
 from functools import partial

@@ -1,4 +1,5 @@
-"""Two convolutions and a linear layer on MNIST, as accurate as the dense network of mnist_dense.py with a fraction of its weights.
+"""Two convolutions and a linear layer on MNIST, as accurate as the dense network of mnist_dense.py
+with a fraction of its weights.
 
     python launch.py train experiments/mnist_convolution.py
 
@@ -6,8 +7,9 @@
     784-256-10, dense        97.41 ± 0.02 %      203,530  203,264  20 to 36 s
     two convolutions, linear 97.61 ± 0.28 %        3,898   52,320  32 to 48 s
 
-Mean ± standard deviation over seeds 0, 1, 2 (n = 3), 3 epochs, on 2 shared cores of an Intel Xeon (family 6, model 167), 2026-11-22; the
-times vary with what else ran. Equal accuracy within the spread, with 1/52 of the parameters and about 1/4 of the multiplications. What each
+Mean ± standard deviation over seeds 0, 1, 2 (n = 3), 3 epochs, on 2 shared cores of an Intel Xeon
+(family 6, model 167), 2026-11-22; the times vary with what else ran. Equal accuracy within the
+spread, with 1/52 of the parameters and about 1/4 of the multiplications. What each
 makes of shifted digits: docs/equivariance.md.
 """
 
@@ -25,7 +27,9 @@ from jaxcnn.tasks.classification import Classification
 
 
 class StridedConvolutions(nn.Module):
-    """5x5 convolutions with stride 2 and ReLU, then a linear layer. Images [B, H, W, C], output [B, K] logits."""
+    """5x5 convolutions with stride 2 and ReLU, then a linear layer. Images [B, H, W, C], output [B,
+    K] logits.
+    """
 
     features: tuple[int, ...] = (6, 12)
     num_classes: int = 10
@@ -34,7 +38,16 @@ class StridedConvolutions(nn.Module):
     def __call__(self, image: jax.Array, *, train: bool = False) -> jax.Array:
         x = image
         for i, features in enumerate(self.features):
-            x = nn.relu(Conv(features, (5, 5), (2, 2), "VALID", kernel_init=nn.initializers.he_normal(), name=f"conv{i + 1}")(x))
+            x = nn.relu(
+                Conv(
+                    features,
+                    (5, 5),
+                    (2, 2),
+                    "VALID",
+                    kernel_init=nn.initializers.he_normal(),
+                    name=f"conv{i + 1}",
+                )(x)
+            )
         return nn.Dense(self.num_classes, name="output")(x.reshape(x.shape[0], -1))
 
 

@@ -1,4 +1,5 @@
-"""A dense network, 784-256-10, on MNIST: against mnist_convolution.py, parameters and multiplications at equal accuracy.
+"""A dense network, 784-256-10, on MNIST: against mnist_convolution.py, parameters and
+multiplications at equal accuracy.
 
     python launch.py train experiments/mnist_dense.py
 
@@ -6,8 +7,9 @@
     784-256-10, dense        97.41 ± 0.02 %      203,530  203,264  20 to 36 s
     two convolutions, linear 97.61 ± 0.28 %        3,898   52,320  32 to 48 s
 
-Mean ± standard deviation over seeds 0, 1, 2 (n = 3), 3 epochs, on 2 shared cores of an Intel Xeon (family 6, model 167), 2026-11-22; the
-times vary with what else ran. Equal accuracy within the spread, with 1/52 of the parameters and about 1/4 of the multiplications. What each
+Mean ± standard deviation over seeds 0, 1, 2 (n = 3), 3 epochs, on 2 shared cores of an Intel Xeon
+(family 6, model 167), 2026-11-22; the times vary with what else ran. Equal accuracy within the
+spread, with 1/52 of the parameters and about 1/4 of the multiplications. What each
 makes of shifted digits: docs/equivariance.md.
 """
 

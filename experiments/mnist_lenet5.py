@@ -2,8 +2,9 @@
 
     python launch.py train experiments/mnist_lenet5.py
 
-Expected: 99.23 ± 0.08 % on all 10,000 test images (n = 3, last epoch) after 20 epochs with one-pixel shifts; 7 min on two busy cores;
-2026-11-22, 2 cores of an Intel Xeon (AVX-512) shared with other work.
+Expected: 99.23 ± 0.08 % on all 10,000 test images (n = 3, last epoch) after 20 epochs with
+one-pixel shifts; 7 min on two busy cores; 2026-11-22, 2 cores of an Intel Xeon (AVX-512) shared
+with other work.
 LeCun et al. 1998, section III: 99.05 % without and 99.2 % with distortions.
 """
 

@@ -2,8 +2,8 @@
 
     python launch.py train experiments/mnist_lenet5_modern.py
 
-Expected: 99.36 ± 0.06 % on all 10,000 test images (n = 3 seeds, last epoch) after 20 epochs; 6 to 10 min on two busy cores; 2026-11-22,
-2 cores of an Intel Xeon (AVX-512) shared with other work.
+Expected: 99.36 ± 0.06 % on all 10,000 test images (n = 3 seeds, last epoch) after 20 epochs; 6 to
+10 min on two busy cores; 2026-11-22, 2 cores of an Intel Xeon (AVX-512) shared with other work.
 """
 
 from functools import partial

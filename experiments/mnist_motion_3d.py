@@ -1,4 +1,5 @@
-"""A small 3D CNN tells in which of eight directions a real MNIST digit moves, in clips of 8 frames of 32x32.
+"""A small 3D CNN tells in which of eight directions a real MNIST digit moves, in clips of 8 frames
+of 32x32.
 
     python launch.py train experiments/mnist_motion_3d.py
     python launch.py train experiments/mnist_motion_3d.py data.shuffled=True
@@ -9,8 +10,9 @@
 
 2,000 clips of digits that were not trained on, after 250 steps, one evaluation at the end.
 About 25 s of CPU time, on 2 shared cores of an Intel Xeon (family 6, model 167), 2026-11-22.
-Chance is 12.5 %. Shuffled, a direction and its opposite look the same, so that 50 % is the best possible (see jaxcnn/data/made/clips.py): the
-network finds the axis of motion in all clips (top-2 accuracy 100 %), and its sense in none.
+Chance is 12.5 %. Shuffled, a direction and its opposite look the same, so that 50 % is the best
+possible (see jaxcnn/data/made/clips.py): the network finds the axis of motion in all clips (top-2
+accuracy 100 %), and its sense in none.
 """
 
 from functools import partial

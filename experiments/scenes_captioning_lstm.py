@@ -1,11 +1,13 @@
-"""A small CNN with an attention LSTM (Xu et al., "Show, Attend and Tell", 2015) says what lies where, as in scenes_captioning.py.
+"""A small CNN with an attention LSTM (Xu et al., "Show, Attend and Tell", 2015) says what lies
+where, as in scenes_captioning.py.
 
     python launch.py train experiments/scenes_captioning_lstm.py
 
-Exact match 0.799 ± 0.046 (n = 3 seeds: 0.806, 0.750, 0.842), BLEU-4 0.953 ± 0.009, CIDEr-D 5.481 ± 0.119, greedy decoding, after
-1,400 steps; always "a coat above a coat" has 0.004 exact. It learns more slowly than the transformer of scenes_captioning.py, and its
-results spread more from seed to seed.
-207 s a seed on one core of an Intel Xeon (AVX-512, family 6 model 167), shared with others, 2026-11-22.
+Exact match 0.799 ± 0.046 (n = 3 seeds: 0.806, 0.750, 0.842), BLEU-4 0.953 ± 0.009, CIDEr-D 5.481 ±
+0.119, greedy decoding, after 1,400 steps; always "a coat above a coat" has 0.004 exact. It learns
+more slowly than the transformer of scenes_captioning.py, and its results spread more from seed to
+seed. 207 s a seed on one core of an Intel Xeon (AVX-512, family 6 model 167), shared with others,
+2026-11-22.
 """
 
 from functools import partial

@@ -1,14 +1,18 @@
-"""A small CenterNet with a mask network finds one to three real MNIST digits in a 64x64 scene, and which pixels are whose.
+"""A small CenterNet with a mask network finds one to three real MNIST digits in a 64x64 scene, and
+which pixels are whose.
 
     python launch.py train experiments/scenes_instances.py
 
-                                  mask AP50          mask AP75          mask AP            AP50 of the boxes
-    this network                  .9412 ± .0027      .8498 ± .0077      .7048 ± .0096      .9424 ± .0006      (n = 3 seeds)
-    blind: the mean mask          .0000                                                    (benchmarks/blind_boxes.py)
-    patches of bright pixels      .0089 (one class; .817 whatever the class)
+                                  mask AP50          mask AP75          mask AP            AP50 of
+                                  the boxes
+    this network                  .9412 ± .0027      .8498 ± .0077      .7048 ± .0096      .9424 ±
+    .0006      (n = 3 seeds)
+    blind: the mean mask          .0000
+    (benchmarks/blind_boxes.py) patches of bright pixels      .0089 (one class; .817 whatever the
+    class)
 
-1,000 scenes of digits and photographs that were not trained on, evaluated once at the end. 164 s a seed on one core of an Intel Xeon
-(AVX-512, family 6 model 167), shared with other work; 2026-11-22.
+1,000 scenes of digits and photographs that were not trained on, evaluated once at the end. 164 s a
+seed on one core of an Intel Xeon (AVX-512, family 6 model 167), shared with other work; 2026-11-22.
 """
 
 from functools import partial

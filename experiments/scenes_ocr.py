@@ -7,8 +7,9 @@
     CRNN                  93.5 ± 1.0 %     1.70 ± 0.24 %   (n = 3 seeds)
     one text for all      0.0 %            97.4 %
 
-1,000 lines of digits and photographs that were not trained on, decoded greedily, after 1,000 steps. About 110 s a seed, compilation
-included, on one core of an Intel Xeon (AVX-512, family 6 model 167), 2026-11-22. The blind text: benchmarks/blind_text.py.
+1,000 lines of digits and photographs that were not trained on, decoded greedily, after 1,000 steps.
+About 110 s a seed, compilation included, on one core of an Intel Xeon (AVX-512, family 6 model
+167), 2026-11-22. The blind text: benchmarks/blind_text.py.
 """
 
 from functools import partial

@@ -1,4 +1,5 @@
-"""A small feature pyramid finds slanted lines of real MNIST digits on real photographs, 96x96 pixels, as rectangles at any angle.
+"""A small feature pyramid finds slanted lines of real MNIST digits on real photographs, 96x96
+pixels, as rectangles at any angle.
 
     python launch.py train experiments/scenes_text_detection.py
     python launch.py train experiments/scenes_text_detection.py --sweep seed=0..2
@@ -7,8 +8,9 @@
     feature pyramid           97.93 ± 0.22 %   (n = 3 seeds)
     mean polygons             3.7 %
 
-1,000 scenes of digits and photographs that were not trained on (2,003 lines), after 1,000 steps. About 125 s a seed, compilation included,
-on one core of an Intel Xeon (AVX-512, family 6 model 167), 2026-11-22. The blind polygons: benchmarks/blind_text.py.
+1,000 scenes of digits and photographs that were not trained on (2,003 lines), after 1,000 steps.
+About 125 s a seed, compilation included, on one core of an Intel Xeon (AVX-512, family 6 model
+167), 2026-11-22. The blind polygons: benchmarks/blind_text.py.
 """
 
 from functools import partial

@@ -1,10 +1,12 @@
-"""CenterNet on ResNet-18, PASCAL VOC 2007 at 384x384: twenty classes of things in photographs. For an accelerator.
+"""CenterNet on ResNet-18, PASCAL VOC 2007 at 384x384: twenty classes of things in photographs. For
+an accelerator.
 
     python launch.py prepare voc/2007
     python launch.py train experiments/voc_centernet_resnet18.py
 
-Not measured (not even n = 1: the set could not be had here); its step was run on random data. It starts from random weights, where Zhou et
-al. 2019, section 5.1, start from ImageNet's and train on VOC 2012 too: expect less than theirs.
+Not measured (not even n = 1: the set could not be had here); its step was run on random data. It
+starts from random weights, where Zhou et al. 2019, section 5.1, start from ImageNet's and train on
+VOC 2012 too: expect less than theirs.
 """
 
 from functools import partial
@@ -22,7 +24,9 @@ SIZE = (384, 384)
 
 experiment = Experiment(
     model=center_net_resnet18(num_classes=20),
-    task=CenterDetection(num_classes=20, image_size=SIZE, max_objects=100, metric="AP50", invalid="skip"),
+    task=CenterDetection(
+        num_classes=20, image_size=SIZE, max_objects=100, metric="AP50", invalid="skip"
+    ),
     data=Tfds(
         "voc/2007",
         train="train+validation",
@@ -39,7 +43,9 @@ experiment = Experiment(
         partial(augment.affine, factor=(0.6, 1.4), translation=0.1),
         augment.jitter_color,
     ),
-    transform=(partial(augment.standardize, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),),
+    transform=(
+        partial(augment.standardize, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+    ),
     optimizer=partial(optax.adamw, learning_rate=1e-3, weight_decay=0.02, mask=optimizers.kernels),
     schedule=partial(schedules.cosine, warmup=0.05),
     clip_norm=10.0,

@@ -2,7 +2,8 @@
 
     python launch.py train experiments/xor_mlp.py
 
-Expected: accuracy 100 ± 0 % (n = 3 seeds) after 2,000 steps; 1 s; 2026-11-22, 2 cores of an Intel Xeon (AVX-512) shared with other work.
+Expected: accuracy 100 ± 0 % (n = 3 seeds) after 2,000 steps; 1 s; 2026-11-22, 2 cores of an Intel
+Xeon (AVX-512) shared with other work.
 """
 
 from functools import partial

@@ -1,9 +1,12 @@
 """Errors that a user can act on, each with a stable exit code of the command line.
 
-A message names the thing, the value, the rule and the remedy. The command line prints it without a traceback and exits with `exit_code`.
+A message names the thing, the value, the rule and the remedy. The command line prints it without a
+traceback and exits with `exit_code`.
 """
 
-PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: saved after a signal; run the same command with --resume
+PREEMPTED = (
+    75  # EX_TEMPFAIL of sysexits.h: saved after a signal; run the same command with --resume
+)
 
 
 class JaxcnnError(Exception):

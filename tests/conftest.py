@@ -1,4 +1,6 @@
-"""Strict JAX for every test: traps become errors. One number of threads, so that results do not depend on the machine's cores."""
+"""Strict JAX for every test: traps become errors. One number of threads, so that results do not
+depend on the machine's cores.
+"""
 
 import os
 from pathlib import Path
@@ -8,7 +10,8 @@ os.environ.setdefault("NPROC", "2")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "xla"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
-os.environ.setdefault("XDG_CACHE_HOME", str(ROOT / ".cache"))  # decoded data sets stay in the workspace
+# decoded data sets stay in the workspace
+os.environ.setdefault("XDG_CACHE_HOME", str(ROOT / ".cache"))
 if "TFDS_DATA_DIR" not in os.environ and (ROOT.parent / "shared" / "tfds").is_dir():
     os.environ["TFDS_DATA_DIR"] = str(ROOT.parent / "shared" / "tfds")
 

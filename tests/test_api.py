@@ -18,7 +18,12 @@ def functions():
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 for child in node.body:
                     if isinstance(child, ast.FunctionDef) and not child.name.startswith("_"):
-                        yield pytest.param(path, child, node, id=f"{path.relative_to(PACKAGE)}:{node.name}.{child.name}")
+                        yield pytest.param(
+                            path,
+                            child,
+                            node,
+                            id=f"{path.relative_to(PACKAGE)}:{node.name}.{child.name}",
+                        )
 
 
 @pytest.mark.parametrize("path, node, owner", list(functions()))
@@ -31,7 +36,9 @@ def test_grammar(path, node, owner):
     assert not names or all(not n.endswith(("_fn", "_lib")) for n in names)
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE))
+)
 def test_modules_classes_and_functions_say_what_they_are_for(path):
     tree = ast.parse(path.read_text())
     if tree.body:
@@ -49,4 +56,6 @@ def test_files_stay_readable():
 
 def test_no_place_of_a_machine_is_named():
     for path in [*PACKAGE.rglob("*.py"), *(ROOT / "experiments").glob("*.py"), ROOT / "README.md"]:
-        assert str(ROOT.parent) + "/" not in path.read_text() if len(str(ROOT.parent)) > 1 else True, path
+        assert (
+            str(ROOT.parent) + "/" not in path.read_text() if len(str(ROOT.parent)) > 1 else True
+        ), path

@@ -1,4 +1,6 @@
-"""Every experiment file: it documents itself, its pre-flight passes, and it trains two steps and evaluates on a few examples."""
+"""Every experiment file: it documents itself, its pre-flight passes, and it trains two steps and
+evaluates on a few examples.
+"""
 
 import ast
 import dataclasses
@@ -34,16 +36,22 @@ class Few:
 
 
 def is_large(path):
-    """Whether two steps take long on a CPU: meant for an accelerator, or a task whose step takes ten seconds and more to compile."""
+    """Whether two steps take long on a CPU: meant for an accelerator, or a task whose step takes
+    ten seconds and more to compile.
+    """
     meant = "accelerator" in (ast.get_docstring(ast.parse(path.read_text())) or "")
-    return meant or (path.stem.startswith(("scenes_", "photos_")) and path.stem != "scenes_localization")
+    return meant or (
+        path.stem.startswith(("scenes_", "photos_")) and path.stem != "scenes_localization"
+    )
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_the_docstring_holds_command_and_result(path):
     doc = ast.get_docstring(ast.parse(path.read_text())) or ""
     assert f"experiments/{path.name}" in doc, "the docstring gives the command"
-    assert "±" in doc or "n = 1" in doc, "the docstring gives the result with its spread, or says that there is one run only"
+    assert "±" in doc or "n = 1" in doc, (
+        "the docstring gives the result with its spread, or says that there is one run only"
+    )
 
 
 def data_of(e):
@@ -68,7 +76,11 @@ def test_the_pre_flight_passes(path):
         assert pre_flight(e)["params"] > 0
 
 
-@pytest.mark.parametrize("path", [pytest.param(p, marks=pytest.mark.slow if is_large(p) else ()) for p in FILES], ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, marks=pytest.mark.slow if is_large(p) else ()) for p in FILES],
+    ids=lambda p: p.stem,
+)
 def test_two_steps(path):
     e = load(path, [])
     source = data_of(e)
@@ -77,7 +89,9 @@ def test_two_steps(path):
         program = compile(make_program(e, steps=2))
         state = program.init(jax.random.key(0))
         for step in range(2):
-            state, metrics = program.train_step(state, source.take((np.arange(BATCH) + step * BATCH) % len(source)))
+            state, metrics = program.train_step(
+                state, source.take((np.arange(BATCH) + step * BATCH) % len(source))
+            )
             assert metrics["live"]
         metrics = evaluate(program, state, Few(source, 6), e)
     assert np.isfinite(metrics["loss"])

@@ -1,4 +1,6 @@
-"""A tiny experiment with everything that has state: BatchNorm, dropout, augmentation, EMA, clipping, a schedule."""
+"""A tiny experiment with everything that has state: BatchNorm, dropout, augmentation, EMA,
+clipping, a schedule.
+"""
 
 import dataclasses
 from functools import partial

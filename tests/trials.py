@@ -1,4 +1,6 @@
-"""What the tests of all tasks share: a trial is a task with random rows for it and with the best that can be said of them."""
+"""What the tests of all tasks share: a trial is a task with random rows for it and with the best
+that can be said of them.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,7 +15,9 @@ ROWS = 12
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """A task with random rows for it. `perfect` turns a batch into the outputs of a flawless model, which must reach `best`."""
+    """A task with random rows for it. `perfect` turns a batch into the outputs of a flawless model,
+    which must reach `best`.
+    """
 
     name: str
     task: Any
@@ -28,9 +32,15 @@ def normal(*shape: int) -> Callable[[np.random.Generator, int], np.ndarray]:
 
 
 def labels(num_classes: int) -> Callable[[np.random.Generator, int], dict[str, np.ndarray]]:
-    def batch(generator, rows):  # the first rows hold each class once, so that no metric is undefined
+    def batch(
+        generator, rows
+    ):  # the first rows hold each class once, so that no metric is undefined
         return {
-            "label": np.where(np.arange(rows) < num_classes, np.arange(rows), generator.integers(0, num_classes, rows)).astype(np.int32)
+            "label": np.where(
+                np.arange(rows) < num_classes,
+                np.arange(rows),
+                generator.integers(0, num_classes, rows),
+            ).astype(np.int32)
         }
 
     return batch
@@ -51,11 +61,19 @@ def to_jax(tree):
 
 
 def evaluate(task, outputs, batch):
-    """Sums and records as the evaluation loop gathers them: jitted, records of real rows only, everything NumPy."""
-    sums, records = jax.device_get(jax.jit(lambda o, b: (task.statistics(o, b), task.records(o, b)))(outputs, batch))
+    """Sums and records as the evaluation loop gathers them: jitted, records of real rows only,
+    everything NumPy.
+    """
+    sums, records = jax.device_get(
+        jax.jit(lambda o, b: (task.statistics(o, b), task.records(o, b)))(outputs, batch)
+    )
     real = np.asarray(batch["mask"]) > 0
     return sums, {name: value[real] for name, value in records.items()}
 
 
 def assert_close(left, right):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-5, atol=1e-6), left, right)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-5, atol=1e-6),
+        left,
+        right,
+    )

@@ -1,13 +1,17 @@
-"""The other side of `bench --peer`: the same network in PyTorch or Keras, timed one block of steps at a time.
+"""The other side of `bench --peer`: the same network in PyTorch or Keras, timed one block of steps
+at a time.
 
-Runs as a script in a process of its own and imports nothing of jaxcnn. It is asked by JSON objects, one a line, on standard input, and
-answers likewise on standard output:
+Runs as a script in a process of its own and imports nothing of jaxcnn. It is asked by JSON objects,
+one a line, on standard input, and answers likewise on standard output:
 
-    {"do": "open", "peer", "layers" (jaxcnn.bench.networks), "shape" [H, W, C], "num_classes", "batch_size", "dtype", "optimizer",
-     "compile", "device" "cpu" or "gpu", "threads"}                    -> {"params", "variants", "version", "device"}
+    {"do": "open", "peer", "layers" (jaxcnn.bench.networks), "shape" [H, W, C], "num_classes",
+    "batch_size", "dtype", "optimizer",
+     "compile", "device" "cpu" or "gpu", "threads"}                    -> {"params", "variants",
+     "version", "device"}
     {"do": "time", "kind": "train" or "inference", "variant", "steps"}  -> {"seconds"}
 
-or {"error", "memory"} where something went wrong; `memory` says that there was too little. A block starts and ends with an idle device.
+or {"error", "memory"} where something went wrong; `memory` says that there was too little. A block
+starts and ends with an idle device.
 """
 
 import json
@@ -17,7 +21,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-Timers = dict[str, dict[str, Callable[[int], float]]]  # {"train" or "inference": {variant: steps -> seconds}}
+# {"train" or "inference": {variant: steps -> seconds}}
+Timers = dict[str, dict[str, Callable[[int], float]]]
 
 
 def main() -> None:
@@ -36,12 +41,23 @@ def main() -> None:
                 answer = {"seconds": timers[request["kind"]][request["variant"]](request["steps"])}
         except Exception as error:
             text = f"{type(error).__name__}: {error}"
-            memory = any(word in text for word in ("OutOfMemory", "RESOURCE_EXHAUSTED", "out of memory", "can't allocate memory"))
-            answer = {"error": text.splitlines()[0], "memory": memory or isinstance(error, MemoryError)}
+            memory = any(
+                word in text
+                for word in (
+                    "OutOfMemory",
+                    "RESOURCE_EXHAUSTED",
+                    "out of memory",
+                    "can't allocate memory",
+                )
+            )
+            answer = {
+                "error": text.splitlines()[0],
+                "memory": memory or isinstance(error, MemoryError),
+            }
         print(json.dumps(answer), file=answers, flush=True)
 
 
-# ---- PyTorch ---------------------------------------------------------------------------------------------------
+# ---- PyTorch -------------------------------------------------------------------------------------
 
 
 def torch_network(layers: list) -> Any:
@@ -54,7 +70,10 @@ def torch_network(layers: list) -> Any:
 
         def __init__(self, kind: str, branches: list):
             super().__init__()
-            self.kind, self.branches = kind, nn.ModuleList(torch_network(branch) for branch in branches)
+            self.kind, self.branches = (
+                kind,
+                nn.ModuleList(torch_network(branch) for branch in branches),
+            )
 
         def forward(self, x):
             results = [branch(x) for branch in self.branches]
@@ -93,10 +112,13 @@ def torch_network(layers: list) -> Any:
             return x * nn.functional.dropout(x.new_ones(len(x), 1, 1, 1), self.rate)
 
     def lrn(n, alpha, beta, k):
-        return nn.LocalResponseNorm(n, alpha * n, beta, k)  # PyTorch's alpha multiplies the mean, not the sum
+        # PyTorch's alpha multiplies the mean, not the sum
+        return nn.LocalResponseNorm(n, alpha * n, beta, k)
 
     make = {
-        "conv": lambda features, k, strides, padding, groups, bias: nn.LazyConv2d(features, k, strides, padding, groups=groups, bias=bias),
+        "conv": lambda features, k, strides, padding, groups, bias: nn.LazyConv2d(
+            features, k, strides, padding, groups=groups, bias=bias
+        ),
         "norm": lambda epsilon: nn.LazyBatchNorm2d(epsilon),
         "relu": lambda: nn.ReLU(inplace=True),
         "tanh": nn.Tanh,
@@ -105,7 +127,9 @@ def torch_network(layers: list) -> Any:
         "scale": Scale,
         "drop_path": DropPath,
         "channels_last": ChannelsLast,
-        "max_pool": lambda window, strides, padding, ceil: nn.MaxPool2d(window, strides, padding, ceil_mode=ceil),
+        "max_pool": lambda window, strides, padding, ceil: nn.MaxPool2d(
+            window, strides, padding, ceil_mode=ceil
+        ),
         "avg_pool": nn.AvgPool2d,
         "adaptive_avg_pool": lambda *size: nn.AdaptiveAvgPool2d(size),
         "global_avg_pool": lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
@@ -114,7 +138,10 @@ def torch_network(layers: list) -> Any:
         "dense": nn.LazyLinear,
         "dropout": nn.Dropout,
     }
-    modules = [Branches(kind, fields) if kind in ("sum", "concat") else make[kind](*fields) for kind, *fields in layers]
+    modules = [
+        Branches(kind, fields) if kind in ("sum", "concat") else make[kind](*fields)
+        for kind, *fields in layers
+    ]
     return nn.Sequential(*modules)
 
 
@@ -132,8 +159,12 @@ def torch_model(layers: list, shape: tuple[int, ...]) -> Any:
     return model.train()
 
 
-def open_torch(*, layers, shape, num_classes, batch_size, dtype, optimizer, compile, device, threads) -> tuple[dict, Timers]:
-    """Eager with channels first and last, and with `compile` both through torch.compile. bfloat16 is PyTorch's autocast."""
+def open_torch(
+    *, layers, shape, num_classes, batch_size, dtype, optimizer, compile, device, threads
+) -> tuple[dict, Timers]:
+    """Eager with channels first and last, and with `compile` both through torch.compile. bfloat16
+    is PyTorch's autocast.
+    """
     import torch
 
     if threads:
@@ -152,12 +183,22 @@ def open_torch(*, layers, shape, num_classes, batch_size, dtype, optimizer, comp
             name = {"eager": layout or "eager", "compile": f"compile_{layout}".rstrip("_")}[prefix]
             model, x = torch_model(layers, shape).to(place), image
             if layout:
-                model, x = model.to(memory_format=torch.channels_last), image.contiguous(memory_format=torch.channels_last)
+                model, x = (
+                    model.to(memory_format=torch.channels_last),
+                    image.contiguous(memory_format=torch.channels_last),
+                )
             params = sum(p.numel() for p in model.parameters())
             update = torch_optimizer(model, **optimizer)
             called = torch.compile(model) if prefix == "compile" else model
-            timers["train"][name], timers["inference"][name] = torch_timers(called, update, x, label, dtype)
-    answer = {"params": params, "variants": list(timers["train"]), "version": torch.__version__, "device": str(place)}
+            timers["train"][name], timers["inference"][name] = torch_timers(
+                called, update, x, label, dtype
+            )
+    answer = {
+        "params": params,
+        "variants": list(timers["train"]),
+        "version": torch.__version__,
+        "device": str(place),
+    }
     return answer, timers
 
 
@@ -169,7 +210,9 @@ def torch_optimizer(model: Any, *, name: str, learning_rate: float, **numbers: A
     return kinds[name](model.parameters(), lr=learning_rate, **numbers)
 
 
-def torch_timers(model: Any, optimizer: Any, image: Any, label: Any, dtype: str) -> tuple[Callable, Callable]:
+def torch_timers(
+    model: Any, optimizer: Any, image: Any, label: Any, dtype: str
+) -> tuple[Callable, Callable]:
     """(training, inference): functions of a number of steps that return seconds."""
     import torch
 
@@ -206,7 +249,7 @@ def torch_timers(model: Any, optimizer: Any, image: Any, label: Any, dtype: str)
     return timer(train, True), timer(infer, False)
 
 
-# ---- Keras on JAX ----------------------------------------------------------------------------------------------
+# ---- Keras on JAX --------------------------------------------------------------------------------
 
 
 def keras_model(layers: list, shape: tuple[int, ...]) -> Any:
@@ -232,12 +275,17 @@ def _keras_apply(x: Any, layers: list) -> Any:
     def conv(x, features, window, strides, padding, groups, bias):
         same = strides == 1 and padding == (window - 1) // 2
         x = k.ZeroPadding2D(padding)(x) if padding and not same else x
-        return k.Conv2D(features, window, strides, "same" if same else "valid", groups=groups, use_bias=bias)(x)
+        return k.Conv2D(
+            features, window, strides, "same" if same else "valid", groups=groups, use_bias=bias
+        )(x)
 
     def max_pool(x, window, strides, padding, ceil):
         if padding and strides == 1:
             return k.MaxPooling2D(window, strides, "same")(x)
-        after = [max(0, -(-(n - window) // strides) * strides + window - n) if ceil else padding for n in x.shape[1:3]]
+        after = [
+            max(0, -(-(n - window) // strides) * strides + window - n) if ceil else padding
+            for n in x.shape[1:3]
+        ]
         if padding or any(after):  # zeros are as good as minus infinity after a ReLU
             x = k.ZeroPadding2D(((padding, after[0]), (padding, after[1])))(x)
         return k.MaxPooling2D(window, strides)(x)
@@ -257,23 +305,36 @@ def _keras_apply(x: Any, layers: list) -> Any:
         "drop_path": lambda x, rate: k.Dropout(rate, noise_shape=(None, 1, 1, 1))(x),
         "channels_last": lambda x, inner: _keras_apply(x, inner),  # they are
         "avg_pool": lambda x, window, strides: k.AveragePooling2D(window, strides)(x),
-        "adaptive_avg_pool": lambda x, *size: x if tuple(x.shape[1:3]) == size else k.AdaptiveAveragePooling2D(size)(x),
+        "adaptive_avg_pool": lambda x, *size: (
+            x if tuple(x.shape[1:3]) == size else k.AdaptiveAveragePooling2D(size)(x)
+        ),
         "global_avg_pool": lambda x: k.GlobalAveragePooling2D()(x),
         "lrn": lrn,
         "flatten": lambda x: k.Flatten()(x),
         "dense": lambda x, features: k.Dense(features)(x),
         "dropout": lambda x, rate: k.Dropout(rate)(x),
         "sum": lambda x, *branches: k.Add()([_keras_apply(x, branch) for branch in branches]),
-        "concat": lambda x, *branches: k.Concatenate()([_keras_apply(x, branch) for branch in branches]),
+        "concat": lambda x, *branches: k.Concatenate()(
+            [_keras_apply(x, branch) for branch in branches]
+        ),
     }
     for kind, *fields in layers:
         x = make[kind](x, *fields)
     return x
 
 
-def open_keras(*, layers, shape, num_classes, batch_size, dtype, optimizer, compile, device, threads) -> tuple[dict, Timers]:
-    """Keras on JAX: "fit" and "predict", and "stateless", the step of its guide to loops of one's own, under jit."""
-    del compile, device, threads  # JAX compiles always and finds its device; NPROC says how many threads
+def open_keras(
+    *, layers, shape, num_classes, batch_size, dtype, optimizer, compile, device, threads
+) -> tuple[dict, Timers]:
+    """Keras on JAX: "fit" and "predict", and "stateless", the step of its guide to loops of one's
+    own, under jit.
+    """
+    # JAX compiles always and finds its device; NPROC says how many threads
+    del (
+        compile,
+        device,
+        threads,
+    )
     os.environ["KERAS_BACKEND"] = "jax"
     import keras
     import numpy as np
@@ -284,7 +345,9 @@ def open_keras(*, layers, shape, num_classes, batch_size, dtype, optimizer, comp
     image = random.random((batch_size, *shape), np.float32)
     label = random.integers(0, num_classes, batch_size).astype(np.int32)
     model = keras_model(layers, shape)
-    model.compile(keras_optimizer(**optimizer), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.compile(
+        keras_optimizer(**optimizer), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    )
 
     def repeated(steps, *batch):
         for _ in range(steps):
@@ -292,7 +355,9 @@ def open_keras(*, layers, shape, num_classes, batch_size, dtype, optimizer, comp
 
     def fit(steps: int) -> float:
         start = time.perf_counter()
-        model.fit(repeated(steps, image, label), steps_per_epoch=steps, epochs=1, shuffle=False, verbose=0)
+        model.fit(
+            repeated(steps, image, label), steps_per_epoch=steps, epochs=1, shuffle=False, verbose=0
+        )
         return time.perf_counter() - start
 
     def predict(steps: int) -> float:
@@ -301,12 +366,20 @@ def open_keras(*, layers, shape, num_classes, batch_size, dtype, optimizer, comp
         return time.perf_counter() - start
 
     train, infer = keras_stateless(model, keras_optimizer(**optimizer), image, label)
-    timers: Timers = {"train": {"fit": fit, "stateless": train}, "inference": {"fit": predict, "stateless": infer}}
+    timers: Timers = {
+        "train": {"fit": fit, "stateless": train},
+        "inference": {"fit": predict, "stateless": infer},
+    }
     params = sum(int(np.prod(w.shape)) for w in model.trainable_weights)
     import jax
 
     place = jax.devices()[0].device_kind
-    return {"params": params, "variants": ["fit", "stateless"], "version": keras.__version__, "device": place}, timers
+    return {
+        "params": params,
+        "variants": ["fit", "stateless"],
+        "version": keras.__version__,
+        "device": place,
+    }, timers
 
 
 def keras_optimizer(*, name: str, learning_rate: float, **numbers: Any) -> Any:
@@ -316,12 +389,20 @@ def keras_optimizer(*, name: str, learning_rate: float, **numbers: Any) -> Any:
     numbers = dict(zip(("beta_1", "beta_2"), numbers.pop("betas", ()), strict=False)) | numbers
     if "eps" in numbers:
         numbers["epsilon"] = numbers.pop("eps")
-    kinds = {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}
+    kinds = {
+        "sgd": keras.optimizers.SGD,
+        "adam": keras.optimizers.Adam,
+        "adamw": keras.optimizers.AdamW,
+    }
     return kinds[name](learning_rate, **numbers)
 
 
-def keras_stateless(model: Any, optimizer: Any, image: Any, label: Any) -> tuple[Callable, Callable]:
-    """(training, inference) timers of a Keras model stepped as pure functions under jit, on a copy of its state, which is donated."""
+def keras_stateless(
+    model: Any, optimizer: Any, image: Any, label: Any
+) -> tuple[Callable, Callable]:
+    """(training, inference) timers of a Keras model stepped as pure functions under jit, on a copy
+    of its state, which is donated.
+    """
     import jax
     import keras
 
@@ -334,14 +415,22 @@ def keras_stateless(model: Any, optimizer: Any, image: Any, label: Any) -> tuple
         return loss(label, outputs), frozen
 
     def step(trainable, frozen, slots, image, label):
-        (value, frozen), grads = jax.value_and_grad(objective, has_aux=True)(trainable, frozen, image, label)
+        (value, frozen), grads = jax.value_and_grad(objective, has_aux=True)(
+            trainable, frozen, image, label
+        )
         trainable, slots = optimizer.stateless_apply(slots, grads, trainable)
         return value, (trainable, frozen, slots)
 
     train_step = jax.jit(step, donate_argnums=(0, 1, 2))
-    infer_step = jax.jit(lambda trainable, frozen, x: model.stateless_call(trainable, frozen, x, training=False)[0])
+    infer_step = jax.jit(
+        lambda trainable, frozen, x: model.stateless_call(trainable, frozen, x, training=False)[0]
+    )
     variables = (model.trainable_variables, model.non_trainable_variables, optimizer.variables)
-    held = {"state": jax.tree.map(jax.numpy.copy, tuple([v.value for v in group] for group in variables))}
+    held = {
+        "state": jax.tree.map(
+            jax.numpy.copy, tuple([v.value for v in group] for group in variables)
+        )
+    }
 
     def train(steps: int) -> float:
         start = time.perf_counter()

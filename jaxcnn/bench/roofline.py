@@ -1,6 +1,8 @@
-"""The peaks of a device, measured, and where a compiled step lies under them: operations, memory, the roofline model.
+"""The peaks of a device, measured, and where a compiled step lies under them: operations, memory,
+the roofline model.
 
-Source: Williams, Waterman, Patterson, "Roofline: An Insightful Visual Performance Model for Multicore Architectures" (2009).
+Source: Williams, Waterman, Patterson, "Roofline: An Insightful Visual Performance Model for
+Multicore Architectures" (2009).
 """
 
 import math
@@ -13,9 +15,13 @@ import jax
 import jax.numpy as jnp
 
 
-def measure_peak(dtype: str, *, size: int | None = None, copy_bytes: int | None = None, repeats: int = 5) -> dict[str, float]:
-    """{"flops_per_second" of a matrix product [size, size] of that dtype, "bytes_per_second" read and written by a copy}: the best of
-    `repeats`. A float32 product has the backend's default precision, as convolutions have (TF32 on recent NVIDIA GPUs)."""
+def measure_peak(
+    dtype: str, *, size: int | None = None, copy_bytes: int | None = None, repeats: int = 5
+) -> dict[str, float]:
+    """{"flops_per_second" of a matrix product [size, size] of that dtype, "bytes_per_second" read
+    and written by a copy}: the best of `repeats`. A float32 product has the backend's default
+    precision, as convolutions have (TF32 on recent NVIDIA GPUs).
+    """
     on_cpu = jax.default_backend() == "cpu"
     size = size or (1536 if on_cpu else 8192)
     copy_bytes = copy_bytes or (1 << 27 if on_cpu else 1 << 30)
@@ -38,20 +44,32 @@ def _best_seconds(function: Any, *arguments: Any, repeats: int, calls: int = 2) 
 
 
 def flop_count(macs: int, batch_size: int, kind: str) -> int:
-    """Floating-point operations of a step: two for each multiply-accumulate, and in training three passes (forward, and the gradients with
-    respect to inputs and to weights)."""
+    """Floating-point operations of a step: two for each multiply-accumulate, and in training three
+    passes (forward, and the gradients with respect to inputs and to weights)."""
     return (3 if kind == "train" else 1) * 2 * macs * batch_size
 
 
-def position(flops: int, seconds: float, bytes_accessed: float | None, peak: dict[str, float]) -> dict[str, Any]:
+def position(
+    flops: int, seconds: float, bytes_accessed: float | None, peak: dict[str, float]
+) -> dict[str, Any]:
     """Where a step lies under the roof min(peak FLOP/s, intensity x peak bytes/s).
 
     `bytes_accessed` is the compiler's estimate, or None; then only the share of the peak is known.
     """
     achieved = flops / seconds
-    result: dict[str, Any] = {"flops": flops, "flops_per_second": achieved, "share_of_peak": achieved / peak["flops_per_second"]}
+    result: dict[str, Any] = {
+        "flops": flops,
+        "flops_per_second": achieved,
+        "share_of_peak": achieved / peak["flops_per_second"],
+    }
     if not bytes_accessed:
-        return {**result, "bytes_accessed": None, "arithmetic_intensity": None, "bound": None, "share_of_roof": None}
+        return {
+            **result,
+            "bytes_accessed": None,
+            "arithmetic_intensity": None,
+            "bound": None,
+            "share_of_roof": None,
+        }
     intensity = flops / bytes_accessed
     by_memory = intensity * peak["bytes_per_second"]
     roof = min(peak["flops_per_second"], by_memory)
@@ -65,7 +83,9 @@ def position(flops: int, seconds: float, bytes_accessed: float | None, peak: dic
 
 
 def bytes_accessed(compiled: Any) -> float | None:
-    """The compiler's estimate of the bytes that a call reads and writes, or None where it has none."""
+    """The compiler's estimate of the bytes that a call reads and writes, or None where
+    it has none.
+    """
     try:
         analysis = compiled.cost_analysis()
     except (NotImplementedError, RuntimeError):
@@ -76,18 +96,27 @@ def bytes_accessed(compiled: Any) -> float | None:
 
 
 def compiled_bytes(compiled: Any) -> int | None:
-    """Memory that a call needs: arguments, results that do not reuse them, and temporaries; None where the compiler does not say."""
+    """Memory that a call needs: arguments, results that do not reuse them, and temporaries; None
+    where the compiler does not say.
+    """
     try:
         m = compiled.memory_analysis()
     except (NotImplementedError, RuntimeError):
         return None
     if m is None:
         return None
-    return int(m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes + m.temp_size_in_bytes)
+    return int(
+        m.argument_size_in_bytes
+        + m.output_size_in_bytes
+        - m.alias_size_in_bytes
+        + m.temp_size_in_bytes
+    )
 
 
 def memory(steps: dict[str, Any]) -> dict[str, Any]:
-    """Peak memory: of the device since the process began (None on CPU), of each compiled step, and of this process, in bytes."""
+    """Peak memory: of the device since the process began (None on CPU), of each compiled step, and
+    of this process, in bytes.
+    """
     stats = jax.devices()[0].memory_stats() or {}
     unit = 1 if sys.platform == "darwin" else 1024
     return {
@@ -98,17 +127,23 @@ def memory(steps: dict[str, Any]) -> dict[str, Any]:
 
 
 def available_bytes() -> int | None:
-    """Memory that a program may take: the device's limit, or on CPU what the host has free; None where neither is known."""
+    """Memory that a program may take: the device's limit, or on CPU what the host has free; None
+    where neither is known.
+    """
     stats = jax.devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return int(stats["bytes_limit"])
     try:
         with open("/proc/meminfo") as lines:
-            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+            return next(
+                int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")
+            )
     except (OSError, StopIteration, ValueError):
         return None
 
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory did not suffice."""
-    return isinstance(error, MemoryError) or any(text in str(error) for text in ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory"))
+    return isinstance(error, MemoryError) or any(
+        text in str(error) for text in ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory")
+    )

@@ -1,7 +1,7 @@
 """The command line: `jaxcnn VERB …`, the same as `python launch.py VERB …`.
 
-Verbs are modules of this package with EXAMPLE, `add_arguments(parser)` and `main(args) -> exit code`. Nothing heavy is imported before a
-verb runs, so that --help answers at once.
+Verbs are modules of this package with EXAMPLE, `add_arguments(parser)` and `main(args) -> exit
+code`. Nothing heavy is imported before a verb runs, so that --help answers at once.
 """
 
 import argparse
@@ -22,13 +22,16 @@ VERBS = {
     "list": "the experiments that can be named",
     "models": "the models that can be named: parameters, MACs, input shapes",
     "export": "a model as one file that JAX alone can open",
-    "bench": "training and inference speed, compilation, memory, roofline; PyTorch and Keras beside it",
+    "bench": "training and inference speed, compilation, memory, roofline; PyTorch and Keras "
+    "beside it",
     "prepare": "download a TFDS data set and prepare it for training",
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; print errors as one message with its remedy. Returns the exit code (jaxcnn.errors; 0 is success)."""
+    """Run one verb; print errors as one message with its remedy. Returns the exit code
+    (jaxcnn.errors; 0 is success).
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return _dispatch(arguments)
@@ -49,7 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _out_of_memory(reason: str) -> int:
-    print(f"error: out of memory ({reason}); choose a smaller batch_size, or the same with accumulate=2 or more", file=sys.stderr)
+    print(
+        f"error: out of memory ({reason}); choose a smaller batch_size, or the same with "
+        "accumulate=2 or more",
+        file=sys.stderr,
+    )
     return ResourceError.exit_code
 
 
@@ -58,7 +65,11 @@ def _dispatch(arguments: list[str]) -> int:
         arguments = ["train"]
     verb = arguments[0]
     if not verb.startswith("-") and verb not in VERBS:
-        hint = f"; to train it: python launch.py train {verb}" if verb.endswith(".py") else did_you_mean(verb, VERBS)
+        hint = (
+            f"; to train it: python launch.py train {verb}"
+            if verb.endswith(".py")
+            else did_you_mean(verb, VERBS)
+        )
         print(f"error: no verb {verb!r}; there are: {', '.join(VERBS)}{hint}", file=sys.stderr)
         return 2
     return _parse(arguments)
@@ -67,20 +78,26 @@ def _dispatch(arguments: list[str]) -> int:
 def _parse(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="jaxcnn",
-        description="Train convolutional networks with JAX. Without a verb: train LeNet-5 on the embedded digits.",
-        epilog="example: python launch.py train experiments/mnist_lenet5.py epochs=2\neach verb has its own --help",
+        description="Train convolutional networks with JAX. Without a verb: train LeNet-5 on the "
+        "embedded digits.",
+        epilog="example: python launch.py train experiments/mnist_lenet5.py epochs=2\neach verb "
+        "has its own --help",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"jaxcnn {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, text in VERBS.items():
-        child = verbs.add_parser(name, help=text, description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+        child = verbs.add_parser(
+            name, help=text, description=text, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
         if arguments[0] == name:
             module = importlib.import_module(f"jaxcnn.commands.{name}")
             child.epilog = f"example: {module.EXAMPLE}"
             module.add_arguments(child)
     args, unknown = parser.parse_known_args(arguments)
-    if hasattr(args, "overrides"):  # argparse takes positional arguments in one piece; ours may also follow options
+    if hasattr(
+        args, "overrides"
+    ):  # argparse takes positional arguments in one piece; ours may also follow options
         args.overrides += [a for a in unknown if "=" in a and not a.startswith("-")]
         unknown = [a for a in unknown if a not in args.overrides]
     if unknown:

@@ -13,7 +13,9 @@ EXAMPLE = "python launch.py evaluate runs/first --split test --checkpoint best"
 def add_arguments(parser: Any) -> None:
     experiments.add_model_arguments(parser)
     parser.add_argument("--split", default="eval", choices=("train", "eval", "test"))
-    parser.add_argument("--json", action="store_true", help="print all metrics (per class, confusion, …) as JSON")
+    parser.add_argument(
+        "--json", action="store_true", help="print all metrics (per class, confusion, …) as JSON"
+    )
 
 
 def main(args: Any) -> int:
@@ -24,15 +26,26 @@ def main(args: Any) -> int:
 
     if args.ensemble:
         experiment, states, chosen = experiments.restore_ensemble(args.run, kind=args.checkpoint)
-        single = [evaluate_split(experiment, state, args.split)[experiment.task.metric] for state in states]
+        single = [
+            evaluate_split(experiment, state, args.split)[experiment.task.metric]
+            for state in states
+        ]
         metrics = evaluate_split(experiment, states, args.split)
         mean = sum(single) / len(single)
-        gain = {"replicas": chosen, "mean_of_replicas": mean, "ensemble_gain": metrics[experiment.task.metric] - mean}
+        gain = {
+            "replicas": chosen,
+            "mean_of_replicas": mean,
+            "ensemble_gain": metrics[experiment.task.metric] - mean,
+        }
         head, metrics = {"run": str(args.run), "split": args.split}, {**gain, **metrics}
     else:
-        experiment, state, step = experiments.restore_run(args.run, kind=args.checkpoint, replica=args.replica)
+        experiment, state, step = experiments.restore_run(
+            args.run, kind=args.checkpoint, replica=args.replica
+        )
         head = {"run": str(args.run), "step": step, "split": args.split}
-        metrics = evaluate_split(experiment, state, args.split, metrics=validation_metrics(args.run))
+        metrics = evaluate_split(
+            experiment, state, args.split, metrics=validation_metrics(args.run)
+        )
     if args.json:
         print(json.dumps({**head, **metrics}))
         return 0

@@ -1,4 +1,6 @@
-"""`models`: every model that can be named, with its parameters, multiply-accumulates and input shape."""
+"""`models`: every model that can be named, with its parameters, multiply-accumulates and input
+shape.
+"""
 
 import json
 from typing import Any
@@ -9,8 +11,12 @@ EXAMPLE = "python launch.py models resnet50 vgg16"
 
 
 def add_arguments(parser: Any) -> None:
-    parser.add_argument("names", nargs="*", metavar="NAME", help="only these (default: all, which takes a minute)")
-    parser.add_argument("--json", action="store_true", help='print [{"name", "params", "macs", "input_shape"}, …]')
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="only these (default: all, which takes a minute)"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help='print [{"name", "params", "macs", "input_shape"}, …]'
+    )
 
 
 def main(args: Any) -> int:
@@ -21,20 +27,29 @@ def main(args: Any) -> int:
 
     for name in args.names:
         if name not in models.MODELS:
-            raise ConfigError(f"no model {name!r}{did_you_mean(name, models.MODELS)}; `python launch.py models` lists all")
+            raise ConfigError(
+                f"no model {name!r}{did_you_mean(name, models.MODELS)}; `python launch.py models` "
+                "lists all"
+            )
     rows = []
     for name in args.names or models.MODELS:
         rows.append(measure(name))
         if not args.json:
             row = rows[-1]
-            print(f"{name:24} {row['params']:>13,} params  {row['macs']:>16,} MACs  input {row['input_shape']}", flush=True)
+            print(
+                f"{name:24} {row['params']:>13,} params  {row['macs']:>16,} MACs  input "
+                f"{row['input_shape']}",
+                flush=True,
+            )
     if args.json:
         print(json.dumps(rows))
     return 0
 
 
 def measure(name: str) -> dict[str, Any]:
-    """{"name", "params", "macs", "input_shape"} of a model by its name; nothing is computed but shapes."""
+    """{"name", "params", "macs", "input_shape"} of a model by its name; nothing is computed but
+    shapes.
+    """
     import jax
     import jax.numpy as jnp
 
@@ -44,4 +59,9 @@ def measure(name: str) -> dict[str, Any]:
     model, shape = models.build(name)
     dtype = jnp.int32 if name in models.TOKEN_MODELS else jnp.float32
     layers = summarize_layers(model, (jax.ShapeDtypeStruct((1, *shape), dtype),))
-    return {"name": name, "params": total_params(layers), "macs": total_macs(layers), "input_shape": list(shape)}
+    return {
+        "name": name,
+        "params": total_params(layers),
+        "macs": total_macs(layers),
+        "input_shape": list(shape),
+    }

@@ -1,24 +1,40 @@
-"""Download a TensorFlow Datasets set and write it as array_record files, which training reads without TensorFlow."""
+"""Download a TensorFlow Datasets set and write it as array_record files, which training reads
+without TensorFlow.
+"""
 
 import argparse
 import importlib.util
 from typing import Any
 
-from jaxcnn.errors import ConfigError, DataError, DependencyError, JaxcnnError, ResourceError, did_you_mean
+from jaxcnn.errors import (
+    ConfigError,
+    DataError,
+    DependencyError,
+    JaxcnnError,
+    ResourceError,
+    did_you_mean,
+)
 
 EXAMPLE = "python launch.py prepare cifar10   (it needs TensorFlow: pip install 'jaxcnn[prepare]')"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `prepare`."""
-    parser.add_argument("name", help="NAME, NAME/CONFIG or NAME:VERSION, as tensorflow_datasets lists them")
-    parser.add_argument("--data-dir", default="", help="where prepared sets lie (default: $TFDS_DATA_DIR, else ~/tensorflow_datasets)")
+    parser.add_argument(
+        "name", help="NAME, NAME/CONFIG or NAME:VERSION, as tensorflow_datasets lists them"
+    )
+    parser.add_argument(
+        "--data-dir",
+        default="",
+        help="where prepared sets lie (default: $TFDS_DATA_DIR, else ~/tensorflow_datasets)",
+    )
 
 
 def main(args: argparse.Namespace) -> int:
     """Prepare `args.name` under `args.data_dir` unless it is there already; 0 when it can be read.
 
-    Errors: ConfigError for an unknown set, DependencyError without TensorFlow, DataError where the download or the writing fails.
+    Errors: ConfigError for an unknown set, DependencyError without TensorFlow, DataError where the
+    download or the writing fails.
     """
     from jaxcnn.data.files.tfds import read_builder
 
@@ -28,7 +44,10 @@ def main(args: argparse.Namespace) -> int:
         _download_and_prepare(args.name, args.data_dir)
         builder = read_builder(args.name, args.data_dir)
     sizes = ", ".join(f"{split} {info.num_examples}" for split, info in builder.info.splits.items())
-    print(f"{args.name} is prepared in {builder.data_path}: {sizes}; features {list(builder.info.features)}")
+    print(
+        f"{args.name} is prepared in {builder.data_path}: {sizes}; features "
+        f"{list(builder.info.features)}"
+    )
     return 0
 
 
@@ -50,13 +69,21 @@ def _check_name(name: str) -> None:
     base = name.partition(":")[0].partition("/")[0]
     known = tfds.list_builders(with_community_datasets=False)
     if base not in known:
-        near = did_you_mean(base, known) or f"; see the {len(known)} of tensorflow_datasets.list_builders()"
+        near = (
+            did_you_mean(base, known)
+            or f"; see the {len(known)} of tensorflow_datasets.list_builders()"
+        )
         raise ConfigError(f"tensorflow_datasets has no set {base!r}{near}")
 
 
 def _download_and_prepare(name: str, data_dir: str) -> None:
-    if importlib.util.find_spec("tensorflow") is None:  # before anything is downloaded: most sets encode their examples with it
-        raise DependencyError(f"preparing {name!r} needs TensorFlow (training does not): pip install 'jaxcnn[prepare]'")
+    if (
+        importlib.util.find_spec("tensorflow") is None
+    ):  # before anything is downloaded: most sets encode their examples with it
+        raise DependencyError(
+            f"preparing {name!r} needs TensorFlow (training does not): pip install "
+            "'jaxcnn[prepare]'"
+        )
     import tensorflow_datasets as tfds
 
     from jaxcnn.data.files.tfds import data_root
@@ -68,12 +95,18 @@ def _download_and_prepare(name: str, data_dir: str) -> None:
     except JaxcnnError:
         raise
     except ImportError as error:
-        raise DependencyError(f"preparing {name!r} needs a package that is not installed: {error}") from error
+        raise DependencyError(
+            f"preparing {name!r} needs a package that is not installed: {error}"
+        ) from error
     except PermissionError as error:
-        raise ResourceError(f"preparing {name!r}: {root} cannot be written ({error}); choose another --data-dir") from error
+        raise ResourceError(
+            f"preparing {name!r}: {root} cannot be written ({error}); choose another --data-dir"
+        ) from error
     except Exception as error:  # whatever a set's own code, or the network, raises
         raise DataError(
-            f"preparing {name!r} in {root} failed ({type(error).__name__}: {error}). Nothing half-written is kept as whole. "
-            f"Without a network, put the files that the set downloads into {root / 'downloads' / 'manual'}, as its page at "
+            f"preparing {name!r} in {root} failed ({type(error).__name__}: {error}). Nothing "
+            "half-written is kept as whole. "
+            "Without a network, put the files that the set downloads into "
+            f"{root / 'downloads' / 'manual'}, as its page at "
             "https://www.tensorflow.org/datasets/catalog says, or copy a folder prepared elsewhere"
         ) from error

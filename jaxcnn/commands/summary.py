@@ -27,7 +27,9 @@ def main(args: Any) -> int:
 
 
 def _model(args: Any) -> tuple[Any, tuple, str]:
-    """(module, inputs as shapes with a batch axis of 1, title) of an experiment, else of a model by its name."""
+    """(module, inputs as shapes with a batch axis of 1, title) of an experiment, else of a model by
+    its name.
+    """
     import jax
     import jax.numpy as jnp
 
@@ -41,6 +43,8 @@ def _model(args: Any) -> tuple[Any, tuple, str]:
 
     e = experiments.load(experiments.find(args.experiment), args.overrides)
     abstract_state(e)
-    batch = {name: jax.ShapeDtypeStruct((1, *s.shape), s.dtype) for name, s in e.data.spec().items()}
+    batch = {
+        name: jax.ShapeDtypeStruct((1, *s.shape), s.dtype) for name, s in e.data.spec().items()
+    }
     inputs = jax.eval_shape(lambda b: model_inputs(e, prepare(e, b)), batch)
     return e.model, tuple(inputs), f"{args.experiment}: {type(e.model).__name__}"

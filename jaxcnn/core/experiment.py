@@ -1,8 +1,8 @@
 """Experiment: everything that determines a training run, as one immutable value.
 
-An experiment file ends in `experiment = Experiment(…)`. A Linen module instance is the configuration of a model, `functools.partial` that
-of an optimizer, a schedule or an augmentation. The only checks made here are of the fields themselves; nothing is computed and no data are
-read.
+An experiment file ends in `experiment = Experiment(…)`. A Linen module instance is the
+configuration of a model, `functools.partial` that of an optimizer, a schedule or an augmentation.
+The only checks made here are of the fields themselves; nothing is computed and no data are read.
 """
 
 import dataclasses
@@ -21,21 +21,34 @@ class Experiment:
 
     model: a Linen module, called as `model(*inputs, train=bool)`.
     task, data: see jaxcnn.tasks.task.Task and jaxcnn.data.dataset.Dataset.
-    optimizer: a partial of an optax factory; its float keywords live in the training state, so that they can be swept.
-    schedule: progress in [0, 1] -> multiplier of the update in [0, 1] (the peak is the optimizer's learning rate).
-    augment: functions (key, batch) -> batch, applied in order while training; images are float32 in [0, 1].
-    transform: functions batch -> batch, applied in order after `augment` in training and alone in evaluation.
-    batch_size: examples per update; eval_batch_size: the same for evaluation (default: batch_size, at least 256).
-    epochs: passes over the training split, or steps: number of updates (exactly one of the two counts; steps wins).
-    eval_every: epochs between evaluations; patience: stop after so many evaluations without a better metric.
-    clip_norm: largest global L2 norm of the gradient. accumulate: micro-batches per update (divides batch_size).
-    rates: (regular expression over parameter names 'a/b/kernel', multiplier of its update); the first match counts, 0 freezes.
+    optimizer: a partial of an optax factory; its float keywords live in the training state, so that
+        they can be swept.
+    schedule: progress in [0, 1] -> multiplier of the update in [0, 1] (the peak is the optimizer's
+        learning rate).
+    augment: functions (key, batch) -> batch, applied in order while training; images are float32 in
+        [0, 1].
+    transform: functions batch -> batch, applied in order after `augment` in training and alone in
+        evaluation.
+    batch_size: examples per update; eval_batch_size: the same for evaluation (default: batch_size,
+        at least 256).
+    epochs: passes over the training split, or steps: number of updates (exactly one of the two
+        counts; steps wins).
+    eval_every: epochs between evaluations; patience: stop after so many evaluations without a
+        better metric.
+    clip_norm: largest global L2 norm of the gradient. accumulate: micro-batches per update (divides
+        batch_size).
+    rates: (regular expression over parameter names 'a/b/kernel', multiplier of its update); the
+        first match counts, 0 freezes.
     ema: decay of the exponential moving average of the weights, used for evaluation.
-    compute_dtype: "float32" or "bfloat16"; parameters, gradients and BatchNorm statistics stay float32.
-    weights: where to start from: a run directory, a file of ours, or a torchvision or timm file of the same network (.safetensors, .pth).
-    steps_per_dispatch: updates that one call of the device makes. None: 16 on accelerators whose memory holds the data; 1 on CPU, where a
-        convolution inside a compiled loop is slow. A run keeps its number over a resume: the two differ in rounding.
-    initialize: (params, model_state, training source) -> (params, model_state) on the host before the first step, e.g. whitening.
+    compute_dtype: "float32" or "bfloat16"; parameters, gradients and BatchNorm statistics stay
+        float32.
+    weights: where to start from: a run directory, a file of ours, or a torchvision or timm file of
+        the same network (.safetensors, .pth).
+    steps_per_dispatch: updates that one call of the device makes. None: 16 on accelerators whose
+        memory holds the data; 1 on CPU, where a convolution inside a compiled loop is slow. A run
+        keeps its number over a resume: the two differ in rounding.
+    initialize: (params, model_state, training source) -> (params, model_state) on the host before
+    the first step, e.g. whitening.
     """
 
     model: Any
@@ -69,7 +82,11 @@ class Experiment:
 
     def total_steps(self, train_size: int) -> int:
         """Number of updates for a training split of `train_size` examples."""
-        return self.steps if self.steps is not None else max(1, math.ceil(self.epochs * train_size / self.batch_size))
+        return (
+            self.steps
+            if self.steps is not None
+            else max(1, math.ceil(self.epochs * train_size / self.batch_size))
+        )
 
     def eval_interval(self, train_size: int) -> int:
         """Updates between evaluations."""
@@ -78,41 +95,81 @@ class Experiment:
 
 def _problems(e: Experiment):
     """What is wrong with the fields of `e`, one sentence each."""
-    for name in ("batch_size", "accumulate", "log_every", "eval_batch_size", "steps", "patience", "steps_per_dispatch"):
+    for name in (
+        "batch_size",
+        "accumulate",
+        "log_every",
+        "eval_batch_size",
+        "steps",
+        "patience",
+        "steps_per_dispatch",
+    ):
         value = getattr(e, name)
         optional = name in ("eval_batch_size", "steps", "patience", "steps_per_dispatch")
-        if not (isinstance(value, int) and not isinstance(value, bool) and value >= 1) and not (optional and value is None):
-            yield f"{name}={value!r}: must be an integer of at least 1{' or None' if optional else ''}"
+        if not (isinstance(value, int) and not isinstance(value, bool) and value >= 1) and not (
+            optional and value is None
+        ):
+            yield (
+                f"{name}={value!r}: must be an integer of at least "
+                f"1{' or None' if optional else ''}"
+            )
     for name in ("epochs", "eval_every", "clip_norm"):
         value = getattr(e, name)
-        if not (isinstance(value, (int, float)) and math.isfinite(value) and value > 0) and not (name == "clip_norm" and value is None):
+        if not (isinstance(value, (int, float)) and math.isfinite(value) and value > 0) and not (
+            name == "clip_norm" and value is None
+        ):
             yield f"{name}={value!r}: must be a positive number"
     if not isinstance(e.seed, int) or not 0 <= e.seed < 2**32:
         yield f"seed={e.seed!r}: must be an integer in [0, 2**32)"
-    if isinstance(e.batch_size, int) and isinstance(e.accumulate, int) and e.accumulate >= 1 and e.batch_size % e.accumulate:
+    if (
+        isinstance(e.batch_size, int)
+        and isinstance(e.accumulate, int)
+        and e.accumulate >= 1
+        and e.batch_size % e.accumulate
+    ):
         yield f"accumulate={e.accumulate}: must divide batch_size={e.batch_size}"
     if e.ema is not None and not 0 < e.ema < 1:
         yield f"ema={e.ema!r}: must lie between 0 and 1, e.g. 0.999, or be None"
     if e.compute_dtype not in ("float32", "bfloat16"):
         yield f"compute_dtype={e.compute_dtype!r}: must be 'float32' or 'bfloat16'"
     for name in ("augment", "transform"):
-        if not isinstance(getattr(e, name), tuple) or not all(callable(f) for f in getattr(e, name)):
-            yield f"{name}={getattr(e, name)!r}: must be a tuple of functions; for a single one write ({name}_function,)"
-    if not (isinstance(e.rates, tuple) and all(isinstance(r, tuple) and len(r) == 2 and isinstance(r[0], str) for r in e.rates)):
+        if not isinstance(getattr(e, name), tuple) or not all(
+            callable(f) for f in getattr(e, name)
+        ):
+            yield (
+                f"{name}={getattr(e, name)!r}: must be a tuple of functions; for a single one "
+                f"write ({name}_function,)"
+            )
+    if not (
+        isinstance(e.rates, tuple)
+        and all(isinstance(r, tuple) and len(r) == 2 and isinstance(r[0], str) for r in e.rates)
+    ):
         yield f"rates={e.rates!r}: must be a tuple of (regular expression, multiplier) pairs"
     if not callable(e.optimizer):
-        yield f"optimizer={e.optimizer!r}: must be an optax factory with its numbers, e.g. partial(optax.sgd, learning_rate=0.1)"
+        yield (
+            f"optimizer={e.optimizer!r}: must be an optax factory with its numbers, e.g. "
+            "partial(optax.sgd, learning_rate=0.1)"
+        )
     if not callable(e.schedule):
         yield f"schedule={e.schedule!r}: must be a function of progress in [0, 1]"
     if not (hasattr(e.model, "init") and hasattr(e.model, "apply")):
         yield f"model={e.model!r}: must be a flax.linen module instance"
-    for name, methods in (("task", ("loss", "statistics", "summarize")), ("data", ("spec", "size", "open"))):
+    for name, methods in (
+        ("task", ("loss", "statistics", "summarize")),
+        ("data", ("spec", "size", "open")),
+    ):
         missing = [m for m in methods if not hasattr(getattr(e, name), m)]
         if missing:
-            yield f"{name}={getattr(e, name)!r}: lacks {', '.join(missing)}; see the {name} protocol"
+            yield (
+                f"{name}={getattr(e, name)!r}: lacks {', '.join(missing)}; see the {name} protocol"
+            )
 
 
 def optimizer_numbers(e: Experiment) -> dict[str, float]:
-    """The float keywords of the optimizer by dotted path: the numbers that live in the training state."""
+    """The float keywords of the optimizer by dotted path: the numbers that live in the training
+    state.
+    """
     keywords = e.optimizer.keywords if isinstance(e.optimizer, partial) else {}
-    return {f"optimizer.{name}": value for name, value in keywords.items() if isinstance(value, float)}
+    return {
+        f"optimizer.{name}": value for name, value in keywords.items() if isinstance(value, float)
+    }

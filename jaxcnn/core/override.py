@@ -1,7 +1,8 @@
 """Dotted edits of an experiment, and its rendering.
 
-An experiment is a tree of frozen dataclasses, Linen modules, `functools.partial`s and tuples. `override` follows a dotted path through it
-and returns a new tree; nothing is changed in place. Values are Python literals, never evaluated.
+An experiment is a tree of frozen dataclasses, Linen modules, `functools.partial`s and tuples.
+`override` follows a dotted path through it and returns a new tree; nothing is changed in place.
+Values are Python literals, never evaluated.
 """
 
 import ast
@@ -20,7 +21,9 @@ _HIDDEN = ("parent", "name")  # fields that Linen adds to every module
 
 
 def override_all(tree: Any, assignments: Iterable[str]) -> Any:
-    """`tree` with every `path=value` of `assignments` applied. Errors: one ConfigError that names all wrong ones."""
+    """`tree` with every `path=value` of `assignments` applied. Errors: one ConfigError that names
+    all wrong ones.
+    """
     problems = []
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
@@ -39,8 +42,10 @@ def override_all(tree: Any, assignments: Iterable[str]) -> Any:
 def override(tree: Any, path: str, text: str) -> Any:
     """`tree` with the leaf at dotted `path` replaced by the literal in `text`.
 
-    The new value has the type of the old one (an int may become a float); where the old one is None, of the field's annotation.
-    Errors: ConfigError for an unknown name (lists what exists), a wrong type or an unreadable value.
+    The new value has the type of the old one (an int may become a float); where the old one is
+    None, of the field's annotation.
+    Errors: ConfigError for an unknown name (lists what exists), a wrong type or an unreadable
+    value.
     """
 
     def parse(old: Any, allowed: tuple[type, ...]) -> Any:
@@ -50,7 +55,9 @@ def override(tree: Any, path: str, text: str) -> Any:
 
 
 def replace_at(tree: Any, path: str, value: Any) -> Any:
-    """`tree` with the leaf at dotted `path` replaced by `value` as it is (it may be a traced array)."""
+    """`tree` with the leaf at dotted `path` replaced by `value` as it is (it may be a traced
+    array).
+    """
     return _edit(tree, path, path.split("."), lambda old, allowed: value)
 
 
@@ -64,7 +71,9 @@ def get_at(tree: Any, path: str) -> Any:
 
 
 class _Node(NamedTuple):
-    """How to look into one kind of node: what it is called, the names of its children, and three functions of a name."""
+    """How to look into one kind of node: what it is called, the names of its children, and three
+    functions of a name.
+    """
 
     label: str
     names: list[str]
@@ -73,12 +82,16 @@ class _Node(NamedTuple):
     allowed: Callable[[str], tuple[type, ...]]  # the types its annotation allows
 
 
-def _edit(tree: Any, path: str, names: list[str], leaf: Callable[[Any, tuple[type, ...]], Any]) -> Any:
+def _edit(
+    tree: Any, path: str, names: list[str], leaf: Callable[[Any, tuple[type, ...]], Any]
+) -> Any:
     node, (head, *rest) = _node(tree, path), names
     _require(node, head, path)
     old = node.get(head)
     try:
-        return node.put(head, _edit(old, path, rest, leaf) if rest else leaf(old, node.allowed(head)))
+        return node.put(
+            head, _edit(old, path, rest, leaf) if rest else leaf(old, node.allowed(head))
+        )
     except ConfigError:
         raise
     except (TypeError, ValueError) as error:  # the constructor of the edited value refused it
@@ -88,7 +101,10 @@ def _edit(tree: Any, path: str, names: list[str], leaf: Callable[[Any, tuple[typ
 def _require(node: _Node, name: str, path: str) -> None:
     if name not in node.names:
         known = ", ".join(node.names) or "none"
-        raise ConfigError(f"{path}: no field {name!r} in {node.label}; it has: {known}{did_you_mean(name, node.names)}")
+        raise ConfigError(
+            f"{path}: no field {name!r} in {node.label}; it has: "
+            f"{known}{did_you_mean(name, node.names)}"
+        )
 
 
 def _node(tree: Any, path: str) -> _Node:
@@ -109,7 +125,9 @@ def _node(tree: Any, path: str) -> _Node:
 
 def _partial_node(tree: partial) -> _Node:
     parameters = inspect.signature(tree.func).parameters
-    named = [n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    named = [
+        n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    ]
     defaults = {n: None if p.default is p.empty else p.default for n, p in parameters.items()}
     return _Node(
         label=getattr(tree.func, "__name__", repr(tree.func)),
@@ -137,7 +155,9 @@ def _dataclass_node(tree: Any) -> _Node:
 
 
 def _types_of(annotation: Any) -> tuple[type, ...]:
-    """The plain types in an annotation: `float | None` -> (float, NoneType); () if it says nothing useful."""
+    """The plain types in an annotation: `float | None` -> (float, NoneType); () if it says nothing
+    useful.
+    """
     members = (
         typing.get_args(annotation)
         if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union
@@ -155,26 +175,44 @@ def _literal(path: str, text: str, old: Any, allowed: tuple[type, ...]) -> Any:
     if isinstance(new, list):
         new = tuple(new)
     expected = (*(() if old is None else (type(old),)), *allowed)
-    if isinstance(new, int) and not isinstance(new, bool) and float in expected and int not in expected:
+    if (
+        isinstance(new, int)
+        and not isinstance(new, bool)
+        and float in expected
+        and int not in expected
+    ):
         new = float(new)
     if isinstance(old, str) and not isinstance(new, str):
         new = text  # `data.train=2024` means the name
     if isinstance(new, float) and not math.isfinite(new):
         raise ConfigError(f"{path}={text}: the value must be finite")
     if expected and type(new) not in expected:
-        wanted = " or ".join(dict.fromkeys("None" if t is type(None) else t.__name__ for t in expected))
-        raise ConfigError(f"{path}={text}: expected {wanted} like {old!r}, got {type(new).__name__}")
+        wanted = " or ".join(
+            dict.fromkeys("None" if t is type(None) else t.__name__ for t in expected)
+        )
+        raise ConfigError(
+            f"{path}={text}: expected {wanted} like {old!r}, got {type(new).__name__}"
+        )
     return new
 
 
 def render(value: Any) -> Any:
-    """`value` as JSON: dataclasses, modules and partials become {"type": "module:name", field: …}, functions "module:name"."""
+    """`value` as JSON: dataclasses, modules and partials become {"type": "module:name", field: …},
+    functions "module:name".
+    """
     if isinstance(value, partial):
-        named = dict(zip(inspect.signature(value.func).parameters, value.args, strict=False)) | value.keywords
+        named = (
+            dict(zip(inspect.signature(value.func).parameters, value.args, strict=False))
+            | value.keywords
+        )
         return {"type": render(value.func)} | {k: render(v) for k, v in named.items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = [f.name for f in dataclasses.fields(value) if f.init and f.repr and f.name not in _HIDDEN]
-        return {"type": render(type(value))} | {name: render(getattr(value, name)) for name in fields}
+        fields = [
+            f.name for f in dataclasses.fields(value) if f.init and f.repr and f.name not in _HIDDEN
+        ]
+        return {"type": render(type(value))} | {
+            name: render(getattr(value, name)) for name in fields
+        }
     if isinstance(value, dict):
         return {str(k): render(v) for k, v in value.items()}
     if isinstance(value, (tuple, list)):
@@ -193,11 +231,17 @@ def render_text(value: Any, *, indent: int = 0) -> str:
 
 def _lines(value: Any, indent: int) -> list[str]:
     pad, out = "  " * indent, []
-    for key, item in value.items() if isinstance(value, dict) else ((str(i), v) for i, v in enumerate(value)):
+    for key, item in (
+        value.items() if isinstance(value, dict) else ((str(i), v) for i, v in enumerate(value))
+    ):
         if key == "type":
             continue
-        if isinstance(item, dict) or (isinstance(item, list) and any(isinstance(v, dict) for v in item)):
-            head = item["type"].rpartition(":")[2] if isinstance(item, dict) and "type" in item else ""
+        if isinstance(item, dict) or (
+            isinstance(item, list) and any(isinstance(v, dict) for v in item)
+        ):
+            head = (
+                item["type"].rpartition(":")[2] if isinstance(item, dict) and "type" in item else ""
+            )
             out += [f"{pad}{key}: {head}".rstrip(), *_lines(item, indent + 1)]
         else:
             out.append(f"{pad}{key}: {item}")

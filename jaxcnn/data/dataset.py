@@ -1,7 +1,8 @@
 """The dataset protocol, and the order in which examples are visited.
 
-A dataset is an immutable value: constructing one reads nothing. `open` gives random access; which examples make up training step `s` is a
-pure function of (seed, s), so the step is all that a resumed run needs to know of its data.
+A dataset is an immutable value: constructing one reads nothing. `open` gives random access; which
+examples make up training step `s` is a pure function of (seed, s), so the step is all that a
+resumed run needs to know of its data.
 """
 
 import functools
@@ -27,14 +28,18 @@ class Source(Protocol):
 
     @property
     def arrays(self) -> Mapping[str, Any] | None:
-        """All examples, [N, *example shape] each, where they lie in memory as arrays; None where they are decoded or made when asked for."""
+        """All examples, [N, *example shape] each, where they lie in memory as arrays; None where
+        they are decoded or made when asked for.
+        """
         ...
 
     def take(self, indices: np.ndarray) -> Batch:
-        """The examples at `indices` (int, any shape [...], values in [0, len)) as arrays [..., *example shape].
+        """The examples at `indices` (int, any shape [...], values in [0, len)) as arrays [...,
+        *example shape].
 
-        Images are uint8 [..., H, W, C] (converted to float32 in [0, 1] by the program), labels int32. Memory-resident sources gather on the
-        device and return JAX arrays; streaming sources decode on the host and return NumPy arrays.
+        Images are uint8 [..., H, W, C] (converted to float32 in [0, 1] by the program), labels
+        int32. Memory-resident sources gather on the device and return JAX arrays; streaming sources
+        decode on the host and return NumPy arrays.
         """
         ...
 
@@ -48,11 +53,15 @@ class Dataset(Protocol):
         ...
 
     def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shape and dtype of one example as `take` returns it, from metadata alone (no pixel is read where that can be avoided)."""
+        """Shape and dtype of one example as `take` returns it, from metadata alone (no pixel is
+        read where that can be avoided).
+        """
         ...
 
     def size(self, split: str) -> int:
-        """Number of examples of "train", "eval" or "test" (0 where there is no such split), from metadata alone."""
+        """Number of examples of "train", "eval" or "test" (0 where there is no such split), from
+        metadata alone.
+        """
         ...
 
     def open(self, split: str) -> Source:
@@ -62,21 +71,25 @@ class Dataset(Protocol):
 
 @functools.lru_cache(maxsize=256)  # a batch may straddle two epochs; 128 replicas at once
 def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
-    """The order of epoch `epoch`: a permutation of range(size), [size] int32; Philox keyed by (seed, epoch)."""
+    """The order of epoch `epoch`: a permutation of range(size), [size] int32; Philox keyed by
+    (seed, epoch).
+    """
     key = np.array([seed & 0xFFFFFFFFFFFFFFFF, epoch], np.uint64)
     return np.random.Generator(np.random.Philox(key=key)).permutation(size).astype(np.int32)
 
 
 def batch_indices(seed: int, step: int, *, size: int, batch_size: int) -> np.ndarray:
-    """Indices of the examples of training step `step`, [batch_size] int32; see `indices_of_steps`."""
+    """Indices of the examples of training step `step`, [batch_size] int32; see
+    `indices_of_steps`.
+    """
     return indices_of_steps(seed, step, step + 1, size=size, batch_size=batch_size)[0]
 
 
 def indices_of_steps(seed: int, first: int, end: int, *, size: int, batch_size: int) -> np.ndarray:
     """Indices of the examples of the training steps [first, end), [end - first, batch_size] int32.
 
-    The epochs' permutations follow one another without a gap, and a batch may straddle two: every example is visited exactly once an epoch,
-    none is dropped, and all batches have one size.
+    The epochs' permutations follow one another without a gap, and a batch may straddle two: every
+    example is visited exactly once an epoch, none is dropped, and all batches have one size.
     """
     position = np.arange(first * batch_size, end * batch_size)
     epochs, offsets = np.divmod(position, size)

@@ -1,14 +1,16 @@
 """Move an image and everything that is drawn on it by one affine matrix per example.
 
-Coordinates are continuous pixels: pixel i covers [i, i + 1), its centre lies at i + 0.5, and a normalized coordinate is this over the size.
-`matrices` [B, 2, 3] float32 say where a point (y, x, 1) of the input lands in the output: (y', x'). Images are sampled by the inverse.
+Coordinates are continuous pixels: pixel i covers [i, i + 1), its centre lies at i + 0.5, and a
+normalized coordinate is this over the size. `matrices` [B, 2, 3] float32 say where a point (y, x,
+1) of the input lands in the output: (y', x'). Images are sampled by the inverse.
 
-A batch is a dict of arrays with a leading axis B; those below move where present, all other entries are handed through untouched.
-    image [B, H, W, C] float             bilinear
+A batch is a dict of arrays with a leading axis B; those below move where present, all other entries
+    are handed through untouched. image [B, H, W, C] float             bilinear
     segmentation [B, H, W] int           nearest
     instance_masks [B, N, H, W] float    nearest
-    boxes [B, N, 4] float                (y0, x0, y1, x1) in [0, 1]; boxes_mask [B, N] (1 = exists; ones if absent)
-    points [B, ..., J, 2] float          (y, x) in [0, 1]; points_mask [B, ..., J] (1 = visible; ones if absent)
+    boxes [B, N, 4] float                (y0, x0, y1, x1) in [0, 1]; boxes_mask [B, N] (1 = exists;
+    ones if absent) points [B, ..., J, 2] float          (y, x) in [0, 1]; points_mask [B, ..., J]
+    (1 = visible; ones if absent)
 """
 
 from collections.abc import Callable
@@ -22,9 +24,15 @@ Move = Callable[[str, jax.Array], jax.Array]  # (entry's name, [B, H, W, C]) -> 
 
 
 def affine_matrices(
-    *, size: tuple[int, int], degrees: jax.Array, factor: jax.Array, shear: jax.Array, offset: tuple[jax.Array, jax.Array]
+    *,
+    size: tuple[int, int],
+    degrees: jax.Array,
+    factor: jax.Array,
+    shear: jax.Array,
+    offset: tuple[jax.Array, jax.Array],
 ) -> jax.Array:
-    """Rotate, shear and scale about the image's centre, then shift: matrices [B, 2, 3] from parameters [B] float32.
+    """Rotate, shear and scale about the image's centre, then shift: matrices [B, 2, 3] from
+    parameters [B] float32.
 
     Args:
         size: (height, width) in pixels.
@@ -42,8 +50,12 @@ def affine_matrices(
     return _matrices(a, b, y - a * y - b * x + offset[0], c, d, x - c * y - d * x + offset[1])
 
 
-def scale_matrices(scale: tuple[jax.Array, jax.Array], offset: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """(y, x) -> scale * (y, x) + offset (in pixels of the output): matrices [B, 2, 3] from parameters [B] float32."""
+def scale_matrices(
+    scale: tuple[jax.Array, jax.Array], offset: tuple[jax.Array, jax.Array]
+) -> jax.Array:
+    """(y, x) -> scale * (y, x) + offset (in pixels of the output): matrices [B, 2, 3] from
+    parameters [B] float32.
+    """
     zero = jnp.zeros_like(offset[0])
     return _matrices(scale[0], zero, offset[0], zero, scale[1], offset[1])
 
@@ -61,8 +73,9 @@ def warp(
 ) -> Batch:
     """Move image, segmentation, instance masks, boxes and points of each example by its matrix.
 
-    Whole-pixel translations and flips are exact, bit for bit. Outside the image lies `fill`, blended in at the border by bilinear sampling
-    (`mode="grid-constant"` of scipy.ndimage). Shrinking does not smooth; see `stretch`.
+    Whole-pixel translations and flips are exact, bit for bit. Outside the image lies `fill`,
+    blended in at the border by bilinear sampling (`mode="grid-constant"` of scipy.ndimage).
+    Shrinking does not smooth; see `stretch`.
 
     Args:
         matrices: [B, 2, 3] float32, input to output, continuous pixels.
@@ -80,29 +93,48 @@ def warp(
 
     def move(name: str, grid: jax.Array) -> jax.Array:
         if name == "image":
-            return sample_bilinear(grid, y, x, fill=fill) if order == 1 else sample_nearest(grid, y, x, fill=fill)
+            return (
+                sample_bilinear(grid, y, x, fill=fill)
+                if order == 1
+                else sample_nearest(grid, y, x, fill=fill)
+            )
         return sample_nearest(grid, y, x, fill=segmentation_fill if name == "segmentation" else 0)
 
-    return move_labels(move_grids(batch, move), matrices, source=batch["image"].shape[1:3], min_visible=min_visible, swap=swap)
+    return move_labels(
+        move_grids(batch, move),
+        matrices,
+        source=batch["image"].shape[1:3],
+        min_visible=min_visible,
+        swap=swap,
+    )
 
 
-def stretch(batch: Batch, matrices: jax.Array, *, size: tuple[int, int], min_visible: float = 0.25) -> Batch:
-    """`warp` to `size` for matrices that only scale and shift, to a region inside the image; shrinking smooths (a triangle filter).
+def stretch(
+    batch: Batch, matrices: jax.Array, *, size: tuple[int, int], min_visible: float = 0.25
+) -> Batch:
+    """`warp` to `size` for matrices that only scale and shift, to a region inside the image;
+    shrinking smooths (a triangle filter).
 
     Separable, so much faster than `warp` on a CPU.
     """
 
     def stretch_image(image: jax.Array, matrix: jax.Array) -> jax.Array:
         shape = (*size, image.shape[-1])
-        return jax.image.scale_and_translate(image, shape, (0, 1), matrix[(0, 1), (0, 1)], matrix[:, 2], "linear", antialias=True)
+        return jax.image.scale_and_translate(
+            image, shape, (0, 1), matrix[(0, 1), (0, 1)], matrix[:, 2], "linear", antialias=True
+        )
 
-    warped = warp({**batch, "image": batch["image"][..., :0]}, matrices, size=size, min_visible=min_visible)
+    warped = warp(
+        {**batch, "image": batch["image"][..., :0]}, matrices, size=size, min_visible=min_visible
+    )
     image = jax.vmap(stretch_image)(batch["image"].astype(jnp.float32), matrices)
     return {**warped, "image": image.astype(batch["image"].dtype)}
 
 
 def move_grids(batch: Batch, move: Move) -> Batch:
-    """Apply `move(name, grid)` to image, segmentation and instance masks, each shown to it as [B, H, W, channels]."""
+    """Apply `move(name, grid)` to image, segmentation and instance masks, each shown to it as [B,
+    H, W, channels].
+    """
     moved = {**batch, "image": move("image", batch["image"])}
     if "segmentation" in batch:
         moved["segmentation"] = move("segmentation", batch["segmentation"][..., None])[..., 0]
@@ -113,22 +145,30 @@ def move_grids(batch: Batch, move: Move) -> Batch:
 
 
 def move_labels(
-    batch: Batch, matrices: jax.Array, *, source: tuple[int, int], min_visible: float = 0.25, swap: tuple[int, ...] | None = None
+    batch: Batch,
+    matrices: jax.Array,
+    *,
+    source: tuple[int, int],
+    min_visible: float = 0.25,
+    swap: tuple[int, ...] | None = None,
 ) -> Batch:
     """Move the boxes and points of a batch whose image was moved already.
 
-    A box becomes the upright box around its moved corners, cut at the image's border; where less than `min_visible` of its area is left its
-    `boxes_mask` becomes 0. A point that leaves the image gets `points_mask` 0.
+    A box becomes the upright box around its moved corners, cut at the image's border; where less
+    than `min_visible` of its area is left its `boxes_mask` becomes 0. A point that leaves the image
+    gets `points_mask` 0.
 
     Args:
         matrices: [B, 2, 3]. source: (height, width) of the image before it moved.
-        swap: permutation of the J points, applied to rows whose matrix mirrors: left and right change places (`swap[left] == right`).
+        swap: permutation of the J points, applied to rows whose matrix mirrors: left and right
+        change places (`swap[left] == right`).
     """
     moved = dict(batch)
     scale = (source, batch["image"].shape[1:3])
     if "boxes" in batch:
         y0, x0, y1, x1 = jnp.unstack(batch["boxes"].astype(jnp.float32), axis=-1)
-        corners = jnp.stack([jnp.stack([y, x], -1) for y in (y0, y1) for x in (x0, x1)], axis=-2)  # [B, N, 4, 2]
+        # [B, N, 4, 2]
+        corners = jnp.stack([jnp.stack([y, x], -1) for y in (y0, y1) for x in (x0, x1)], axis=-2)
         corners = _move_points(corners, matrices, scale)
         whole = jnp.concatenate([corners.min(-2), corners.max(-2)], axis=-1)
         cut = jnp.clip(whole, 0.0, 1.0)
@@ -150,12 +190,23 @@ def move_labels(
 
 
 def sample_bilinear(grid: jax.Array, y: jax.Array, x: jax.Array, *, fill: float = 0.0) -> jax.Array:
-    """Values of `grid` [B, H, W, C] at the continuous pixel coordinates y, x [B, H', W']: [B, H', W', C]."""
+    """Values of `grid` [B, H, W, C] at the continuous pixel coordinates y, x [B, H', W']: [B, H',
+    W', C].
+    """
     top, left = jnp.floor(y - 0.5), jnp.floor(x - 0.5)
-    down, right = (y - 0.5 - top)[..., None].astype(grid.dtype), (x - 0.5 - left)[..., None].astype(grid.dtype)
+    down, right = (
+        (y - 0.5 - top)[..., None].astype(grid.dtype),
+        (x - 0.5 - left)[..., None].astype(grid.dtype),
+    )
     rows, columns = top.astype(jnp.int32), left.astype(jnp.int32)
-    upper = _gather(grid, rows, columns, fill) * (1 - right) + _gather(grid, rows, columns + 1, fill) * right
-    lower = _gather(grid, rows + 1, columns, fill) * (1 - right) + _gather(grid, rows + 1, columns + 1, fill) * right
+    upper = (
+        _gather(grid, rows, columns, fill) * (1 - right)
+        + _gather(grid, rows, columns + 1, fill) * right
+    )
+    lower = (
+        _gather(grid, rows + 1, columns, fill) * (1 - right)
+        + _gather(grid, rows + 1, columns + 1, fill) * right
+    )
     return upper * (1 - down) + lower * down
 
 
@@ -170,7 +221,9 @@ def _gather(grid, rows, columns, fill):
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
     index = jnp.where(inside, rows * width + columns, 0).reshape(batch, -1, 1)
     values = jnp.take_along_axis(grid.reshape(batch, height * width, channels), index, axis=1)
-    return jnp.where(inside[..., None], values.reshape(*rows.shape, channels), jnp.array(fill, grid.dtype))
+    return jnp.where(
+        inside[..., None], values.reshape(*rows.shape, channels), jnp.array(fill, grid.dtype)
+    )
 
 
 def _matrices(a, b, y, c, d, x):
@@ -182,7 +235,9 @@ def _determinant(matrices):
 
 
 def _invert(matrices):
-    """In closed form and element by element, so that whole numbers stay exact on every device (a matrix product may round to TF32)."""
+    """In closed form and element by element, so that whole numbers stay exact on every device (a
+    matrix product may round to TF32).
+    """
     a, b, y = jnp.unstack(matrices[:, 0], axis=-1)
     c, d, x = jnp.unstack(matrices[:, 1], axis=-1)
     determinant = _determinant(matrices)
@@ -191,7 +246,9 @@ def _invert(matrices):
 
 
 def _move_points(points, matrices, scale):
-    """Normalized points [B, ..., 2] of an image of size scale[0] to normalized points of one of size scale[1]."""
+    """Normalized points [B, ..., 2] of an image of size scale[0] to normalized points of one of
+    size scale[1].
+    """
     (height, width), (new_height, new_width) = scale
     m = matrices.reshape(-1, *[1] * (points.ndim - 2), 2, 3)
     y, x = points[..., 0] * height, points[..., 1] * width

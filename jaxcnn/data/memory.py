@@ -1,4 +1,5 @@
-"""Examples that live on the device (on CPU: in NumPy), a whole split as arrays, gathered there by index.
+"""Examples that live on the device (on CPU: in NumPy), a whole split as arrays, gathered there by
+index.
 
 Also the rules that host arrays must keep.
 """
@@ -21,20 +22,28 @@ Arrays_ = Mapping[str, np.ndarray]
 def check_split(split: str) -> str:
     """`split` itself, or ConfigError if it is none of "train", "eval" and "test"."""
     if split not in SPLITS:
-        raise ConfigError(f"split is {split!r}; it must be one of {', '.join(SPLITS)}{did_you_mean(split, SPLITS)}")
+        raise ConfigError(
+            f"split is {split!r}; it must be one of "
+            f"{', '.join(SPLITS)}{did_you_mean(split, SPLITS)}"
+        )
     return split
 
 
 def canonical(arrays: Arrays_, *, where: str) -> dict[str, np.ndarray]:
-    """The arrays as jaxcnn stores them, or DataError naming `where` (a file, a split), the array, the value and the rule.
+    """The arrays as jaxcnn stores them, or DataError naming `where` (a file, a split), the array,
+    the value and the rule.
 
-    Integers become int32 and floats float32. An array called "image" becomes [N, H, W, C]: integers must lie in [0, 255] and become uint8,
-    floats must lie in [0, 1]. All arrays have the same number of examples, at least one.
+    Integers become int32 and floats float32. An array called "image" becomes [N, H, W, C]: integers
+    must lie in [0, 255] and become uint8, floats must lie in [0, 1]. All arrays have the same
+    number of examples, at least one.
     """
     out = {name: canonical_array(name, np.asarray(array), where) for name, array in arrays.items()}
     lengths = {name: len(array) for name, array in out.items()}
     if len(set(lengths.values())) > 1:
-        raise DataError(f"{where}: the arrays differ in their number of examples: {lengths}; each example needs one entry in every array")
+        raise DataError(
+            f"{where}: the arrays differ in their number of examples: {lengths}; each example "
+            "needs one entry in every array"
+        )
     if not lengths or not next(iter(lengths.values())):
         raise DataError(f"{where}: there are no examples")
     return out
@@ -44,22 +53,30 @@ def canonical_array(name: str, array: np.ndarray, where: str) -> np.ndarray:
     """One array of `canonical`."""
     if array.ndim == 0 or array.dtype.kind not in "buif":
         raise DataError(
-            f"{where}: {name!r} has shape {array.shape} and dtype {array.dtype}; it must be numbers with a leading example axis"
+            f"{where}: {name!r} has shape {array.shape} and dtype {array.dtype}; it must be "
+            "numbers with a leading example axis"
         )
     if name == "image":
         return _canonical_image(array, where)
     if array.dtype.kind == "f":
         return array.astype(np.float32, copy=False)
     if array.dtype.kind == "b" or array.dtype == np.uint8:
-        return array.astype(np.uint8 if array.ndim > 1 else np.int32)  # masks stay small; labels are int32
+        # masks stay small; labels are int32
+        return array.astype(np.uint8 if array.ndim > 1 else np.int32)
     if array.size and (array.min() < -(2**31) or array.max() >= 2**31):
-        raise DataError(f"{where}: {name!r} has values in [{array.min()}, {array.max()}]; integers must fit 32 bits")
+        raise DataError(
+            f"{where}: {name!r} has values in [{array.min()}, {array.max()}]; integers must fit "
+            "32 bits"
+        )
     return array.astype(np.int32, copy=False)
 
 
 def _canonical_image(array: np.ndarray, where: str) -> np.ndarray:
     if array.ndim not in (3, 4):
-        raise DataError(f"{where}: 'image' has shape {array.shape}; it must be [N, H, W, C], or [N, H, W] for greyscale")
+        raise DataError(
+            f"{where}: 'image' has shape {array.shape}; it must be [N, H, W, C], or [N, H, W] for "
+            "greyscale"
+        )
     array = array[..., None] if array.ndim == 3 else array
     dtype = np.float32 if array.dtype.kind == "f" else np.uint8
     if array.dtype == np.uint8 or not array.size:
@@ -67,20 +84,30 @@ def _canonical_image(array: np.ndarray, where: str) -> np.ndarray:
     low, high, top = array.min(), array.max(), 1 if array.dtype.kind == "f" else 255
     if not (low >= 0 and high <= top):  # so written, NaN is refused too
         raise DataError(
-            f"{where}: 'image' is {array.dtype} with values in [{low}, {high}]; floats must lie in [0, 1] and integers in [0, 255]: "
+            f"{where}: 'image' is {array.dtype} with values in [{low}, {high}]; floats must lie "
+            "in [0, 1] and integers in [0, 255]: "
             "scale the pixels, or store them as uint8"
         )
     return array.astype(dtype, copy=False)
 
 
-def header_spec(headers: Mapping[str, tuple[tuple[int, ...], Any]], *, where: str) -> dict[str, jax.ShapeDtypeStruct]:
+def header_spec(
+    headers: Mapping[str, tuple[tuple[int, ...], Any]], *, where: str
+) -> dict[str, jax.ShapeDtypeStruct]:
     """The spec of one example, from the (shape, dtype) that files declare for their arrays."""
-    return array_spec({name: canonical_array(name, np.empty((0, *shape[1:]), dtype), where) for name, (shape, dtype) in headers.items()})
+    return array_spec(
+        {
+            name: canonical_array(name, np.empty((0, *shape[1:]), dtype), where)
+            for name, (shape, dtype) in headers.items()
+        }
+    )
 
 
 def array_spec(arrays: Arrays_) -> dict[str, jax.ShapeDtypeStruct]:
     """Shape and dtype of one example of `arrays`, whose leading axis counts examples."""
-    return {name: jax.ShapeDtypeStruct(array.shape[1:], array.dtype) for name, array in arrays.items()}
+    return {
+        name: jax.ShapeDtypeStruct(array.shape[1:], array.dtype) for name, array in arrays.items()
+    }
 
 
 def num_held_out(size: int, fraction: float) -> int:
@@ -91,7 +118,8 @@ def num_held_out(size: int, fraction: float) -> int:
 
 
 def held_out(labels: np.ndarray, fraction: float) -> np.ndarray:
-    """A mask [N] bool of the examples held out for evaluation: evenly spaced in the order of their labels.
+    """A mask [N] bool of the examples held out for evaluation: evenly spaced in the order of their
+    labels.
 
     So it is a function of the labels alone, and each class gives its share to within one example.
     """
@@ -104,7 +132,9 @@ def held_out(labels: np.ndarray, fraction: float) -> np.ndarray:
 
 
 def keep_split(arrays: Arrays_, split: str, eval_fraction: float) -> dict[str, np.ndarray]:
-    """The "train" or "eval" part of arrays of which `held_out` sets a fraction aside, by "label" where there is one."""
+    """The "train" or "eval" part of arrays of which `held_out` sets a fraction aside, by "label"
+    where there is one.
+    """
     label = arrays.get("label", np.zeros(len(next(iter(arrays.values()))), np.int32))
     if label.ndim != 1:  # several labels an example: spread over the file's order instead
         label = np.zeros(len(label), np.int32)
@@ -123,14 +153,19 @@ def check_indices(indices: Any, size: int) -> np.ndarray:
     if indices.dtype.kind not in "iu":
         raise IndexError(f"indices are {indices.dtype}; they must be integers")
     if indices.size and (indices.min() < 0 or indices.max() >= size):
-        raise IndexError(f"indices lie in [{indices.min()}, {indices.max()}]; with {size} examples they must lie in [0, {size - 1}]")
+        raise IndexError(
+            f"indices lie in [{indices.min()}, {indices.max()}]; with {size} examples they must "
+            f"lie in [0, {size - 1}]"
+        )
     return indices.astype(np.int32)
 
 
 class MemorySource:
-    """A split held on the default device, moved there at the first `take`; on CPU held as NumPy arrays.
+    """A split held on the default device, moved there at the first `take`; on CPU held as NumPy
+    arrays.
 
-    `arrays`: equally many examples each, uint8, int32 or float32 (see `canonical`). The arrays given are let go once they are held.
+    `arrays`: equally many examples each, uint8, int32 or float32 (see `canonical`). The arrays
+    given are let go once they are held.
     """
 
     streaming = False
@@ -150,23 +185,35 @@ class MemorySource:
         return self._arrays if self._held is None else self._held
 
     def take(self, indices: np.ndarray) -> dict[str, jax.Array]:
-        """The examples at `indices` (int, any shape [...]) as device arrays [..., *example shape]; IndexError outside [0, len)."""
+        """The examples at `indices` (int, any shape [...]) as device arrays [..., *example shape];
+        IndexError outside [0, len).
+        """
         indices = check_indices(indices, self._size)
         with self._lock:
-            if self._held is None:  # a copy: a CPU device may share memory with NumPy, and its owner write to it
+            if (
+                self._held is None
+            ):  # a copy: a CPU device may share memory with NumPy, and its owner write to it
                 copies = {name: array.copy() for name, array in self._arrays.items()}
                 self._held = copies if jax.default_backend() == "cpu" else jax.device_put(copies)
                 self._arrays = {}
-        if jax.default_backend() == "cpu":  # NumPy copies whole examples, XLA's CPU backend element by element
-            return jax.device_put({name: np.take(array, indices, axis=0) for name, array in self._held.items()})
+        if (
+            jax.default_backend() == "cpu"
+        ):  # NumPy copies whole examples, XLA's CPU backend element by element
+            return jax.device_put(
+                {name: np.take(array, indices, axis=0) for name, array in self._held.items()}
+            )
         return _gather(self._held, jax.device_put(indices))
 
 
-@dataclass(frozen=True, eq=False)  # arrays do not compare: a dataset of arrays is equal to itself alone, and hashable
+@dataclass(
+    frozen=True, eq=False
+)  # arrays do not compare: a dataset of arrays is equal to itself alone, and hashable
 class Arrays:
-    """Arrays already in memory as a dataset: `Arrays({"image": x, "label": y}, {"image": x_eval, "label": y_eval})`.
+    """Arrays already in memory as a dataset: `Arrays({"image": x, "label": y}, {"image": x_eval,
+    "label": y_eval})`.
 
-    Images [N, H, W, C] or [N, H, W]: uint8 in 0..255 or floats in [0, 1]; labels integers. See `canonical`. Errors: DataError.
+    Images [N, H, W, C] or [N, H, W]: uint8 in 0..255 or floats in [0, 1]; labels integers. See
+    `canonical`. Errors: DataError.
     """
 
     train: Arrays_
@@ -177,7 +224,11 @@ class Arrays:
     @functools.cached_property
     def _splits(self) -> dict[str, dict[str, np.ndarray]]:
         given = {"train": self.train, "eval": self.eval, "test": self.test}
-        return {split: canonical(arrays, where=f"Arrays, split {split!r}") for split, arrays in given.items() if arrays is not None}
+        return {
+            split: canonical(arrays, where=f"Arrays, split {split!r}")
+            for split, arrays in given.items()
+            if arrays is not None
+        }
 
     def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
         return array_spec(self._splits["train"])
@@ -188,5 +239,7 @@ class Arrays:
 
     def open(self, split: str) -> MemorySource:
         if not self.size(split):
-            raise DataError(f"these Arrays have no {split!r} split; they have {', '.join(self._splits)}")
+            raise DataError(
+                f"these Arrays have no {split!r} split; they have {', '.join(self._splits)}"
+            )
         return MemorySource(self._splits[split])

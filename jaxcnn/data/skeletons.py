@@ -1,7 +1,8 @@
-"""Sets of keypoints: their names, the lines that join them, and which change places when the picture is mirrored.
+"""Sets of keypoints: their names, the lines that join them, and which change places when the
+picture is mirrored.
 
-`swap` is the permutation that `jaxcnn.data.augment.flip_left_right(swap=…)` takes; `edges` is what a drawing joins. Left and right are the
-person's own unless said otherwise.
+`swap` is the permutation that `jaxcnn.data.augment.flip_left_right(swap=…)` takes; `edges` is what
+a drawing joins. Left and right are the person's own unless said otherwise.
 """
 
 import itertools
@@ -12,7 +13,9 @@ from jaxcnn.errors import ConfigError
 
 @dataclass(frozen=True)
 class Skeleton:
-    """J keypoints. `names` [J]; `edges`: pairs (i, j) of joined points; `swap` [J]: the point that point i becomes in a mirror."""
+    """J keypoints. `names` [J]; `edges`: pairs (i, j) of joined points; `swap` [J]: the point that
+    point i becomes in a mirror.
+    """
 
     names: tuple[str, ...]
     edges: tuple[tuple[int, int], ...]
@@ -20,15 +23,24 @@ class Skeleton:
 
     def __post_init__(self):
         count = len(self.names)
-        if sorted(self.swap) != list(range(count)) or any(self.swap[self.swap[i]] != i for i in range(count)):
-            raise ConfigError(f"Skeleton: swap is {self.swap}; it exchanges pairs of the {count} points, and leaves the others in place")
+        if sorted(self.swap) != list(range(count)) or any(
+            self.swap[self.swap[i]] != i for i in range(count)
+        ):
+            raise ConfigError(
+                f"Skeleton: swap is {self.swap}; it exchanges pairs of the {count} points, and "
+                "leaves the others in place"
+            )
         for edge in self.edges:
             if len(edge) != 2 or not all(0 <= i < count for i in edge) or edge[0] == edge[1]:
-                raise ConfigError(f"Skeleton: edge {edge} must join two different points of 0..{count - 1}")
+                raise ConfigError(
+                    f"Skeleton: edge {edge} must join two different points of 0..{count - 1}"
+                )
 
 
 def mirrored_names(names: tuple[str, ...]) -> tuple[int, ...]:
-    """The `swap` of points whose names say "left" and "right": each becomes the point of the other side, if it has one."""
+    """The `swap` of points whose names say "left" and "right": each becomes the point of the other
+    side, if it has one.
+    """
     number = {name: i for i, name in enumerate(names)}
     exchange = {"left": "right", "right": "left"}
     other = ("_".join(exchange.get(word, word) for word in name.split("_")) for name in names)
@@ -40,10 +52,30 @@ def chain(*points: int) -> tuple[tuple[int, int], ...]:
     return tuple(itertools.pairwise(points))
 
 
-# The 17 body points of COCO and the 19 lines of its annotation files (Lin et al., "Microsoft COCO: common objects in context", 2014).
+# The 17 body points of COCO and the 19 lines of its annotation files (Lin et al., "Microsoft COCO:
+# common objects in context", 2014).
 _COCO_NAMES = (
-    *("nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow", "right_elbow"),
-    *("left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle"),
+    *(
+        "nose",
+        "left_eye",
+        "right_eye",
+        "left_ear",
+        "right_ear",
+        "left_shoulder",
+        "right_shoulder",
+        "left_elbow",
+        "right_elbow",
+    ),
+    *(
+        "left_wrist",
+        "right_wrist",
+        "left_hip",
+        "right_hip",
+        "left_knee",
+        "right_knee",
+        "left_ankle",
+        "right_ankle",
+    ),
 )
 COCO_POSE = Skeleton(
     names=_COCO_NAMES,
@@ -55,8 +87,9 @@ COCO_POSE = Skeleton(
     swap=mirrored_names(_COCO_NAMES),
 )
 
-# The 68 points of a face: jaw 17, brows 5 + 5, nose 9, eyes 6 + 6, mouth 20 (Sagonas et al., "300 faces in-the-wild challenge", 2013,
-# figure 1, whose points count from 1). The person's right side comes first.
+# The 68 points of a face: jaw 17, brows 5 + 5, nose 9, eyes 6 + 6, mouth 20 (Sagonas et al., "300
+# faces in-the-wild challenge", 2013, figure 1, whose points count from 1). The person's right side
+# comes first.
 FACE_68_PARTS = {
     "jaw": range(0, 17),
     "right_brow": range(17, 22),
@@ -67,11 +100,24 @@ FACE_68_PARTS = {
     "mouth": range(48, 68),
 }
 FACE_68 = Skeleton(
-    names=tuple(f"{part}_{i}" for part, points in FACE_68_PARTS.items() for i in range(len(points))),
+    names=tuple(
+        f"{part}_{i}" for part, points in FACE_68_PARTS.items() for i in range(len(points))
+    ),
     edges=(
-        *(edge for part in ("jaw", "right_brow", "left_brow") for edge in chain(*FACE_68_PARTS[part])),
-        *(*chain(27, 28, 29, 30, 33), *chain(31, 32, 33, 34, 35)),  # the bridge to the tip and below; the nostrils
-        *(edge for part in ("right_eye", "left_eye") for edge in chain(*FACE_68_PARTS[part], FACE_68_PARTS[part][0])),
+        *(
+            edge
+            for part in ("jaw", "right_brow", "left_brow")
+            for edge in chain(*FACE_68_PARTS[part])
+        ),
+        *(
+            *chain(27, 28, 29, 30, 33),
+            *chain(31, 32, 33, 34, 35),
+        ),  # the bridge to the tip and below; the nostrils
+        *(
+            edge
+            for part in ("right_eye", "left_eye")
+            for edge in chain(*FACE_68_PARTS[part], FACE_68_PARTS[part][0])
+        ),
         *(*chain(*range(48, 60), 48), *chain(*range(60, 68), 60)),  # lips, outer and inner line
     ),
     swap=(
@@ -84,20 +130,37 @@ FACE_68 = Skeleton(
     ),
 )
 
-# Five points of a face, as CelebA has them (Liu et al., "Deep learning face attributes in the wild", 2015), whose left is
-# that of the picture.
+# Five points of a face, as CelebA has them (Liu et al., "Deep learning face attributes in the
+# wild", 2015), whose left is that of the picture.
 _FACE_5_NAMES = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
-FACE_5 = Skeleton(names=_FACE_5_NAMES, edges=((0, 1), (0, 2), (1, 2), (2, 3), (2, 4), (3, 4)), swap=mirrored_names(_FACE_5_NAMES))
+FACE_5 = Skeleton(
+    names=_FACE_5_NAMES,
+    edges=((0, 1), (0, 2), (1, 2), (2, 3), (2, 4), (3, 4)),
+    swap=mirrored_names(_FACE_5_NAMES),
+)
 
-# The 21 points of a hand: the wrist, and from the palm to the tip of each finger (Simon et al., "Hand keypoint detection in single images
-# using multiview bootstrapping", 2017). A mirrored left hand is a right hand with the same points: nothing changes places.
+# The 21 points of a hand: the wrist, and from the palm to the tip of each finger (Simon et al.,
+# "Hand keypoint detection in single images using multiview bootstrapping", 2017). A mirrored left
+# hand is a right hand with the same points: nothing changes places.
 HAND_21 = Skeleton(
-    names=("wrist", *(f"{finger}_{i}" for finger in ("thumb", "index", "middle", "ring", "little") for i in range(1, 5))),
-    edges=tuple(edge for finger in range(5) for edge in chain(0, *range(1 + 4 * finger, 5 + 4 * finger))),
+    names=(
+        "wrist",
+        *(
+            f"{finger}_{i}"
+            for finger in ("thumb", "index", "middle", "ring", "little")
+            for i in range(1, 5)
+        ),
+    ),
+    edges=tuple(
+        edge for finger in range(5) for edge in chain(0, *range(1 + 4 * finger, 5 + 4 * finger))
+    ),
     swap=tuple(range(21)),
 )
 
-# The points of `jaxcnn.data.made.scenes`: the ends of an item's ink in four directions, and its centroid.
+# The points of `jaxcnn.data.made.scenes`: the ends of an item's ink in four directions, and its
+# centroid.
 EXTREMES = Skeleton(
-    names=("topmost", "lowest", "leftmost", "rightmost", "centroid"), edges=((0, 4), (1, 4), (2, 4), (3, 4)), swap=(0, 1, 3, 2, 4)
+    names=("topmost", "lowest", "leftmost", "rightmost", "centroid"),
+    edges=((0, 4), (1, 4), (2, 4), (3, 4)),
+    swap=(0, 1, 3, 2, 4),
 )

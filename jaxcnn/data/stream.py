@@ -1,4 +1,6 @@
-"""Examples too many for memory: read and decoded on the host by a pool of threads, only those that are asked for."""
+"""Examples too many for memory: read and decoded on the host by a pool of threads, only those that
+are asked for.
+"""
 
 import contextlib
 import hashlib
@@ -16,20 +18,26 @@ from jaxcnn.errors import DataError
 
 Read = Callable[[list[int]], list[dict[str, np.ndarray]]]
 CHUNK = 32  # examples a thread reads at a time, at most; a single thread reads 16 times as many
-SMALL = 64 * 1024  # bytes of a decoded example below which threads only wait for each other's interpreter lock (MNIST: 2x slower)
+# Bytes of a decoded example below which threads only wait for each other's interpreter lock
+# (MNIST: 2x slower).
+SMALL = 64 * 1024
 
 
 class StreamSource:
-    """A split read by index. What `take` gives is a function of the indices alone; the number of threads changes nothing but the time.
+    """A split read by index. What `take` gives is a function of the indices alone; the number of
+    threads changes nothing but the time.
 
-    `read`: from a list of indices to their examples, callable from several threads; raises DataError naming the file. `spec`: of one
+    `read`: from a list of indices to their examples, callable from several threads; raises
+        DataError naming the file. `spec`: of one
     example. `workers`: threads; 0 for one per core, or a single one where examples are small.
     """
 
     streaming = True
     arrays = None
 
-    def __init__(self, read: Read, size: int, spec: Mapping[str, jax.ShapeDtypeStruct], *, workers: int = 0):
+    def __init__(
+        self, read: Read, size: int, spec: Mapping[str, jax.ShapeDtypeStruct], *, workers: int = 0
+    ):
         self._read, self._size, self._spec = read, size, dict(spec)
         self._workers = workers or (1 if example_bytes(spec) < SMALL else os.cpu_count() or 1)
 
@@ -37,17 +45,27 @@ class StreamSource:
         return self._size
 
     def take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """The examples at `indices` (int, any shape [...]) as host arrays [..., *example shape]; IndexError outside [0, len)."""
+        """The examples at `indices` (int, any shape [...]) as host arrays [..., *example shape];
+        IndexError outside [0, len).
+        """
         indices = check_indices(indices, self._size)
         flat = indices.ravel().tolist()
-        out = {name: np.empty((len(flat), *entry.shape), entry.dtype) for name, entry in self._spec.items()}
-        chunk = 16 * CHUNK if self._workers == 1 else max(1, min(CHUNK, -(-len(flat) // self._workers)))
+        out = {
+            name: np.empty((len(flat), *entry.shape), entry.dtype)
+            for name, entry in self._spec.items()
+        }
+        chunk = (
+            16 * CHUNK if self._workers == 1 else max(1, min(CHUNK, -(-len(flat) // self._workers)))
+        )
 
         def fill(start: int) -> None:
             for row, example in enumerate(self._read(flat[start : start + chunk]), start):
                 for name, entry in self._spec.items():
                     if np.shape(example[name]) != entry.shape:
-                        raise DataError(f"{name!r} of example {flat[row]} has shape {np.shape(example[name])}; all must have {entry.shape}")
+                        raise DataError(
+                            f"{name!r} of example {flat[row]} has shape "
+                            f"{np.shape(example[name])}; all must have {entry.shape}"
+                        )
                     out[name][row] = example[name]
 
         starts = range(0, len(flat), chunk)
@@ -57,21 +75,31 @@ class StreamSource:
         else:
             with ThreadPoolExecutor(self._workers) as pool:
                 list(pool.map(fill, starts))  # list: raises what a thread raised
-        return {name: array.reshape((*indices.shape, *array.shape[1:])) for name, array in out.items()}
+        return {
+            name: array.reshape((*indices.shape, *array.shape[1:])) for name, array in out.items()
+        }
 
 
 def example_bytes(spec: Mapping[str, jax.ShapeDtypeStruct]) -> int:
     """Bytes of one example."""
-    return sum(int(np.prod(entry.shape)) * np.dtype(entry.dtype).itemsize for entry in spec.values())
+    return sum(
+        int(np.prod(entry.shape)) * np.dtype(entry.dtype).itemsize for entry in spec.values()
+    )
 
 
 def in_memory_if_small(
-    source: StreamSource, spec: Mapping[str, jax.ShapeDtypeStruct], *, memory_mib: int, cache_key: str = ""
+    source: StreamSource,
+    spec: Mapping[str, jax.ShapeDtypeStruct],
+    *,
+    memory_mib: int,
+    cache_key: str = "",
 ) -> StreamSource | MemorySource:
-    """The whole of `source` on the device if it takes at most `memory_mib` MiB there, else `source` itself.
+    """The whole of `source` on the device if it takes at most `memory_mib` MiB there, else `source`
+    itself.
 
-    With a `cache_key`, which must name all that the arrays depend on, they are also kept decoded in the user's cache folder
-    ($XDG_CACHE_HOME or ~/.cache, in jaxcnn/): 60,000 MNIST images decode in 4 s and load in 0.2 s.
+    With a `cache_key`, which must name all that the arrays depend on, they are also kept decoded in
+    the user's cache folder ($XDG_CACHE_HOME or ~/.cache, in jaxcnn/): 60,000 MNIST images decode in
+    4 s and load in 0.2 s.
     """
     if len(source) * example_bytes(spec) > memory_mib * 2**20:
         return source
@@ -89,8 +117,12 @@ def _cache_path(key: str) -> Path:
     return root / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
 
 
-def _read_cache(path: Path, spec: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, np.ndarray] | None:
-    """The arrays of a cache file, whose checksums are compared; None where there is none or it is damaged."""
+def _read_cache(
+    path: Path, spec: Mapping[str, jax.ShapeDtypeStruct]
+) -> dict[str, np.ndarray] | None:
+    """The arrays of a cache file, whose checksums are compared; None where there is none or it is
+    damaged.
+    """
     try:
         return {name: read_npz(str(path), name) for name in spec}
     except DataError:
@@ -98,7 +130,9 @@ def _read_cache(path: Path, spec: Mapping[str, jax.ShapeDtypeStruct]) -> dict[st
 
 
 def _write_cache(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write a cache file whole or not at all. A full or read-only disk is no error: the cache only saves time."""
+    """Write a cache file whole or not at all. A full or read-only disk is no error: the cache only
+    saves time.
+    """
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

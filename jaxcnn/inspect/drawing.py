@@ -20,7 +20,8 @@ def draw(pixels: np.ndarray, described: dict[str, Any]) -> Image.Image:
 
     Args:
         pixels: uint8 [H, W, 1 or 3].
-        described: of a task's `describe`: "image", or any of "segmentation", "objects", "points" (with "edges"), "text".
+        described: of a task's `describe`: "image", or any of "segmentation", "objects", "points"
+        (with "edges"), "text".
     """
     from PIL import Image
 
@@ -28,7 +29,9 @@ def draw(pixels: np.ndarray, described: dict[str, Any]) -> Image.Image:
         return to_image(described["image"])
     canvas = to_image(pixels).convert("RGB")
     factor = max(1, -(-LEAST_SIDE // min(canvas.size)))
-    canvas = canvas.resize((canvas.width * factor, canvas.height * factor), Image.Resampling.NEAREST)
+    canvas = canvas.resize(
+        (canvas.width * factor, canvas.height * factor), Image.Resampling.NEAREST
+    )
     if "segmentation" in described:
         canvas = _draw_segmentation(canvas, described["segmentation"])
     if "objects" in described:
@@ -46,7 +49,9 @@ def to_image(pixels: np.ndarray) -> Image.Image:
 
 
 def color_of(number: int) -> tuple[int, int, int]:
-    """A bright colour for class or object `number`; neighbouring numbers lie a golden section of the colour circle apart."""
+    """A bright colour for class or object `number`; neighbouring numbers lie a golden section of
+    the colour circle apart.
+    """
     red, green, blue = colorsys.hsv_to_rgb(number * 0.618034 % 1, 0.85, 1.0)
     return round(255 * red), round(255 * green), round(255 * blue)
 
@@ -61,7 +66,9 @@ def _draw_segmentation(canvas: Image.Image, segmentation: np.ndarray) -> Image.I
 def _draw_objects(canvas: Image.Image, objects: list[dict[str, Any]]) -> Image.Image:
     from PIL import ImageDraw
 
-    for number, thing in enumerate(objects):  # masks first: outlines and names lie above all of them
+    for number, thing in enumerate(
+        objects
+    ):  # masks first: outlines and names lie above all of them
         if "mask" in thing:
             canvas = _tint(canvas, thing["mask"], color_of(number))
     pen, font = ImageDraw.Draw(canvas), _font(canvas)
@@ -92,7 +99,11 @@ def _draw_points(canvas: Image.Image, points: list, edges: list) -> None:
     for start, stop in edges:
         pen.line((*places[start], *places[stop]), fill=(255, 255, 255), width=_line(canvas))
     for number, (x, y) in enumerate(places):
-        pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color_of(number), outline=(0, 0, 0))
+        pen.ellipse(
+            (x - radius, y - radius, x + radius, y + radius),
+            fill=color_of(number),
+            outline=(0, 0, 0),
+        )
 
 
 def _with_text(canvas: Image.Image, text: str) -> Image.Image:
@@ -106,18 +117,28 @@ def _with_text(canvas: Image.Image, text: str) -> Image.Image:
     out = Image.new("RGB", (canvas.width, canvas.height + height * len(lines) + 4), (255, 255, 255))
     out.paste(canvas, (0, 0))
     for i, line in enumerate(lines):
-        ImageDraw.Draw(out).text((4, canvas.height + 2 + i * height), line, fill=(0, 0, 0), font=font)
+        ImageDraw.Draw(out).text(
+            (4, canvas.height + 2 + i * height), line, fill=(0, 0, 0), font=font
+        )
     return out
 
 
 def _tint(canvas: Image.Image, mask: np.ndarray, color: tuple[int, int, int]) -> Image.Image:
     from PIL import Image
 
-    share = Image.fromarray((255 * MASK_SHARE * np.asarray(mask)).astype(np.uint8)).resize(canvas.size, Image.Resampling.NEAREST)
+    share = Image.fromarray((255 * MASK_SHARE * np.asarray(mask)).astype(np.uint8)).resize(
+        canvas.size, Image.Resampling.NEAREST
+    )
     return Image.composite(Image.new("RGB", canvas.size, color), canvas, share)
 
 
-def _label(pen: ImageDraw.ImageDraw, corner: tuple[float, float], words: str, color: tuple[int, int, int], font: Any) -> None:
+def _label(
+    pen: ImageDraw.ImageDraw,
+    corner: tuple[float, float],
+    words: str,
+    color: tuple[int, int, int],
+    font: Any,
+) -> None:
     x0, y0, x1, y1 = pen.textbbox((0, 0), words, font=font)
     x = max(0.0, min(corner[0], pen.im.size[0] - (x1 - x0) - 4))
     y = max(0.0, corner[1] - (y1 - y0) - 4)

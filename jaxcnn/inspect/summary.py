@@ -1,8 +1,10 @@
-"""A table of a model's layers: output shape, parameters, multiplications, receptive field. Computed from shapes alone; no array is made.
+"""A table of a model's layers: output shape, parameters, multiplications, receptive field. Computed
+from shapes alone; no array is made.
 
-Multiply-accumulates (MACs) count by formula what convolutions and dense layers multiply, without biases: output positions x kernel size x
-input features / groups x output features (for transposed convolutions input positions). A module that multiplies in another way says so
-with a method `macs(output_shape) -> int`; everything else counts 0.
+Multiply-accumulates (MACs) count by formula what convolutions and dense layers multiply, without
+biases: output positions x kernel size x input features / groups x output features (for transposed
+convolutions input positions). A module that multiplies in another way says so with a method
+`macs(output_shape) -> int`; everything else counts 0.
 """
 
 import math
@@ -18,19 +20,34 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxcnn.inspect.receptive_field import View, input_view, output_size, receptive_field, walk
 from jaxcnn.ops import convolution
 
-__all__ = ["Layer", "as_json", "format_table", "output_size", "receptive_field", "summarize_layers", "total_macs", "total_params"]
+__all__ = [
+    "Layer",
+    "as_json",
+    "format_table",
+    "output_size",
+    "receptive_field",
+    "summarize_layers",
+    "total_macs",
+    "total_params",
+]
 
-_POOLS = {"reduce_window_max": "max_pool", "reduce_window_min": "min_pool", "reduce_window_sum": "avg_pool"}
+_POOLS = {
+    "reduce_window_max": "max_pool",
+    "reduce_window_min": "min_pool",
+    "reduce_window_sum": "avg_pool",
+}
 _GLOBAL_POOLS = {"reduce_max": "global_max_pool", "reduce_sum": "global_avg_pool"}
 _MARK = "jaxcnn.inspect.summary"
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One row: `shape` is that of the output without the batch axis, `params` the layer's own, `macs` for one example.
+    """One row: `shape` is that of the output without the batch axis, `params` the layer's own,
+    `macs` for one example.
 
-    `receptive_field` and `stride` (pixels of the first input from one output position to the next) have one entry for each spatial axis of
-    that input; `stride` is empty where the output has no such axis.
+    `receptive_field` and `stride` (pixels of the first input from one output position to the next)
+    have one entry for each spatial axis of that input; `stride` is empty where the output has no
+    such axis.
     """
 
     name: str
@@ -59,15 +76,20 @@ class _Call:
     own: dict[str, int] = field(default_factory=dict)  # own parameters and their sizes
 
 
-def summarize_layers(model: nn.Module, inputs: Sequence[jax.ShapeDtypeStruct], *, train: bool = False) -> list[Layer]:
-    """The layers of `model` in the order they run, for `inputs` [B, ...]: pools, and modules that have no sub-modules or own parameters.
+def summarize_layers(
+    model: nn.Module, inputs: Sequence[jax.ShapeDtypeStruct], *, train: bool = False
+) -> list[Layer]:
+    """The layers of `model` in the order they run, for `inputs` [B, ...]: pools, and modules that
+    have no sub-modules or own parameters.
 
-    The first input is the image [B, *spatial, C] of which receptive fields are told. A module called twice has a row for each call, its
-    parameters in the first.
+    The first input is the image [B, *spatial, C] of which receptive fields are told. A module
+    called twice has a row for each call, its parameters in the first.
     """
 
     def init(*arrays):
-        return model.init({"params": jax.random.key(0), "dropout": jax.random.key(0)}, *arrays, train=train)
+        return model.init(
+            {"params": jax.random.key(0), "dropout": jax.random.key(0)}, *arrays, train=train
+        )
 
     variables = jax.eval_shape(init, *inputs)
     mutable = [collection for collection in variables if collection != "params"]
@@ -75,9 +97,17 @@ def summarize_layers(model: nn.Module, inputs: Sequence[jax.ShapeDtypeStruct], *
 
     def apply(variables, *arrays):
         with nn.intercept_methods(_recorder(calls, variables.get("params", {}))):
-            return model.apply(variables, *arrays, train=train, rngs={"dropout": jax.random.key(0)}, mutable=mutable)[0]
+            return model.apply(
+                variables,
+                *arrays,
+                train=train,
+                rngs={"dropout": jax.random.key(0)},
+                mutable=mutable,
+            )[0]
 
-    with convolution.formulation("natural"):  # JAX's own primitives, whose geometry the walk can read
+    with convolution.formulation(
+        "natural"
+    ):  # JAX's own primitives, whose geometry the walk can read
         jaxpr = jax.make_jaxpr(apply)(variables, *inputs).jaxpr
     views: list[View | None] = [None] * len(jaxpr.invars)
     views[-len(inputs)] = input_view(inputs[0].ndim)
@@ -85,18 +115,27 @@ def summarize_layers(model: nn.Module, inputs: Sequence[jax.ShapeDtypeStruct], *
 
 
 def _recorder(calls: list[_Call], params: Mapping[str, Any]):
-    """An interceptor of module calls that appends to `calls` and leaves marks in the jaxpr: "enter i", "out i" on the outputs, "exit i"."""
+    """An interceptor of module calls that appends to `calls` and leaves marks in the jaxpr: "enter
+    i", "out i" on the outputs, "exit i".
+    """
     running: list[tuple[Any, _Call]] = []
 
     def mark(array, word: str, index: int):
-        return checkpoint_name(array, f"{_MARK} {word} {index}") if isinstance(array, jax.Array) else array
+        return (
+            checkpoint_name(array, f"{_MARK} {word} {index}")
+            if isinstance(array, jax.Array)
+            else array
+        )
 
     def intercept(next_call, args, kwargs, context):
         module, method = context.module, context.method_name
         private = method in ("setup", "macs") or (method.startswith("_") and method != "__call__")
         if private or (running and running[-1][0] == module.path):
             return next_call(*args, **kwargs)
-        index, call = len(calls), _Call(module.path, type(module).__name__, own=_own_sizes(params, module.path))
+        index, call = (
+            len(calls),
+            _Call(module.path, type(module).__name__, own=_own_sizes(params, module.path)),
+        )
         if running:
             running[-1][1].leaf = False
         calls.append(call)
@@ -124,7 +163,9 @@ def _own_sizes(params: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, in
 
 
 def _macs(module: nn.Module, call: _Call, args: tuple) -> int:
-    """Multiplications for one example, by the module's own method, else from the size of its "kernel"."""
+    """Multiplications for one example, by the module's own method, else from the size of its
+    "kernel".
+    """
     if hasattr(module, "macs"):
         return int(module.macs(call.shape))
     features = getattr(module, "features", None)
@@ -138,23 +179,42 @@ def _macs(module: nn.Module, call: _Call, args: tuple) -> int:
     return math.prod(call.shape) // features * call.own["kernel"]
 
 
-def _rows(jaxpr, views: list[View | None], calls: list[_Call], params: Mapping[str, Any]) -> list[Layer]:
-    """Rows in the order of tracing, from the marks that `_recorder` left and the pools between them."""
+def _rows(
+    jaxpr, views: list[View | None], calls: list[_Call], params: Mapping[str, Any]
+) -> list[Layer]:
+    """Rows in the order of tracing, from the marks that `_recorder` left and the pools between
+    them.
+    """
     layers: list[Layer] = []
     open_calls: list[int] = []
     counted: set[tuple[str, ...]] = set()
     written: set[int] = set()
 
-    def add(name: str, kind: str, shape: tuple[int, ...], view: View | None, params: int = 0, macs: int = 0):
-        stride = () if view is None or any(a.dim is None for a in view) else tuple(_plain(a.stride) for a in view)
-        layers.append(Layer(name, kind, shape, params, macs, tuple(a.field for a in view or ()), stride))
+    def add(
+        name: str,
+        kind: str,
+        shape: tuple[int, ...],
+        view: View | None,
+        params: int = 0,
+        macs: int = 0,
+    ):
+        stride = (
+            ()
+            if view is None or any(a.dim is None for a in view)
+            else tuple(_plain(a.stride) for a in view)
+        )
+        layers.append(
+            Layer(name, kind, shape, params, macs, tuple(a.field for a in view or ()), stride)
+        )
 
     def add_pool(eqn, view: View | None):
         kind, shape = _pool_kind(eqn, view), tuple(eqn.outvars[0].aval.shape[1:])
         if kind is None or any(calls[i].leaf for i in open_calls):
             return
         scope = calls[open_calls[-1]].path if open_calls else ()
-        number = sum(layer.kind == kind and layer.name.split("/")[:-1] == list(scope) for layer in layers)
+        number = sum(
+            layer.kind == kind and layer.name.split("/")[:-1] == list(scope) for layer in layers
+        )
         add("/".join((*scope, f"{kind}_{number}")), kind, shape, view)
 
     def visit(eqn, view: View | None, times: int):
@@ -169,7 +229,14 @@ def _rows(jaxpr, views: list[View | None], calls: list[_Call], params: Mapping[s
             if call.leaf or call.own:
                 own = 0 if call.path in counted else sum(call.own.values())
                 counted.add(call.path)
-                add("/".join(call.path) or call.kind, call.kind, call.shape, view, own, call.macs * times)
+                add(
+                    "/".join(call.path) or call.kind,
+                    call.kind,
+                    call.shape,
+                    view,
+                    own,
+                    call.macs * times,
+                )
         elif word is None:
             add_pool(eqn, view)
 
@@ -189,7 +256,9 @@ def _read_mark(eqn) -> tuple[str | None, int]:
 
 
 def _pool_kind(eqn, view: View | None) -> str | None:
-    """What pool an equation is, or None: a window over spatial axes of what depends on the image, or a reduction of all of them."""
+    """What pool an equation is, or None: a window over spatial axes of what depends on the image,
+    or a reduction of all of them.
+    """
     name, dims = eqn.primitive.name, [a.dim for a in view or ()]
     if not dims:
         return None
@@ -198,11 +267,17 @@ def _pool_kind(eqn, view: View | None) -> str | None:
         return _POOLS[name] if any(d is not None and window[d] > 1 for d in dims) else None
     spatial = tuple(range(1, 1 + len(dims)))
     image = len(eqn.invars[0].aval.shape) == len(dims) + 2 if eqn.invars else False
-    return _GLOBAL_POOLS.get(name) if image and tuple(eqn.params.get("axes", ())) == spatial else None
+    return (
+        _GLOBAL_POOLS.get(name) if image and tuple(eqn.params.get("axes", ())) == spatial else None
+    )
 
 
-def _uncounted(params: Mapping[str, Any], counted: set[tuple[str, ...]], path: tuple[str, ...] = ()):
-    """Paths and sizes of parameters whose module was never seen to be called, so that the total is the model's."""
+def _uncounted(
+    params: Mapping[str, Any], counted: set[tuple[str, ...]], path: tuple[str, ...] = ()
+):
+    """Paths and sizes of parameters whose module was never seen to be called, so that the total is
+    the model's.
+    """
     own = sum(_own_sizes(params, ()).values())
     if own and path not in counted:
         yield path, own
@@ -226,7 +301,9 @@ def total_macs(layers: Sequence[Layer]) -> int:
 
 
 def as_json(layers: Sequence[Layer]) -> dict[str, Any]:
-    """Totals and rows in JSON's types: {"params", "macs", "layers": [{"name", "kind", "shape", "activations", ...}]}, a key a column."""
+    """Totals and rows in JSON's types: {"params", "macs", "layers": [{"name", "kind", "shape",
+    "activations", ...}]}, a key a column.
+    """
     rows = [
         {
             "name": layer.name,
@@ -249,16 +326,37 @@ def format_table(layers: Sequence[Layer]) -> str:
     def by(sizes) -> str:
         return "x".join(str(size) for size in sizes) or "-"
 
-    header = ("layer", "kind", "output", "activations", "params", "MACs", "receptive field", "stride")
+    header = (
+        "layer",
+        "kind",
+        "output",
+        "activations",
+        "params",
+        "MACs",
+        "receptive field",
+        "stride",
+    )
     rows = [
-        (l.name, l.kind, by(l.shape), f"{l.activations:,}", f"{l.params:,}", f"{l.macs:,}", by(l.receptive_field), by(l.stride))
+        (
+            l.name,
+            l.kind,
+            by(l.shape),
+            f"{l.activations:,}",
+            f"{l.params:,}",
+            f"{l.macs:,}",
+            by(l.receptive_field),
+            by(l.stride),
+        )
         for l in layers
     ]
     total = ("total", "", "", "", f"{total_params(layers):,}", f"{total_macs(layers):,}", "", "")
     widths = [max(map(len, column)) for column in zip(header, *rows, total, strict=True)]
 
     def line(cells) -> str:
-        aligned = (cell.ljust(width) if i < 3 else cell.rjust(width) for i, (cell, width) in enumerate(zip(cells, widths, strict=True)))
+        aligned = (
+            cell.ljust(width) if i < 3 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        )
         return "  ".join(aligned).rstrip()
 
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1))

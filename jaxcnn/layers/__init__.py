@@ -1,4 +1,6 @@
-"""Layers that Flax lacks, or that must go through jaxcnn's seams. Arrays are channels last, [B, *spatial, C]."""
+"""Layers that Flax lacks, or that must go through jaxcnn's seams. Arrays are channels last, [B,
+*spatial, C].
+"""
 
 from jaxcnn.layers.activations import ACTIVATIONS, INCREASING, activation, scaled_tanh
 from jaxcnn.layers.batch_norm import BatchNorm

@@ -1,4 +1,6 @@
-"""Elementwise activation functions by name, so that an override on the command line can choose one (`model.activation=tanh`)."""
+"""Elementwise activation functions by name, so that an override on the command line can choose one
+(`model.activation=tanh`).
+"""
 
 from collections.abc import Callable
 
@@ -10,7 +12,9 @@ from jaxcnn.errors import ConfigError, did_you_mean
 
 
 def scaled_tanh(x: jax.Array) -> jax.Array:
-    """1.7159 tanh(2x / 3): f(±1) = ±1, the points of largest curvature. LeCun, Bottou, Bengio, Haffner 1998, appendix A."""
+    """1.7159 tanh(2x / 3): f(±1) = ±1, the points of largest curvature. LeCun, Bottou, Bengio,
+    Haffner 1998, appendix A.
+    """
     return 1.7159 * jnp.tanh(x * (2 / 3))
 
 
@@ -28,12 +32,16 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "tanh": nn.tanh,
 }
 
-# Those that never fall: the largest of their values is their value at the largest argument, so max-pooling may come first.
+# Those that never fall: the largest of their values is their value at the largest argument, so
+# max-pooling may come first.
 INCREASING = frozenset(ACTIVATIONS) - {"gelu", "hard_swish", "silu"}
 
 
 def activation(name: str) -> Callable[[jax.Array], jax.Array]:
     """The elementwise function of that name; ConfigError, listing the names, if there is none."""
     if name not in ACTIVATIONS:
-        raise ConfigError(f"activation {name!r} is unknown{did_you_mean(str(name), ACTIVATIONS)}; there are {', '.join(ACTIVATIONS)}")
+        raise ConfigError(
+            f"activation {name!r} is unknown{did_you_mean(str(name), ACTIVATIONS)}; there are "
+            f"{', '.join(ACTIVATIONS)}"
+        )
     return ACTIVATIONS[name]

@@ -1,6 +1,7 @@
 """BatchNorm in an order of operations that leaves less to be stored.
 
-Ioffe, Szegedy, "Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate Shift" (2015), algorithm 1.
+Ioffe, Szegedy, "Batch Normalization: Accelerating Deep Network Training by Reducing Internal
+Covariate Shift" (2015), algorithm 1.
 """
 
 import jax.numpy as jnp
@@ -11,17 +12,29 @@ from jaxcnn.ops import convolution
 
 
 class BatchNorm(nn.BatchNorm):
-    """`flax.linen.BatchNorm`, with the same options, variables and values: [..., C] -> [..., C], statistics over all axes but the last.
+    """`flax.linen.BatchNorm`, with the same options, variables and values: [..., C] -> [..., C],
+    statistics over all axes but the last.
 
-    On CPU, for float32 and float64, y = a x + b with a = scale / sqrt(var + epsilon) and b = bias - a mean, as PyTorch computes it. The
-    derivative then needs x alone, which is in memory anyway, where for Flax's a (x - mean) + bias XLA stores x - mean as well. Its rounding
-    grows with mean / sqrt(var), which is less than that of the variance, E[x²] - E[x]², in both. Everything else is Flax's own.
+    On CPU, for float32 and float64, y = a x + b with a = scale / sqrt(var + epsilon) and b = bias -
+    a mean, as PyTorch computes it. The derivative then needs x alone, which is in memory anyway,
+    where for Flax's a (x - mean) + bias XLA stores x - mean as well. Its rounding grows with mean /
+    sqrt(var), which is less than that of the variance, E[x²] - E[x]², in both. Everything else is
+    Flax's own.
     """
 
     @nn.compact
     def __call__(self, x, use_running_average=None, *, mask=None):
-        special = self.axis != -1 or self.axis_name is not None or not self.use_fast_variance or mask is not None
-        wide = x.dtype in (jnp.float32, jnp.float64) and self.dtype in (None, x.dtype) and self.force_float32_reductions
+        special = (
+            self.axis != -1
+            or self.axis_name is not None
+            or not self.use_fast_variance
+            or mask is not None
+        )
+        wide = (
+            x.dtype in (jnp.float32, jnp.float64)
+            and self.dtype in (None, x.dtype)
+            and self.force_float32_reductions
+        )
         if special or not wide or convolution.current_formulation() == "natural":
             return super().__call__(x, use_running_average, mask=mask)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, x.shape[-1:], jnp.float32)
@@ -31,7 +44,8 @@ class BatchNorm(nn.BatchNorm):
         else:
             axes = tuple(range(x.ndim - 1))
             mean = x.mean(axes)
-            var = jnp.maximum(0.0, (x * x).mean(axes) - mean * mean)  # rounding may make the difference negative
+            # rounding may make the difference negative
+            var = jnp.maximum(0.0, (x * x).mean(axes) - mean * mean)
             if not self.is_initializing():
                 running_mean.value = self.momentum * running_mean.value + (1 - self.momentum) * mean
                 running_var.value = self.momentum * running_var.value + (1 - self.momentum) * var

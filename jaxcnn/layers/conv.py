@@ -1,4 +1,6 @@
-"""Convolution and pooling layers, bound to the formulations of `jaxcnn.ops` (see there for layout and source)."""
+"""Convolution and pooling layers, bound to the formulations of `jaxcnn.ops` (see there for layout
+and source).
+"""
 
 from flax import linen as nn
 
@@ -6,7 +8,9 @@ from jaxcnn.ops import convolution, pooling
 
 
 class Conv(nn.Conv):
-    """`flax.linen.Conv` (1-D, 2-D, 3-D, by the length of `kernel_size`) through jaxcnn's convolution seam. Input [B, *spatial, C]."""
+    """`flax.linen.Conv` (1-D, 2-D, 3-D, by the length of `kernel_size`) through jaxcnn's
+    convolution seam. Input [B, *spatial, C].
+    """
 
     conv_general_dilated: object = convolution.conv_general_dilated
 

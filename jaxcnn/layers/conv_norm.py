@@ -1,6 +1,8 @@
-"""Convolution, batch normalization and activation: the unit that most convolutional networks since 2015 repeat.
+"""Convolution, batch normalization and activation: the unit that most convolutional networks since
+2015 repeat.
 
-Ioffe, Szegedy, "Batch Normalization" (2015), section 3.2: the normalization subtracts any bias, so the convolution carries none.
+Ioffe, Szegedy, "Batch Normalization" (2015), section 3.2: the normalization subtracts any bias, so
+the convolution carries none.
 """
 
 from collections.abc import Callable
@@ -16,17 +18,21 @@ he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 def symmetric_padding(window: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
-    """Half a window on both sides of each axis, as PyTorch pads. ("SAME" pads a strided convolution more at the end.)"""
+    """Half a window on both sides of each axis, as PyTorch pads. ("SAME" pads a strided convolution
+    more at the end.)
+    """
     return tuple(((k - 1) // 2, (k - 1) // 2) for k in window)
 
 
 class ConvNorm(nn.Module):
-    """Convolution without bias, BatchNorm, activation: [B, *spatial, C] -> [B, *spatial / strides, features].
+    """Convolution without bias, BatchNorm, activation: [B, *spatial, C] -> [B, *spatial / strides,
+    features].
 
-    `kernel` is one length for all spatial axes or one per axis; `padding` None pads half a window symmetrically.
-    `momentum` is the share of the old running statistics that is kept (PyTorch states the share of the new ones).
-    `zero_scale` starts the normalization's scale at 0 (Goyal et al., "Accurate, Large Minibatch SGD" (2017), section 5.1).
-    `norm=False` leaves the bare convolution, for networks that normalize before it.
+    `kernel` is one length for all spatial axes or one per axis; `padding` None pads half a window
+    symmetrically. `momentum` is the share of the old running statistics that is kept (PyTorch
+    states the share of the new ones). `zero_scale` starts the normalization's scale at 0 (Goyal et
+    al., "Accurate, Large Minibatch SGD" (2017), section 5.1). `norm=False` leaves the bare
+    convolution, for networks that normalize before it.
     """
 
     features: int
@@ -58,5 +64,11 @@ class ConvNorm(nn.Module):
         if not self.norm:
             return x
         scale_init = nn.initializers.zeros if self.zero_scale else nn.initializers.ones
-        x = BatchNorm(not train, momentum=self.momentum, epsilon=self.epsilon, scale_init=scale_init, name="norm")(x)
+        x = BatchNorm(
+            not train,
+            momentum=self.momentum,
+            epsilon=self.epsilon,
+            scale_init=scale_init,
+            name="norm",
+        )(x)
         return self.activation(x) if self.activation else x

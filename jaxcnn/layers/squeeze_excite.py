@@ -7,7 +7,8 @@ from flax import linen as nn
 
 
 class SqueezeExcite(nn.Module):
-    """Scale each channel by a gate computed from all channel means: [B, *spatial, C] -> [B, *spatial, C].
+    """Scale each channel by a gate computed from all channel means: [B, *spatial, C] -> [B,
+    *spatial, C].
 
     `squeezed` is the width of the hidden layer (C / 16 in the paper); `gate` maps to [0, 1].
     """

@@ -1,11 +1,16 @@
-"""Average precision of detections, as the COCO and PASCAL VOC evaluations define it. NumPy, exact, on the host.
+"""Average precision of detections, as the COCO and PASCAL VOC evaluations define it. NumPy, exact,
+on the host.
 
-`truths` and `predictions` are lists with one dict an image. Objects of a truth: "label" [G] int, "box" [G, 4] (y0, x0, y1, x1), optionally
-"crowd" [G] bool (a group: detections in it are neither right nor wrong), "area" [G] and "difficult" [G] bool (VOC). Of a prediction:
-"label" [D] int, "score" [D], "box" [D, 4]. For masks "mask" [G or D, H, W] bool in place of "box"; for keypoints "points" [G or D, J, 2]
-(y, x), and of the truth "visible" [G, J] too. Pixels are the unit: the size classes (small below 32², large above 96² pixels) depend on
-it, all else not. Sources: Lin et al., "Microsoft COCO: common objects in context", 2014, and its evaluation code; Everingham et al., "The
-PASCAL visual object classes (VOC) challenge", 2010, section 4.2.
+`truths` and `predictions` are lists with one dict an image. Objects of a truth: "label" [G] int,
+"box" [G, 4] (y0, x0, y1, x1), optionally
+"crowd" [G] bool (a group: detections in it are neither right nor wrong), "area" [G] and "difficult"
+[G] bool (VOC). Of a prediction:
+"label" [D] int, "score" [D], "box" [D, 4]. For masks "mask" [G or D, H, W] bool in place of "box";
+for keypoints "points" [G or D, J, 2] (y, x), and of the truth "visible" [G, J] too. Pixels are the
+unit: the size classes (small below 32², large above 96² pixels) depend on
+it, all else not. Sources: Lin et al., "Microsoft COCO: common objects in context", 2014, and its
+evaluation code; Everingham et al., "The PASCAL visual object classes (VOC) challenge", 2010,
+section 4.2.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,19 +25,53 @@ Objects = dict[str, Any]
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
-SIZES = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
-# Per-keypoint constants of COCO's 17 body points (nose, eyes, ears, shoulders, elbows, wrists, hips, knees, ankles), from its evaluation
-# page.
-COCO_SIGMAS = np.array([0.26, 0.25, 0.25, 0.35, 0.35, 0.79, 0.79, 0.72, 0.72, 0.62, 0.62, 1.07, 1.07, 0.87, 0.87, 0.89, 0.89]) / 10
+SIZES = {
+    "all": (0.0, 1e10),
+    "small": (0.0, 32.0**2),
+    "medium": (32.0**2, 96.0**2),
+    "large": (96.0**2, 1e10),
+}
+# Per-keypoint constants of COCO's 17 body points (nose, eyes, ears, shoulders, elbows, wrists,
+# hips, knees, ankles), from its evaluation page.
+COCO_SIGMAS = (
+    np.array(
+        [
+            0.26,
+            0.25,
+            0.25,
+            0.35,
+            0.35,
+            0.79,
+            0.79,
+            0.72,
+            0.72,
+            0.62,
+            0.62,
+            1.07,
+            1.07,
+            0.87,
+            0.87,
+            0.89,
+            0.89,
+        ]
+    )
+    / 10
+)
 
 
 def coco_boxes(truths: Sequence[Objects], predictions: Sequence[Objects]) -> dict[str, float]:
-    """AP, AP50, AP75, AP_small, AP_medium, AP_large, AR_1, AR_10, AR_100, AR_small, AR_medium, AR_large; -1 where there is no truth."""
+    """AP, AP50, AP75, AP_small, AP_medium, AP_large, AR_1, AR_10, AR_100, AR_small, AR_medium,
+    AR_large; -1 where there is no truth.
+    """
 
     def compare(truth, prediction):
-        return _box_iou(_boxes(prediction), _boxes(truth), _flags(truth, "crowd")), _box_area(_boxes(prediction))
+        return _box_iou(_boxes(prediction), _boxes(truth), _flags(truth, "crowd")), _box_area(
+            _boxes(prediction)
+        )
 
-    return _summary(_evaluate(truths, predictions, compare, truth_area=lambda truth: _box_area(_boxes(truth))))
+    return _summary(
+        _evaluate(truths, predictions, compare, truth_area=lambda truth: _box_area(_boxes(truth)))
+    )
 
 
 def coco_masks(truths: Sequence[Objects], predictions: Sequence[Objects]) -> dict[str, float]:
@@ -45,8 +84,11 @@ def coco_masks(truths: Sequence[Objects], predictions: Sequence[Objects]) -> dic
     return _summary(_evaluate(truths, predictions, compare, truth_area=_mask_area))
 
 
-def coco_keypoints(truths: Sequence[Objects], predictions: Sequence[Objects], *, sigmas: np.ndarray = COCO_SIGMAS) -> dict[str, float]:
-    """AP, AP50, AP75, AP_medium, AP_large and AR likewise, by object keypoint similarity with at most 20 detections an image and class.
+def coco_keypoints(
+    truths: Sequence[Objects], predictions: Sequence[Objects], *, sigmas: np.ndarray = COCO_SIGMAS
+) -> dict[str, float]:
+    """AP, AP50, AP75, AP_medium, AP_large and AR likewise, by object keypoint similarity with at
+    most 20 detections an image and class.
 
     Truths need "box" and "area". An object without a visible point is ignored.
     """
@@ -61,26 +103,41 @@ def coco_keypoints(truths: Sequence[Objects], predictions: Sequence[Objects], *,
 
     sizes = {name: SIZES[name] for name in ("all", "medium", "large")}
     results = _evaluate(
-        truths, predictions, compare, truth_area=lambda truth: np.asarray(truth["area"]), ignored=ignored, sizes=sizes, most=20
+        truths,
+        predictions,
+        compare,
+        truth_area=lambda truth: np.asarray(truth["area"]),
+        ignored=ignored,
+        sizes=sizes,
+        most=20,
     )
     return _summary(results, sizes=sizes, limits=(20,))
 
 
 def voc_boxes(
-    truths: Sequence[Objects], predictions: Sequence[Objects], *, iou_threshold: float = 0.5, num_points: int | None = None
+    truths: Sequence[Objects],
+    predictions: Sequence[Objects],
+    *,
+    iou_threshold: float = 0.5,
+    num_points: int | None = None,
 ) -> dict[Any, float]:
     """Average precision of each class, {label: AP}, and their mean under "mAP".
 
-    `num_points=11` is the mean of the best precision at recalls 0, 0.1 … 1 (VOC 2007); None is the area under that curve (VOC 2010 on).
-    A detection is compared with the truth of its class that it overlaps most, and is right if the IoU reaches the threshold and no
-    better-scored one was right there; "difficult" truths count for nothing. Boxes are continuous: VOC's own code adds a pixel to each side.
+    `num_points=11` is the mean of the best precision at recalls 0, 0.1 … 1 (VOC 2007); None is the
+    area under that curve (VOC 2010 on). A detection is compared with the truth of its class that it
+    overlaps most, and is right if the IoU reaches the threshold and no better-scored one was right
+    there; "difficult" truths count for nothing. Boxes are continuous: VOC's own code adds a pixel
+    to each side.
     """
     _check(truths, predictions)
     found = {}
     for label in _labels(truths):
         total, scores, hits, misses = 0, [], [], []
         for truth, prediction in zip(truths, predictions, strict=True):
-            truth, prediction = _of_class(truth, label), _by_score(_of_class(prediction, label), None)
+            truth, prediction = (
+                _of_class(truth, label),
+                _by_score(_of_class(prediction, label), None),
+            )
             difficult = _flags(truth, "difficult")
             total += int(np.sum(~difficult))
             overlap = _box_iou(_boxes(prediction), _boxes(truth), np.zeros(len(difficult), bool))
@@ -95,14 +152,17 @@ def voc_boxes(
                     taken[best] = True
         if total:
             order = np.argsort(-np.array(scores, np.float64), kind="stable")
-            found[label] = _voc_area(np.array(hits, bool)[order], np.array(misses, bool)[order], total, num_points)
+            found[label] = _voc_area(
+                np.array(hits, bool)[order], np.array(misses, bool)[order], total, num_points
+            )
     return found | {"mAP": float(np.mean(list(found.values()))) if found else -1.0}
 
 
 def _voc_area(hits: np.ndarray, misses: np.ndarray, total: int, num_points: int | None) -> float:
     hits, misses = np.cumsum(hits), np.cumsum(misses)
     recall, precision = hits / total, hits / np.maximum(hits + misses, 1)
-    best = np.maximum.accumulate(precision[::-1])[::-1]  # the best precision at this recall or a higher one
+    # the best precision at this recall or a higher one
+    best = np.maximum.accumulate(precision[::-1])[::-1]
     if num_points is None:
         return float(np.sum(np.diff(recall, prepend=0.0) * best))
     at = np.searchsorted(recall, np.linspace(0, 1, num_points) - 1e-12)
@@ -119,35 +179,68 @@ def _evaluate(
     sizes: dict[str, tuple[float, float]] = SIZES,
     most: int = 100,
 ) -> list[dict[str, np.ndarray]]:
-    """For each class: score [D] and rank [D] (in its image) of all detections; matched and ignored [A, T, D]; number of truths [A]."""
+    """For each class: score [D] and rank [D] (in its image) of all detections; matched and ignored
+    [A, T, D]; number of truths [A].
+    """
     _check(truths, predictions)
     results = []
     for label in _labels(truths):
         pieces, num_truths = [], np.zeros(len(sizes), np.int64)
         for truth, prediction in zip(truths, predictions, strict=True):
-            truth, prediction = _of_class(truth, label), _by_score(_of_class(prediction, label), most)
+            truth, prediction = (
+                _of_class(truth, label),
+                _by_score(_of_class(prediction, label), most),
+            )
             similarity, area = compare(truth, prediction)
             crowd = _flags(truth, "crowd")
-            other_size = _outside(np.asarray(truth["area"] if "area" in truth else truth_area(truth), np.float64), sizes)  # [A, G]
+            # [A, G]
+            other_size = _outside(
+                np.asarray(truth["area"] if "area" in truth else truth_area(truth), np.float64),
+                sizes,
+            )
             ignore = other_size | crowd[None] | (ignored(truth)[None] if ignored else False)
             matched, excused = _match(similarity, ignore, crowd)
             excused |= ~matched & _outside(area, sizes)[:, None, :]
             num_truths += np.sum(~ignore, axis=1)
-            pieces.append((np.asarray(prediction["score"], np.float64), np.arange(len(area)), matched, excused))
-        score, rank, matched, excused = (np.concatenate(piece, axis=-1) for piece in zip(*pieces, strict=True))
-        results.append({"score": score, "rank": rank, "matched": matched, "ignored": excused, "num_truths": num_truths})
+            pieces.append(
+                (
+                    np.asarray(prediction["score"], np.float64),
+                    np.arange(len(area)),
+                    matched,
+                    excused,
+                )
+            )
+        score, rank, matched, excused = (
+            np.concatenate(piece, axis=-1) for piece in zip(*pieces, strict=True)
+        )
+        results.append(
+            {
+                "score": score,
+                "rank": rank,
+                "matched": matched,
+                "ignored": excused,
+                "num_truths": num_truths,
+            }
+        )
     return results
 
 
-def _match(similarity: np.ndarray, ignore: np.ndarray, crowd: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Greedy matching of detections [D], best score first, to truths [G], at each size class A and threshold T at once.
+def _match(
+    similarity: np.ndarray, ignore: np.ndarray, crowd: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Greedy matching of detections [D], best score first, to truths [G], at each size class A and
+    threshold T at once.
 
-    A detection takes the free truth most like it (the last of equals) that reaches the threshold, and an ignored one only if no other does;
-    a crowd is never used up. Returns whether each detection is matched, and whether to an ignored truth, both [A, T, D].
+    A detection takes the free truth most like it (the last of equals) that reaches the threshold,
+    and an ignored one only if no other does; a crowd is never used up. Returns whether each
+    detection is matched, and whether to an ignored truth, both [A, T, D].
     """
     num_detections, num_truths = similarity.shape
     shape = (len(ignore), len(IOU_THRESHOLDS))
-    matched, excused = np.zeros((*shape, num_detections), bool), np.zeros((*shape, num_detections), bool)
+    matched, excused = (
+        np.zeros((*shape, num_detections), bool),
+        np.zeros((*shape, num_detections), bool),
+    )
     free = np.ones((*shape, num_truths), bool)
     least = np.minimum(IOU_THRESHOLDS, 1 - 1e-10)[None, :, None]
     for d in range(num_detections):
@@ -174,27 +267,42 @@ def _summary(
     limits: tuple[int, ...] = (1, 10, 100),
 ) -> dict[str, float]:
     """Means over thresholds, recalls and classes."""
-    curves = [[curve for result in results if (curve := _curves(result, a, limits[-1])) is not None] for a in range(len(sizes))]
+    curves = [
+        [curve for result in results if (curve := _curves(result, a, limits[-1])) is not None]
+        for a in range(len(sizes))
+    ]
 
     def mean(which: int, a: int, thresholds: slice = slice(None)) -> float:
-        return float(np.mean([curve[which][thresholds] for curve in curves[a]])) if curves[a] else -1.0
+        return (
+            float(np.mean([curve[which][thresholds] for curve in curves[a]])) if curves[a] else -1.0
+        )
 
     def mean_recall(limit: int) -> float:
-        values = [found[1] for result in results if (found := _curves(result, 0, limit)) is not None]
+        values = [
+            found[1] for result in results if (found := _curves(result, 0, limit)) is not None
+        ]
         return float(np.mean(values)) if values else -1.0
 
     names = [f"_{name}" if name != "all" else "" for name in sizes]
     summary = {"AP": mean(0, 0), "AP50": mean(0, 0, slice(0, 1)), "AP75": mean(0, 0, slice(5, 6))}
     summary |= {f"AP{name}": mean(0, a) for a, name in enumerate(names) if a}
     if len(limits) == 1:
-        summary |= {"AR": mean(1, 0), "AR50": mean(1, 0, slice(0, 1)), "AR75": mean(1, 0, slice(5, 6))}
+        summary |= {
+            "AR": mean(1, 0),
+            "AR50": mean(1, 0, slice(0, 1)),
+            "AR75": mean(1, 0, slice(5, 6)),
+        }
     else:
         summary |= {f"AR_{limit}": mean_recall(limit) for limit in limits}
     return summary | {f"AR{name}": mean(1, a) for a, name in enumerate(names) if a}
 
 
-def _curves(result: dict[str, np.ndarray], a: int, limit: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """Of one class: precision at the 101 recalls [T, 101] and the largest recall [T], or None if there is no truth to find."""
+def _curves(
+    result: dict[str, np.ndarray], a: int, limit: int
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Of one class: precision at the 101 recalls [T, 101] and the largest recall [T], or None if
+    there is no truth to find.
+    """
     if not result["num_truths"][a]:
         return None
     kept = np.flatnonzero(result["rank"] < limit)
@@ -205,24 +313,33 @@ def _curves(result: dict[str, np.ndarray], a: int, limit: int) -> tuple[np.ndarr
         return np.zeros((len(IOU_THRESHOLDS), len(RECALLS))), np.zeros(len(IOU_THRESHOLDS))
     recall, precision = hits / result["num_truths"][a], hits / np.maximum(hits + misses, 1)
     best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    best = np.concatenate([best, np.zeros((len(best), 1))], axis=1)  # recalls never reached have precision 0
+    # recalls never reached have precision 0
+    best = np.concatenate([best, np.zeros((len(best), 1))], axis=1)
     at = np.stack([np.searchsorted(row, RECALLS, side="left") for row in recall])
     return np.take_along_axis(best, at, axis=1), recall[:, -1]
 
 
 def _keypoint_similarity(points: np.ndarray, truth: Objects, sigmas: np.ndarray) -> np.ndarray:
-    """Object keypoint similarity of detections [D, J, 2] and truths -> [D, G]: the mean over visible points of a Gaussian of the distance,
-    whose width is 2 sigma times the root of the object's area. A truth without visible points is compared by the distance to its doubled
-    box."""
+    """Object keypoint similarity of detections [D, J, 2] and truths -> [D, G]: the mean over
+    visible points of a Gaussian of the distance, whose width is 2 sigma times the root of the
+    object's area. A truth without visible points is compared by the distance to its doubled box."""
     target = np.asarray(truth["points"], np.float64).reshape(-1, len(sigmas), 2)
     visible = np.asarray(truth["visible"], bool).reshape(-1, len(sigmas))
     box, area = _boxes(truth), np.asarray(truth["area"], np.float64)
     offset = points[:, None] - target[None]  # [D, G, J, 2]
-    low, high = 2 * box[:, :2] - box[:, 2:], 2 * box[:, 2:] - box[:, :2]  # the box grown by its own size to each side
-    beyond = np.maximum(low[None, :, None] - points[:, None], 0) + np.maximum(points[:, None] - high[None, :, None], 0)
+    # the box grown by its own size to each side
+    low, high = (
+        2 * box[:, :2] - box[:, 2:],
+        2 * box[:, 2:] - box[:, :2],
+    )
+    beyond = np.maximum(low[None, :, None] - points[:, None], 0) + np.maximum(
+        points[:, None] - high[None, :, None], 0
+    )
     has_points = _any_visible(truth, len(sigmas))
     offset = np.where(has_points[None, :, None, None], offset, beyond)
-    exponent = np.sum(offset**2, axis=-1) / (2 * sigmas) ** 2 / (area + np.spacing(1))[None, :, None] / 2
+    exponent = (
+        np.sum(offset**2, axis=-1) / (2 * sigmas) ** 2 / (area + np.spacing(1))[None, :, None] / 2
+    )
     weight = np.where(has_points[:, None], visible, True)[None].astype(np.float64)
     return np.sum(np.exp(-exponent) * weight, axis=-1) / np.sum(weight, axis=-1)
 
@@ -233,10 +350,16 @@ def _any_visible(truth: Objects, num_points: int) -> np.ndarray:
 
 def _check(truths: Sequence[Objects], predictions: Sequence[Objects]) -> None:
     if len(truths) != len(predictions):
-        raise DataError(f"{len(truths)} images have truths and {len(predictions)} have predictions; give one dict an image to each")
+        raise DataError(
+            f"{len(truths)} images have truths and {len(predictions)} have predictions; give one "
+            "dict an image to each"
+        )
     for i, prediction in enumerate(predictions):
         if np.isnan(np.asarray(prediction["score"], np.float64)).any():
-            raise DataError(f"a detection in image {i} has score NaN; detections are ranked by score: look at the loss of this run")
+            raise DataError(
+                f"a detection in image {i} has score NaN; detections are ranked by score: look at "
+                "the loss of this run"
+            )
 
 
 def _labels(truths: Sequence[Objects]) -> list[int]:
@@ -254,7 +377,11 @@ def _by_score(prediction: Objects, most: int | None) -> Objects:
 
 
 def _flags(objects: Objects, name: str) -> np.ndarray:
-    return np.asarray(objects[name], bool).ravel() if name in objects else np.zeros(np.size(objects["label"]), bool)
+    return (
+        np.asarray(objects[name], bool).ravel()
+        if name in objects
+        else np.zeros(np.size(objects["label"]), bool)
+    )
 
 
 def _boxes(objects: Objects) -> np.ndarray:

@@ -1,4 +1,5 @@
-"""Likeness of two images: PSNR and SSIM, the luma they are taken on, and the bicubic resampling they are compared with.
+"""Likeness of two images: PSNR and SSIM, the luma they are taken on, and the bicubic resampling
+they are compared with.
 
 Images [B, H, W, C] float in [0, 1].
 """
@@ -10,8 +11,8 @@ import jax.numpy as jnp
 def luma(image: jax.Array) -> jax.Array:
     """The Y of ITU-R BT.601 with its head- and footroom, in [16/255, 235/255]. [..., 3] -> [..., 1]
 
-    The convention of super-resolution papers since Dong et al., "Image super-resolution using deep convolutional networks", 2014 (MATLAB's
-    rgb2ycbcr).
+    The convention of super-resolution papers since Dong et al., "Image super-resolution using deep
+    convolutional networks", 2014 (MATLAB's rgb2ycbcr).
     """
     weights = jnp.asarray([65.481, 128.553, 24.966], image.dtype) / 255
     return (image @ weights)[..., None] + jnp.asarray(16 / 255, image.dtype)
@@ -28,13 +29,17 @@ def psnr(image: jax.Array, truth: jax.Array) -> jax.Array:
 
 
 def ssim(image: jax.Array, truth: jax.Array) -> jax.Array:
-    """Structural similarity, the mean over all places of an 11 x 11 window inside the image, and channels. [B, H, W, C], the same -> [B]
+    """Structural similarity, the mean over all places of an 11 x 11 window inside the image, and
+    channels. [B, H, W, C], the same -> [B]
 
-    Wang et al., "Image quality assessment: from error visibility to structural similarity", 2004, section III: Gaussian window of sigma
-    1.5, K1 = 0.01, K2 = 0.03.
+    Wang et al., "Image quality assessment: from error visibility to structural similarity", 2004,
+    section III: Gaussian window of sigma 1.5, K1 = 0.01, K2 = 0.03.
     """
     if min(image.shape[-3:-1]) < 11:
-        raise ValueError(f"ssim: the images are {image.shape[-3]} x {image.shape[-2]}; the window needs at least 11 x 11 pixels")
+        raise ValueError(
+            f"ssim: the images are {image.shape[-3]} x {image.shape[-2]}; the window needs at "
+            "least 11 x 11 pixels"
+        )
     offset = jnp.arange(-5, 6, dtype=image.dtype)
     window = jnp.exp(-jnp.square(offset / 1.5) / 2)
     window = window / jnp.sum(window)
@@ -44,24 +49,35 @@ def ssim(image: jax.Array, truth: jax.Array) -> jax.Array:
 
     first, second = mean(image), mean(truth)
     # Second moments are taken about each image's overall mean, where rounding costs them least.
-    a, b = (values - jnp.mean(values, axis=(-3, -2, -1), keepdims=True) for values in (image, truth))
+    a, b = (
+        values - jnp.mean(values, axis=(-3, -2, -1), keepdims=True) for values in (image, truth)
+    )
     variance = mean(a * a) - jnp.square(mean(a)) + mean(b * b) - jnp.square(mean(b))
     covariance = mean(a * b) - mean(a) * mean(b)
     luminance = (2 * first * second + 0.01**2) / (first * first + second * second + 0.01**2)
-    return jnp.mean(luminance * (2 * covariance + 0.03**2) / (variance + 0.03**2), axis=(-3, -2, -1))
+    return jnp.mean(
+        luminance * (2 * covariance + 0.03**2) / (variance + 0.03**2), axis=(-3, -2, -1)
+    )
 
 
 def resize_bicubic(image: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Bicubic resampling to (height, width), with anti-aliasing where smaller. [..., H, W, C] -> [..., *size, C]
+    """Bicubic resampling to (height, width), with anti-aliasing where smaller. [..., H, W, C] ->
+    [..., *size, C]
 
-    Keys's kernel with a = -0.5, widened when shrinking: what MATLAB's imresize and Pillow compute, and so the degradation and the baseline
-    of super-resolution papers. The result may leave [0, 1] a little.
+    Keys's kernel with a = -0.5, widened when shrinking: what MATLAB's imresize and Pillow compute,
+    and so the degradation and the baseline of super-resolution papers. The result may leave [0, 1]
+    a little.
     """
-    return jax.image.resize(image, (*image.shape[:-3], *size, image.shape[-1]), method="cubic", antialias=True)
+    return jax.image.resize(
+        image, (*image.shape[:-3], *size, image.shape[-1]), method="cubic", antialias=True
+    )
 
 
 def _correlate(values: jax.Array, window: jax.Array, *, axis: int) -> jax.Array:
     """Weighted sums of the windows that lie inside, along one axis."""
     size = values.shape[axis] - window.shape[0] + 1
-    parts = [jax.lax.slice_in_dim(values, i, i + size, axis=axis) * window[i] for i in range(window.shape[0])]
+    parts = [
+        jax.lax.slice_in_dim(values, i, i + size, axis=axis) * window[i]
+        for i in range(window.shape[0])
+    ]
     return sum(parts[1:], start=parts[0])

@@ -1,37 +1,64 @@
-"""How near predicted keypoints lie to the true ones. Points [..., J, 2] (y, x), in one unit with the lengths they are compared with.
+"""How near predicted keypoints lie to the true ones. Points [..., J, 2] (y, x), in one unit with
+the lengths they are compared with.
 
-`visible` [..., J] is true (or above 0) where a joint is annotated; others count for nothing. Means over a data set are the caller's: sum
-what is returned, and the visible joints.
+`visible` [..., J] is true (or above 0) where a joint is annotated; others count for nothing. Means
+over a data set are the caller's: sum what is returned, and the visible joints.
 """
 
 import jax
 import jax.numpy as jnp
 
 
-def correct(point: jax.Array, truth: jax.Array, visible: jax.Array, *, reference: jax.Array, threshold: float | jax.Array) -> jax.Array:
-    """Whether each joint is visible and within `threshold` times the `reference` length [...] of its row. -> [..., J] bool
+def correct(
+    point: jax.Array,
+    truth: jax.Array,
+    visible: jax.Array,
+    *,
+    reference: jax.Array,
+    threshold: float | jax.Array,
+) -> jax.Array:
+    """Whether each joint is visible and within `threshold` times the `reference` length [...] of
+    its row. -> [..., J] bool
 
-    The share among visible joints is PCK (reference: the larger side of the person's box; Yang and Ramanan, "Articulated human detection
-    with flexible mixtures of parts", 2013) or PCKh (the head's size; Andriluka et al., "2D human pose estimation", 2014).
+    The share among visible joints is PCK (reference: the larger side of the person's box; Yang and
+    Ramanan, "Articulated human detection with flexible mixtures of parts", 2013) or PCKh (the
+    head's size; Andriluka et al., "2D human pose estimation", 2014).
     """
     return (visible > 0) & (distance(point, truth) <= threshold * reference[..., None])
 
 
-def normalized_error(point: jax.Array, truth: jax.Array, visible: jax.Array, *, reference: jax.Array) -> jax.Array:
-    """Mean distance of the visible joints over the `reference` length of the row (NME; faces: between the eyes' outer corners). -> [...]"""
+def normalized_error(
+    point: jax.Array, truth: jax.Array, visible: jax.Array, *, reference: jax.Array
+) -> jax.Array:
+    """Mean distance of the visible joints over the `reference` length of the row (NME; faces:
+    between the eyes' outer corners). -> [...]
+    """
     weight = (visible > 0).astype(point.dtype)
-    return jnp.sum(distance(point, truth) * weight, axis=-1) / jnp.maximum(jnp.sum(weight, axis=-1), 1) / reference
+    return (
+        jnp.sum(distance(point, truth) * weight, axis=-1)
+        / jnp.maximum(jnp.sum(weight, axis=-1), 1)
+        / reference
+    )
 
 
-def similarity(point: jax.Array, truth: jax.Array, visible: jax.Array, *, area: jax.Array, sigmas: jax.Array) -> jax.Array:
-    """Object keypoint similarity in [0, 1] of corresponding objects: 1 where all visible joints agree, 0 without any. -> [...]
+def similarity(
+    point: jax.Array, truth: jax.Array, visible: jax.Array, *, area: jax.Array, sigmas: jax.Array
+) -> jax.Array:
+    """Object keypoint similarity in [0, 1] of corresponding objects: 1 where all visible joints
+    agree, 0 without any. -> [...]
 
-    The mean over visible joints of exp(-d² / (2 area (2 sigma)²)), `area` [...] in the points' unit squared, `sigmas` [J] the spread among
+    The mean over visible joints of exp(-d² / (2 area (2 sigma)²)), `area` [...] in the points' unit
+    squared, `sigmas` [J] the spread among
     annotators: Lin et al., "Microsoft COCO", 2014, and its keypoint evaluation page.
     """
     weight = (visible > 0).astype(point.dtype)
-    width = jnp.broadcast_to(8 * jnp.square(jnp.asarray(sigmas, point.dtype)), weight.shape) * area[..., None]
-    agreement = jnp.exp(-jnp.square(distance(point, truth)) / jnp.maximum(width, jnp.finfo(point.dtype).tiny))
+    width = (
+        jnp.broadcast_to(8 * jnp.square(jnp.asarray(sigmas, point.dtype)), weight.shape)
+        * area[..., None]
+    )
+    agreement = jnp.exp(
+        -jnp.square(distance(point, truth)) / jnp.maximum(width, jnp.finfo(point.dtype).tiny)
+    )
     return jnp.sum(agreement * weight, axis=-1) / jnp.maximum(jnp.sum(weight, axis=-1), 1)
 
 

@@ -1,10 +1,14 @@
-"""One-to-one matching of detections to truths, and the precision, recall and H-mean that follow. NumPy, on the host."""
+"""One-to-one matching of detections to truths, and the precision, recall and H-mean that follow.
+NumPy, on the host.
+"""
 
 import numpy as np
 
 
 def match(similarity: np.ndarray, *, threshold: float) -> np.ndarray:
-    """Pairs (detection, truth) [P, 2] int, the most alike first, each row and column used once, none below `threshold`. [D, G] -> [P, 2]"""
+    """Pairs (detection, truth) [P, 2] int, the most alike first, each row and column used once,
+    none below `threshold`. [D, G] -> [P, 2]
+    """
     similarity = np.asarray(similarity, np.float64)
     order = np.argsort(-similarity, axis=None, kind="stable")
     pairs, used_rows, used_columns = [], set(), set()
@@ -19,9 +23,11 @@ def match(similarity: np.ndarray, *, threshold: float) -> np.ndarray:
 
 
 def harmonic_mean(num_matched: int, num_detections: int, num_truths: int) -> dict[str, float]:
-    """precision, recall and hmean of counts summed over a data set, as the ICDAR 2015 text localization contest reports (at IoU 0.5).
+    """precision, recall and hmean of counts summed over a data set, as the ICDAR 2015 text
+    localization contest reports (at IoU 0.5).
 
-    Karatzas et al., "ICDAR 2015 competition on robust reading", 2015. A ratio whose denominator is 0 is 0.
+    Karatzas et al., "ICDAR 2015 competition on robust reading", 2015. A ratio whose denominator is
+    0 is 0.
     """
     return {
         "precision": num_matched / max(num_detections, 1),

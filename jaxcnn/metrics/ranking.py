@@ -1,9 +1,12 @@
-"""Exact metrics of a binary ranking: AUROC, average precision, precision-recall curve, the threshold of the best F1. NumPy, on the host.
+"""Exact metrics of a binary ranking: AUROC, average precision, precision-recall curve, the
+threshold of the best F1. NumPy, on the host.
 
-`label` [N] is 1 (or True) for positives and 0 for negatives, `score` [N] is larger for likelier positives; a row is called positive at a
-threshold t where score >= t. Equal scores are one cut point, so the order of tied rows never matters. Everything is float64.
-Sources: Hanley and McNeil, "The meaning and use of the area under a receiver operating characteristic (ROC) curve", 1982;
-Davis and Goadrich, "The relationship between precision-recall and ROC curves", 2006 (why precision is not interpolated linearly).
+`label` [N] is 1 (or True) for positives and 0 for negatives, `score` [N] is larger for likelier
+positives; a row is called positive at a threshold t where score >= t. Equal scores are one cut
+point, so the order of tied rows never matters. Everything is float64.
+Sources: Hanley and McNeil, "The meaning and use of the area under a receiver operating
+characteristic (ROC) curve", 1982; Davis and Goadrich, "The relationship between precision-recall
+and ROC curves", 2006 (why precision is not interpolated linearly).
 """
 
 import numpy as np
@@ -12,35 +15,53 @@ from jaxcnn.errors import DataError
 
 
 def cut_points(label: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Thresholds [M] (the distinct scores, descending) with the true and false positives [M] int64 at each.
+    """Thresholds [M] (the distinct scores, descending) with the true and false positives [M] int64
+    at each.
 
     Errors: DataError if the two differ in shape, are not one-dimensional, or a score is NaN.
     """
     positive, value = np.asarray(label).astype(bool), np.asarray(score, np.float64)
     if positive.shape != value.shape or value.ndim != 1:
-        raise DataError(f"label and score must be one-dimensional and of equal length; got {positive.shape} and {value.shape}")
+        raise DataError(
+            f"label and score must be one-dimensional and of equal length; got {positive.shape} "
+            f"and {value.shape}"
+        )
     if np.isnan(value).any():
-        raise DataError(f"score[{int(np.argmax(np.isnan(value)))}] is NaN; a ranking needs finite scores: look at the loss of this run")
+        raise DataError(
+            f"score[{int(np.argmax(np.isnan(value)))}] is NaN; a ranking needs finite scores: "
+            "look at the loss of this run"
+        )
     order = np.argsort(-value, kind="stable")
     positive, value = positive[order], value[order]
-    last = np.flatnonzero(np.append(value[1:] != value[:-1], True)) if value.size else np.zeros(0, np.int64)
+    last = (
+        np.flatnonzero(np.append(value[1:] != value[:-1], True))
+        if value.size
+        else np.zeros(0, np.int64)
+    )
     true_positives = np.cumsum(positive, dtype=np.int64)[last]
     return value[last], true_positives, last + 1 - true_positives
 
 
 def auroc(label: np.ndarray, score: np.ndarray) -> float:
-    """The probability that a random positive scores above a random negative, ties counting half; NaN if either class is absent."""
+    """The probability that a random positive scores above a random negative, ties counting half;
+    NaN if either class is absent.
+    """
     _, true_positives, false_positives = cut_points(label, score)
     if not true_positives.size or not true_positives[-1] or not false_positives[-1]:
         return float("nan")
-    # Pairs counted in integers: a new negative is outscored by all positives above its score and by half of those at it.
+    # Pairs counted in integers: a new negative is outscored by all positives above its score and by
+    # half of those at it.
     below = np.diff(false_positives, prepend=0)
     doubled_wins = np.sum(below * (2 * true_positives - np.diff(true_positives, prepend=0)))
     return float(doubled_wins / (2.0 * true_positives[-1] * false_positives[-1]))
 
 
-def precision_recall(label: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Precision [M], recall [M] and threshold [M] at each distinct score, highest first; recall is NaN if there is no positive."""
+def precision_recall(
+    label: np.ndarray, score: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Precision [M], recall [M] and threshold [M] at each distinct score, highest first; recall is
+    NaN if there is no positive.
+    """
     threshold, true_positives, false_positives = cut_points(label, score)
     total = true_positives[-1] if true_positives.size else 0
     recall = true_positives / total if total else np.full(threshold.shape, np.nan)
@@ -48,16 +69,20 @@ def precision_recall(label: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, 
 
 
 def average_precision(label: np.ndarray, score: np.ndarray) -> float:
-    """Sum over cut points of precision times the gain in recall (no interpolation); NaN if there is no positive."""
+    """Sum over cut points of precision times the gain in recall (no interpolation); NaN if there is
+    no positive.
+    """
     precision, recall, _ = precision_recall(label, score)
     return float(np.sum(np.diff(recall, prepend=0.0) * precision)) if recall.size else float("nan")
 
 
 def best_f1_threshold(label: np.ndarray, score: np.ndarray) -> tuple[float, float]:
-    """The threshold of the highest F1 over all cut points, and that F1; the higher threshold where several are equal.
+    """The threshold of the highest F1 over all cut points, and that F1; the higher threshold where
+    several are equal.
 
-    The threshold lies midway between the last score called positive and the next lower one, so that rounding cannot turn a row over;
-    it is the lowest score itself where calling all rows positive is best. Without positives: (infinity, 0.0).
+    The threshold lies midway between the last score called positive and the next lower one, so that
+    rounding cannot turn a row over; it is the lowest score itself where calling all rows positive
+    is best. Without positives: (infinity, 0.0).
     """
     threshold, true_positives, false_positives = cut_points(label, score)
     if not threshold.size or not true_positives[-1]:

@@ -1,4 +1,6 @@
-"""The models that the command line knows by name. A model needs no entry here: an experiment imports its class."""
+"""The models that the command line knows by name. A model needs no entry here: an experiment
+imports its class.
+"""
 
 from typing import Any
 
@@ -19,7 +21,8 @@ _FAMILIES = {
 }
 _SIDES = (224, 240, 260, 300, 380, 456, 528, 600)  # of EfficientNet-B0 to B7 (Tan and Le 2019)
 
-# name: (module of jaxcnn.models, class or constructor, shape of one input). Nothing is imported before `build`.
+# name: (module of jaxcnn.models, class or constructor, shape of one input). Nothing is imported
+# before `build`.
 MODELS: dict[str, tuple[str, str, tuple[int, ...]]] = {
     "sigmoid_mlp": ("mlp", "MLP", (2,)),
     "lenet5": ("lenet", "LeNet5", (28, 28, 1)),
@@ -30,7 +33,10 @@ MODELS: dict[str, tuple[str, str, tuple[int, ...]]] = {
     "alexnet_ungrouped": ("alexnet", "alexnet_ungrouped", (227, 227, 3)),
     **{name: (family, name, _IMAGE) for family, names in _FAMILIES.items() for name in names},
     "inception_v3": ("inception", "inception_v3", (299, 299, 3)),
-    **{f"efficientnet_b{i}": ("efficientnet", f"efficientnet_b{i}", (side, side, 3)) for i, side in enumerate(_SIDES)},
+    **{
+        f"efficientnet_b{i}": ("efficientnet", f"efficientnet_b{i}", (side, side, 3))
+        for i, side in enumerate(_SIDES)
+    },
     "resnet_cifar": ("resnet", "resnet_cifar", (32, 32, 3)),
     "wide_resnet28_10": ("resnet", "wide_resnet28_10", (32, 32, 3)),
     "densenet_cifar": ("densenet", "densenet_cifar", (32, 32, 3)),
@@ -49,10 +55,14 @@ TOKEN_MODELS = ("text_cnn", "char_cnn")  # their inputs are token numbers (int32
 
 
 def build(name: str, **fields: Any) -> tuple[Any, tuple[int, ...]]:
-    """The model of that name with these fields (all others at their defaults), and the shape [*spatial, C] of one input."""
+    """The model of that name with these fields (all others at their defaults), and the shape
+    [*spatial, C] of one input.
+    """
     from importlib import import_module
 
     if name not in MODELS:
-        raise ConfigError(f"model {name!r} is unknown{did_you_mean(name, MODELS)}; there are {', '.join(MODELS)}")
+        raise ConfigError(
+            f"model {name!r} is unknown{did_you_mean(name, MODELS)}; there are {', '.join(MODELS)}"
+        )
     module, attribute, input_shape = MODELS[name]
     return getattr(import_module(f"jaxcnn.models.{module}"), attribute)(**fields), input_shape

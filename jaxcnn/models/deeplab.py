@@ -1,8 +1,10 @@
-"""DeepLab heads for segmentation on any trunk that gives a pyramid of maps: atrous spatial pyramid pooling, DeepLabV3 and V3+.
+"""DeepLab heads for segmentation on any trunk that gives a pyramid of maps: atrous spatial pyramid
+pooling, DeepLabV3 and V3+.
 
-Chen, Papandreou, Schroff, Adam, "Rethinking Atrous Convolution for Semantic Image Segmentation" (2017), section 3.3; Chen, Zhu, Papandreou,
-Schroff, Adam, "Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation" (2018), section 3.1 (here with ordinary
-convolutions). Input [B, H, W, C] float; output logits [B, H, W, num_classes] at the input's size.
+Chen, Papandreou, Schroff, Adam, "Rethinking Atrous Convolution for Semantic Image Segmentation"
+(2017), section 3.3; Chen, Zhu, Papandreou, Schroff, Adam, "Encoder-Decoder with Atrous Separable
+Convolution for Semantic Image Segmentation" (2018), section 3.1 (here with ordinary convolutions).
+Input [B, H, W, C] float; output logits [B, H, W, num_classes] at the input's size.
 """
 
 from typing import Any
@@ -20,7 +22,9 @@ Rates = tuple[int, ...]
 
 
 class AtrousConvNorm(nn.Module):
-    """3x3 convolution whose taps lie `rate` cells apart, BatchNorm, ReLU: [B, H, W, C] -> [B, H, W, features]."""
+    """3x3 convolution whose taps lie `rate` cells apart, BatchNorm, ReLU: [B, H, W, C] -> [B, H, W,
+    features].
+    """
 
     features: int
     rate: int
@@ -29,12 +33,21 @@ class AtrousConvNorm(nn.Module):
     def __call__(self, x, *, train: bool):
         sides = ((self.rate, self.rate),) * 2
         dilation = (self.rate, self.rate)
-        conv = Conv(self.features, (3, 3), padding=sides, kernel_dilation=dilation, use_bias=False, kernel_init=he_normal, name="conv")
+        conv = Conv(
+            self.features,
+            (3, 3),
+            padding=sides,
+            kernel_dilation=dilation,
+            use_bias=False,
+            kernel_init=he_normal,
+            name="conv",
+        )
         return nn.relu(BatchNorm(not train, momentum=0.9, epsilon=1e-5, name="norm")(conv(x)))
 
 
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling: a 1x1 convolution, 3x3 ones of several rates and the image's mean, joined by a 1x1 convolution and
+    """Atrous spatial pyramid pooling: a 1x1 convolution, 3x3 ones of several rates and the image's
+    mean, joined by a 1x1 convolution and
     dropout: [B, H, W, C] -> [B, H, W, features]."""
 
     features: int = 256
@@ -45,7 +58,9 @@ class ASPP(nn.Module):
     def __call__(self, x, *, train: bool):
         branches = [ConvNorm(self.features, 1, name="point")(x, train=train)]
         for number, rate in enumerate(self.rates, 1):
-            branches.append(AtrousConvNorm(self.features, rate, name=f"atrous{number}")(x, train=train))
+            branches.append(
+                AtrousConvNorm(self.features, rate, name=f"atrous{number}")(x, train=train)
+            )
         mean = ConvNorm(self.features, 1, name="pool")(x.mean((1, 2), keepdims=True), train=train)
         branches.append(jnp.broadcast_to(mean, branches[0].shape))
         x = ConvNorm(self.features, 1, name="project")(jnp.concatenate(branches, -1), train=train)
@@ -53,7 +68,9 @@ class ASPP(nn.Module):
 
 
 class DeepLabV3Head(nn.Module):
-    """ASPP, a 3x3 convolution and the classifier: maps [B, h, w, C] -> logits [B, h, w, num_classes]."""
+    """ASPP, a 3x3 convolution and the classifier: maps [B, h, w, C] -> logits [B, h, w,
+    num_classes].
+    """
 
     num_classes: int
     features: int = 256
@@ -67,11 +84,13 @@ class DeepLabV3Head(nn.Module):
 
 
 class DeepLabV3Plus(nn.Module):
-    """ASPP on the trunk's coarsest map, enlarged to its finest, whose channels are reduced beside it; two 3x3 convolutions and the logits
+    """ASPP on the trunk's coarsest map, enlarged to its finest, whose channels are reduced beside
+    it; two 3x3 convolutions and the logits
     [B, H, W, num_classes] at the image's size, bilinear.
 
-    trunk: a module that gives a tuple of maps, finest first (`ResNet(pyramid=True)`: strides 4 to 32). rates: of the ASPP; the published
-    (6, 12, 18) belong to stride 16, and reach as far as (3, 6, 9) at stride 32.
+    trunk: a module that gives a tuple of maps, finest first (`ResNet(pyramid=True)`: strides 4 to
+    32). rates: of the ASPP; the published (6, 12, 18) belong to stride 16, and reach as far as (3,
+    6, 9) at stride 32.
     """
 
     num_classes: int
@@ -93,7 +112,9 @@ class DeepLabV3Plus(nn.Module):
 
 
 def enlarge(x: jax.Array, size: tuple[int, ...]) -> jax.Array:
-    """Bilinear, as PyTorch's `interpolate` with align_corners=False: [B, h, w, C] -> [B, *size, C]."""
+    """Bilinear, as PyTorch's `interpolate` with align_corners=False: [B, h, w, C] -> [B,
+    *size, C].
+    """
     return jax.image.resize(x, (x.shape[0], *size, x.shape[-1]), "bilinear")
 
 

@@ -1,7 +1,9 @@
-"""Densely connected networks (DenseNet-BC): every layer sees the outputs of all layers before it in its block.
+"""Densely connected networks (DenseNet-BC): every layer sees the outputs of all layers before it in
+its block.
 
-Huang, Liu, van der Maaten, Weinberger, "Densely Connected Convolutional Networks" (2017), table 1 and section 3.
-Input [B, H, W, 3] float, about zero mean and unit variance; output [B, num_classes] logits.
+Huang, Liu, van der Maaten, Weinberger, "Densely Connected Convolutional Networks" (2017), table 1
+and section 3. Input [B, H, W, 3] float, about zero mean and unit variance; output [B, num_classes]
+logits.
 """
 
 import jax.numpy as jnp
@@ -16,11 +18,20 @@ from jaxcnn.layers.conv_norm import ConvNorm, he_normal
 def norm_relu_conv(x, features: int, kernel: int, suffix: str, train: bool):
     """BatchNorm, ReLU and a named convolution without bias: [B, H, W, C] -> [B, H, W, features]."""
     x = nn.relu(BatchNorm(not train, momentum=0.9, epsilon=1e-5, name=f"norm{suffix}")(x))
-    return Conv(features, (kernel,) * 2, padding=kernel // 2, use_bias=False, kernel_init=he_normal, name=f"conv{suffix}")(x)
+    return Conv(
+        features,
+        (kernel,) * 2,
+        padding=kernel // 2,
+        use_bias=False,
+        kernel_init=he_normal,
+        name=f"conv{suffix}",
+    )(x)
 
 
 class DenseLayer(nn.Module):
-    """A 1x1 convolution to `bottleneck * growth` channels, a 3x3 one to `growth`, appended: [B, H, W, C] -> [B, H, W, C + growth]."""
+    """A 1x1 convolution to `bottleneck * growth` channels, a 3x3 one to `growth`, appended: [B, H,
+    W, C] -> [B, H, W, C + growth].
+    """
 
     growth: int
     bottleneck: int
@@ -43,11 +54,14 @@ class Transition(nn.Module):
 
 
 class DenseNet(nn.Module):
-    """A DenseNet-BC. Output [B, num_classes] logits; [B, features] pooled features with `num_classes=0`; with `pyramid=True` the blocks'
-    maps, finest first (strides 4, 8, 16, 32 with the ImageNet stem), and no head.
+    """A DenseNet-BC. Output [B, num_classes] logits; [B, features] pooled features with
+    `num_classes=0`; with `pyramid=True` the blocks' maps, finest first (strides 4, 8, 16, 32 with
+    the ImageNet stem), and no head.
 
-    stage_sizes: layers of each dense block. growth: channels that each layer adds. bottleneck: width of the 1x1 convolutions / growth.
-    stem: "imagenet" (7x7 stride 2, 3x3 max pooling stride 2) or "cifar" (3x3 stride 1). dropout: after each layer.
+    stage_sizes: layers of each dense block. growth: channels that each layer adds. bottleneck:
+        width of the 1x1 convolutions / growth.
+    stem: "imagenet" (7x7 stride 2, 3x3 max pooling stride 2) or "cifar" (3x3 stride 1). dropout:
+    after each layer.
     """
 
     stage_sizes: tuple[int, ...] = (6, 12, 24, 16)
@@ -72,7 +86,9 @@ class DenseNet(nn.Module):
         for stage, size in enumerate(self.stage_sizes, 1):
             x = Transition(name=f"transition{stage - 1}")(x, train=train) if stage > 1 else x
             for index in range(size):
-                x = DenseLayer(self.growth, self.bottleneck, self.dropout, name=f"stage{stage}_layer{index}")(x, train=train)
+                x = DenseLayer(
+                    self.growth, self.bottleneck, self.dropout, name=f"stage{stage}_layer{index}"
+                )(x, train=train)
             maps.append(x)
         x = maps[-1] = nn.relu(BatchNorm(not train, momentum=0.9, epsilon=1e-5, name="norm")(x))
         if self.pyramid:
@@ -102,6 +118,8 @@ def densenet201(num_classes: int = 1000, **fields) -> DenseNet:
 
 
 def densenet_cifar(depth: int = 100, growth: int = 12, num_classes: int = 10, **fields) -> DenseNet:
-    """DenseNet-BC for CIFAR of depth 6n + 4 (section 4.2): 769,162 parameters with depth 100 and growth 12."""
+    """DenseNet-BC for CIFAR of depth 6n + 4 (section 4.2): 769,162 parameters with depth 100 and
+    growth 12.
+    """
     n = (depth - 4) // 6
     return DenseNet((n, n, n), num_classes, growth, 2 * growth, stem="cifar", **fields)

@@ -1,7 +1,9 @@
-"""EfficientNet B0 to B7: inverted residuals with channel attention, scaled in depth, width and resolution together.
+"""EfficientNet B0 to B7: inverted residuals with channel attention, scaled in depth, width and
+resolution together.
 
-Tan, Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks" (2019), table 1 and section 3.3.
-Input [B, H, W, 3] float, about zero mean and unit variance (224x224 for B0); output [B, num_classes] logits.
+Tan, Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks" (2019), table 1
+and section 3.3. Input [B, H, W, 3] float, about zero mean and unit variance (224x224 for B0);
+output [B, num_classes] logits.
 """
 
 import math
@@ -24,10 +26,11 @@ STAGES = (
 
 
 class EfficientNet(nn.Module):
-    """An EfficientNet. Output [B, num_classes] logits; pooled features [B, 1280 * width] with `num_classes=0`; with `pyramid=True` the last
-    maps of strides 2, 4, 8, 16, 32, and no head.
+    """An EfficientNet. Output [B, num_classes] logits; pooled features [B, 1280 * width] with
+    `num_classes=0`; with `pyramid=True` the last maps of strides 2, 4, 8, 16, 32, and no head.
 
-    width, depth: multipliers of channels and of the repetitions in each stage. drop_path: rate of the last block; the rates rise from 0.
+    width, depth: multipliers of channels and of the repetitions in each stage. drop_path: rate of
+        the last block; the rates rise from 0.
     epsilon: 1e-3 as published; torchvision's B0 to B4 have 1e-5, which their weights need.
     """
 
@@ -57,7 +60,9 @@ class EfficientNet(nn.Module):
                     round_channels(x.shape[-1] * expansion),
                     kernel,
                     s,
-                    squeezed=max(1, x.shape[-1] // 4),  # a quarter of the block's input, not of its expansion
+                    squeezed=max(
+                        1, x.shape[-1] // 4
+                    ),  # a quarter of the block's input, not of its expansion
                     squeeze_activation=nn.silu,
                     drop_path=self.drop_path * done / sum(repetitions),
                     name=f"stage{stage}_block{index}",

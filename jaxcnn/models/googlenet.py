@@ -1,7 +1,9 @@
-"""GoogLeNet: as published (response normalization, two auxiliary heads), and torchvision's variant with batch normalization.
+"""GoogLeNet: as published (response normalization, two auxiliary heads), and torchvision's variant
+with batch normalization.
 
 Szegedy et al., "Going Deeper with Convolutions" (2015), table 1, figure 3 and section 5.
-Input [B, H, W, 3] float, zero mean (224x224 as published); output [B, num_classes] logits, and in training those of the auxiliary heads.
+Input [B, H, W, 3] float, zero mean (224x224 as published); output [B, num_classes] logits, and in
+training those of the auxiliary heads.
 """
 
 import jax.numpy as jnp
@@ -28,20 +30,39 @@ INCEPTION_WIDTHS = {
 
 
 def ceil_max_pool(x, window: int, strides: int):
-    """Max pooling whose last windows may reach over the end, as Caffe's and torch's `ceil_mode`: [B, H, W, C] -> [B, ceil, ceil, C]."""
-    padding = tuple((0, max(0, -(-(n - window) // strides) * strides + window - n)) for n in x.shape[1:-1])
+    """Max pooling whose last windows may reach over the end, as Caffe's and torch's `ceil_mode`:
+    [B, H, W, C] -> [B, ceil, ceil, C].
+    """
+    padding = tuple(
+        (0, max(0, -(-(n - window) // strides) * strides + window - n)) for n in x.shape[1:-1]
+    )
     return max_pool(x, (window, window), (strides, strides), padding)
 
 
-def conv(x, features: int, kernel: int, name: str, *, batch_norm: bool, train: bool, strides: int = 1):
-    """A named convolution, BatchNorm or bias, and ReLU: [B, H, W, C] -> [B, H / strides, W / strides, features]."""
+def conv(
+    x, features: int, kernel: int, name: str, *, batch_norm: bool, train: bool, strides: int = 1
+):
+    """A named convolution, BatchNorm or bias, and ReLU: [B, H, W, C] -> [B, H / strides, W /
+    strides, features].
+    """
     if batch_norm:
         return ConvNorm(features, kernel, strides, epsilon=1e-3, name=name)(x, train=train)
-    return nn.relu(Conv(features, (kernel,) * 2, (strides,) * 2, (kernel - 1) // 2, kernel_init=he_normal, name=name)(x))
+    return nn.relu(
+        Conv(
+            features,
+            (kernel,) * 2,
+            (strides,) * 2,
+            (kernel - 1) // 2,
+            kernel_init=he_normal,
+            name=name,
+        )(x)
+    )
 
 
 class Inception(nn.Module):
-    """Four parallel branches, concatenated (figure 2b). `widths` is a row of `INCEPTION_WIDTHS`; `large_kernel` is the third branch's."""
+    """Four parallel branches, concatenated (figure 2b). `widths` is a row of `INCEPTION_WIDTHS`;
+    `large_kernel` is the third branch's.
+    """
 
     widths: tuple[int, ...]
     batch_norm: bool
@@ -53,14 +74,18 @@ class Inception(nn.Module):
         kind = {"batch_norm": self.batch_norm, "train": train}
         branch1 = conv(x, one, 1, "conv1x1", **kind)
         branch3 = conv(conv(x, reduce3, 1, "reduce3x3", **kind), three, 3, "conv3x3", **kind)
-        branch5 = conv(conv(x, reduce5, 1, "reduce5x5", **kind), five, self.large_kernel, "conv5x5", **kind)
+        branch5 = conv(
+            conv(x, reduce5, 1, "reduce5x5", **kind), five, self.large_kernel, "conv5x5", **kind
+        )
         pooled = max_pool(x, (3, 3), (1, 1), ((1, 1), (1, 1)))
         pooled = conv(pooled, pool, 1, "project", **kind)
         return jnp.concatenate((branch1, branch3, branch5, pooled), -1)
 
 
 class AuxiliaryHead(nn.Module):
-    """A small classifier on an inner map, for training alone (section 5): [B, H, W, C] -> [B, num_classes]."""
+    """A small classifier on an inner map, for training alone (section 5): [B, H, W, C] -> [B,
+    num_classes].
+    """
 
     num_classes: int
     batch_norm: bool
@@ -75,11 +100,13 @@ class AuxiliaryHead(nn.Module):
 
 
 class GoogLeNet(nn.Module):
-    """The defaults are the published network. Output [B, num_classes] logits; in training with `auxiliary_heads` the tuple (logits, those
-    after inception 4a, those after 4d), whose losses the paper weights 1, 0.3, 0.3; with `num_classes=0` pooled features [B, 1024]; with
-    `pyramid=True` the maps of strides 4, 8, 16, 32, and no head.
+    """The defaults are the published network. Output [B, num_classes] logits; in training with
+    `auxiliary_heads` the tuple (logits, those after inception 4a, those after 4d), whose losses the
+    paper weights 1, 0.3, 0.3; with `num_classes=0` pooled features [B, 1024]; with `pyramid=True`
+    the maps of strides 4, 8, 16, 32, and no head.
 
-    batch_norm: normalize each convolution instead of local responses, and pool 2x2 before inception 5a, as torchvision has it.
+    batch_norm: normalize each convolution instead of local responses, and pool 2x2 before inception
+        5a, as torchvision has it.
     large_kernel: 5 as published; torchvision's "5x5" branch has kernels of 3.
     """
 
@@ -105,9 +132,13 @@ class GoogLeNet(nn.Module):
             if name.endswith("a"):
                 x = ceil_max_pool(x, 2 if self.batch_norm and name == "5a" else 3, 2)
                 maps.append(x)
-            x = maps[-1] = Inception(widths, self.batch_norm, self.large_kernel, name=f"inception_{name}")(x, train=train)
+            x = maps[-1] = Inception(
+                widths, self.batch_norm, self.large_kernel, name=f"inception_{name}"
+            )(x, train=train)
             if auxiliary and name in ("4a", "4d") and (train or self.is_initializing()):
-                head = AuxiliaryHead(self.num_classes, self.batch_norm, name=f"auxiliary{len(auxiliary_logits) + 1}")
+                head = AuxiliaryHead(
+                    self.num_classes, self.batch_norm, name=f"auxiliary{len(auxiliary_logits) + 1}"
+                )
                 auxiliary_logits.append(head(x, train=train))
         if self.pyramid:
             return tuple(maps)
@@ -126,4 +157,13 @@ def googlenet(num_classes: int = 1000, **fields) -> GoogLeNet:
 
 def googlenet_bn(num_classes: int = 1000, **fields) -> GoogLeNet:
     """torchvision's GoogLeNet with BatchNorm and without auxiliary heads, 6,624,904 parameters."""
-    return GoogLeNet(num_classes, **{"auxiliary_heads": False, "batch_norm": True, "large_kernel": 3, "dropout": 0.2, **fields})
+    return GoogLeNet(
+        num_classes,
+        **{
+            "auxiliary_heads": False,
+            "batch_norm": True,
+            "large_kernel": 3,
+            "dropout": 0.2,
+            **fields,
+        },
+    )

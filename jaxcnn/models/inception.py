@@ -1,7 +1,8 @@
 """Inception v3: factorized convolutions in parallel branches.
 
-Szegedy et al., "Rethinking the Inception Architecture for Computer Vision" (2016), table 1 and figures 5 to 7, with the widths of the
-authors' released network. Input [B, H, W, 3] float in about [-1, 1] (299x299 as published, at least 75x75); output [B, num_classes] logits.
+Szegedy et al., "Rethinking the Inception Architecture for Computer Vision" (2016), table 1 and
+figures 5 to 7, with the widths of the authors' released network. Input [B, H, W, 3] float in about
+[-1, 1] (299x299 as published, at least 75x75); output [B, num_classes] logits.
 """
 
 from functools import partial
@@ -19,9 +20,10 @@ Unit = partial(ConvNorm, epsilon=1e-3)
 class Mixed(nn.Module):
     """Parallel branches on one map, concatenated: [B, H, W, C] -> [B, H', W', sum of the branches].
 
-    A branch is a tuple of units (name, features, kernel); a pair of units in the last place forks, and both outputs are kept.
-    `pool` features of 1x1 convolution follow a 3x3 average pooling; 0 halves the resolution: the last unit of each branch has stride 2
-    without padding, beside a 3x3 max pooling.
+    A branch is a tuple of units (name, features, kernel); a pair of units in the last place forks,
+    and both outputs are kept. `pool` features of 1x1 convolution follow a 3x3 average pooling; 0
+    halves the resolution: the last unit of each branch has stride 2 without padding, beside a 3x3
+    max pooling.
     """
 
     branches: tuple
@@ -57,7 +59,10 @@ def mixed_c(width: int) -> tuple[tuple, int]:
     row, column = (1, 7), (7, 1)
     seven = (("branch7x7_1", width, 1), ("branch7x7_2", width, row), ("branch7x7_3", 192, column))
     kernels = (1, column, row, column, row)
-    double = tuple((f"branch7x7dbl_{i}", 192 if i == 5 else width, kernel) for i, kernel in enumerate(kernels, 1))
+    double = tuple(
+        (f"branch7x7dbl_{i}", 192 if i == 5 else width, kernel)
+        for i, kernel in enumerate(kernels, 1)
+    )
     return ((("branch1x1", 192, 1),), seven, double), 192
 
 
@@ -67,7 +72,12 @@ MIXED_B = (
 )
 MIXED_D = (
     (("branch3x3_1", 192, 1), ("branch3x3_2", 320, 3)),
-    (("branch7x7x3_1", 192, 1), ("branch7x7x3_2", 192, (1, 7)), ("branch7x7x3_3", 192, (7, 1)), ("branch7x7x3_4", 192, 3)),
+    (
+        ("branch7x7x3_1", 192, 1),
+        ("branch7x7x3_2", 192, (1, 7)),
+        ("branch7x7x3_3", 192, (7, 1)),
+        ("branch7x7x3_4", 192, 3),
+    ),
 )
 MIXED_E = (  # figure 7
     (("branch1x1", 320, 1),),
@@ -80,13 +90,21 @@ MIXED_E = (  # figure 7
 )
 STAGES = (
     {"5b": mixed_a(32), "5c": mixed_a(64), "5d": mixed_a(64)},
-    {"6a": (MIXED_B, 0), "6b": mixed_c(128), "6c": mixed_c(160), "6d": mixed_c(160), "6e": mixed_c(192)},
+    {
+        "6a": (MIXED_B, 0),
+        "6b": mixed_c(128),
+        "6c": mixed_c(160),
+        "6d": mixed_c(160),
+        "6e": mixed_c(192),
+    },
     {"7a": (MIXED_D, 0), "7b": (MIXED_E, 192), "7c": (MIXED_E, 192)},
 )
 
 
 class AuxiliaryHead(nn.Module):
-    """A classifier on the 17x17 map, for training alone (section 4): [B, H, W, 768] -> [B, num_classes]; H, W at least 17."""
+    """A classifier on the 17x17 map, for training alone (section 4): [B, H, W, 768] -> [B,
+    num_classes]; H, W at least 17.
+    """
 
     num_classes: int
 
@@ -99,8 +117,10 @@ class AuxiliaryHead(nn.Module):
 
 
 class InceptionV3(nn.Module):
-    """Inception v3. Output [B, num_classes] logits; in training with `auxiliary_head` the pair (logits, those of the auxiliary head); with
-    `num_classes=0` pooled features [B, 2048]; with `pyramid=True` the maps of strides 4, 8, 16, 32, and no head."""
+    """Inception v3. Output [B, num_classes] logits; in training with `auxiliary_head` the pair
+    (logits, those of the auxiliary head); with `num_classes=0` pooled features [B, 2048]; with
+    `pyramid=True` the maps of strides 4, 8, 16, 32, and no head.
+    """
 
     num_classes: int = 1000
     auxiliary_head: bool = True
@@ -110,7 +130,11 @@ class InceptionV3(nn.Module):
     @nn.compact
     def __call__(self, image, *, train: bool):
         auxiliary = self.auxiliary_head and self.num_classes > 0 and not self.pyramid
-        require_image("InceptionV3", image, at_least=299 if auxiliary and (train or self.is_initializing()) else 75)
+        require_image(
+            "InceptionV3",
+            image,
+            at_least=299 if auxiliary and (train or self.is_initializing()) else 75,
+        )
         x = Unit(32, 3, 2, "VALID", name="conv_1a_3x3")(image, train=train)
         x = Unit(32, 3, padding="VALID", name="conv_2a_3x3")(x, train=train)
         x = Unit(64, 3, name="conv_2b_3x3")(x, train=train)

@@ -1,8 +1,9 @@
 """Networks that draw one heatmap a keypoint.
 
-Xiao, Wu, Wei, "Simple Baselines for Human Pose Estimation and Tracking" (2018), section 2; Lin et al., "Feature Pyramid Networks for Object
-Detection" (2017), figure 3, for the way back of the small network.
-Input [B, H, W, C] float; output heatmaps [B, h, w, num_points], finer maps for finer strides.
+Xiao, Wu, Wei, "Simple Baselines for Human Pose Estimation and Tracking" (2018), section 2; Lin et
+al., "Feature Pyramid Networks for Object Detection" (2017), figure 3, for the way back of the small
+network. Input [B, H, W, C] float; output heatmaps [B, h, w, num_points], finer maps for finer
+strides.
 """
 
 from typing import Any
@@ -18,11 +19,11 @@ from jaxcnn.models.resnet import resnet18, resnet50
 
 
 class SimpleBaseline(nn.Module):
-    """A network's coarsest map, three transposed convolutions, and a 1x1 convolution: heatmaps at a quarter of the image's size with a
-    trunk of stride 32.
+    """A network's coarsest map, three transposed convolutions, and a 1x1 convolution: heatmaps at a
+    quarter of the image's size with a trunk of stride 32.
 
-    trunk: a module that gives a tuple of maps, finest first (`ResNet(pyramid=True)`). widths: of the transposed convolutions, each of which
-    doubles the resolution by 4x4 windows.
+    trunk: a module that gives a tuple of maps, finest first (`ResNet(pyramid=True)`). widths: of
+    the transposed convolutions, each of which doubles the resolution by 4x4 windows.
     """
 
     num_points: int
@@ -33,14 +34,26 @@ class SimpleBaseline(nn.Module):
     def __call__(self, image, *, train: bool):
         x = self.trunk(image, train=train)[-1]
         for number, width in enumerate(self.widths, 1):
-            up = nn.ConvTranspose(width, (4, 4), (2, 2), "SAME", use_bias=False, kernel_init=he_normal, name=f"up{number}_transpose")
-            x = nn.relu(BatchNorm(not train, momentum=0.9, epsilon=1e-5, name=f"up{number}_norm")(up(x)))
-        return Conv(self.num_points, (1, 1), kernel_init=nn.initializers.normal(0.001), name="head")(x)
+            up = nn.ConvTranspose(
+                width,
+                (4, 4),
+                (2, 2),
+                "SAME",
+                use_bias=False,
+                kernel_init=he_normal,
+                name=f"up{number}_transpose",
+            )
+            x = nn.relu(
+                BatchNorm(not train, momentum=0.9, epsilon=1e-5, name=f"up{number}_norm")(up(x))
+            )
+        return Conv(
+            self.num_points, (1, 1), kernel_init=nn.initializers.normal(0.001), name="head"
+        )(x)
 
 
 class SmallKeypointNet(nn.Module):
-    """For small images on a CPU: pairs of 3x3 convolutions at falling resolution, and a way back that adds each finer map. Heatmaps at half
-    of the image's resolution.
+    """For small images on a CPU: pairs of 3x3 convolutions at falling resolution, and a way back
+    that adds each finer map. Heatmaps at half of the image's resolution.
 
     widths: of the levels; level i works at stride 2^i of the image, level 1 first.
     """
@@ -54,13 +67,16 @@ class SmallKeypointNet(nn.Module):
         if any(n % step for n in image.shape[1:3]):
             size = "x".join(map(str, image.shape[1:3]))
             raise ConfigError(
-                f"SmallKeypointNet: images of {size} cannot be halved {len(self.widths)} times; resize to multiples of {step}"
+                f"SmallKeypointNet: images of {size} cannot be halved {len(self.widths)} times; "
+                f"resize to multiples of {step}"
             )
         x, maps = image, []
         for level, width in enumerate(self.widths, 1):
             if level > 1:
                 x = max_pool(x, (2, 2))
-            x = ConvNorm(width, 3, 2 if level == 1 else 1, name=f"down{level}_conv1")(x, train=train)
+            x = ConvNorm(width, 3, 2 if level == 1 else 1, name=f"down{level}_conv1")(
+                x, train=train
+            )
             x = ConvNorm(width, 3, name=f"down{level}_conv2")(x, train=train)
             maps.append(x)
         for level in range(len(maps) - 1, 0, -1):

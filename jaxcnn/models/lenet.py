@@ -1,6 +1,8 @@
-"""LeNet-5 as published in 1998, and the two networks that are called LeNet today. Images [B, H, W, C] in [0, 1], output [B, K] logits.
+"""LeNet-5 as published in 1998, and the two networks that are called LeNet today. Images [B, H, W,
+C] in [0, 1], output [B, K] logits.
 
-Source: LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document Recognition", Proc. IEEE 86(11), 1998, section II-B.
+Source: LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document Recognition",
+Proc. IEEE 86(11), 1998, section II-B.
 """
 
 from functools import partial
@@ -36,18 +38,25 @@ C3_TABLE = (
 
 
 def _uniform(fan_in: int):
-    """Uniform in ±2.4 / fan_in, weights and biases alike (section II-B, after the description of F6)."""
-    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, minval=-2.4 / fan_in, maxval=2.4 / fan_in)
+    """Uniform in ±2.4 / fan_in, weights and biases alike (section II-B, after the description of
+    F6).
+    """
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
+        key, shape, dtype, minval=-2.4 / fan_in, maxval=2.4 / fan_in
+    )
 
 
 class LeNet5(nn.Module):
     """LeNet-5 of 1998, exactly 60,000 trainable parameters and 340,908 connections.
 
-    28x28 images are padded to 32x32 (32x32 ones are taken as they are) and scaled: background 0 becomes -0.1, ink 1 becomes 1.175.
-    C1, S2, C3 (table I), S4, C5 and F6 each end in 1.7159 tanh(2a / 3). The outputs are *minus* the squared distances of F6 to ten ±1
-    bitmaps of 7x12 pixels (equation 7), so that the largest wins: their softmax cross-entropy is the discriminative loss of equation 9,
-    whose rubbish class is one more logit of -j that the task appends. In 84 dimensions logits differ by up to hundreds and early
-    losses are large: a learning rate (SGD about 0.001 to 0.01) or gradient clipping has to allow for that.
+    28x28 images are padded to 32x32 (32x32 ones are taken as they are) and scaled: background 0
+    becomes -0.1, ink 1 becomes 1.175. C1, S2, C3 (table I), S4, C5 and F6 each end in 1.7159
+    tanh(2a / 3). The outputs are *minus* the squared distances of F6 to ten ±1 bitmaps of 7x12
+    pixels (equation 7), so that the largest wins: their softmax cross-entropy is the discriminative
+    loss of equation 9, whose rubbish class is one more logit of -j that the task appends. In 84
+    dimensions logits differ by up to hundreds and early
+    losses are large: a learning rate (SGD about 0.001 to 0.01) or gradient clipping has to allow
+    for that.
     """
 
     num_classes: int = 10
@@ -57,14 +66,22 @@ class LeNet5(nn.Module):
         targets = bitmap_targets()
         if not 1 <= self.num_classes <= len(targets):
             raise ConfigError(
-                f"LeNet5: num_classes = {self.num_classes}; its bitmaps are the digits 0..9, so 1 to 10 classes: take LeNet5Modern for more"
+                f"LeNet5: num_classes = {self.num_classes}; its bitmaps are the digits 0..9, so 1 "
+                "to 10 classes: take LeNet5Modern for more"
             )
         require_image("LeNet5", image, sizes=((28, 28), (32, 32)), channels=1)
         pad = (32 - image.shape[1]) // 2
         x = jnp.pad(image, ((0, 0), (pad, pad), (pad, pad), (0, 0))) * 1.275 - 0.1
 
         def conv(features, fan_in, name):
-            return Conv(features, (5, 5), padding="VALID", kernel_init=_uniform(fan_in), bias_init=_uniform(fan_in), name=name)
+            return Conv(
+                features,
+                (5, 5),
+                padding="VALID",
+                kernel_init=_uniform(fan_in),
+                bias_init=_uniform(fan_in),
+                name=name,
+            )
 
         def subsampling(name):
             return Subsampling(coefficient_init=_uniform(4), bias_init=_uniform(4), name=name)
@@ -75,15 +92,20 @@ class LeNet5(nn.Module):
         x = scaled_tanh(subsampling("S4")(x))  # [B, 5, 5, 16]
         x = scaled_tanh(conv(120, 400, "C5")(x))  # [B, 1, 1, 120]
         x = x.reshape(x.shape[0], 120)
-        x = scaled_tanh(nn.Dense(84, kernel_init=_uniform(120), bias_init=_uniform(120), name="F6")(x))  # [B, 84]
+        # [B, 84]
+        x = scaled_tanh(
+            nn.Dense(84, kernel_init=_uniform(120), bias_init=_uniform(120), name="F6")(x)
+        )
         return -RBF(targets[: self.num_classes], name="output")(x)
 
 
 class LeNet5Modern(nn.Module):
-    """LeNet-5 as it is taught today: plain pooling, full connection of C3, a linear output; 61,706 parameters at 28x28x1 and ten classes.
+    """LeNet-5 as it is taught today: plain pooling, full connection of C3, a linear output; 61,706
+    parameters at 28x28x1 and ten classes.
 
-    Pad, conv 6@5x5, pool, conv 16@5x5, pool, 120, 84, `num_classes`. The defaults are today's habits (ReLU, max-pooling);
-    `activation="tanh", pooling="avg"` is nearer to 1998. `padding` pixels are added on each side: 2 for 28x28 images, 0 for 32x32.
+    Pad, conv 6@5x5, pool, conv 16@5x5, pool, 120, 84, `num_classes`. The defaults are today's
+    habits (ReLU, max-pooling); `activation="tanh", pooling="avg"` is nearer to 1998. `padding`
+    pixels are added on each side: 2 for 28x28 images, 0 for 32x32.
     """
 
     num_classes: int = 10
@@ -96,20 +118,30 @@ class LeNet5Modern(nn.Module):
         pools = {"max": max_pool, "avg": avg_pool}
         if self.pooling not in pools:
             raise ConfigError(
-                f"{type(self).__name__}: pooling = {self.pooling!r} is unknown{did_you_mean(self.pooling, pools)}; 'max' or 'avg'"
+                f"{type(self).__name__}: pooling = {self.pooling!r} is "
+                f"unknown{did_you_mean(self.pooling, pools)}; 'max' or 'avg'"
             )
         require_image(type(self).__name__, image, at_least=16 - 2 * self.padding)
         squash, pool = activation(self.activation), partial(pools[self.pooling], window=(2, 2))
-        kernel_init = nn.initializers.he_normal() if "relu" in self.activation else nn.initializers.glorot_uniform()
+        kernel_init = (
+            nn.initializers.he_normal()
+            if "relu" in self.activation
+            else nn.initializers.glorot_uniform()
+        )
         border = (self.padding, self.padding)
-        # The largest first, which is the same from fewer activations; as taught where natural code is asked for, as by `launch.py summary`.
+        # The largest first, which is the same from fewer activations; as taught where natural code
+        # is asked for, as by `launch.py summary`.
         increasing = self.pooling == "max" and self.activation in INCREASING
         pool_first = increasing and convolution.current_formulation() != "natural"
 
         def stage(features, padding, name):
-            conv = partial(Conv, features, (5, 5), padding=padding, kernel_init=kernel_init, name=name)
+            conv = partial(
+                Conv, features, (5, 5), padding=padding, kernel_init=kernel_init, name=name
+            )
             if pool_first:
-                return lambda x: squash(conv(conv_general_dilated=partial(max_pooled_convolution, window=(2, 2)))(x))
+                return lambda x: squash(
+                    conv(conv_general_dilated=partial(max_pooled_convolution, window=(2, 2)))(x)
+                )
             return lambda x: pool(squash(conv()(x)))
 
         x = stage(6, (border, border), "conv1")(image)  # 28x28, pooled to 14x14
@@ -117,13 +149,17 @@ class LeNet5Modern(nn.Module):
         x = x.reshape(x.shape[0], -1)
         x = squash(nn.Dense(120, kernel_init=kernel_init, name="fc3")(x))
         x = squash(nn.Dense(84, kernel_init=kernel_init, name="fc4")(x))
-        return nn.Dense(self.num_classes, kernel_init=nn.initializers.glorot_uniform(), name="output")(x)
+        return nn.Dense(
+            self.num_classes, kernel_init=nn.initializers.glorot_uniform(), name="output"
+        )(x)
 
 
 class RGBDigitNet(LeNet5Modern):
-    """The same network on 32x32x3 images without padding: 62,006 parameters, CONV1 28x28x6 = 4,704 activations and 456 parameters.
+    """The same network on 32x32x3 images without padding: 62,006 parameters, CONV1 28x28x6 = 4,704
+    activations and 456 parameters.
 
-    Source: Ng, "Convolutional Neural Networks", course of the Deep Learning Specialization, week 1, "CNN Example".
+    Source: Ng, "Convolutional Neural Networks", course of the Deep Learning Specialization, week 1,
+    "CNN Example".
     """
 
     padding: int = 0

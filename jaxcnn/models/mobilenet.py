@@ -1,7 +1,8 @@
 """MobileNetV2 and MobileNetV3: inverted residuals around depthwise convolutions.
 
-Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks" (2018), table 2; Howard et al., "Searching for MobileNetV3" (2019),
-tables 1 and 2 and section 5. Input [B, H, W, 3] float, about zero mean and unit variance; output [B, num_classes] logits.
+Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks" (2018), table 2; Howard et
+al., "Searching for MobileNetV3" (2019), tables 1 and 2 and section 5. Input [B, H, W, 3] float,
+about zero mean and unit variance; output [B, num_classes] logits.
 """
 
 from collections.abc import Callable
@@ -15,17 +16,20 @@ from jaxcnn.layers.squeeze_excite import SqueezeExcite
 
 
 def round_channels(channels: float, multiple: int = 8) -> int:
-    """The nearest multiple, at least one, and at least 90 % of `channels`, as the authors' released code rounds widths."""
+    """The nearest multiple, at least one, and at least 90 % of `channels`, as the authors' released
+    code rounds widths.
+    """
     rounded = max(multiple, int(channels + multiple / 2) // multiple * multiple)
     return rounded + multiple if rounded < 0.9 * channels else rounded
 
 
 class InvertedResidual(nn.Module):
-    """1x1 expansion, depthwise convolution, channel attention, linear 1x1 projection, and the identity where shapes agree.
+    """1x1 expansion, depthwise convolution, channel attention, linear 1x1 projection, and the
+    identity where shapes agree.
 
-    [B, H, W, C] -> [B, H / strides, W / strides, features]. `expanded` equal to C leaves the expansion out, `squeezed` 0 the attention;
-    `drop_path` is the rate at which a row's residual branch is dropped in training (Huang et al., "Deep Networks with Stochastic Depth",
-    2016).
+    [B, H, W, C] -> [B, H / strides, W / strides, features]. `expanded` equal to C leaves the
+    expansion out, `squeezed` 0 the attention; `drop_path` is the rate at which a row's residual
+    branch is dropped in training (Huang et al., "Deep Networks with Stochastic Depth", 2016).
     """
 
     features: int
@@ -45,11 +49,17 @@ class InvertedResidual(nn.Module):
         norm: dict[str, Any] = {"epsilon": self.epsilon, "momentum": self.momentum}
         y = x
         if self.expanded != x.shape[-1]:
-            y = ConvNorm(self.expanded, 1, activation=self.activation, **norm, name="expand")(y, train=train)
+            y = ConvNorm(self.expanded, 1, activation=self.activation, **norm, name="expand")(
+                y, train=train
+            )
         depthwise: dict[str, Any] = {"groups": self.expanded, "activation": self.activation}
-        y = ConvNorm(self.expanded, self.kernel, self.strides, **depthwise, **norm, name="depthwise")(y, train=train)
+        y = ConvNorm(
+            self.expanded, self.kernel, self.strides, **depthwise, **norm, name="depthwise"
+        )(y, train=train)
         if self.squeezed:
-            y = SqueezeExcite(self.squeezed, self.squeeze_activation, self.gate, name="squeeze_excite")(y)
+            y = SqueezeExcite(
+                self.squeezed, self.squeeze_activation, self.gate, name="squeeze_excite"
+            )(y)
         y = ConvNorm(self.features, 1, activation=None, **norm, name="project")(y, train=train)
         if x.shape != y.shape:
             return y
@@ -57,12 +67,22 @@ class InvertedResidual(nn.Module):
 
 
 # expansion, channels, repetitions, strides: table 2
-STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+STAGES = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
 
 
 class MobileNetV2(nn.Module):
-    """MobileNetV2. Output [B, num_classes] logits; [B, 1280] pooled features with `num_classes=0`; with `pyramid=True` the last maps of
-    strides 2, 4, 8, 16, 32, and no head. `width` multiplies all channel counts."""
+    """MobileNetV2. Output [B, num_classes] logits; [B, 1280] pooled features with `num_classes=0`;
+    with `pyramid=True` the last maps of strides 2, 4, 8, 16, 32, and no head. `width` multiplies
+    all channel counts.
+    """
 
     num_classes: int = 1000
     width: float = 1.0
@@ -81,9 +101,13 @@ class MobileNetV2(nn.Module):
                 s = strides if repetition == 0 else 1
                 features, index = round_channels(channels * self.width), index + 1
                 expanded = round(x.shape[-1] * expansion)
-                x = InvertedResidual(features, expanded, 3, s, epsilon=self.epsilon, name=f"block{index}")(x, train=train)
+                x = InvertedResidual(
+                    features, expanded, 3, s, epsilon=self.epsilon, name=f"block{index}"
+                )(x, train=train)
                 _append(maps, x)
-        x = ConvNorm(round_channels(1280 * max(1.0, self.width)), 1, **unit, name="last")(x, train=train)
+        x = ConvNorm(round_channels(1280 * max(1.0, self.width)), 1, **unit, name="last")(
+            x, train=train
+        )
         _append(maps, x)
         if self.pyramid:
             return tuple(maps)
@@ -128,8 +152,10 @@ SMALL = (
 
 
 class MobileNetV3(nn.Module):
-    """MobileNetV3. Output [B, num_classes] logits; pooled features [B, 6 times the last width] with `num_classes=0`; with `pyramid=True`
-    the last maps of strides 2, 4, 8, 16, 32, and no head. `width` multiplies all channel counts but `hidden`, the dense layer's."""
+    """MobileNetV3. Output [B, num_classes] logits; pooled features [B, 6 times the last width] with
+    `num_classes=0`; with `pyramid=True` the last maps of strides 2, 4, 8, 16, 32, and no head.
+    `width` multiplies all channel counts but `hidden`, the dense layer's.
+    """
 
     blocks: tuple[tuple, ...] = LARGE
     num_classes: int = 1000
@@ -141,15 +167,27 @@ class MobileNetV3(nn.Module):
     @nn.compact
     def __call__(self, image, *, train: bool):
         norm: dict[str, Any] = {"epsilon": 1e-3, "momentum": 0.99}
-        x = ConvNorm(round_channels(16 * self.width), 3, 2, activation=nn.hard_swish, **norm, name="stem")(image, train=train)
+        x = ConvNorm(
+            round_channels(16 * self.width), 3, 2, activation=nn.hard_swish, **norm, name="stem"
+        )(image, train=train)
         maps = [x]
-        for index, (kernel, expanded, channels, attends, hard_swish, strides) in enumerate(self.blocks, 1):
+        for index, (kernel, expanded, channels, attends, hard_swish, strides) in enumerate(
+            self.blocks, 1
+        ):
             features, expanded = (round_channels(c * self.width) for c in (channels, expanded))
             squeezed = round_channels(expanded // 4) if attends else 0
-            kind: dict[str, Any] = {"activation": nn.hard_swish if hard_swish else nn.relu, "gate": nn.hard_sigmoid, **norm}
-            x = InvertedResidual(features, expanded, kernel, strides, squeezed, **kind, name=f"block{index}")(x, train=train)
+            kind: dict[str, Any] = {
+                "activation": nn.hard_swish if hard_swish else nn.relu,
+                "gate": nn.hard_sigmoid,
+                **norm,
+            }
+            x = InvertedResidual(
+                features, expanded, kernel, strides, squeezed, **kind, name=f"block{index}"
+            )(x, train=train)
             _append(maps, x)
-        x = ConvNorm(6 * x.shape[-1], 1, activation=nn.hard_swish, **norm, name="last")(x, train=train)
+        x = ConvNorm(6 * x.shape[-1], 1, activation=nn.hard_swish, **norm, name="last")(
+            x, train=train
+        )
         _append(maps, x)
         if self.pyramid:
             return tuple(maps)

@@ -1,9 +1,11 @@
-"""Residual networks: ResNet (v1, v1.5), pre-activation, wide, ResNeXt and SE-ResNet, for images, signals and volumes.
+"""Residual networks: ResNet (v1, v1.5), pre-activation, wide, ResNeXt and SE-ResNet, for images,
+signals and volumes.
 
-He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition" (2016), table 1 and section 4.2; "Identity Mappings in Deep Residual
-Networks" (2016), figure 4e; Zagoruyko, Komodakis, "Wide Residual Networks" (2016), table 1; Xie et al., "Aggregated Residual
-Transformations" (2017), table 1; Hu et al., "Squeeze-and-Excitation Networks" (2018), figure 3.
-Input [B, *spatial, C] float (one, two or three spatial axes), about zero mean and unit variance; output [B, num_classes] logits.
+He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition" (2016), table 1 and section 4.2;
+"Identity Mappings in Deep Residual Networks" (2016), figure 4e; Zagoruyko, Komodakis, "Wide
+Residual Networks" (2016), table 1; Xie et al., "Aggregated Residual Transformations" (2017), table
+1; Hu et al., "Squeeze-and-Excitation Networks" (2018), figure 3. Input [B, *spatial, C] float (one,
+two or three spatial axes), about zero mean and unit variance; output [B, num_classes] logits.
 """
 
 from typing import Any
@@ -18,7 +20,9 @@ from jaxcnn.layers.squeeze_excite import SqueezeExcite
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions around an identity: ResNet-18 and -34. The fields are those of `ResNet`; `width` is that of its stage."""
+    """Two 3x3 convolutions around an identity: ResNet-18 and -34. The fields are those of `ResNet`;
+    `width` is that of its stage.
+    """
 
     width: int
     strides: int = 1
@@ -38,21 +42,33 @@ class BasicBlock(nn.Module):
     def __call__(self, x, *, train: bool):
         y = x
         for number, (features, kernel, strides, groups) in enumerate(self.layers, 1):
-            last = {"activation": None, "zero_scale": self.zero_scale} if number == len(self.layers) else {}
-            y = ConvNorm(features, kernel, strides, groups=groups, name=f"conv{number}", **last)(y, train=train)
+            last = (
+                {"activation": None, "zero_scale": self.zero_scale}
+                if number == len(self.layers)
+                else {}
+            )
+            y = ConvNorm(features, kernel, strides, groups=groups, name=f"conv{number}", **last)(
+                y, train=train
+            )
         y = self.squeeze_excite(y)
         if x.shape != y.shape:
-            x = ConvNorm(y.shape[-1], 1, self.strides, activation=None, name="shortcut")(x, train=train)
+            x = ConvNorm(y.shape[-1], 1, self.strides, activation=None, name="shortcut")(
+                x, train=train
+            )
         return nn.relu(y + x)
 
     def squeeze_excite(self, y):
-        """Channel attention on the residual branch, where it is asked for; its width is rounded to a multiple of 8."""
+        """Channel attention on the residual branch, where it is asked for; its width is rounded to
+        a multiple of 8.
+        """
         squeezed = max(8, round(y.shape[-1] * self.squeeze_ratio / 8) * 8)
         return SqueezeExcite(squeezed, name="squeeze_excite")(y) if self.squeeze_ratio else y
 
 
 class Bottleneck(BasicBlock):
-    """1x1, 3x3, 1x1 convolutions around an identity: ResNet-50 and deeper, ResNeXt, Wide-ResNet-50."""
+    """1x1, 3x3, 1x1 convolutions around an identity: ResNet-50 and deeper, ResNeXt,
+    Wide-ResNet-50.
+    """
 
     expansion = 4
 
@@ -61,11 +77,17 @@ class Bottleneck(BasicBlock):
         """(features, kernel, strides, groups) of each convolution of the residual branch."""
         inner = self.width * self.base_width // 64 * self.groups
         first, second = (self.strides, 1) if self.stride_first else (1, self.strides)
-        return (inner, 1, first, 1), (inner, 3, second, self.groups), (self.width * self.expansion, 1, 1, 1)
+        return (
+            (inner, 1, first, 1),
+            (inner, 3, second, self.groups),
+            (self.width * self.expansion, 1, 1, 1),
+        )
 
 
 class PreActBlock(BasicBlock):
-    """`BasicBlock` with normalization and ReLU before each convolution, so that the sum stays untouched."""
+    """`BasicBlock` with normalization and ReLU before each convolution, so that the sum stays
+    untouched.
+    """
 
     @nn.compact
     def __call__(self, x, *, train: bool):
@@ -75,7 +97,9 @@ class PreActBlock(BasicBlock):
             x = ConvNorm(features, 1, self.strides, norm=False, name="shortcut")(y, train=train)
         for number, (features, kernel, strides, groups) in enumerate(self.layers, 1):
             y = norm_relu(y, f"norm{number}", train) if number > 1 else y
-            y = ConvNorm(features, kernel, strides, groups=groups, norm=False, name=f"conv{number}")(y, train=train)
+            y = ConvNorm(
+                features, kernel, strides, groups=groups, norm=False, name=f"conv{number}"
+            )(y, train=train)
         return self.squeeze_excite(y) + x
 
 
@@ -92,14 +116,20 @@ def norm_relu(x, name: str, train: bool):
 
 
 class ResNet(nn.Module):
-    """A residual network. Output [B, num_classes] logits; [B, features] pooled features with `num_classes=0`; with `pyramid=True` the maps
-    of all stages, finest first (strides 4, 8, 16, 32 with the ImageNet stem), and no head.
+    """A residual network. Output [B, num_classes] logits; [B, features] pooled features with
+    `num_classes=0`; with `pyramid=True` the maps of all stages, finest first (strides 4, 8, 16, 32
+    with the ImageNet stem), and no head.
 
-    stage_sizes, widths: blocks and width of each stage; every stage but the first halves the resolution.
-    stem: "imagenet" (7x7 stride 2, 3x3 max pooling stride 2) or "cifar" (3x3 stride 1; section 4.2).
-    groups, base_width: of the bottleneck's 3x3 convolution (ResNeXt-50 32x4d: 32, 4; Wide-ResNet-50-2: 1, 128).
-    stride_first: the published v1 strides in the bottleneck's first 1x1 convolution; False, "v1.5", in its 3x3 one.
-    squeeze_ratio: hidden share of the squeeze-and-excitation layers (1 / 16 in the paper); 0 leaves them out.
+    stage_sizes, widths: blocks and width of each stage; every stage but the first halves the
+        resolution.
+    stem: "imagenet" (7x7 stride 2, 3x3 max pooling stride 2) or "cifar" (3x3 stride 1; section
+        4.2).
+    groups, base_width: of the bottleneck's 3x3 convolution (ResNeXt-50 32x4d: 32, 4;
+        Wide-ResNet-50-2: 1, 128).
+    stride_first: the published v1 strides in the bottleneck's first 1x1 convolution; False, "v1.5",
+        in its 3x3 one.
+    squeeze_ratio: hidden share of the squeeze-and-excitation layers (1 / 16 in the paper); 0 leaves
+    them out.
     """
 
     stage_sizes: tuple[int, ...] = (3, 4, 6, 3)
@@ -119,7 +149,8 @@ class ResNet(nn.Module):
     def __call__(self, image, *, train: bool):
         if self.stem not in ("imagenet", "cifar"):
             raise ConfigError(f"ResNet(stem={self.stem!r}): must be 'imagenet' or 'cifar'")
-        pre_activation = issubclass(self.block, PreActBlock)  # then the first block normalizes the stem
+        # then the first block normalizes the stem
+        pre_activation = issubclass(self.block, PreActBlock)
         kernel, strides = (7, 2) if self.stem == "imagenet" else (3, 1)
         stem = ConvNorm(self.stem_width, kernel, strides, norm=not pre_activation, name="stem")
         x = stem(image, train=train)
@@ -130,8 +161,16 @@ class ResNet(nn.Module):
         for stage, (size, width) in enumerate(zip(self.stage_sizes, self.widths, strict=True)):
             for index in range(size):
                 strides = 2 if stage > 0 and index == 0 else 1
-                x = self.block(width, strides, self.groups, self.base_width, self.stride_first, self.squeeze_ratio, self.zero_scale,
-                               name=f"stage{stage + 1}_block{index}")(x, train=train)  # fmt: skip
+                x = self.block(
+                    width,
+                    strides,
+                    self.groups,
+                    self.base_width,
+                    self.stride_first,
+                    self.squeeze_ratio,
+                    self.zero_scale,
+                    name=f"stage{stage + 1}_block{index}",
+                )(x, train=train)
             maps.append(x)
         if pre_activation:
             x = maps[-1] = norm_relu(x, "norm", train)
@@ -167,13 +206,17 @@ def resnet152(num_classes: int = 1000, **fields) -> ResNet:
 
 
 def resnet_cifar(depth: int = 20, num_classes: int = 10, **fields) -> ResNet:
-    """The CIFAR-10 network of section 4.2 with depth 6n + 2 (20, 32, 44, 56, 110), with projection shortcuts (option B)."""
+    """The CIFAR-10 network of section 4.2 with depth 6n + 2 (20, 32, 44, 56, 110), with projection
+    shortcuts (option B).
+    """
     n = (depth - 2) // 6
     return ResNet((n, n, n), BasicBlock, num_classes, (16, 32, 64), "cifar", 16, **fields)
 
 
 def wide_resnet28_10(num_classes: int = 10, **fields) -> ResNet:
-    """WRN-28-10 of Zagoruyko and Komodakis: pre-activation, CIFAR stem, ten times the width; 36.5 M parameters."""
+    """WRN-28-10 of Zagoruyko and Komodakis: pre-activation, CIFAR stem, ten times the width; 36.5 M
+    parameters.
+    """
     return ResNet((4, 4, 4), PreActBlock, num_classes, (160, 320, 640), "cifar", 16, **fields)
 
 

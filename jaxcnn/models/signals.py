@@ -1,7 +1,9 @@
-"""Convolutional networks for signals: the fully convolutional network and the residual one that are the usual baselines.
+"""Convolutional networks for signals: the fully convolutional network and the residual one that are
+the usual baselines.
 
-Wang, Yan, Oates, "Time Series Classification from Scratch with Deep Neural Networks: A Strong Baseline" (2017), figure 1 b and c.
-Input `signal` [B, T, C] float, each series about zero mean and unit variance; output [B, num_classes] logits. T is free.
+Wang, Yan, Oates, "Time Series Classification from Scratch with Deep Neural Networks: A Strong
+Baseline" (2017), figure 1 b and c. Input `signal` [B, T, C] float, each series about zero mean and
+unit variance; output [B, num_classes] logits. T is free.
 """
 
 import jax
@@ -15,10 +17,12 @@ KERNELS = (8, 5, 3)  # of both networks
 
 
 class FCN(nn.Module):
-    """Convolutions of 128, 256 and 128 maps and widths 8, 5, 3, each with BatchNorm and ReLU; mean over time; linear.
+    """Convolutions of 128, 256 and 128 maps and widths 8, 5, 3, each with BatchNorm and ReLU; mean
+    over time; linear.
 
-    264,192 + 1,024 (C - 1) + 129 `num_classes` parameters: the convolutions have no bias, as BatchNorm follows. Nothing is pooled, so the
-    last map says which part of the signal spoke for a class (section 2.2).
+    264,192 + 1,024 (C - 1) + 129 `num_classes` parameters: the convolutions have no bias, as
+    BatchNorm follows. Nothing is pooled, so the last map says which part of the signal spoke for a
+    class (section 2.2).
     """
 
     num_classes: int = 2
@@ -35,9 +39,11 @@ class FCN(nn.Module):
 
 
 class ResNet1D(nn.Module):
-    """Three residual blocks of 64, 128 and 128 maps, each three convolutions of widths 8, 5, 3; mean over time; linear.
+    """Three residual blocks of 64, 128 and 128 maps, each three convolutions of widths 8, 5, 3;
+    mean over time; linear.
 
-    The shortcut is a 1x1 convolution with BatchNorm where the number of maps changes, else BatchNorm alone, as in the authors' code.
+    The shortcut is a 1x1 convolution with BatchNorm where the number of maps changes, else
+    BatchNorm alone, as in the authors' code.
     """
 
     num_classes: int = 2
@@ -52,9 +58,13 @@ class ResNet1D(nn.Module):
             y = x
             for number, kernel in enumerate(self.kernels, 1):
                 last = number == len(self.kernels)  # ReLU follows the sum
-                y = ConvNorm(width, kernel, padding="SAME", activation=None if last else nn.relu, name=f"block{block}_conv{number}")(
-                    y, train=train
-                )
+                y = ConvNorm(
+                    width,
+                    kernel,
+                    padding="SAME",
+                    activation=None if last else nn.relu,
+                    name=f"block{block}_conv{number}",
+                )(y, train=train)
             name = f"block{block}_shortcut"
             if x.shape[-1] != width:
                 x = ConvNorm(width, 1, activation=None, name=name)(x, train=train)

@@ -1,8 +1,9 @@
-"""The small network that holds speed records on CIFAR-10: a whitening first layer, three blocks without residuals, a scaled head.
+"""The small network that holds speed records on CIFAR-10: a whitening first layer, three blocks
+without residuals, a scaled head.
 
-Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (2024), section 3 and appendix A; the whitening layer is due to Page, "How to
-Train Your ResNet" (2019), part 8. Input [B, H, W, C] float, each channel of zero mean and unit variance (32x32x3 or 28x28x1);
-output [B, num_classes] logits.
+Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (2024), section 3 and appendix A; the
+whitening layer is due to Page, "How to Train Your ResNet" (2019), part 8. Input [B, H, W, C] float,
+each channel of zero mean and unit variance (32x32x3 or 28x28x1); output [B, num_classes] logits.
 """
 
 import jax
@@ -17,27 +18,44 @@ from jaxcnn.ops.convolution import conv_general_dilated
 
 
 def whitening_kernel(image: jax.Array, *, window: int = 2, epsilon: float = 5e-4) -> jax.Array:
-    """Filters that decorrelate the windows of these images [N, H, W, C], each beside its negative: [window, window, C, 2 window^2 C].
+    """Filters that decorrelate the windows of these images [N, H, W, C], each beside its negative:
+    [window, window, C, 2 window^2 C].
 
-    Eigenvectors of the windows' second moments over the roots of their eigenvalues plus `epsilon`, in float32. Put it into
-    `params["whiten"]["kernel"]`; the network does not train it. A few thousand images are enough.
+    Eigenvectors of the windows' second moments over the roots of their eigenvalues plus `epsilon`,
+    in float32. Put it into `params["whiten"]["kernel"]`; the network does not train it. A few
+    thousand images are enough.
     """
     channels = image.shape[-1]
-    patches = jax.lax.conv_general_dilated_patches(  # [N, H', W', C * window * window], channels slowest
-        image.astype(jnp.float32), (window, window), (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
-    ).reshape(-1, channels * window * window)
+    patches = (
+        jax.lax.conv_general_dilated_patches(  # [N, H', W', C * window * window], channels slowest
+            image.astype(jnp.float32),
+            (window, window),
+            (1, 1),
+            "VALID",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        ).reshape(-1, channels * window * window)
+    )
     moments = jnp.matmul(patches.T, patches, precision="highest") / patches.shape[0]
     values, vectors = jnp.linalg.eigh(moments)  # ascending
-    filters = (vectors / jnp.sqrt(values + epsilon)[None]).T[::-1].reshape(-1, channels, window, window)  # largest first
+    # largest first
+    filters = (
+        (vectors / jnp.sqrt(values + epsilon)[None]).T[::-1].reshape(-1, channels, window, window)
+    )
     filters = jnp.moveaxis(filters, (0, 1), (-1, -2))  # [window, window, C, window^2 C]
     return jnp.concatenate((filters, -filters), -1)
 
 
 def dirac_or_he(key, shape, dtype=jnp.float32):
-    """Kernel [kh, kw, I, O] whose first min(I, O) filters copy one input channel each, the others He's: the signal passes at the start."""
+    """Kernel [kh, kw, I, O] whose first min(I, O) filters copy one input channel each, the others
+    He's: the signal passes at the start.
+    """
     kernel = he_normal(key, shape, dtype)
     copied = min(shape[-2:])
-    identity = jnp.zeros((*shape[:-1], copied), dtype).at[shape[0] // 2, shape[1] // 2, jnp.arange(copied), jnp.arange(copied)].set(1)
+    identity = (
+        jnp.zeros((*shape[:-1], copied), dtype)
+        .at[shape[0] // 2, shape[1] // 2, jnp.arange(copied), jnp.arange(copied)]
+        .set(1)
+    )
     return jnp.concatenate((identity, kernel[..., copied:]), -1)
 
 
@@ -47,10 +65,12 @@ def frozen_conv(lhs, rhs, *arguments, **options):
 
 
 class SpeedNet(nn.Module):
-    """Output [B, num_classes] logits; with `num_classes=0` the features [B, widths[-1]]; with `pyramid=True` the blocks' maps, no head.
+    """Output [B, num_classes] logits; with `num_classes=0` the features [B, widths[-1]]; with
+    `pyramid=True` the blocks' maps, no head.
 
-    widths: of the three blocks. logit_scale: factor on the logits. norm_momentum: share of BatchNorm's running statistics that is kept.
-    The whitening kernel gets no gradient; fill it by `whitening_kernel`, or it stays random, and keep weight decay off it.
+    widths: of the three blocks. logit_scale: factor on the logits. norm_momentum: share of
+    BatchNorm's running statistics that is kept. The whitening kernel gets no gradient; fill it by
+    `whitening_kernel`, or it stays random, and keep weight decay off it.
     """
 
     num_classes: int = 10
@@ -62,11 +82,24 @@ class SpeedNet(nn.Module):
     @nn.compact
     def __call__(self, image, *, train: bool):
         require_image("SpeedNet", image, at_least=2 ** (len(self.widths) + 1))
-        x = Conv(8 * image.shape[-1], (2, 2), padding="VALID", conv_general_dilated=frozen_conv, name="whiten")(image)
+        x = Conv(
+            8 * image.shape[-1],
+            (2, 2),
+            padding="VALID",
+            conv_general_dilated=frozen_conv,
+            name="whiten",
+        )(image)
         x, maps = nn.gelu(x, approximate=False), []  # [B, H - 1, W - 1, 8 C]
         for block, width in enumerate(self.widths, 1):
             for number in (1, 2):
-                x = Conv(width, (3, 3), padding=1, use_bias=False, kernel_init=dirac_or_he, name=f"block{block}_conv{number}")(x)
+                x = Conv(
+                    width,
+                    (3, 3),
+                    padding=1,
+                    use_bias=False,
+                    kernel_init=dirac_or_he,
+                    name=f"block{block}_conv{number}",
+                )(x)
                 x = max_pool(x, (2, 2)) if number == 1 else x
                 norm = {"momentum": self.norm_momentum, "epsilon": 1e-12, "use_scale": False}
                 x = BatchNorm(not train, **norm, name=f"block{block}_norm{number}")(x)
@@ -81,9 +114,11 @@ class SpeedNet(nn.Module):
 
 
 class MirrorAveraged(nn.Module):
-    """A classifier that, in evaluation, averages its logits over the image and its mirror image. [B, H, W, C] -> [B, num_classes]
+    """A classifier that, in evaluation, averages its logits over the image and its mirror image.
+    [B, H, W, C] -> [B, num_classes]
 
-    Training is the inner model's own. Jordan 2024, section 3.6, where the crops of this test-time augmentation gain little beside the flip.
+    Training is the inner model's own. Jordan 2024, section 3.6, where the crops of this test-time
+    augmentation gain little beside the flip.
     """
 
     model: nn.Module
@@ -97,5 +132,7 @@ class MirrorAveraged(nn.Module):
 
 
 def speednet(num_classes: int = 10, **fields) -> SpeedNet:
-    """The network of widths 64, 256, 256 for CIFAR-10: 1,971,640 parameters, of which 288 (the whitening kernel) are not trained."""
+    """The network of widths 64, 256, 256 for CIFAR-10: 1,971,640 parameters, of which 288 (the
+    whitening kernel) are not trained.
+    """
     return SpeedNet(num_classes, **fields)

@@ -1,12 +1,16 @@
-"""Neural style transfer: networks that make a picture, and a frozen VGG that judges what is in it and how it looks.
+"""Neural style transfer: networks that make a picture, and a frozen VGG that judges what is in it
+and how it looks.
 
-Gatys, Ecker, Bethge, "Image style transfer using convolutional neural networks", 2016: the picture itself is what is learned.
-Johnson, Alahi, Fei-Fei, "Perceptual losses for real-time style transfer and super-resolution", 2016: a network is, which then restyles any
-picture at once, with the instance normalization of Ulyanov et al., "Instance normalization: the missing ingredient", 2016.
-Huang, Belongie, "Arbitrary style transfer in real-time with adaptive instance normalization", 2017: one network for all styles.
+Gatys, Ecker, Bethge, "Image style transfer using convolutional neural networks", 2016: the picture
+itself is what is learned. Johnson, Alahi, Fei-Fei, "Perceptual losses for real-time style transfer
+and super-resolution", 2016: a network is, which then restyles any picture at once, with the
+instance normalization of Ulyanov et al., "Instance normalization: the missing ingredient", 2016.
+Huang, Belongie, "Arbitrary style transfer in real-time with adaptive instance normalization", 2017:
+one network for all styles.
 
-Pictures [B, H, W, 3] RGB float in [0, 1]. The frozen VGG is no parameter: its weights lie in the collection "loss_network", random until
-`initialize` of the experiment fills them, and the style's statistics in the collection "style".
+Pictures [B, H, W, 3] RGB float in [0, 1]. The frozen VGG is no parameter: its weights lie in the
+collection "loss_network", random until `initialize` of the experiment fills them, and the style's
+statistics in the collection "style".
 """
 
 from collections.abc import Callable
@@ -22,13 +26,21 @@ from jaxcnn.layers.conv import Conv
 from jaxcnn.models.vgg import VGG
 from jaxcnn.ops.gram import adaptive_instance_norm, gram, moments
 
-LOSS_NETWORK = VGG((2, 2, 3, 3), 0, (64, 128, 256, 512))  # VGG-16 up to relu4_3: all that style and content are read from
+# VGG-16 up to relu4_3: all that style and content are read from
+LOSS_NETWORK = VGG((2, 2, 3, 3), 0, (64, 128, 256, 512))
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
-CAFFE_MEAN = (103.939, 116.779, 123.68)  # of ImageNet's B, G, R in 0..255, which the published VGG was trained without
+# of ImageNet's B, G, R in 0..255, which the published VGG was trained without
+CAFFE_MEAN = (
+    103.939,
+    116.779,
+    123.68,
+)
 
 
 class Restyled(NamedTuple):
-    """A picture, and what the loss network sees in it. Statistics: one array [B, …] for each layer."""
+    """A picture, and what the loss network sees in it. Statistics: one array [B, …] for
+    each layer.
+    """
 
     picture: jax.Array  # [B, H, W, 3]
     style: tuple[jax.Array, ...]  # of the picture
@@ -39,14 +51,18 @@ class Restyled(NamedTuple):
 
 
 def caffe_input(image: jax.Array) -> jax.Array:
-    """RGB in [0, 1] as the published VGG wants it: B, G, R in 0..255 less their means. [B, H, W, 3]"""
+    """RGB in [0, 1] as the published VGG wants it: B, G, R in 0..255 less their means.
+    [B, H, W, 3]
+    """
     return image[..., ::-1] * 255 - jnp.asarray(CAFFE_MEAN, image.dtype).reshape(1, 1, 1, 3)
 
 
 class Stylizer(nn.Module):
-    """`network`, which restyles a picture, under the eyes of a loss network. Input [B, H, W, 3] (the content), output `Restyled`.
+    """`network`, which restyles a picture, under the eyes of a loss network. Input [B, H, W, 3]
+    (the content), output `Restyled`.
 
-    content_layers, style_layers: names of maps of `loss_network`. statistics: map -> what of it is style.
+    content_layers, style_layers: names of maps of `loss_network`. statistics: map -> what of it is
+    style.
     """
 
     network: nn.Module
@@ -61,43 +77,62 @@ class Stylizer(nn.Module):
         picture = self.network(image, train=train)
         features = frozen_features(self, self.loss_network)
         own, given = features(picture), features(image)
-        style, start = (tuple(self.statistics(maps[name]) for name in self.style_layers) for maps in (own, given))
+        style, start = (
+            tuple(self.statistics(maps[name]) for name in self.style_layers)
+            for maps in (own, given)
+        )
         wanted = [
-            self.variable("style", name, jnp.zeros, (1, *s.shape[1:])).value for name, s in zip(self.style_layers, style, strict=True)
+            self.variable("style", name, jnp.zeros, (1, *s.shape[1:])).value
+            for name, s in zip(self.style_layers, style, strict=True)
         ]
-        wanted = tuple(jnp.broadcast_to(w.astype(s.dtype), s.shape) for w, s in zip(wanted, style, strict=True))
-        content, wanted_content = (tuple(maps[name] for name in self.content_layers) for maps in (own, given))
+        wanted = tuple(
+            jnp.broadcast_to(w.astype(s.dtype), s.shape) for w, s in zip(wanted, style, strict=True)
+        )
+        content, wanted_content = (
+            tuple(maps[name] for name in self.content_layers) for maps in (own, given)
+        )
         return Restyled(picture, style, wanted, start, content, wanted_content)
 
 
 def wanted_style(model: Stylizer, variables: Any, picture: jax.Array) -> dict[str, jax.Array]:
-    """The collection "style" that makes a model want the style of `picture` [1, H, W, 3], of any size; for `initialize`."""
+    """The collection "style" that makes a model want the style of `picture` [1, H, W, 3], of any
+    size; for `initialize`.
+    """
     seen: Any = model.apply(variables, picture, train=False)
     return dict(zip(model.style_layers, seen.start_style, strict=True))
 
 
 def frozen_features(module: nn.Module, network: Any) -> Callable[[jax.Array], dict[str, jax.Array]]:
-    """Picture -> the maps that `network` sows, by name; its weights, the collection "loss_network" of `module`, get no gradient."""
-    network = network.clone(parent=None)  # on its own, or its weights would be parameters of the module
+    """Picture -> the maps that `network` sows, by name; its weights, the collection "loss_network"
+    of `module`, get no gradient.
+    """
+    # on its own, or its weights would be parameters of the module
+    network = network.clone(parent=None)
 
     def init() -> Any:
-        return network.init(module.make_rng("params"), jnp.zeros((1, 32, 32, 3)), train=False)["params"]
+        return network.init(module.make_rng("params"), jnp.zeros((1, 32, 32, 3)), train=False)[
+            "params"
+        ]
 
     weights = module.variable("loss_network", "params", init).value
 
     def features(image: jax.Array) -> dict[str, jax.Array]:
         own = jax.tree.map(lambda w: jax.lax.stop_gradient(w).astype(image.dtype), weights)
-        _, sown = network.apply({"params": own}, caffe_input(image), train=False, mutable=["intermediates"])
+        _, sown = network.apply(
+            {"params": own}, caffe_input(image), train=False, mutable=["intermediates"]
+        )
         return {name: maps[0] for name, maps in sown["intermediates"].items()}
 
     return features
 
 
 class FreePicture(nn.Module):
-    """A picture [1, *size, 3] that is itself the parameter (Gatys et al., 2016); of its input only the number of rows is used.
+    """A picture [1, *size, 3] that is itself the parameter (Gatys et al., 2016); of its input only
+    the number of rows is used.
 
-    The parameter "logits" is the picture before a sigmoid, which keeps it in [0, 1]: what is scored is what will be seen. It starts as
-    noise of deviation `noise` about grey; an experiment adds the `picture_logits` of the content to it.
+    The parameter "logits" is the picture before a sigmoid, which keeps it in [0, 1]: what is scored
+    is what will be seen. It starts as noise of deviation `noise` about grey; an experiment adds the
+    `picture_logits` of the content to it.
     """
 
     size: tuple[int, int] = (128, 128)
@@ -105,22 +140,29 @@ class FreePicture(nn.Module):
 
     @nn.compact
     def __call__(self, image, *, train: bool):
-        picture = nn.sigmoid(self.param("logits", nn.initializers.normal(self.noise), (1, *self.size, 3)))
+        picture = nn.sigmoid(
+            self.param("logits", nn.initializers.normal(self.noise), (1, *self.size, 3))
+        )
         return jnp.broadcast_to(picture, (image.shape[0], *picture.shape[1:]))
 
 
 def picture_logits(picture: jax.Array) -> jax.Array:
-    """What a sigmoid makes `picture` of, to within a grey level: 0 and 1 are infinitely far, and learn nothing."""
+    """What a sigmoid makes `picture` of, to within a grey level: 0 and 1 are infinitely far, and
+    learn nothing.
+    """
     value = jnp.clip(picture, 1 / 255, 254 / 255)
     return jnp.log(value) - jnp.log1p(-value)
 
 
 class JohnsonNet(nn.Module):
-    """Two strided convolutions, residual blocks, two enlargements (Johnson et al., 2016, section 3.1 and supplement). [B, H, W, 3] -> same
+    """Two strided convolutions, residual blocks, two enlargements (Johnson et al., 2016, section
+    3.1 and supplement). [B, H, W, 3] -> same
 
-    With instance normalization; padding by reflection; enlarged by repetition and convolution, which leaves no checkerboard (Odena et al.,
-    "Deconvolution and checkerboard artifacts", 2016). 1,677,635 parameters; the convolutions' biases, which the normalization subtracts,
-    would add 1,600 (`conv_bias`, for published weights). The sigmoid at the end keeps the picture in [0, 1].
+    With instance normalization; padding by reflection; enlarged by repetition and convolution,
+    which leaves no checkerboard (Odena et al.,
+    "Deconvolution and checkerboard artifacts", 2016). 1,677,635 parameters; the convolutions'
+    biases, which the normalization subtracts, would add 1,600 (`conv_bias`, for published weights).
+    The sigmoid at the end keeps the picture in [0, 1].
     """
 
     widths: tuple[int, int, int] = (32, 64, 128)
@@ -132,7 +174,9 @@ class JohnsonNet(nn.Module):
     def __call__(self, image, *, train: bool):
         height, width = image.shape[1:3]
         x = image
-        for index, (features, window, stride) in enumerate(zip(self.widths, (self.window, 3, 3), (1, 2, 2), strict=True)):
+        for index, (features, window, stride) in enumerate(
+            zip(self.widths, (self.window, 3, 3), (1, 2, 2), strict=True)
+        ):
             x = nn.relu(self._unit(f"down{index}", features, window, stride)(x))
         for index in range(self.num_blocks):
             inner = nn.relu(self._unit(f"block{index}_1", self.widths[-1])(x))
@@ -147,7 +191,9 @@ class JohnsonNet(nn.Module):
 
 
 class ReflectConv(nn.Module):
-    """A convolution padded by reflection, so that a border looks like the rest; perhaps with instance normalization (no bias then)."""
+    """A convolution padded by reflection, so that a border looks like the rest; perhaps with
+    instance normalization (no bias then).
+    """
 
     features: int
     window: int = 3
@@ -159,17 +205,29 @@ class ReflectConv(nn.Module):
     def __call__(self, x):
         half = self.window // 2
         if min(x.shape[1:3]) <= half:
-            raise ConfigError(f"ReflectConv: a map of {x.shape[1]} x {x.shape[2]} cannot be reflected by {half}; take larger pictures")
+            raise ConfigError(
+                f"ReflectConv: a map of {x.shape[1]} x {x.shape[2]} cannot be reflected by "
+                f"{half}; take larger pictures"
+            )
         x = jnp.pad(x, ((0, 0), (half, half), (half, half), (0, 0)), mode="reflect")
-        x = Conv(self.features, (self.window,) * 2, (self.stride,) * 2, "VALID", use_bias=self.bias, name="conv")(x)
+        x = Conv(
+            self.features,
+            (self.window,) * 2,
+            (self.stride,) * 2,
+            "VALID",
+            use_bias=self.bias,
+            name="conv",
+        )(x)
         return nn.InstanceNorm(epsilon=1e-5, name="norm")(x) if self.norm else x
 
 
 class AdaINStylizer(nn.Module):
-    """Restyles any content in any style: the content's map relu4_1 takes the style's moments, and a decoder makes it a picture.
+    """Restyles any content in any style: the content's map relu4_1 takes the style's moments, and a
+    decoder makes it a picture.
 
-    Input: content [B, H, W, 3] and style [B, H', W', 3] (a task with inputs=("image", "style")); output `Restyled`, with means and
-    deviations as style and the decoder's target as wanted content (Huang and Belongie, 2017, equations 11 to 13). The decoder mirrors the
+    Input: content [B, H, W, 3] and style [B, H', W', 3] (a task with inputs=("image", "style"));
+    output `Restyled`, with means and deviations as style and the decoder's target as wanted content
+    (Huang and Belongie, 2017, equations 11 to 13). The decoder mirrors the
     encoder: 3,505,219 parameters. strength in [0, 1]: how far from content to style (equation 14).
     """
 
@@ -182,19 +240,28 @@ class AdaINStylizer(nn.Module):
         require_image("AdaINStylizer", image, channels=3)
         require_image("AdaINStylizer", style, channels=3)
         features, deepest = frozen_features(self, self.loss_network), self.style_layers[-1]
-        height, width = image.shape[1:3]  # the encoder halves them three times: made whole, and cut again at the end
+        # the encoder halves them three times: made whole, and cut again at the end
+        height, width = image.shape[1:3]
         padded = jnp.pad(image, ((0, 0), (0, -height % 8), (0, -width % 8), (0, 0)), mode="edge")
         given, wanted = features(padded), features(style)
         strength = jnp.asarray(self.strength, image.dtype)
-        target = strength * adaptive_instance_norm(given[deepest], wanted[deepest]) + (1 - strength) * given[deepest]
+        target = (
+            strength * adaptive_instance_norm(given[deepest], wanted[deepest])
+            + (1 - strength) * given[deepest]
+        )
         picture = Decoder(name="decoder")(target)
         own = features(picture)
-        seen, asked, start = (tuple(moments(maps[name]) for name in self.style_layers) for maps in (own, wanted, given))
+        seen, asked, start = (
+            tuple(moments(maps[name]) for name in self.style_layers)
+            for maps in (own, wanted, given)
+        )
         return Restyled(picture[:, :height, :width], seen, asked, start, (own[deepest],), (target,))
 
 
 class Decoder(nn.Module):
-    """VGG's first four stages backwards, without normalization (Huang and Belongie, 2017, section 6). [B, h, w, 512] -> [B, 8h, 8w, 3]"""
+    """VGG's first four stages backwards, without normalization (Huang and Belongie, 2017, section
+    6). [B, h, w, 512] -> [B, 8h, 8w, 3]
+    """
 
     widths: tuple[tuple[int, ...], ...] = ((256,), (256, 256, 256, 128), (128, 64), (64,))
 

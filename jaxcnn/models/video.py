@@ -1,9 +1,10 @@
 """Convolutional networks for clips and volumes: C3D, R3D-18, R(2+1)D-18, and a small one for a CPU.
 
-Tran, Bourdev, Fergus, Torresani, Paluri, "Learning Spatiotemporal Features with 3D Convolutional Networks" (2015), figure 3 and section 3;
-Tran, Wang, Torresani, Ray, LeCun, Paluri, "A Closer Look at Spatiotemporal Convolutions for Action Recognition" (2018), sections 3.3 and
-3.5, table 1.
-Input `clip` [B, T, H, W, C] float, about zero mean and unit variance; output [B, num_classes] logits.
+Tran, Bourdev, Fergus, Torresani, Paluri, "Learning Spatiotemporal Features with 3D Convolutional
+Networks" (2015), figure 3 and section 3; Tran, Wang, Torresani, Ray, LeCun, Paluri, "A Closer Look
+at Spatiotemporal Convolutions for Action Recognition" (2018), sections 3.3 and 3.5, table 1.
+Input `clip` [B, T, H, W, C] float, about zero mean and unit variance; output [B, num_classes]
+logits.
 """
 
 from collections.abc import Callable
@@ -23,12 +24,16 @@ Window = tuple[int, int, int]  # time, height, width
 
 
 def convolve_frames(clip, kernel, strides, padding, **options):
-    """A 3-D convolution as one 2-D convolution: each frame's neighbours in time become channels of it. Arguments as `jax.lax` has them.
+    """A 3-D convolution as one 2-D convolution: each frame's neighbours in time become channels of
+    it. Arguments as `jax.lax` has them.
 
-    Same result; on a CPU, where XLA's 3-D convolution is poor, 2.5 times faster in training (and it goes through the formulations of
-    `jaxcnn.ops.convolution`, which are 2-D). Elsewhere, and where the convolution is grouped or dilated, the plain one is used.
+    Same result; on a CPU, where XLA's 3-D convolution is poor, 2.5 times faster in training (and it
+    goes through the formulations of `jaxcnn.ops.convolution`, which are 2-D). Elsewhere, and where
+    the convolution is grouped or dilated, the plain one is used.
     """
-    dilated = any(d != 1 for name in ("lhs_dilation", "rhs_dilation") for d in options.get(name) or ())
+    dilated = any(
+        d != 1 for name in ("lhs_dilation", "rhs_dilation") for d in options.get(name) or ()
+    )
     plain = jax.default_backend() != "cpu" or convolution.current_formulation() == "natural"
     if plain or dilated or clip.ndim != 5 or options.get("feature_group_count", 1) != 1:
         return convolution.conv_general_dilated(clip, kernel, strides, padding, **options)
@@ -39,12 +44,15 @@ def convolve_frames(clip, kernel, strides, padding, **options):
     clip = jnp.pad(clip, ((0, 0), tuple(padding[0]), (0, 0), (0, 0), (0, 0)))
     frames = (length + sum(padding[0]) - window[0]) // strides[0] + 1
     last = (frames - 1) * strides[0] + 1
-    stacked = jnp.concatenate([clip[:, i : i + last : strides[0]] for i in range(window[0])], -1)  # [B, frames, H, W, window[0] * C]
+    # [B, frames, H, W, window[0] * C]
+    stacked = jnp.concatenate([clip[:, i : i + last : strides[0]] for i in range(window[0])], -1)
     images = stacked.reshape(batch * frames, *stacked.shape[2:])
     flat = jnp.moveaxis(kernel, 0, 2).reshape(*window[1:], window[0] * channels, kernel.shape[-1])
     numbers = lax.conv_dimension_numbers(images.shape, flat.shape, ("NHWC", "HWIO", "NHWC"))
     precision = options.get("precision")
-    out = convolution.conv_general_dilated(images, flat, strides[1:], padding[1:], dimension_numbers=numbers, precision=precision)
+    out = convolution.conv_general_dilated(
+        images, flat, strides[1:], padding[1:], dimension_numbers=numbers, precision=precision
+    )
     return out.reshape(batch, frames, *out.shape[1:])
 
 
@@ -55,9 +63,11 @@ class ClipConv(Conv):
 
 
 class C3D(nn.Module):
-    """Eight 3x3x3 convolutions, five poolings, two hidden dense layers; 78,409,573 parameters for 16x112x112x3 clips and 101 classes.
+    """Eight 3x3x3 convolutions, five poolings, two hidden dense layers; 78,409,573 parameters for
+    16x112x112x3 clips and 101 classes.
 
-    The first pooling leaves time alone; all round up, as the published network does (so that 7x7 becomes 4x4 in the last).
+    The first pooling leaves time alone; all round up, as the published network does (so that 7x7
+    becomes 4x4 in the last).
     `widths`: of the convolutions, one tuple for each pooling. Dropout needs the key "dropout".
     """
 
@@ -72,17 +82,29 @@ class C3D(nn.Module):
         x = clip
         for stage, widths in enumerate(self.widths, 1):
             for letter, width in zip("abcd", widths, strict=False):
-                x = nn.relu(ClipConv(width, (3, 3, 3), padding="SAME", kernel_init=he_normal, name=f"conv{stage}{letter}")(x))
+                x = nn.relu(
+                    ClipConv(
+                        width,
+                        (3, 3, 3),
+                        padding="SAME",
+                        kernel_init=he_normal,
+                        name=f"conv{stage}{letter}",
+                    )(x)
+                )
             x = max_pool(x, (1, 2, 2) if stage == 1 else (2, 2, 2), padding="SAME")
         x = x.reshape(x.shape[0], -1)  # [B, 1 * 4 * 4 * 512]
         for name in ("dense6", "dense7"):
-            x = nn.relu(nn.Dense(self.hidden, kernel_init=nn.initializers.normal(0.005), name=name)(x))
+            x = nn.relu(
+                nn.Dense(self.hidden, kernel_init=nn.initializers.normal(0.005), name=name)(x)
+            )
             x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
         return nn.Dense(self.num_classes, kernel_init=nn.initializers.normal(0.01), name="head")(x)
 
 
 class ClipConvNorm(nn.Module):
-    """Convolution without bias, BatchNorm, activation, with one window length and one stride for each of time, height and width."""
+    """Convolution without bias, BatchNorm, activation, with one window length and one stride for
+    each of time, height and width.
+    """
 
     features: int
     window: Window = (3, 3, 3)
@@ -92,15 +114,25 @@ class ClipConvNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         padding = symmetric_padding(self.window)
-        x = ClipConv(self.features, self.window, self.strides, padding, use_bias=False, kernel_init=he_normal, name="conv")(x)
+        x = ClipConv(
+            self.features,
+            self.window,
+            self.strides,
+            padding,
+            use_bias=False,
+            kernel_init=he_normal,
+            name="conv",
+        )(x)
         x = BatchNorm(not train, momentum=0.9, epsilon=1e-5, name="norm")(x)
         return self.activation(x) if self.activation else x
 
 
 class ClipBlock(nn.Module):
-    """Two 3x3x3 convolutions around an identity; `factorized` makes each a 1x3x3 one, BatchNorm, ReLU and a 3x1x1 one between which lie so
-    many maps that the parameters stay about the same (2018, section 3.5). The count is that of the block's first convolution in both, as
-    in torchvision."""
+    """Two 3x3x3 convolutions around an identity; `factorized` makes each a 1x3x3 one, BatchNorm,
+    ReLU and a 3x1x1 one between which lie so many maps that the parameters stay about the same
+    (2018, section 3.5). The count is that of the block's first convolution in both, as in
+    torchvision.
+    """
 
     width: int
     strides: int = 1
@@ -112,19 +144,32 @@ class ClipBlock(nn.Module):
         y = x
         for name, s, activation in (("conv1", self.strides, nn.relu), ("conv2", 1, None)):
             if self.factorized:
-                y = ClipConvNorm(between, (1, 3, 3), (1, s, s), name=f"{name}_spatial")(y, train=train)
-                y = ClipConvNorm(self.width, (3, 1, 1), (s, 1, 1), activation, name=f"{name}_temporal")(y, train=train)
+                y = ClipConvNorm(between, (1, 3, 3), (1, s, s), name=f"{name}_spatial")(
+                    y, train=train
+                )
+                y = ClipConvNorm(
+                    self.width, (3, 1, 1), (s, 1, 1), activation, name=f"{name}_temporal"
+                )(y, train=train)
             else:
-                y = ClipConvNorm(self.width, (3, 3, 3), (s, s, s), activation, name=name)(y, train=train)
+                y = ClipConvNorm(self.width, (3, 3, 3), (s, s, s), activation, name=name)(
+                    y, train=train
+                )
         if x.shape != y.shape:
-            x = ClipConvNorm(self.width, (1, 1, 1), (self.strides, self.strides, self.strides), None, name="shortcut")(x, train=train)
+            x = ClipConvNorm(
+                self.width,
+                (1, 1, 1),
+                (self.strides, self.strides, self.strides),
+                None,
+                name="shortcut",
+            )(x, train=train)
         return nn.relu(x + y)
 
 
 class VideoResNet(nn.Module):
     """A residual network over clips of any size: R3D-18 or, `factorized`, R(2+1)D-18.
 
-    The stem halves height and width, stages 2 to 4 halve time as well; mean over all that is left; linear. `widths`: of the stages,
+    The stem halves height and width, stages 2 to 4 halve time as well; mean over all that is left;
+    linear. `widths`: of the stages,
     `blocks`: in each.
     """
 
@@ -144,7 +189,9 @@ class VideoResNet(nn.Module):
         for stage, width in enumerate(self.widths, 1):
             for index in range(self.blocks):
                 strides = 2 if stage > 1 and index == 0 else 1
-                x = ClipBlock(width, strides, self.factorized, name=f"stage{stage}_block{index}")(x, train=train)
+                x = ClipBlock(width, strides, self.factorized, name=f"stage{stage}_block{index}")(
+                    x, train=train
+                )
         return nn.Dense(self.num_classes, name="head")(x.mean((1, 2, 3)))
 
 
@@ -159,10 +206,11 @@ def r2plus1d_18(num_classes: int = 400, **fields) -> VideoResNet:
 
 
 class SmallVideoNet(nn.Module):
-    """Four 3x3x3 convolutions with BatchNorm, the first with stride 2 in height and width, 1x2x2 max-pooling before the third and fourth;
-    mean over all that is left; linear.
+    """Four 3x3x3 convolutions with BatchNorm, the first with stride 2 in height and width, 1x2x2
+    max-pooling before the third and fourth; mean over all that is left; linear.
 
-    118,616 parameters for grey clips and 8 classes. Time is not pooled: eight frames have none to spare.
+    118,616 parameters for grey clips and 8 classes. Time is not pooled: eight frames have none to
+    spare.
     """
 
     num_classes: int = 8
@@ -175,7 +223,9 @@ class SmallVideoNet(nn.Module):
         for number, width in enumerate(self.widths, 1):
             if number > 2:
                 x = max_pool(x, (1, 2, 2))
-            x = ClipConvNorm(width, strides=(1, 2, 2) if number == 1 else (1, 1, 1), name=f"conv{number}")(x, train=train)
+            x = ClipConvNorm(
+                width, strides=(1, 2, 2) if number == 1 else (1, 1, 1), name=f"conv{number}"
+            )(x, train=train)
         return nn.Dense(self.num_classes, name="head")(x.mean((1, 2, 3)))
 
 

@@ -1,4 +1,6 @@
-"""Text as numbers: 0 is padding (and the blank of CTC), 1 + i the character `alphabet[i]`. NumPy, on the host."""
+"""Text as numbers: 0 is padding (and the blank of CTC), 1 + i the character `alphabet[i]`. NumPy,
+on the host.
+"""
 
 from collections.abc import Iterable, Sequence
 
@@ -11,7 +13,10 @@ def require_alphabet(alphabet: str) -> None:
     """ConfigError for an alphabet that is empty or repeats a character."""
     repeated = sorted({c for c in alphabet if alphabet.count(c) > 1})
     if not alphabet or repeated:
-        raise ConfigError(f"alphabet {alphabet!r} {f'repeats {repeated}' if repeated else 'is empty'}; it holds each character once")
+        raise ConfigError(
+            f"alphabet {alphabet!r} {f'repeats {repeated}' if repeated else 'is empty'}; it holds "
+            "each character once"
+        )
 
 
 def encode(lines: Sequence[str], *, alphabet: str, length: int) -> np.ndarray:
@@ -25,9 +30,15 @@ def encode(lines: Sequence[str], *, alphabet: str, length: int) -> np.ndarray:
     for i, line in enumerate(lines):
         unknown = sorted({c for c in line if c not in numbers})
         if unknown:
-            raise DataError(f"line {i} {line!r} has {unknown}, which the alphabet {alphabet!r} lacks; add them, or drop the line")
+            raise DataError(
+                f"line {i} {line!r} has {unknown}, which the alphabet {alphabet!r} lacks; add "
+                "them, or drop the line"
+            )
         if len(line) > length:
-            raise DataError(f"line {i} {line!r} has {len(line)} characters; at most {length} fit. Raise the length, or cut the line")
+            raise DataError(
+                f"line {i} {line!r} has {len(line)} characters; at most {length} fit. Raise the "
+                "length, or cut the line"
+            )
         rows[i, : len(line)] = [numbers[c] for c in line]
     return rows
 

@@ -1,6 +1,8 @@
-"""Axis-aligned boxes (y0, x0, y1, x1): conversion, area, intersection over union, non-maximum suppression.
+"""Axis-aligned boxes (y0, x0, y1, x1): conversion, area, intersection over union, non-maximum
+suppression.
 
-Boxes are [..., 4] floats, in [0, 1] unless said otherwise (only ratios of areas are taken, so any one unit will do). A box whose second
+Boxes are [..., 4] floats, in [0, 1] unless said otherwise (only ratios of areas are taken, so any
+one unit will do). A box whose second
 corner lies before its first is empty: its area is 0.
 """
 
@@ -20,12 +22,16 @@ def clip(box: jax.Array) -> jax.Array:
 
 def to_center(box: jax.Array) -> jax.Array:
     """(y0, x0, y1, x1) -> (center y, center x, height, width)"""
-    return jnp.concatenate([(box[..., :2] + box[..., 2:]) / 2, box[..., 2:] - box[..., :2]], axis=-1)
+    return jnp.concatenate(
+        [(box[..., :2] + box[..., 2:]) / 2, box[..., 2:] - box[..., :2]], axis=-1
+    )
 
 
 def from_center(box: jax.Array) -> jax.Array:
     """(center y, center x, height, width) -> (y0, x0, y1, x1)"""
-    return jnp.concatenate([box[..., :2] - box[..., 2:] / 2, box[..., :2] + box[..., 2:] / 2], axis=-1)
+    return jnp.concatenate(
+        [box[..., :2] - box[..., 2:] / 2, box[..., :2] + box[..., 2:] / 2], axis=-1
+    )
 
 
 def to_xywh(box: jax.Array) -> jax.Array:
@@ -51,35 +57,52 @@ def from_pixels(box: jax.Array, size: tuple[int, int]) -> jax.Array:
 
 
 def iou(first: jax.Array, second: jax.Array) -> jax.Array:
-    """Intersection over union of corresponding boxes, 0 where both are empty. [..., 4], [..., 4] -> [...]"""
+    """Intersection over union of corresponding boxes, 0 where both are empty. [..., 4], [..., 4] ->
+    [...]
+    """
     return _divide(*_overlap(first, second))
 
 
 def giou(first: jax.Array, second: jax.Array) -> jax.Array:
-    """Generalized intersection over union of corresponding boxes, in (-1, 1]. [..., 4], [..., 4] -> [...]
+    """Generalized intersection over union of corresponding boxes, in (-1, 1]. [..., 4], [..., 4] ->
+    [...]
 
-    IoU less the share of the enclosing box that neither covers, so it has a gradient where boxes are apart: Rezatofighi et al.,
+    IoU less the share of the enclosing box that neither covers, so it has a gradient where boxes
+    are apart: Rezatofighi et al.,
     "Generalized intersection over union", 2019, algorithm 1.
     """
     shared, union = _overlap(first, second)
-    hull = area(jnp.concatenate([jnp.minimum(first[..., :2], second[..., :2]), jnp.maximum(first[..., 2:], second[..., 2:])], axis=-1))
+    hull = area(
+        jnp.concatenate(
+            [
+                jnp.minimum(first[..., :2], second[..., :2]),
+                jnp.maximum(first[..., 2:], second[..., 2:]),
+            ],
+            axis=-1,
+        )
+    )
     return _divide(shared, union) - _divide(hull - union, hull)
 
 
 def pairwise_iou(first: jax.Array, second: jax.Array) -> jax.Array:
-    """Intersection over union of each box with each other. [..., N, 4], [..., M, 4] -> [..., N, M]"""
+    """Intersection over union of each box with each other. [..., N, 4], [..., M, 4] ->
+    [..., N, M]
+    """
     return iou(first[..., :, None, :], second[..., None, :, :])
 
 
 def pairwise_giou(first: jax.Array, second: jax.Array) -> jax.Array:
-    """Generalized intersection over union of each box with each other. [..., N, 4], [..., M, 4] -> [..., N, M]"""
+    """Generalized intersection over union of each box with each other. [..., N, 4], [..., M, 4] ->
+    [..., N, M]
+    """
     return giou(first[..., :, None, :], second[..., None, :, :])
 
 
 def suppress(box: jax.Array, score: jax.Array, *, iou_threshold: float) -> jax.Array:
     """Greedy non-maximum suppression: which boxes remain. [N, 4], [N] -> [N] bool
 
-    From the highest score down (the first of equals), a box remains unless its IoU with one that remains exceeds `iou_threshold`.
+    From the highest score down (the first of equals), a box remains unless its IoU with one that
+    remains exceeds `iou_threshold`.
     """
     order = jnp.argsort(-score, stable=True)
     overlaps = pairwise_iou(box[order], box[order]) > iou_threshold  # [N, N]
@@ -99,7 +122,15 @@ def _scale(box: jax.Array, size: tuple[int, int]) -> jax.Array:
 
 def _overlap(first: jax.Array, second: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Areas of intersection and union."""
-    shared = area(jnp.concatenate([jnp.maximum(first[..., :2], second[..., :2]), jnp.minimum(first[..., 2:], second[..., 2:])], axis=-1))
+    shared = area(
+        jnp.concatenate(
+            [
+                jnp.maximum(first[..., :2], second[..., :2]),
+                jnp.minimum(first[..., 2:], second[..., 2:]),
+            ],
+            axis=-1,
+        )
+    )
     return shared, area(first) + area(second) - shared
 
 

@@ -4,15 +4,18 @@ import numpy as np
 
 
 def label_components(mask: np.ndarray, *, diagonal: bool = True) -> tuple[np.ndarray, int]:
-    """A number for each connected part of `mask` [H, W] bool -> (labels [H, W] int32, how many parts); 0 is the background.
+    """A number for each connected part of `mask` [H, W] bool -> (labels [H, W] int32, how many
+    parts); 0 is the background.
 
-    Parts are numbered from 1 in the order in which their first cells are read, row by row. Cells that touch at a corner are connected if
-    `diagonal`. Runs of each row are joined to those they touch in the row above: Rosenfeld, Pfaltz, "Sequential operations in digital
-    picture processing" (1966), with whole runs in place of cells.
+    Parts are numbered from 1 in the order in which their first cells are read, row by row. Cells
+    that touch at a corner are connected if `diagonal`. Runs of each row are joined to those they
+    touch in the row above: Rosenfeld, Pfaltz, "Sequential operations in digital picture processing"
+    (1966), with whole runs in place of cells.
     """
     mask = np.asarray(mask, bool)
     height, width = mask.shape
-    flat = np.zeros((height, width + 2), np.int8)  # a gap after each row, so that no run passes a row's end
+    # a gap after each row, so that no run passes a row's end
+    flat = np.zeros((height, width + 2), np.int8)
     flat[:, 1:-1] = mask
     change = np.diff(flat.ravel(), prepend=0)
     starts, ends = np.flatnonzero(change == 1), np.flatnonzero(change == -1)
@@ -38,7 +41,10 @@ def _join(row: list[int], first: list[int], last: list[int], *, reach: int) -> n
 
     above = 0  # the first run of the row above that may still touch
     for run in range(len(row)):
-        while above < run and (row[above] < row[run] - 1 or (row[above] == row[run] - 1 and last[above] + reach < first[run])):
+        while above < run and (
+            row[above] < row[run] - 1
+            or (row[above] == row[run] - 1 and last[above] + reach < first[run])
+        ):
             above += 1
         other = above
         while other < run and row[other] == row[run] - 1 and first[other] <= last[run] + reach:

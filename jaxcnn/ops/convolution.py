@@ -1,21 +1,28 @@
-"""The one seam through which every convolution of every model goes, so that a faster formulation serves all of them.
+"""The one seam through which every convolution of every model goes, so that a faster formulation
+serves all of them.
 
-Layout: inputs x [B, *spatial, C] (channels last), kernels w [*window, C / groups, features], outputs y [B, *smaller, features]; any float.
+Layout: inputs x [B, *spatial, C] (channels last), kernels w [*window, C / groups, features],
+outputs y [B, *smaller, features]; any float.
 
-Formulations, chosen by `formulation` or the environment variable JAXCNN_CONVOLUTION (read whenever a function is traced; `formulation` is
-part of `jax.jit`'s cache key, so that a change retraces):
+Formulations, chosen by `formulation` or the environment variable JAXCNN_CONVOLUTION (read whenever
+a function is traced; `formulation` is part of `jax.jit`'s cache key, so that a change retraces):
 
 - `"natural"`: what `jax.lax` and Flax do.
-- `"fast"`: pure JAX. On CPU the gradient of the kernel reads a stored copy of its input, where XLA would recompute the layers that led to
-  it inside a transposition, and transposes it in two steps (`jaxcnn.ops.cpu.kernel_gradient`); where channels are few, several columns are
-  taken at a time (`jaxcnn.ops.cpu.banded`); with one filter a channel, tap by tap (`jaxcnn.ops.cpu.depthwise`); max-pooling remembers which element
-  won; BatchNorm is a x + b. On other platforms convolutions are XLA's own.
-- `"onednn"`: on CPU, float32, one or two dimensions: the oneDNN library (`jaxcnn.ops.cpu.onednn`), for most 3x3 convolutions of stride 1 by way
-  of Winograd's algorithm, which needs up to 2.25 times fewer multiplications; everything else as `"fast"`.
-- `"auto"` (default): on CPU `"onednn"` where `jaxcnn[onednn]` is installed and works, else `"fast"`; elsewhere `"natural"`.
+- `"fast"`: pure JAX. On CPU the gradient of the kernel reads a stored copy of its input, where XLA
+  would recompute the layers that led to it inside a transposition, and transposes it in two steps
+  (`jaxcnn.ops.cpu.kernel_gradient`); where channels are few, several columns are taken at a time
+  (`jaxcnn.ops.cpu.banded`); with one filter a channel, tap by tap (`jaxcnn.ops.cpu.depthwise`);
+  max-pooling remembers which element won; BatchNorm is a x + b. On other platforms convolutions are
+  XLA's own.
+- `"onednn"`: on CPU, float32, one or two dimensions: the oneDNN library (`jaxcnn.ops.cpu.onednn`),
+  for most 3x3 convolutions of stride 1 by way of Winograd's algorithm, which needs up to 2.25 times
+  fewer multiplications; everything else as `"fast"`.
+- `"auto"` (default): on CPU `"onednn"` where `jaxcnn[onednn]` is installed and works, else
+  `"fast"`; elsewhere `"natural"`.
 
-A convolution is bilinear, and so are its two gradients: y(x, w), x(y, w) and w(x, y) are linear in both arguments, and each other's
-transposes. They are three JAX primitives here, which gives derivatives of every order, forward and reverse, in every formulation.
+A convolution is bilinear, and so are its two gradients: y(x, w), x(y, w) and w(x, y) are linear in
+both arguments, and each other's transposes. They are three JAX primitives here, which gives
+derivatives of every order, forward and reverse, in every formulation.
 """
 
 import contextlib
@@ -36,7 +43,8 @@ from jaxcnn.ops.cpu import banded, depthwise, kernel_gradient
 FORMULATIONS = ("natural", "fast", "onednn", "auto")
 VARIABLE = "JAXCNN_CONVOLUTION"
 
-# An input of fewer channels is an image, or cheap to recompute: LeNet-5 is 2 % slower where its inputs are stored.
+# An input of fewer channels is an image, or cheap to recompute: LeNet-5 is 2 % slower where its
+# inputs are stored.
 FEWEST_STORED_CHANNELS = 8
 
 STEM_CHANNELS = 4  # to which images of fewer channels are padded on a GPU in bfloat16
@@ -46,16 +54,20 @@ _context = jax.make_user_context(None)  # a part of jit's cache key, so that a c
 
 def _check(name: str, origin: str) -> str:
     if name not in FORMULATIONS:
-        raise ConfigError(f"{origin} is {name!r}; it must be one of {', '.join(FORMULATIONS)}{did_you_mean(name, FORMULATIONS)}.")
+        raise ConfigError(
+            f"{origin} is {name!r}; it must be one of "
+            f"{', '.join(FORMULATIONS)}{did_you_mean(name, FORMULATIONS)}."
+        )
     return name
 
 
 @contextlib.contextmanager
 def formulation(name: str) -> Iterator[None]:
-    """Within the `with` block, trace convolutions, pooling and BatchNorm as `name` says: "natural", "fast", "onednn" or "auto" (see
-    the module).
+    """Within the `with` block, trace convolutions, pooling and BatchNorm as `name` says: "natural",
+    "fast", "onednn" or "auto" (see the module).
 
-    Raises ConfigError for another name, and DependencyError, saying what is missing, where "onednn" is asked for and cannot be had.
+    Raises ConfigError for another name, and DependencyError, saying what is missing, where "onednn"
+    is asked for and cannot be had.
     """
     if _check(name, "the convolution formulation") == "onednn":
         from jaxcnn.ops.cpu import onednn
@@ -66,8 +78,12 @@ def formulation(name: str) -> Iterator[None]:
 
 
 def current_formulation() -> str:
-    """The formulation in force, "auto" resolved: "natural", "fast" or "onednn". To be recorded with a run."""
-    name = _context.value or _check(os.environ.get(VARIABLE) or "auto", f"the environment variable {VARIABLE}")
+    """The formulation in force, "auto" resolved: "natural", "fast" or "onednn". To be recorded with
+    a run.
+    """
+    name = _context.value or _check(
+        os.environ.get(VARIABLE) or "auto", f"the environment variable {VARIABLE}"
+    )
     if name in ("natural", "fast"):
         return name
     if name == "auto" and jax.default_backend() != "cpu":
@@ -79,8 +95,8 @@ def current_formulation() -> str:
 
 @dataclass(frozen=True)
 class Geometry:
-    """What of a convolution is static, one number (or pair) for each spatial axis; `spatial` is x's extent, `window` the kernel's,
-    undilated."""
+    """What of a convolution is static, one number (or pair) for each spatial axis; `spatial` is x's
+    extent, `window` the kernel's, undilated."""
 
     spatial: tuple[int, ...]
     window: tuple[int, ...]
@@ -97,11 +113,17 @@ class Geometry:
 
     def output_spatial(self) -> tuple[int, ...]:
         """Spatial extent of y."""
-        extents = zip(self.spatial, self.window, self.strides, self.padding, self.dilation, strict=True)
-        return tuple((n + low + high - d * (k - 1) - 1) // s + 1 for n, k, s, (low, high), d in extents)
+        extents = zip(
+            self.spatial, self.window, self.strides, self.padding, self.dilation, strict=True
+        )
+        return tuple(
+            (n + low + high - d * (k - 1) - 1) // s + 1 for n, k, s, (low, high), d in extents
+        )
 
     def result_shape(self, role: str, a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of y(x, w), x(y, w) or w(x, y), by `role`, from its operands' shapes; a leading replica axis stays."""
+        """Shape of y(x, w), x(y, w) or w(x, y), by `role`, from its operands' shapes; a leading
+        replica axis stays.
+        """
         leading = next((shape[:1] for shape in (a, b) if len(shape) > self.rank), ())
         a, b = a[-self.rank :], b[-self.rank :]
         if role == "y":
@@ -112,14 +134,24 @@ class Geometry:
 
 
 def conv_general_dilated(lhs, rhs, window_strides, padding, **options):
-    """`jax.lax.conv_general_dilated`, to be handed to `flax.linen.Conv(conv_general_dilated=…)`; same arguments, same result.
+    """`jax.lax.conv_general_dilated`, to be handed to `flax.linen.Conv(conv_general_dilated=…)`;
+    same arguments, same result.
 
-    lhs [B, *spatial, C], rhs [*window, C / groups, features] -> [B, *smaller, features], channels last as Flax asks; anything else
-    (another layout, a dilated input, mixed dtypes) is handed to `jax.lax` as it is.
+    lhs [B, *spatial, C], rhs [*window, C / groups, features] -> [B, *smaller, features], channels
+    last as Flax asks; anything else (another layout, a dilated input, mixed dtypes) is handed to
+    `jax.lax` as it is.
     """
     chosen = current_formulation()
-    stem = jax.default_backend() == "gpu" and lhs.dtype == jax.numpy.bfloat16 and lhs.shape[-1] < STEM_CHANNELS
-    geometry = _geometry(lhs, rhs, window_strides, padding, options) if stem or chosen != "natural" else None
+    stem = (
+        jax.default_backend() == "gpu"
+        and lhs.dtype == jax.numpy.bfloat16
+        and lhs.shape[-1] < STEM_CHANNELS
+    )
+    geometry = (
+        _geometry(lhs, rhs, window_strides, padding, options)
+        if stem or chosen != "natural"
+        else None
+    )
     if stem and geometry is not None and geometry.groups == 1:
         lhs, rhs = pad_channels(lhs, rhs)
     if chosen == "natural" or geometry is None:
@@ -132,9 +164,11 @@ def conv_general_dilated(lhs, rhs, window_strides, padding, **options):
 
 
 def pad_channels(x, w):
-    """An image x [B, *spatial, C] and its kernel w [*window, C, F] with zeros up to STEM_CHANNELS channels, for the same convolution.
+    """An image x [B, *spatial, C] and its kernel w [*window, C, F] with zeros up to STEM_CHANNELS
+    channels, for the same convolution.
 
-    cuDNN's kernels for tensor cores want at least so many, and XLA pads for them in float16 only, not in bfloat16.
+    cuDNN's kernels for tensor cores want at least so many, and XLA pads for them in float16 only,
+    not in bfloat16.
     """
     last = [(0, 0)] * (x.ndim - 1) + [(0, STEM_CHANNELS - x.shape[-1])]
     return jax.numpy.pad(x, last), jax.numpy.pad(w, [*last[1:], (0, 0)])
@@ -158,7 +192,9 @@ def _geometry(x, w, strides, padding, options) -> Geometry | None:
         or x.dtype != w.dtype
         or not jax.numpy.issubdtype(x.dtype, jax.numpy.floating)
         or 0 in (*x.shape, *w.shape)
-        or any(axis is not None for operand in (x, w) for axis in jax.typeof(operand).sharding.spec)  # explicit sharding
+        or any(
+            axis is not None for operand in (x, w) for axis in jax.typeof(operand).sharding.spec
+        )  # explicit sharding
     )
     if unsupported:
         return None
@@ -168,12 +204,18 @@ def _geometry(x, w, strides, padding, options) -> Geometry | None:
         padding = lax.padtype_to_pads(x.shape[1:-1], extents, strides, padding)
     pairs = tuple((int(low), int(high)) for low, high in padding)
     groups = options.get("feature_group_count", 1)
-    geometry = Geometry(x.shape[1:-1], window, tuple(strides), pairs, dilation, groups, options.get("precision"))
-    wrong = x.shape[-1] != w.shape[-2] * groups or w.shape[-1] % groups or min(geometry.output_spatial()) < 1
+    geometry = Geometry(
+        x.shape[1:-1], window, tuple(strides), pairs, dilation, groups, options.get("precision")
+    )
+    wrong = (
+        x.shape[-1] != w.shape[-2] * groups
+        or w.shape[-1] % groups
+        or min(geometry.output_spatial()) < 1
+    )
     return None if wrong else geometry  # jax.lax raises its own, clear error
 
 
-# ---- the three bilinear primitives, named by their result ----------------------------------------------------------------------
+# ---- the three bilinear primitives, named by their result ----------------------------------------
 
 OPERANDS = {"y": ("x", "w"), "x": ("y", "w"), "w": ("x", "y")}
 PRIMITIVES = {role: Primitive(f"convolution_{role}") for role in OPERANDS}
@@ -184,33 +226,51 @@ def _bind(role, a, b, **parameters):
 
 
 def vary_alike(a, b):
-    """The operands of a primitive; where they vary over different axes of a `shard_map`, they are made to vary over all of them."""
+    """The operands of a primitive; where they vary over different axes of a `shard_map`, they are
+    made to vary over all of them.
+    """
     varying = [_varying(operand) for operand in (a, b)]
     missing = [tuple(sorted((varying[0] | varying[1]) - axes)) for axes in varying]
-    return [lax.pcast(operand, axes, to="varying") if axes else operand for operand, axes in zip((a, b), missing, strict=True)]
+    return [
+        lax.pcast(operand, axes, to="varying") if axes else operand
+        for operand, axes in zip((a, b), missing, strict=True)
+    ]
 
 
 def _varying(operand) -> frozenset[str]:
     """The axes of a `shard_map` over which the operand differs."""
     aval = jax.typeof(operand)
-    return aval.mat.varying if hasattr(aval, "mat") else getattr(aval, "vma", frozenset())  # jax >= 0.10, before
+    # jax >= 0.10, before
+    return aval.mat.varying if hasattr(aval, "mat") else getattr(aval, "vma", frozenset())
 
 
 def natural(role: str, geometry: Geometry, a, b):
-    """y(x, w), x(y, w) or w(x, y), by `role`, as `jax.lax` computes it; operands may have a leading replica axis."""
+    """y(x, w), x(y, w) or w(x, y), by `role`, as `jax.lax` computes it; operands may have a leading
+    replica axis.
+    """
     replicated = [operand.ndim > geometry.rank for operand in (a, b)]
     if any(replicated):
-        return jax.vmap(functools.partial(natural, role, geometry), in_axes=[0 if r else None for r in replicated])(a, b)
+        return jax.vmap(
+            functools.partial(natural, role, geometry),
+            in_axes=[0 if r else None for r in replicated],
+        )(a, b)
 
     def convolve(x, w):
         letters = "0123456789"[: geometry.rank - 2]
         numbers = (f"N{letters}C", f"{letters}IO", f"N{letters}C")
-        options = {"rhs_dilation": geometry.dilation, "feature_group_count": geometry.groups, "precision": geometry.precision}
-        return lax.conv_general_dilated(x, w, geometry.strides, geometry.padding, dimension_numbers=numbers, **options)
+        options = {
+            "rhs_dilation": geometry.dilation,
+            "feature_group_count": geometry.groups,
+            "precision": geometry.precision,
+        }
+        return lax.conv_general_dilated(
+            x, w, geometry.strides, geometry.padding, dimension_numbers=numbers, **options
+        )
 
     if role == "y":
         return convolve(a, b)
-    # Only the type is used; made from an operand, it also says over which axes of a shard_map it varies.
+    # Only the type is used; made from an operand, it also says over which axes of a shard_map it
+    # varies.
     wanted = jax.numpy.broadcast_to(a[(0,) * a.ndim], geometry.result_shape(role, a.shape, b.shape))
     if role == "x":
         return jax.linear_transpose(lambda x: convolve(x, b), wanted)(a)[0]
@@ -218,7 +278,9 @@ def natural(role: str, geometry: Geometry, a, b):
 
 
 def fast(role: str, geometry: Geometry, a, b):
-    """y(x, w), x(y, w) or w(x, y), by `role`, in the way that takes XLA's CPU backend the least time."""
+    """y(x, w), x(y, w) or w(x, y), by `role`, in the way that takes XLA's CPU backend the least
+    time.
+    """
     if a.ndim > geometry.rank or b.ndim > geometry.rank:
         return natural(role, geometry, a, b)
     w_shape = geometry.result_shape("w", a.shape, b.shape) if role == "w" else b.shape
@@ -233,28 +295,38 @@ def fast(role: str, geometry: Geometry, a, b):
     if blocks:
         geometry, a, b = blocks.rows(), blocks.of_x(a), blocks.of_y(b)
     two_steps = role == "w" and kernel_gradient.suits(geometry, a.shape[0])
-    result = kernel_gradient.kernel_gradient(geometry, a, b) if two_steps else natural(role, geometry, a, b)
+    result = (
+        kernel_gradient.kernel_gradient(geometry, a, b)
+        if two_steps
+        else natural(role, geometry, a, b)
+    )
     return blocks.to_w(result, inputs) if blocks else result
 
 
 def _materialize(x, witness):
-    """x, written to memory once: XLA's CPU backend fuses nothing through a conditional, whereas it removes an optimization barrier before
-    it fuses. The predicate is false for every number (also NaN and infinity), which the compiler cannot know."""
+    """x, written to memory once: XLA's CPU backend fuses nothing through a conditional, whereas it
+    removes an optimization barrier before it fuses. The predicate is false for every number (also
+    NaN and infinity), which the compiler cannot know.
+    """
     number = lax.stop_gradient(witness[(0,) * witness.ndim])
     return lax.cond(number * 0 == 1, lambda x: x * 2, lambda x: x, x)
 
 
 def undivided(context) -> bool:
-    """True where XLA does not divide the program that is being lowered over devices; within `shard_map` each device has its own."""
+    """True where XLA does not divide the program that is being lowered over devices; within
+    `shard_map` each device has its own.
+    """
     where = context.module_context.axis_context
     if isinstance(where, mlir.ShardingContext):
         return where.num_devices == 1
-    return isinstance(where, mlir.SPMDAxisContext) and set(where.manual_axes) == set(where.mesh.axis_names)
+    return isinstance(where, mlir.SPMDAxisContext) and set(where.manual_axes) == set(
+        where.mesh.axis_names
+    )
 
 
 def _lower_cpu(role, context, a, b, *, geometry, formulation):
-    """Lowering rule for CPU. XLA cannot divide a call of oneDNN over devices, so where it is to divide the program, its own convolution
-    is used."""
+    """Lowering rule for CPU. XLA cannot divide a call of oneDNN over devices, so where it is to
+    divide the program, its own convolution is used."""
     native = formulation == "onednn" and undivided(context)
 
     def compute(a, b):
@@ -262,7 +334,11 @@ def _lower_cpu(role, context, a, b, *, geometry, formulation):
             from jaxcnn.ops.cpu import onednn
 
             return onednn.convolve(role, geometry, a, b)
-        if role == "w" and a.ndim == b.ndim == geometry.rank and a.shape[-1] >= FEWEST_STORED_CHANNELS:
+        if (
+            role == "w"
+            and a.ndim == b.ndim == geometry.rank
+            and a.shape[-1] >= FEWEST_STORED_CHANNELS
+        ):
             a = _materialize(a, b)
         return fast(role, geometry, a, b)
 
@@ -270,7 +346,9 @@ def _lower_cpu(role, context, a, b, *, geometry, formulation):
 
 
 def _lower_elsewhere(role, a, b, *, geometry, formulation):
-    del formulation  # the choice was made for a CPU; another platform compiles XLA's own convolution (jax.export for several platforms)
+    # the choice was made for a CPU; another platform compiles XLA's own convolution (jax.export for
+    # several platforms)
+    del formulation
     return natural(role, geometry, a, b)
 
 
@@ -281,7 +359,9 @@ def _abstract(role, a, b, *, geometry, formulation):
 
 
 def _transpose(role, side, cotangent, a, b, **parameters):
-    """The cotangent of operand `side`, which is the primitive named after it; summed over the replicas that the operand was shared by."""
+    """The cotangent of operand `side`, which is the primitive named after it; summed over the
+    replicas that the operand was shared by.
+    """
     if type(cotangent) is ad.Zero:
         return ad.Zero((a, b)[side].aval)
     known = dict(zip(OPERANDS[role], (a, b), strict=True)) | {role: cotangent}
@@ -291,15 +371,31 @@ def _transpose(role, side, cotangent, a, b, **parameters):
 
 
 def _batch(role, operands, axes, *, geometry, formulation):
-    """Operands get a leading replica axis [K, …]; replicas that share a kernel are simply more images. -> result, 0."""
+    """Operands get a leading replica axis [K, …]; replicas that share a kernel are simply more
+    images. -> result, 0.
+    """
     bind = functools.partial(_bind, role, geometry=geometry, formulation=formulation)
-    size = next(operand.shape[axis] for operand, axis in zip(operands, axes, strict=True) if axis is not None)
-    operands = [x if axis is None else jax.numpy.moveaxis(x, axis, 0) for x, axis in zip(operands, axes, strict=True)]
-    inner = [x.ndim - (axis is not None) > geometry.rank for x, axis in zip(operands, axes, strict=True)]
+    size = next(
+        operand.shape[axis]
+        for operand, axis in zip(operands, axes, strict=True)
+        if axis is not None
+    )
+    operands = [
+        x if axis is None else jax.numpy.moveaxis(x, axis, 0)
+        for x, axis in zip(operands, axes, strict=True)
+    ]
+    inner = [
+        x.ndim - (axis is not None) > geometry.rank for x, axis in zip(operands, axes, strict=True)
+    ]
     if any(inner):  # replicas of replicas: one axis of the product
-        count = next(x.shape[-geometry.rank - 1] for x, nested in zip(operands, inner, strict=True) if nested)
+        count = next(
+            x.shape[-geometry.rank - 1] for x, nested in zip(operands, inner, strict=True) if nested
+        )
         result = bind(
-            *(_product_axis(x, axis is not None, nested, size, count) for x, axis, nested in zip(operands, axes, inner, strict=True))
+            *(
+                _product_axis(x, axis is not None, nested, size, count)
+                for x, axis, nested in zip(operands, axes, inner, strict=True)
+            )
         )
         return result.reshape(size, count, *result.shape[1:]), 0
     if role != "w" and axes[1] is None:
@@ -310,7 +406,9 @@ def _batch(role, operands, axes, *, geometry, formulation):
 
 
 def _product_axis(x, mapped: bool, nested: bool, size: int, count: int):
-    """[size, count, …], [size, …] or [count, …] -> [size · count, …]; an operand with neither axis stays as it is."""
+    """[size, count, …], [size, …] or [count, …] -> [size · count, …]; an operand with neither axis
+    stays as it is.
+    """
     if not mapped and not nested:
         return x
     shape = x.shape[mapped + nested :]
@@ -326,9 +424,13 @@ def _apply(role, a, b, *, geometry, formulation):
 def _define(role: str, primitive: Primitive) -> None:
     primitive.def_impl(functools.partial(_apply, role))
     primitive.def_abstract_eval(functools.partial(_abstract, role))
-    ad.defbilinear(primitive, functools.partial(_transpose, role, 0), functools.partial(_transpose, role, 1))
+    ad.defbilinear(
+        primitive, functools.partial(_transpose, role, 0), functools.partial(_transpose, role, 1)
+    )
     batching.primitive_batchers[primitive] = functools.partial(_batch, role)
-    mlir.register_lowering(primitive, mlir.lower_fun(functools.partial(_lower_elsewhere, role), multiple_results=False))
+    mlir.register_lowering(
+        primitive, mlir.lower_fun(functools.partial(_lower_elsewhere, role), multiple_results=False)
+    )
     mlir.register_lowering(primitive, functools.partial(_lower_cpu, role), platform="cpu")
 
 

@@ -1,6 +1,8 @@
-"""Sentences as token numbers, and their decoding word by word: greedy and beam search as one `lax.scan`, inside the compiled program.
+"""Sentences as token numbers, and their decoding word by word: greedy and beam search as one
+`lax.scan`, inside the compiled program.
 
-Token 0 is padding, 1 the start, 2 the end, 3 a word that the vocabulary lacks; words follow. A caption is start, words, end, padding.
+Token 0 is padding, 1 the start, 2 the end, 3 a word that the vocabulary lacks; words follow. A
+caption is start, words, end, padding.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,33 +18,45 @@ from jaxcnn.errors import ConfigError
 PAD, START, END, UNKNOWN = range(4)
 SPECIAL_WORDS = ("<pad>", "<start>", "<end>", "<unknown>")  # the first words of every vocabulary
 
-# (state, last word [N] int32, position [] int32) -> (logits of the next word [N, V], next state); the state's leaves are [N, …]
+# (state, last word [N] int32, position [] int32) -> (logits of the next word [N, V], next state);
+# the state's leaves are [N, …]
 Step = Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, Any]]
 
 
-def beam_search(step: Step, state: Any, *, length: int, beam_size: int = 1, length_penalty: float = 0.0) -> tuple[jax.Array, jax.Array]:
-    """The likeliest sentences found: tokens [B, beam_size, length] int32, best first, and their scores [B, beam_size] float32.
+def beam_search(
+    step: Step, state: Any, *, length: int, beam_size: int = 1, length_penalty: float = 0.0
+) -> tuple[jax.Array, jax.Array]:
+    """The likeliest sentences found: tokens [B, beam_size, length] int32, best first, and their
+    scores [B, beam_size] float32.
 
-    At each position the `beam_size` likeliest beginnings are kept; one that has ended stays among them with the probability it has, and
-    padding follows. `beam_size=1` is greedy decoding. The score is log P / ((5 + n) / 6) ** length_penalty for n tokens, the end included:
-    Wu et al., "Google's neural machine translation system" (2016), equation 14. A penalty of 0 leaves log P, above 0 it favours longer
-    sentences.
+    At each position the `beam_size` likeliest beginnings are kept; one that has ended stays among
+    them with the probability it has, and padding follows. `beam_size=1` is greedy decoding. The
+    score is log P / ((5 + n) / 6) ** length_penalty for n tokens, the end included: Wu et al.,
+    "Google's neural machine translation system" (2016), equation 14. A penalty of 0 leaves log P,
+    above 0 it favours longer sentences.
 
     Args:
-        step: gives the logits of the next word; padding and start are never chosen. Called with the start token first.
+        step: gives the logits of the next word; padding and start are never chosen. Called with the
+            start token first.
         state: leaves [B * beam_size, …], the rows of one example next to each other and equal.
-        length: tokens decoded at most, the end included; a sentence that has not ended by then is cut.
+        length: tokens decoded at most, the end included; a sentence that has not ended by then is
+        cut.
     """
     num_rows = jax.tree.leaves(state)[0].shape[0]
     if beam_size < 1 or num_rows % beam_size:
-        raise ConfigError(f"beam_search: beam_size={beam_size} must be at least 1 and divide the {num_rows} rows of the state")
+        raise ConfigError(
+            f"beam_search: beam_size={beam_size} must be at least 1 and divide the {num_rows} "
+            "rows of the state"
+        )
     num_examples = num_rows // beam_size
 
     def advance(carry: tuple, position: jax.Array) -> tuple[tuple, None]:
         state, tokens, scores, last = carry  # tokens [B, K, T], scores and last [B, K]
         logits, state = step(state, last.reshape(-1), position)
         num_words = logits.shape[-1]
-        total = scores[..., None] + _log_probabilities(logits.reshape(num_examples, beam_size, num_words), last)
+        total = scores[..., None] + _log_probabilities(
+            logits.reshape(num_examples, beam_size, num_words), last
+        )
         scores, chosen = lax.top_k(total.reshape(num_examples, -1), beam_size)
         parent, word = chosen // num_words, chosen % num_words
         rows = (jnp.arange(num_examples, dtype=jnp.int32)[:, None] * beam_size + parent).reshape(-1)
@@ -52,17 +66,26 @@ def beam_search(step: Step, state: Any, *, length: int, beam_size: int = 1, leng
 
     tokens = jnp.full((num_examples, beam_size, length), PAD, jnp.int32)
     # All rows of an example begin alike, so only the first may be continued at first.
-    scores = jnp.broadcast_to(jnp.where(jnp.arange(beam_size) == 0, 0.0, -jnp.inf).astype(jnp.float32)[None], (num_examples, beam_size))
+    scores = jnp.broadcast_to(
+        jnp.where(jnp.arange(beam_size) == 0, 0.0, -jnp.inf).astype(jnp.float32)[None],
+        (num_examples, beam_size),
+    )
     start = jnp.full((num_examples, beam_size), START, jnp.int32)
-    (_, tokens, scores, _), _ = lax.scan(advance, (state, tokens, scores, start), jnp.arange(length, dtype=jnp.int32))
+    (_, tokens, scores, _), _ = lax.scan(
+        advance, (state, tokens, scores, start), jnp.arange(length, dtype=jnp.int32)
+    )
     num_tokens = (tokens != PAD).sum(-1).astype(jnp.float32)
     scores = scores / ((5.0 + num_tokens) / 6.0) ** jnp.asarray(length_penalty, jnp.float32)
     order = jnp.argsort(-scores, axis=-1, stable=True)
-    return jnp.take_along_axis(tokens, order[..., None], axis=1), jnp.take_along_axis(scores, order, axis=1)
+    return jnp.take_along_axis(tokens, order[..., None], axis=1), jnp.take_along_axis(
+        scores, order, axis=1
+    )
 
 
 def to_words(tokens: Sequence[int] | np.ndarray, names: Sequence[str] = ()) -> tuple[str, ...]:
-    """The words of a row of tokens, on the host: up to the end, without start and padding; `<number>` for a token without a name."""
+    """The words of a row of tokens, on the host: up to the end, without start and padding;
+    `<number>` for a token without a name.
+    """
     words = []
     for token in np.asarray(tokens).tolist():
         if token == END:
@@ -73,8 +96,12 @@ def to_words(tokens: Sequence[int] | np.ndarray, names: Sequence[str] = ()) -> t
 
 
 def _log_probabilities(logits: jax.Array, last: jax.Array) -> jax.Array:
-    """log P of the next word after `last`: only padding follows the end, nothing else may be padding or start. [B, K, V] float32"""
+    """log P of the next word after `last`: only padding follows the end, nothing else may be
+    padding or start. [B, K, V] float32
+    """
     word = jnp.arange(logits.shape[-1])[None, None]
     has_ended = ((last == END) | (last == PAD))[..., None]
-    opened = jnp.where((word == PAD) | (word == START), -jnp.inf, jax.nn.log_softmax(logits.astype(jnp.float32)))
+    opened = jnp.where(
+        (word == PAD) | (word == START), -jnp.inf, jax.nn.log_softmax(logits.astype(jnp.float32))
+    )
     return jnp.where(has_ended, jnp.where(word == PAD, 0.0, -jnp.inf), opened)

@@ -1,8 +1,11 @@
 """Handcrafted filters: the kernels that images were analysed with before kernels were learned.
 
-Every function returns a bank, float64 NumPy [kh, kw, K], to be *correlated* with an image, as the layers of networks do: the weight at
-[i, j] meets the pixel i rows and j columns on. The first filter of a pair answers to change along y (downwards), the second along x (to the
-right). Derivatives are scaled to be derivatives: a ramp that rises by 1 a pixel gives 1, whichever operator it is.
+Every function returns a bank, float64 NumPy [kh, kw, K], to be *correlated* with an image, as the
+layers of networks do: the weight at
+[i, j] meets the pixel i rows and j columns on. The first filter of a pair answers to change along y
+(downwards), the second along x (to the
+right). Derivatives are scaled to be derivatives: a ramp that rises by 1 a pixel gives 1, whichever
+operator it is.
 """
 
 import math
@@ -18,19 +21,23 @@ _DIFFERENCE = np.array([-1.0, 0.0, 1.0]) / 2
 def sobel() -> np.ndarray:
     """Derivatives along y and x, smoothed by [1, 2, 1] / 4. [3, 3, 2].
 
-    Sobel, Feldman, "A 3x3 Isotropic Gradient Operator for Image Processing", talk at the Stanford Artificial Intelligence Project, 1968; in
-    print in Duda, Hart, "Pattern Classification and Scene Analysis", 1973, page 271.
+    Sobel, Feldman, "A 3x3 Isotropic Gradient Operator for Image Processing", talk at the Stanford
+    Artificial Intelligence Project, 1968; in print in Duda, Hart, "Pattern Classification and Scene
+    Analysis", 1973, page 271.
     """
     return _gradient([1, 2, 1])
 
 
 def prewitt() -> np.ndarray:
-    """Derivatives along y and x, smoothed by [1, 1, 1] / 3. [3, 3, 2]. Prewitt, "Object Enhancement and Extraction", 1970."""
+    """Derivatives along y and x, smoothed by [1, 1, 1] / 3. [3, 3, 2]. Prewitt, "Object Enhancement
+    and Extraction", 1970.
+    """
     return _gradient([1, 1, 1])
 
 
 def scharr() -> np.ndarray:
-    """Derivatives along y and x, smoothed by [3, 10, 3] / 16, whose direction errs least. [3, 3, 2].
+    """Derivatives along y and x, smoothed by [3, 10, 3] / 16, whose direction errs least. [3, 3,
+    2].
 
     Scharr, "Optimale Operatoren in der Digitalen Bildverarbeitung", dissertation, Heidelberg 2000.
     """
@@ -43,9 +50,11 @@ def _gradient(smoothing: list[int]) -> np.ndarray:
 
 
 def course_edges() -> np.ndarray:
-    """The horizontal and the vertical edge detector of the course notes, as printed there, -6 times Prewitt's derivatives. [3, 3, 2].
+    """The horizontal and the vertical edge detector of the course notes, as printed there, -6 times
+    Prewitt's derivatives. [3, 3, 2].
 
-    They are positive where bright lies above dark, and left of dark. Ng, "Convolutional Neural Networks", course of the Deep Learning
+    They are positive where bright lies above dark, and left of dark. Ng, "Convolutional Neural
+    Networks", course of the Deep Learning
     Specialization, week 1, "Edge Detection Example": columns 10 10 10 0 0 0 become 0 30 30 0.
     """
     vertical = np.array([[1.0, 0.0, -1.0]] * 3)
@@ -53,13 +62,18 @@ def course_edges() -> np.ndarray:
 
 
 def laplacian(*, neighbours: int = 4) -> np.ndarray:
-    """Second derivative along y plus that along x, from the 4 or 8 nearest pixels: y^2 + x^2 gives 4. [3, 3, 1].
+    """Second derivative along y plus that along x, from the 4 or 8 nearest pixels: y^2 + x^2 gives
+    4. [3, 3, 1].
 
-    Gonzalez, Woods, "Digital Image Processing", chapter "Using the Second Derivative for Image Sharpening: the Laplacian"; the kernel of
-    8 neighbours, printed there as 1s around -8, is divided by 3 here, so that both estimate the same.
+    Gonzalez, Woods, "Digital Image Processing", chapter "Using the Second Derivative for Image
+    Sharpening: the Laplacian"; the kernel of 8 neighbours, printed there as 1s around -8, is
+    divided by 3 here, so that both estimate the same.
     """
     if neighbours not in (4, 8):
-        raise ConfigError(f"laplacian: neighbours = {neighbours}; a pixel has 4 neighbours along the axes, or 8 with the diagonal ones")
+        raise ConfigError(
+            f"laplacian: neighbours = {neighbours}; a pixel has 4 neighbours along the axes, or 8 "
+            "with the diagonal ones"
+        )
     kernel = np.array([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]])
     if neighbours == 8:
         kernel = np.array([[1.0, 1.0, 1.0], [1.0, -8.0, 1.0], [1.0, 1.0, 1.0]]) / 3
@@ -67,15 +81,19 @@ def laplacian(*, neighbours: int = 4) -> np.ndarray:
 
 
 def gaussian(*, sigma: float = 1.0, truncate: float = 4.0) -> np.ndarray:
-    """Samples of a Gaussian of standard deviation `sigma` pixels out to `truncate` of them, of sum 1. [k, k, 1]."""
+    """Samples of a Gaussian of standard deviation `sigma` pixels out to `truncate` of them, of sum
+    1. [k, k, 1].
+    """
     profile, _ = _profile("gaussian", sigma, truncate)
     return np.outer(profile, profile)[..., None]
 
 
 def laplacian_of_gaussian(*, sigma: float = 1.0, truncate: float = 4.0) -> np.ndarray:
-    """The Laplacian of a Gaussian ("Mexican hat", negative in the middle), of sum 0: edges are its zero crossings. [k, k, 1].
+    """The Laplacian of a Gaussian ("Mexican hat", negative in the middle), of sum 0: edges are its
+    zero crossings. [k, k, 1].
 
-    Marr, Hildreth, "Theory of Edge Detection", 1980. The samples' small sum is taken off evenly, so that an even surface gives exactly 0.
+    Marr, Hildreth, "Theory of Edge Detection", 1980. The samples' small sum is taken off evenly, so
+    that an even surface gives exactly 0.
     """
     profile, x = _profile("laplacian_of_gaussian", sigma, truncate)
     curvature = (x**2 / sigma**4 - 1 / sigma**2) * profile
@@ -86,7 +104,10 @@ def laplacian_of_gaussian(*, sigma: float = 1.0, truncate: float = 4.0) -> np.nd
 def _profile(name: str, sigma: float, truncate: float) -> tuple[np.ndarray, np.ndarray]:
     """(samples of a Gaussian of sum 1, their positions)."""
     if not (sigma > 0 and truncate > 0):
-        raise ConfigError(f"{name}: sigma = {sigma} and truncate = {truncate}; both must be positive, in pixels and in standard deviations")
+        raise ConfigError(
+            f"{name}: sigma = {sigma} and truncate = {truncate}; both must be positive, in pixels "
+            "and in standard deviations"
+        )
     radius = max(1, int(truncate * sigma + 0.5))
     x = np.arange(-radius, radius + 1.0)
     samples = np.exp(-(x**2) / (2 * sigma**2))
@@ -104,12 +125,13 @@ def gabor(
 ) -> np.ndarray:
     """A cosine wave under a Gaussian window. [k, k, 1] with k = 2 radius + 1.
 
-    Daugman, "Uncertainty relation for resolution in space, spatial frequency, and orientation optimized by two-dimensional visual cortical
-    filters", 1985; Jones, Palmer, 1987.
+    Daugman, "Uncertainty relation for resolution in space, spatial frequency, and orientation
+    optimized by two-dimensional visual cortical filters", 1985; Jones, Palmer, 1987.
 
     Args:
         wavelength: pixels a period, at least 2.
-        orientation: direction in which the wave runs, in radians from x towards y; 0 answers to vertical edges and bars.
+        orientation: direction in which the wave runs, in radians from x towards y; 0 answers to
+            vertical edges and bars.
         phase: radians; 0 is even (bars), pi / 2 odd (edges).
         bandwidth: octaves between the frequencies of half response; it sets the window's size.
         aspect: height of the window along the bars, as a multiple of its size across them.
@@ -117,10 +139,14 @@ def gabor(
     """
     if not (wavelength >= 2 and bandwidth > 0 and aspect > 0):
         raise ConfigError(
-            f"gabor: wavelength = {wavelength} must be at least 2 pixels; bandwidth = {bandwidth} octaves and aspect = {aspect} positive"
+            f"gabor: wavelength = {wavelength} must be at least 2 pixels; bandwidth = {bandwidth} "
+            f"octaves and aspect = {aspect} positive"
         )
-    # From the half responses of a Gaussian window: Petkov, Kruizinga, "Computational models of visual neurons", 1997, section 2.
-    across = wavelength / math.pi * math.sqrt(math.log(2) / 2) * (2**bandwidth + 1) / (2**bandwidth - 1)
+    # From the half responses of a Gaussian window: Petkov, Kruizinga, "Computational models of
+    # visual neurons", 1997, section 2.
+    across = (
+        wavelength / math.pi * math.sqrt(math.log(2) / 2) * (2**bandwidth + 1) / (2**bandwidth - 1)
+    )
     along = across * aspect
     radius = math.ceil(3 * max(across, along)) if radius is None else radius
     y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1].astype(float)
@@ -137,24 +163,39 @@ def gabor_bank(
     phases: tuple[float, ...] = (0.0, math.pi / 2),
     radius: int | None = None,
 ) -> np.ndarray:
-    """Gabor filters in every combination, phases running fastest, then orientations i pi / n: [k, k, wavelengths * orientations * phases].
+    """Gabor filters in every combination, phases running fastest, then orientations i pi / n: [k,
+    k, wavelengths * orientations * phases].
 
-    Each has sum 0, so that even surfaces give 0, and positive weights of sum 1, so that images in [0, 1] give answers in [-1, 1].
+    Each has sum 0, so that even surfaces give 0, and positive weights of sum 1, so that images in
+    [0, 1] give answers in [-1, 1].
     """
     if orientations < 1 or not wavelengths or not phases:
-        raise ConfigError(f"gabor_bank: {orientations} orientations, wavelengths {wavelengths}, phases {phases}; there must be one of each")
+        raise ConfigError(
+            f"gabor_bank: {orientations} orientations, wavelengths {wavelengths}, phases "
+            f"{phases}; there must be one of each"
+        )
     if radius is None:
         radius = gabor(wavelength=max(wavelengths)).shape[0] // 2
-    settings = [(w, math.pi * i / orientations, p) for w in wavelengths for i in range(orientations) for p in phases]
-    bank = [gabor(wavelength=w, orientation=angle, phase=p, radius=radius)[..., 0] for w, angle, p in settings]
+    settings = [
+        (w, math.pi * i / orientations, p)
+        for w in wavelengths
+        for i in range(orientations)
+        for p in phases
+    ]
+    bank = [
+        gabor(wavelength=w, orientation=angle, phase=p, radius=radius)[..., 0]
+        for w, angle, p in settings
+    ]
     bank = [kernel - kernel.mean() for kernel in bank]
     return np.stack([kernel / kernel[kernel > 0].sum() for kernel in bank], axis=-1)
 
 
 def steered(*, orientations: int = 8, derivatives: Callable[[], np.ndarray] = sobel) -> np.ndarray:
-    """Derivatives in the directions 2 pi i / n from x towards y, each a combination of the two given ones. [kh, kw, orientations].
+    """Derivatives in the directions 2 pi i / n from x towards y, each a combination of the two
+    given ones. [kh, kw, orientations].
 
-    Rectified, they are a soft histogram of gradient directions. Freeman, Adelson, "The Design and Use of Steerable Filters", 1991.
+    Rectified, they are a soft histogram of gradient directions. Freeman, Adelson, "The Design and
+    Use of Steerable Filters", 1991.
     """
     if orientations < 1:
         raise ConfigError(f"steered: orientations = {orientations}; there must be at least one")

@@ -1,7 +1,7 @@
 """Heatmaps: Gaussian targets, peaks, and sub-pixel points from a peak.
 
-Heatmaps are [B, H, W, J], one channel a joint or class. Points are (y, x) in [0, 1]: cell (i, j) is centered at ((i + 0.5) / H, (j + 0.5)
-/ W). Widths (sigma) and offsets are in cells.
+Heatmaps are [B, H, W, J], one channel a joint or class. Points are (y, x) in [0, 1]: cell (i, j) is
+centered at ((i + 0.5) / H, (j + 0.5) / W). Widths (sigma) and offsets are in cells.
 """
 
 import jax
@@ -9,11 +9,14 @@ import jax.numpy as jnp
 from jax import lax
 
 
-def draw_gaussians(point: jax.Array, size: tuple[int, int], *, sigma: float | jax.Array, snap: bool = False) -> jax.Array:
+def draw_gaussians(
+    point: jax.Array, size: tuple[int, int], *, sigma: float | jax.Array, snap: bool = False
+) -> jax.Array:
     """A Gaussian of height 1 around each point. [..., 2] in [0, 1] -> [..., H, W]
 
-    `sigma` is one width in cells, or one for each point [...]. `snap` moves the center to the cell that holds the point, whose value is
-    then exactly 1 (as the focal loss of center heatmaps needs). Move the axis of joints to the end for [B, H, W, J].
+    `sigma` is one width in cells, or one for each point [...]. `snap` moves the center to the cell
+    that holds the point, whose value is then exactly 1 (as the focal loss of center heatmaps
+    needs). Move the axis of joints to the end for [B, H, W, J].
     """
     extent = jnp.asarray(size, point.dtype)
     center = point * jnp.broadcast_to(extent, point.shape) - 0.5  # in cells
@@ -29,10 +32,12 @@ def draw_gaussians(point: jax.Array, size: tuple[int, int], *, sigma: float | ja
 
 
 def gaussian_radius(height: jax.Array, width: jax.Array, *, min_iou: float = 0.7) -> jax.Array:
-    """How far, in the unit of the arguments, both corners of a box may be off for an IoU of at least `min_iou`. [...], [...] -> [...]
+    """How far, in the unit of the arguments, both corners of a box may be off for an IoU of at
+    least `min_iou`. [...], [...] -> [...]
 
-    The least over the three cases of Law and Deng, "CornerNet", 2018, section 3.2: box moved, shrunk, grown. Their heatmaps, and those of
-    Zhou et al., "Objects as points", 2019, have a sigma of a third of it.
+    The least over the three cases of Law and Deng, "CornerNet", 2018, section 3.2: box moved,
+    shrunk, grown. Their heatmaps, and those of Zhou et al., "Objects as points", 2019, have a sigma
+    of a third of it.
     """
     total, product = height + width, height * width
     moved = _lesser_root(1.0, -total, product * (1 - min_iou) / (1 + min_iou))
@@ -42,13 +47,17 @@ def gaussian_radius(height: jax.Array, width: jax.Array, *, min_iou: float = 0.7
 
 
 def find_peaks(heatmap: jax.Array, *, num_peaks: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The highest cells that no neighbor exceeds. [B, H, W, K] -> score [B, N], label [B, N] int32, cell [B, N, 2] int32 (row, column)
+    """The highest cells that no neighbor exceeds. [B, H, W, K] -> score [B, N], label [B, N] int32,
+    cell [B, N, 2] int32 (row, column)
 
-    A cell remains if it equals the maximum of the 3 x 3 cells around it, in place of non-maximum suppression (Zhou et al., "Objects as
-    points", 2019, section 4). Where there are fewer peaks than `num_peaks`, the rest have score 0. Heatmaps must not be negative.
+    A cell remains if it equals the maximum of the 3 x 3 cells around it, in place of non-maximum
+    suppression (Zhou et al., "Objects as points", 2019, section 4). Where there are fewer peaks
+    than `num_peaks`, the rest have score 0. Heatmaps must not be negative.
     """
     batch, _, width, num_classes = heatmap.shape
-    around = lax.reduce_window(heatmap, jnp.array(-jnp.inf, heatmap.dtype), lax.max, (1, 3, 3, 1), (1, 1, 1, 1), "SAME")
+    around = lax.reduce_window(
+        heatmap, jnp.array(-jnp.inf, heatmap.dtype), lax.max, (1, 3, 3, 1), (1, 1, 1, 1), "SAME"
+    )
     peaks = jnp.where(heatmap == around, heatmap, 0).reshape(batch, -1)
     score, index = lax.top_k(peaks, num_peaks)
     place, label = index // num_classes, index % num_classes
@@ -61,7 +70,9 @@ def gather_cells(features: jax.Array, cell: jax.Array) -> jax.Array:
 
 
 def decode_maximum(heatmap: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The center of the highest cell of each channel, and its value. [B, H, W, J] -> points [B, J, 2], score [B, J]"""
+    """The center of the highest cell of each channel, and its value. [B, H, W, J] -> points [B, J,
+    2], score [B, J]
+    """
     cell, score = _highest(heatmap)
     return _to_points(cell.astype(heatmap.dtype), heatmap), score
 
@@ -69,48 +80,70 @@ def decode_maximum(heatmap: jax.Array) -> tuple[jax.Array, jax.Array]:
 def decode_quarter_offset(heatmap: jax.Array) -> tuple[jax.Array, jax.Array]:
     """As `decode_maximum`, moved a quarter of a cell towards the higher neighbor along each axis.
 
-    Newell et al., "Stacked hourglass networks for human pose estimation", 2016, section 3.3. No move at the border.
+    Newell et al., "Stacked hourglass networks for human pose estimation", 2016, section 3.3. No
+    move at the border.
     """
     cell, score = _highest(heatmap)
     window = _window(heatmap, cell)
-    offset = 0.25 * jnp.sign(jnp.stack([window[..., 2, 1] - window[..., 0, 1], window[..., 1, 2] - window[..., 1, 0]], axis=-1))
+    offset = 0.25 * jnp.sign(
+        jnp.stack(
+            [window[..., 2, 1] - window[..., 0, 1], window[..., 1, 2] - window[..., 1, 0]], axis=-1
+        )
+    )
     inside = _is_inside(heatmap, cell)[..., None]
     return _to_points(cell.astype(heatmap.dtype) + jnp.where(inside, offset, 0), heatmap), score
 
 
 def decode_newton(heatmap: jax.Array, *, least: float = 1e-10) -> tuple[jax.Array, jax.Array]:
-    """As `decode_maximum`, moved by one Newton step on the logarithm of the heatmap, which is exact for a Gaussian.
+    """As `decode_maximum`, moved by one Newton step on the logarithm of the heatmap, which is exact
+    for a Gaussian.
 
-    Zhang et al., "Distribution-aware coordinate representation for human pose estimation" (DARK), 2020, section 3.1; blur a ragged heatmap
-    first (section 3.2: `blur` with the targets' sigma). The step is limited to a cell, and is 0 at the border and where the peak is not
-    concave.
+    Zhang et al., "Distribution-aware coordinate representation for human pose estimation" (DARK),
+    2020, section 3.1; blur a ragged heatmap
+    first (section 3.2: `blur` with the targets' sigma). The step is limited to a cell, and is 0 at
+    the border and where the peak is not concave.
     """
     cell, score = _highest(heatmap)
     v = jnp.log(jnp.maximum(_window(heatmap, cell), least))
     gradient = [(v[..., 2, 1] - v[..., 0, 1]) / 2, (v[..., 1, 2] - v[..., 1, 0]) / 2]
-    yy, xx = v[..., 2, 1] - 2 * v[..., 1, 1] + v[..., 0, 1], v[..., 1, 2] - 2 * v[..., 1, 1] + v[..., 1, 0]
+    yy, xx = (
+        v[..., 2, 1] - 2 * v[..., 1, 1] + v[..., 0, 1],
+        v[..., 1, 2] - 2 * v[..., 1, 1] + v[..., 1, 0],
+    )
     yx = (v[..., 2, 2] - v[..., 2, 0] - v[..., 0, 2] + v[..., 0, 0]) / 4
     determinant = yy * xx - yx * yx
     usable = (determinant > 0) & (yy < 0) & _is_inside(heatmap, cell)
     divisor = jnp.where(usable, determinant, 1)
-    step = jnp.stack([yx * gradient[1] - xx * gradient[0], yx * gradient[0] - yy * gradient[1]], axis=-1) / divisor[..., None]
-    return _to_points(cell.astype(heatmap.dtype) + jnp.where(usable[..., None], jnp.clip(step, -1, 1), 0), heatmap), score
+    step = (
+        jnp.stack(
+            [yx * gradient[1] - xx * gradient[0], yx * gradient[0] - yy * gradient[1]], axis=-1
+        )
+        / divisor[..., None]
+    )
+    return _to_points(
+        cell.astype(heatmap.dtype) + jnp.where(usable[..., None], jnp.clip(step, -1, 1), 0), heatmap
+    ), score
 
 
 def soft_argmax(logits: jax.Array) -> jax.Array:
-    """The mean place under a softmax over all cells, differentiable. [B, H, W, J] -> points [B, J, 2]
+    """The mean place under a softmax over all cells, differentiable. [B, H, W, J] -> points [B, J,
+    2]
 
     Sun et al., "Integral human pose regression", 2018, section 2.
     """
     batch, height, width, joints = logits.shape
-    share = jax.nn.softmax(logits.reshape(batch, height * width, joints), axis=1).reshape(logits.shape)
+    share = jax.nn.softmax(logits.reshape(batch, height * width, joints), axis=1).reshape(
+        logits.shape
+    )
     y = jnp.einsum("bhwj,h->bj", share, (jnp.arange(height, dtype=share.dtype) + 0.5) / height)
     x = jnp.einsum("bhwj,w->bj", share, (jnp.arange(width, dtype=share.dtype) + 0.5) / width)
     return jnp.stack([y, x], axis=-1)
 
 
 def blur(heatmap: jax.Array, *, sigma: float) -> jax.Array:
-    """Convolve each channel with a Gaussian of `sigma` cells, cut at 3 sigma; zeros outside. [B, H, W, J] -> the same"""
+    """Convolve each channel with a Gaussian of `sigma` cells, cut at 3 sigma; zeros outside. [B, H,
+    W, J] -> the same
+    """
 
     def along(size: int) -> jax.Array:  # a banded matrix: the axes of a heatmap are short
         cells = jnp.arange(size, dtype=heatmap.dtype)
@@ -133,7 +166,9 @@ def _highest(heatmap: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _window(heatmap: jax.Array, cell: jax.Array) -> jax.Array:
     """The 3 x 3 values around each cell, edges repeated. [B, H, W, J], [B, J, 2] -> [B, J, 3, 3]"""
     padded = jnp.pad(jnp.moveaxis(heatmap, -1, 1), ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
-    cut = jax.vmap(jax.vmap(lambda plane, corner: lax.dynamic_slice(plane, (corner[0], corner[1]), (3, 3))))
+    cut = jax.vmap(
+        jax.vmap(lambda plane, corner: lax.dynamic_slice(plane, (corner[0], corner[1]), (3, 3)))
+    )
     return cut(padded, cell)
 
 

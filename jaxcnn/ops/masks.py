@@ -1,8 +1,9 @@
 """Binary masks: run lengths as COCO files hold them, polygons, boxes, overlap. NumPy, on the host.
 
-A mask is [H, W] bool. Run lengths count pixels column by column, first a run of zeros (perhaps of length 0), then of ones, and so on:
-{"size": [H, W], "counts": list of ints, or the compressed string}. Source: the COCO API's format (Lin et al., "Microsoft COCO: common
-objects in context", 2014), whose results are matched bit for bit so that AP can be compared.
+A mask is [H, W] bool. Run lengths count pixels column by column, first a run of zeros (perhaps of
+length 0), then of ones, and so on: {"size": [H, W], "counts": list of ints, or the compressed
+string}. Source: the COCO API's format (Lin et al., "Microsoft COCO: common objects in context",
+2014), whose results are matched bit for bit so that AP can be compared.
 """
 
 from collections.abc import Sequence
@@ -32,14 +33,19 @@ def decode(rle: dict[str, Any]) -> np.ndarray:
     counts = rle["counts"]
     counts = decompress(counts) if isinstance(counts, str | bytes) else list(counts)
     if sum(counts) != height * width or any(n < 0 for n in counts):
-        raise DataError(f"the mask's run lengths sum to {sum(counts)}; a mask of size {height} x {width} needs {height * width}")
+        raise DataError(
+            f"the mask's run lengths sum to {sum(counts)}; a mask of size {height} x {width} "
+            f"needs {height * width}"
+        )
     flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
     return flat.reshape((height, width), order="F")
 
 
 def compress(counts: Sequence[int]) -> str:
-    """Run lengths as COCO's string: from the fourth on the difference to the run two before, in groups of 5 bits from the lowest, bit 6
-    saying that more follow, each group as the character 48 places later."""
+    """Run lengths as COCO's string: from the fourth on the difference to the run two before, in
+    groups of 5 bits from the lowest, bit 6 saying that more follow, each group as the character 48
+    places later.
+    """
     characters = []
     for i, count in enumerate(counts):
         value = count - counts[i - 2] if i > 2 else count
@@ -65,15 +71,18 @@ def decompress(text: str | bytes) -> list[int]:
             counts.append(value + counts[-2] if len(counts) > 2 else value)
             value = shift = 0
     if shift:
-        raise DataError(f"the compressed mask ends within a number: …{text[-10:]!r}; the file is cut short or not COCO run lengths")
+        raise DataError(
+            f"the compressed mask ends within a number: …{text[-10:]!r}; the file is cut short or "
+            "not COCO run lengths"
+        )
     return counts
 
 
 def fill_polygons(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> np.ndarray:
     """The union of filled polygons as a mask [H, W] bool, pixel for pixel that of the COCO API.
 
-    A polygon is (x, y, x, y, …) in pixels, closed by itself, as COCO files hold it; it may leave the image. Within one polygon a pixel is
-    inside by the even-odd rule.
+    A polygon is (x, y, x, y, …) in pixels, closed by itself, as COCO files hold it; it may leave
+    the image. Within one polygon a pixel is inside by the even-odd rule.
 
     Errors: DataError for a polygon of fewer than 3 points or an odd number of coordinates.
     """
@@ -82,7 +91,8 @@ def fill_polygons(polygons: Sequence[Sequence[float]], size: tuple[int, int]) ->
         points = np.asarray(polygon, np.float64)
         if points.ndim != 1 or points.size < 6 or points.size % 2:
             raise DataError(
-                f"a polygon needs x, y of at least 3 points in one flat list; got {points.size} numbers of shape {points.shape}"
+                f"a polygon needs x, y of at least 3 points in one flat list; got {points.size} "
+                f"numbers of shape {points.shape}"
             )
         mask |= _fill(points.reshape(-1, 2), size)
     return mask
@@ -96,16 +106,25 @@ def to_box(mask: np.ndarray) -> np.ndarray:
     return np.array([rows[0], columns[0], rows[-1] + 1, columns[-1] + 1], np.float64)
 
 
-def pairwise_iou(first: np.ndarray, second: np.ndarray, crowd: np.ndarray | None = None) -> np.ndarray:
+def pairwise_iou(
+    first: np.ndarray, second: np.ndarray, crowd: np.ndarray | None = None
+) -> np.ndarray:
     """Intersection over union of each mask with each other, float64. [N, H, W], [M, H, W] -> [N, M]
 
-    Where `crowd` [M] is true, the intersection is divided by the area of the first mask alone (a group of unseparated objects).
+    Where `crowd` [M] is true, the intersection is divided by the area of the first mask alone (a
+    group of unseparated objects).
     """
     if len(first) == 0 or len(second) == 0:
         return np.zeros((len(first), len(second)))
-    first, second = (np.asarray(mask).astype(bool).reshape(len(mask), -1).astype(np.float32) for mask in (first, second))
+    first, second = (
+        np.asarray(mask).astype(bool).reshape(len(mask), -1).astype(np.float32)
+        for mask in (first, second)
+    )
     shared = (first @ second.T).astype(np.float64)  # counts below 2^24 are exact in float32
-    own, other = first.sum(axis=1, dtype=np.float64)[:, None], second.sum(axis=1, dtype=np.float64)[None, :]
+    own, other = (
+        first.sum(axis=1, dtype=np.float64)[:, None],
+        second.sum(axis=1, dtype=np.float64)[None, :],
+    )
     whole = own + other - shared
     if crowd is not None:
         whole = np.where(np.asarray(crowd, bool)[None, :], own, whole)
@@ -113,25 +132,34 @@ def pairwise_iou(first: np.ndarray, second: np.ndarray, crowd: np.ndarray | None
 
 
 def _fill(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """One polygon [N, 2] of (x, y). Its outline is traced on the finer grid; where it passes from one pixel column to the next, everything
-    below in that column changes between inside and outside."""
+    """One polygon [N, 2] of (x, y). Its outline is traced on the finer grid; where it passes from
+    one pixel column to the next, everything below in that column changes between inside and
+    outside.
+    """
     height, width = size
     x, y = _trace(np.trunc(FINER * points + 0.5).astype(np.int64)).T
     step = np.diff(x)
     column = (np.minimum(x[1:], x[:-1]) + 0.5) / FINER - 0.5
-    row = np.ceil(np.clip((np.minimum(y[1:], y[:-1]) + 0.5) / FINER - 0.5, 0, height)).astype(np.int64)
+    row = np.ceil(np.clip((np.minimum(y[1:], y[:-1]) + 0.5) / FINER - 0.5, 0, height)).astype(
+        np.int64
+    )
     passes = (step != 0) & (column == np.floor(column)) & (column >= 0) & (column <= width - 1)
-    changes = np.bincount(column[passes].astype(np.int64) * height + row[passes], minlength=height * width + 1)
+    changes = np.bincount(
+        column[passes].astype(np.int64) * height + row[passes], minlength=height * width + 1
+    )
     return (np.cumsum(changes[: height * width]) % 2 == 1).reshape((height, width), order="F")
 
 
 def _trace(corners: np.ndarray) -> np.ndarray:
-    """Grid points along the closed outline of integer corners [N, 2], one a step of each edge's longer side, ends included. -> [M, 2]"""
+    """Grid points along the closed outline of integer corners [N, 2], one a step of each edge's
+    longer side, ends included. -> [M, 2]
+    """
     pieces = []
     for start, end in zip(corners, np.roll(corners, -1, axis=0), strict=True):
         dx, dy = np.abs(end - start)
         long = 0 if dx >= dy else 1
-        # An edge is rounded from its lesser end on, so that two polygons sharing it, in opposite directions, share its points.
+        # An edge is rounded from its lesser end on, so that two polygons sharing it, in opposite
+        # directions, share its points.
         low, high = (end, start) if start[long] > end[long] else (start, end)
         steps = np.arange(max(dx, dy) + 1)
         slope = (high[1 - long] - low[1 - long]) / max(dx, dy, 1)

@@ -1,10 +1,13 @@
-"""Convex polygons: area, filling on a grid, overlap, the smallest rectangle, and the shrinking and growing of text detection.
+"""Convex polygons: area, filling on a grid, overlap, the smallest rectangle, and the shrinking and
+growing of text detection.
 
-A polygon is [..., P, 2]: corners (y, x) in pixels, one after the other around it, in either sense. Functions that say so take JAX arrays;
-those with loops over single polygons are NumPy, on the host.
+A polygon is [..., P, 2]: corners (y, x) in pixels, one after the other around it, in either sense.
+Functions that say so take JAX arrays; those with loops over single polygons are NumPy, on the host.
 
-Source of shrinking: Liao, Wan, Yao, Chen, Bai, "Real-time Scene Text Detection with Differentiable Binarization" (2020), section "Label
-generation": a text region of area A and perimeter L is inset by D = A (1 - r^2) / L, so that neighbouring lines come apart.
+Source of shrinking: Liao, Wan, Yao, Chen, Bai, "Real-time Scene Text Detection with Differentiable
+    Binarization" (2020), section "Label
+generation": a text region of area A and perimeter L is inset by D = A (1 - r^2) / L, so that
+neighbouring lines come apart.
 """
 
 import jax
@@ -25,29 +28,36 @@ def perimeter(polygon):
 
 
 def is_convex(polygon):
-    """Whether the outline encloses an area and turns one way only, once around. [..., P, 2] -> [...] bool; NumPy or JAX.
+    """Whether the outline encloses an area and turns one way only, once around. [..., P, 2] ->
+    [...] bool; NumPy or JAX.
 
-    A corner on a straight edge does no harm; an outline that crosses itself is not convex. Of edges of length 1, turns and areas up to
-    1e-6 are taken for rounding.
+    A corner on a straight edge does no harm; an outline that crosses itself is not convex. Of edges
+    of length 1, turns and areas up to 1e-6 are taken for rounding.
     """
     arctan2 = (jnp if isinstance(polygon, jax.Array) else np).arctan2
     edge = _after(polygon) - polygon
     rounding = 1e-6 * (edge**2).sum(-1).max(-1)
     turn, along = _cross(edge, _after(edge)), (edge * _after(edge)).sum(-1)
     one_way = (turn >= -rounding[..., None]).all(-1) | (turn <= rounding[..., None]).all(-1)
-    once = abs(arctan2(turn, along).sum(-1)) < 3 * np.pi  # a star turns one way too, but twice around
+    # a star turns one way too, but twice around
+    once = abs(arctan2(turn, along).sum(-1)) < 3 * np.pi
     return one_way & once & (area(polygon) > rounding)
 
 
 def inset_distance(polygon, ratio):
-    """How far a polygon is inset to shrink it by `ratio` in (0, 1]: A (1 - ratio^2) / L. [..., P, 2] -> [...]; NumPy or JAX."""
-    return area(polygon) * (1.0 - ratio**2) / (perimeter(polygon) + TINY)  # a polygon of no length has no area either
+    """How far a polygon is inset to shrink it by `ratio` in (0, 1]: A (1 - ratio^2) / L. [..., P,
+    2] -> [...]; NumPy or JAX.
+    """
+    # a polygon of no length has no area either
+    return area(polygon) * (1.0 - ratio**2) / (perimeter(polygon) + TINY)
 
 
 def fill(polygon: jax.Array, size: tuple[int, int], *, inset: jax.Array | None = None) -> jax.Array:
-    """The cells of a grid whose centres lie in a convex polygon, at least `inset` [...] from its edges. [..., P, 2] -> [..., *size] bool
+    """The cells of a grid whose centres lie in a convex polygon, at least `inset` [...] from its
+    edges. [..., P, 2] -> [..., *size] bool
 
-    Cell (i, j) has its centre at (i + 0.5, j + 0.5). A polygon without area fills nothing. Exact for convex polygons; pure JAX.
+    Cell (i, j) has its centre at (i + 0.5, j + 0.5). A polygon without area fills nothing. Exact
+    for convex polygons; pure JAX.
     """
     y, x = (jnp.arange(n, dtype=polygon.dtype) + 0.5 for n in size)
     centers = jnp.stack(jnp.broadcast_arrays(y[:, None], x[None, :]), axis=-1)  # [H, W, 2]
@@ -65,18 +75,23 @@ def fill(polygon: jax.Array, size: tuple[int, int], *, inset: jax.Array | None =
 def are_apart(first: jax.Array, second: jax.Array) -> jax.Array:
     """Whether two convex polygons have no point in common. [..., P, 2], [..., Q, 2] -> [...] bool
 
-    Separating axis theorem: convex sets are apart if and only if their shadows are, along the normal of one of the edges. Pure JAX.
+    Separating axis theorem: convex sets are apart if and only if their shadows are, along the
+    normal of one of the edges. Pure JAX.
     """
-    edges = jnp.concatenate([_after(first) - first, _after(second) - second], axis=-2)  # [..., P + Q, 2]
+    # [..., P + Q, 2]
+    edges = jnp.concatenate([_after(first) - first, _after(second) - second], axis=-2)
     normals = jnp.stack([-edges[..., 1], edges[..., 0]], axis=-1)
-    shadow, other = ((normals[..., :, None, :] * polygon[..., None, :, :]).sum(-1) for polygon in (first, second))
+    shadow, other = (
+        (normals[..., :, None, :] * polygon[..., None, :, :]).sum(-1) for polygon in (first, second)
+    )
     return ((shadow.max(-1) < other.min(-1)) | (other.max(-1) < shadow.min(-1))).any(-1)
 
 
 def intersection_area(first: np.ndarray, second: np.ndarray) -> float:
     """Area that two convex polygons share. [P, 2], [Q, 2]. NumPy, on the host.
 
-    One is cut along each edge of the other: Sutherland, Hodgman, "Reentrant polygon clipping" (1974).
+    One is cut along each edge of the other: Sutherland, Hodgman, "Reentrant polygon clipping"
+    (1974).
     """
     first, second = (np.asarray(polygon, np.float64) for polygon in (first, second))
     sense = np.sign(_signed_area(second))
@@ -88,7 +103,12 @@ def intersection_area(first: np.ndarray, second: np.ndarray) -> float:
             before, depth_before = corners[i - 1], depths[i - 1]
             if (depth > 0) != (depth_before > 0):
                 share = depth_before / (depth_before - depth)
-                kept.append((before[0] + share * (corner[0] - before[0]), before[1] + share * (corner[1] - before[1])))
+                kept.append(
+                    (
+                        before[0] + share * (corner[0] - before[0]),
+                        before[1] + share * (corner[1] - before[1]),
+                    )
+                )
             if depth > 0:
                 kept.append(corner)
         corners = kept
@@ -98,29 +118,43 @@ def intersection_area(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def pairwise_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Intersection over union of each convex polygon with each other, float64. [N, P, 2], [M, Q, 2] -> [N, M]. NumPy, on the host."""
-    shared = np.array([[intersection_area(a, b) for b in second] for a in first], np.float64).reshape(len(first), len(second))
-    own, other = (np.array([area(np.asarray(p, np.float64)) for p in polygons], np.float64) for polygons in (first, second))
+    """Intersection over union of each convex polygon with each other, float64. [N, P, 2], [M, Q, 2]
+    -> [N, M]. NumPy, on the host.
+    """
+    shared = np.array(
+        [[intersection_area(a, b) for b in second] for a in first], np.float64
+    ).reshape(len(first), len(second))
+    own, other = (
+        np.array([area(np.asarray(p, np.float64)) for p in polygons], np.float64)
+        for polygons in (first, second)
+    )
     union = own[:, None] + other[None, :] - shared
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
 def smallest_rectangle(points: np.ndarray, *, margin: float = 0.0) -> np.ndarray:
-    """Corners [4, 2] of the rectangle of least area, at any angle, around `points` [M, 2], grown by `margin` on all sides.
+    """Corners [4, 2] of the rectangle of least area, at any angle, around `points` [M, 2], grown by
+    `margin` on all sides.
 
-    One of its sides lies along an edge of the convex hull (Freeman, Shapira, "Determining the minimum-area encasing rectangle", 1975), so
-    each edge is tried. The corners go around clockwise as seen, from the one that is the upper left when the rectangle is turned level.
+    One of its sides lies along an edge of the convex hull (Freeman, Shapira, "Determining the
+    minimum-area encasing rectangle", 1975), so each edge is tried. The corners go around clockwise
+    as seen, from the one that is the upper left when the rectangle is turned level.
     """
     hull = _convex_hull(np.asarray(points, np.float64))
     edge = _after(hull) - hull
     length = np.linalg.norm(edge, axis=-1, keepdims=True)
-    right = np.where(length > 0, edge / np.maximum(length, TINY), [0.0, 1.0])  # [M, 2]: of each edge; a lone point has none
-    turned = abs(right[:, :1]) > abs(right[:, 1:])  # steeper than 45 degrees: the other side is the level one
+    # [M, 2]: of each edge; a lone point has none
+    right = np.where(length > 0, edge / np.maximum(length, TINY), [0.0, 1.0])
+    # steeper than 45 degrees: the other side is the level one
+    turned = abs(right[:, :1]) > abs(right[:, 1:])
     right = np.where(turned, np.stack([right[:, 1], -right[:, 0]], -1), right)
     right = np.where(right[:, 1:] < 0, -right, right)
     down = np.stack([right[:, 1], -right[:, 0]], axis=-1)
     along, across = hull @ right.T, hull @ down.T  # [M, M]: a point a row, an edge a column
-    low, high = np.stack([across.min(0), along.min(0)], -1), np.stack([across.max(0), along.max(0)], -1)
+    low, high = (
+        np.stack([across.min(0), along.min(0)], -1),
+        np.stack([across.max(0), along.max(0)], -1),
+    )
     best = int(np.argmin(np.prod(high - low + 2 * margin, axis=-1)))
     (top, left), (bottom, right_end) = low[best] - margin, high[best] + margin
     places = np.array([[top, left], [top, right_end], [bottom, right_end], [bottom, left]])
@@ -128,17 +162,21 @@ def smallest_rectangle(points: np.ndarray, *, margin: float = 0.0) -> np.ndarray
 
 
 def unclip(rectangle: np.ndarray, *, ratio: float) -> np.ndarray:
-    """The rectangle that inset by its `inset_distance` gives `rectangle`: corners [4, 2] -> [4, 2]. NumPy, on the host.
+    """The rectangle that inset by its `inset_distance` gives `rectangle`: corners [4, 2] -> [4, 2].
+    NumPy, on the host.
 
-    Of sides a and b, the D with 2 D (a + b + 4 D) = (1 - ratio^2) (a + 2 D) (b + 2 D), in closed form, where the article above grows by
-    1.5 times the shrunk area over its perimeter.
+    Of sides a and b, the D with 2 D (a + b + 4 D) = (1 - ratio^2) (a + 2 D) (b + 2 D), in closed
+    form, where the article above grows by 1.5 times the shrunk area over its perimeter.
     """
     rectangle = np.asarray(rectangle, np.float64)
     a, b = np.linalg.norm(rectangle[1] - rectangle[0]), np.linalg.norm(rectangle[2] - rectangle[1])
     kept = 1.0 - ratio**2
     half = (1 - kept) * (a + b)  # of (8 - 4 kept) D^2 + 2 (1 - kept) (a + b) D - kept a b = 0
     distance = (np.sqrt(half**2 + (8 - 4 * kept) * kept * a * b) - half) / (8 - 4 * kept)
-    across, along = (rectangle[1] - rectangle[0]) / max(a, TINY), (rectangle[2] - rectangle[1]) / max(b, TINY)
+    across, along = (
+        (rectangle[1] - rectangle[0]) / max(a, TINY),
+        (rectangle[2] - rectangle[1]) / max(b, TINY),
+    )
     signs = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
     return rectangle + distance * signs @ np.stack([across, along])
 
@@ -155,18 +193,23 @@ def _cross(first, second):
 
 
 def _signed_area(polygon):
-    origin = polygon[..., :1, :]  # products of coordinates far from 0 would lose the digits that count
+    # products of coordinates far from 0 would lose the digits that count
+    origin = polygon[..., :1, :]
     return _cross(polygon - origin, _after(polygon) - origin).sum(-1) / 2
 
 
 def _convex_hull(points: np.ndarray) -> np.ndarray:
-    """Corners of the convex hull in order, without those on its edges. Andrew, "Another efficient algorithm for convex hulls" (1979)."""
+    """Corners of the convex hull in order, without those on its edges. Andrew, "Another efficient
+    algorithm for convex hulls" (1979).
+    """
     ordered = np.unique(points, axis=0).tolist()
 
     def chain(rows):
         kept: list = []
         for y, x in rows:
-            while len(kept) > 1 and (kept[-1][0] - kept[-2][0]) * (x - kept[-2][1]) <= (kept[-1][1] - kept[-2][1]) * (y - kept[-2][0]):
+            while len(kept) > 1 and (kept[-1][0] - kept[-2][0]) * (x - kept[-2][1]) <= (
+                kept[-1][1] - kept[-2][1]
+            ) * (y - kept[-2][0]):
                 kept.pop()
             kept.append((y, x))
         return kept

@@ -1,7 +1,8 @@
-"""Label sequences: connectionist temporal classification (CTC) decoding, edit distance, character and word error rate.
+"""Label sequences: connectionist temporal classification (CTC) decoding, edit distance, character
+and word error rate.
 
-Source of CTC: Graves et al., "Connectionist temporal classification", 2006: a path of one label a frame spells the sequence that remains
-when repeats are merged and then blanks dropped.
+Source of CTC: Graves et al., "Connectionist temporal classification", 2006: a path of one label a
+frame spells the sequence that remains when repeats are merged and then blanks dropped.
 """
 
 import itertools
@@ -17,10 +18,14 @@ from jaxcnn.errors import DataError
 PADDING = -1  # fills the rows of decoded labels; never a label
 
 
-def ctc_greedy(logits: jax.Array, frames: jax.Array | None = None, *, blank: int = 0) -> tuple[jax.Array, jax.Array]:
-    """The sequence spelled by the likeliest label of each frame. [B, T, K] -> labels [B, T] int32 (padded with -1), lengths [B] int32
+def ctc_greedy(
+    logits: jax.Array, frames: jax.Array | None = None, *, blank: int = 0
+) -> tuple[jax.Array, jax.Array]:
+    """The sequence spelled by the likeliest label of each frame. [B, T, K] -> labels [B, T] int32
+    (padded with -1), lengths [B] int32
 
-    `frames` [B] int is the number of real frames of each row (all T by default). Works on logits and on log-probabilities alike.
+    `frames` [B] int is the number of real frames of each row (all T by default). Works on logits
+    and on log-probabilities alike.
     """
     batch, num_frames, _ = logits.shape
     path = jnp.argmax(logits, axis=-1).astype(jnp.int32)
@@ -29,16 +34,22 @@ def ctc_greedy(logits: jax.Array, frames: jax.Array | None = None, *, blank: int
     if frames is not None:
         keep &= jnp.arange(num_frames)[None, :] < frames[:, None]
     order = jnp.argsort(~keep, axis=1, stable=True)  # kept labels to the front, in their order
-    labels = jnp.where(jnp.take_along_axis(keep, order, axis=1), jnp.take_along_axis(path, order, axis=1), PADDING)
+    labels = jnp.where(
+        jnp.take_along_axis(keep, order, axis=1), jnp.take_along_axis(path, order, axis=1), PADDING
+    )
     return labels, jnp.sum(keep, axis=1, dtype=jnp.int32)
 
 
-def ctc_beam_search(log_probabilities: np.ndarray, *, width: int = 10, blank: int = 0) -> list[tuple[tuple[int, ...], float]]:
-    """The likeliest sequences of one row, best first, with the logarithm of their probability. [T, K] -> at most `width` pairs
+def ctc_beam_search(
+    log_probabilities: np.ndarray, *, width: int = 10, blank: int = 0
+) -> list[tuple[tuple[int, ...], float]]:
+    """The likeliest sequences of one row, best first, with the logarithm of their probability. [T,
+    K] -> at most `width` pairs
 
-    Prefix search: the paths that spell one prefix are summed, those ending in a blank apart from those ending in its last label (Hannun et
-    al., "First-pass large vocabulary continuous speech recognition using bi-directional recurrent DNNs", 2014, algorithm 1, without a
-    language model). Exact where `width` is at least the number of prefixes. NumPy, on the host.
+    Prefix search: the paths that spell one prefix are summed, those ending in a blank apart from
+    those ending in its last label (Hannun et al., "First-pass large vocabulary continuous speech
+    recognition using bi-directional recurrent DNNs", 2014, algorithm 1, without a language model).
+    Exact where `width` is at least the number of prefixes. NumPy, on the host.
     """
     never = -np.inf
     beam: dict[tuple[int, ...], tuple[float, float]] = {(): (0.0, never)}
@@ -52,12 +63,23 @@ def ctc_beam_search(log_probabilities: np.ndarray, *, width: int = 10, blank: in
                 if label == blank:
                     continue
                 longer = (*prefix, label)
-                if prefix and label == prefix[-1]:  # without a blank between, a repeat is the same label
-                    ends_label[prefix] = float(np.logaddexp(ends_label[prefix], label_score + frame[label]))
-                    ends_label[longer] = float(np.logaddexp(ends_label[longer], blank_score + frame[label]))
+                if (
+                    prefix and label == prefix[-1]
+                ):  # without a blank between, a repeat is the same label
+                    ends_label[prefix] = float(
+                        np.logaddexp(ends_label[prefix], label_score + frame[label])
+                    )
+                    ends_label[longer] = float(
+                        np.logaddexp(ends_label[longer], blank_score + frame[label])
+                    )
                 else:
-                    ends_label[longer] = float(np.logaddexp(ends_label[longer], whole + frame[label]))
-        scores = {prefix: (ends_blank[prefix], ends_label[prefix]) for prefix in ends_blank.keys() | ends_label.keys()}
+                    ends_label[longer] = float(
+                        np.logaddexp(ends_label[longer], whole + frame[label])
+                    )
+        scores = {
+            prefix: (ends_blank[prefix], ends_label[prefix])
+            for prefix in ends_blank.keys() | ends_label.keys()
+        }
         best = sorted(scores, key=lambda prefix: (-np.logaddexp(*scores[prefix]), prefix))[:width]
         beam = {prefix: scores[prefix] for prefix in best}
     return [(prefix, float(np.logaddexp(*score))) for prefix, score in beam.items()]
@@ -69,7 +91,8 @@ def ctc_frames_needed(labels: Sequence[int]) -> int:
 
 
 def edit_distance(first: Sequence, second: Sequence) -> int:
-    """The fewest insertions, deletions and substitutions that turn one sequence (characters, words, labels) into the other.
+    """The fewest insertions, deletions and substitutions that turn one sequence (characters, words,
+    labels) into the other.
 
     Levenshtein, "Binary codes capable of correcting deletions, insertions, and reversals", 1966.
     """
@@ -90,14 +113,26 @@ def character_error_rate(predictions: Sequence[str], references: Sequence[str]) 
 
 
 def word_error_rate(predictions: Sequence[str], references: Sequence[str]) -> float:
-    """Edits over words (separated by white space) of the references, summed over all lines; can exceed 1. Errors: as above."""
-    return _error_rate([line.split() for line in predictions], [line.split() for line in references], "words")
+    """Edits over words (separated by white space) of the references, summed over all lines; can
+    exceed 1. Errors: as above.
+    """
+    return _error_rate(
+        [line.split() for line in predictions], [line.split() for line in references], "words"
+    )
 
 
-def _error_rate(predictions: Sequence[Sequence], references: Sequence[Sequence], unit: str) -> float:
+def _error_rate(
+    predictions: Sequence[Sequence], references: Sequence[Sequence], unit: str
+) -> float:
     if len(predictions) != len(references):
-        raise DataError(f"{len(predictions)} predictions for {len(references)} references; give one of each a line")
+        raise DataError(
+            f"{len(predictions)} predictions for {len(references)} references; give one of each a "
+            "line"
+        )
     total = sum(map(len, references))
     if not total:
-        raise DataError(f"the {len(references)} references hold no {unit}; an error rate needs some to count errors against")
+        raise DataError(
+            f"the {len(references)} references hold no {unit}; an error rate needs some to count "
+            "errors against"
+        )
     return sum(map(edit_distance, predictions, references)) / total

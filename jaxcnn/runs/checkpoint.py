@@ -1,9 +1,11 @@
-"""A tree of arrays to disk and back: one sealed file, written atomically, verified before use, no pickle.
+"""A tree of arrays to disk and back: one sealed file, written atomically, verified before use, no
+pickle.
 
-The file is a valid safetensors file (8 bytes: length of the header, little-endian; a JSON header; raw row-major bytes), so any safetensors
-reader opens it without jaxcnn. Its metadata hold a SHA-256 over the whole file (with the digest's own place zeroed), so that any damage is
-noticed.
-Writing is: temporary file, fsync, rename, fsync of the folder. A crash leaves either the old file or the new one.
+The file is a valid safetensors file (8 bytes: length of the header, little-endian; a JSON header;
+raw row-major bytes), so any safetensors reader opens it without jaxcnn. Its metadata hold a SHA-256
+over the whole file (with the digest's own place zeroed), so that any damage is noticed.
+Writing is: temporary file, fsync, rename, fsync of the folder. A crash leaves either the old file
+or the new one.
 """
 
 import dataclasses
@@ -48,7 +50,9 @@ def flatten(tree: Any) -> dict[str, np.ndarray]:
 
 
 def digest(tree: Any) -> str:
-    """SHA-256 (hex) of all bytes of a tree, with names, dtypes and shapes: equal only for trees equal in every bit."""
+    """SHA-256 (hex) of all bytes of a tree, with names, dtypes and shapes: equal only for trees
+    equal in every bit.
+    """
     sha = hashlib.sha256()
     for name, array in sorted(flatten(tree).items()):
         sha.update(f"{name} {array.dtype} {array.shape}\n".encode())
@@ -57,12 +61,15 @@ def digest(tree: Any) -> str:
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
-    """Write named arrays and string metadata to `path`, sealed and atomically. Errors: ResourceError (disk full, no permission)."""
+    """Write named arrays and string metadata to `path`, sealed and atomically. Errors:
+    ResourceError (disk full, no permission).
+    """
     header: dict[str, Any] = {"__metadata__": {**metadata, "sha256": _NO_DIGEST}}
     position, chunks = 0, []
     for name, array in arrays.items():
         if array.dtype not in _NAMES:
-            raise CheckpointError(f"{name}: dtype {array.dtype} cannot be stored; known are {', '.join(map(str, _NAMES))}")
+            raise CheckpointError(f"{name}: dtype {array.dtype} cannot be stored; known are "
+                                  f"{', '.join(map(str, _NAMES))}")
         data = np.ascontiguousarray(array).tobytes()
         header[name] = {"dtype": _NAMES[array.dtype], "shape": list(array.shape), "data_offsets": [position, position + len(data)]}
         position += len(data)
@@ -76,7 +83,9 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, 
 
 
 def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """(arrays, metadata) of a file of `write_arrays`. Errors: CheckpointError naming the file and what is wrong with it."""
+    """(arrays, metadata) of a file of `write_arrays`. Errors: CheckpointError naming the file and
+    what is wrong with it.
+    """
     try:
         blob = path.read_bytes()
     except OSError as error:
@@ -108,7 +117,9 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
 
 def write_atomically(path: Path, chunks: list[bytes]) -> None:
-    """Write bytes so that `path` holds either its old content or all of the new. Errors: ResourceError."""
+    """Write bytes so that `path` holds either its old content or all of the new. Errors:
+    ResourceError.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with open(temporary, "wb") as file:
@@ -124,18 +135,23 @@ def write_atomically(path: Path, chunks: list[bytes]) -> None:
             os.close(folder)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise ResourceError(f"{path}: cannot be written ({error.strerror}); free disk space or choose another --run-dir") from error
+        raise ResourceError(f"{path}: cannot be written ({error.strerror}); free disk space or "
+                            "choose another --run-dir") from error
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints of one run: `last-<step>` (the newest `keep` are kept, so that a damaged one has a predecessor) and `best-<step>`."""
+    """The checkpoints of one run: `last-<step>` (the newest `keep` are kept, so that a damaged one
+    has a predecessor) and `best-<step>`.
+    """
 
     folder: Path
     keep: int = 2
 
     def save(self, state: Any, *, step: int, best: bool = False) -> str:
-        """Write `state`; with `best`, also as the best one. Returns its digest. Errors: ResourceError; older checkpoints are kept."""
+        """Write `state`; with `best`, also as the best one. Returns its digest. Errors:
+        ResourceError; older checkpoints are kept.
+        """
         arrays, seal = flatten(state), digest(state)
         metadata = {"format": "jaxcnn 1", "step": str(step), "state_sha256": seal}
         for kind in ("last", "best") if best else ("last",):
@@ -152,10 +168,12 @@ class Checkpoints:
     def restore(self, template: Any, *, kind: str = "last", warn=lambda message: None) -> tuple[Any, int] | None:
         """(state, step) of the newest good checkpoint; None if there never was one.
 
-        `template` is a state of the expected structure (shapes will do), or a function that makes one from the arrays in the file.
-        A damaged one is reported through `warn`, set aside as `<name>.damaged`, and the one before it is used ("last" may fall back to
+        `template` is a state of the expected structure (shapes will do), or a function that makes
+        one from the arrays in the file. A damaged one is reported through `warn`, set aside as
+        `<name>.damaged`, and the one before it is used ("last" may fall back to
         "best").
-        Errors: CheckpointError if all are damaged, or if the state does not fit `template` (the experiment's code has changed).
+        Errors: CheckpointError if all are damaged, or if the state does not fit `template` (the
+        experiment's code has changed).
         """
         # Sorting is stable: of a "last" and a "best" one of the same step the last is tried first.
         files = self._files(kind) if kind != "last" else sorted(self._files("best") + self._files("last"), key=_step_of)
@@ -170,7 +188,8 @@ class Checkpoints:
                 continue
             return unflatten(template(arrays) if callable(template) else template, arrays, source=str(path)), step
         if files or list(self.folder.glob(f"{kind}-*.damaged")):
-            raise CheckpointError(f"{self.folder}: every '{kind}' checkpoint is damaged; start a new run (nothing here was deleted)")
+            raise CheckpointError(f"{self.folder}: every '{kind}' checkpoint is damaged; start a "
+                                  "new run (nothing here was deleted)")
         return None
 
     def _files(self, kind: str) -> list[Path]:
@@ -182,17 +201,23 @@ def _step_of(path: Path) -> str:
 
 
 def unflatten(template: Any, arrays: dict[str, np.ndarray], *, source: str) -> Any:
-    """`arrays` in the structure of `template` (arrays or ShapeDtypeStructs). Errors: CheckpointError listing all that differs."""
+    """`arrays` in the structure of `template` (arrays or ShapeDtypeStructs). Errors:
+    CheckpointError listing all that differs.
+    """
     leaves, structure = jax.tree_util.tree_flatten_with_path(template)
     wanted = {_path(path): leaf for path, leaf in leaves}
-    problems = [f"missing {n}" for n in wanted if n not in arrays] + [f"unknown {n}" for n in arrays if n not in wanted]
+    problems = ["missing "
+                f"{n}" for n in wanted if n not in arrays] + ["unknown "
+                                                              f"{n}" for n in arrays if n not in wanted]
     for name in wanted.keys() & arrays.keys():
         expected, found = jax.eval_shape(_raw, wanted[name]), arrays[name]
         if (expected.shape, expected.dtype) != (found.shape, found.dtype):
-            problems.append(f"{name}: {found.dtype}{list(found.shape)} in the file, {expected.dtype}{list(expected.shape)} expected")
+            problems.append(f"{name}: {found.dtype}{list(found.shape)} in the file, "
+                            f"{expected.dtype}{list(expected.shape)} expected")
     if problems:
         shown = "\n  ".join(sorted(problems)[:20])
-        raise CheckpointError(f"{source}: does not fit this experiment ({len(problems)} differences)\n  {shown}")
+        raise CheckpointError(f"{source}: does not fit this experiment ({len(problems)} "
+                              f"differences)\n  {shown}")
     return jax.tree_util.tree_unflatten(structure, [_restore(leaf, arrays[name]) for name, leaf in wanted.items()])
 
 
@@ -219,7 +244,9 @@ def _encode(header: dict) -> bytes:
 
 
 def entry_array(entry: dict, data: memoryview) -> np.ndarray:
-    """The array that one entry of a safetensors header describes, a view of `data`. Errors: KeyError, TypeError, ValueError."""
+    """The array that one entry of a safetensors header describes, a view of `data`. Errors:
+    KeyError, TypeError, ValueError.
+    """
     dtype, shape, (begin, end) = _DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
     if not 0 <= begin <= end <= len(data) or end - begin != math.prod(shape) * dtype.itemsize:
         raise ValueError("offsets do not fit the shape")

@@ -11,7 +11,9 @@ from jaxcnn.core.program import State, apply_model, gradient, prepare, with_numb
 
 
 def first_non_finite(e: Any, state: State, batch: dict) -> str:
-    """The first layer whose output is not finite for this step's batch, else the parameters whose gradient is not."""
+    """The first layer whose output is not finite for this step's batch, else the parameters whose
+    gradient is not.
+    """
     now = with_numbers(e, state.hyperparams)
     augment_key, dropout_key = jax.random.split(jax.random.fold_in(state.key, state.step))
     batch = prepare(now, batch, augment_key)

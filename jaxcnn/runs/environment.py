@@ -1,4 +1,5 @@
-"""The process around a run: settings that must stand before JAX starts, and the record of what a result depends on.
+"""The process around a run: settings that must stand before JAX starts, and the record of what a
+result depends on.
 
 Importing this module does not import JAX, so that a launcher can set the environment first.
 """
@@ -14,8 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# XLA's CPU convolutions through YNNPACK run on one thread for some shapes (docs/LOG.md). Other versions may not know the flag and would
-# abort.
+# XLA's CPU convolutions through YNNPACK run on one thread for some shapes (docs/LOG.md). Other
+# versions may not know the flag and would abort.
 _CPU_FLAGS = {"0.10": "--xla_cpu_experimental_ynn_fusion_type=-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"}
 
 
@@ -25,9 +26,11 @@ def cache_folder() -> Path:
 
 
 def prepare_process(recorded: dict[str, Any] | None = None) -> None:
-    """Set what JAX reads when it starts, leaving alone what the user has set; `recorded` is the environment of a run to be resumed.
+    """Set what JAX reads when it starts, leaving alone what the user has set; `recorded` is the
+    environment of a run to be resumed.
 
-    NPROC fixes the number of threads by which XLA splits work on CPU: results differ in bits between numbers, so a run keeps its own.
+    NPROC fixes the number of threads by which XLA splits work on CPU: results differ in bits
+    between numbers, so a run keeps its own.
     """
     recorded = recorded or {}
     collect_rarely()
@@ -52,10 +55,12 @@ def prepare_process(recorded: dict[str, Any] | None = None) -> None:
 
 
 def collect_rarely() -> None:
-    """Have Python's collector of reference cycles look at every 10,000th new object, unless it is set to more.
+    """Have Python's collector of reference cycles look at every 10,000th new object, unless it is
+    set to more.
 
-    Importing JAX and tracing a step make hundreds of thousands of objects that stay; at Python's 700 the collector walks through them 400
-    times, a tenth of a second of the start of a small experiment.
+    Importing JAX and tracing a step make hundreds of thousands of objects that stay; at Python's
+    700 the collector walks through them 400 times, a tenth of a second of the start of a small
+    experiment.
     """
     youngest, *older = gc.get_threshold()
     gc.set_threshold(max(youngest, 10_000) if youngest else 0, *older)  # 0: turned off by the user
@@ -66,12 +71,14 @@ _MALLOC = {-8: 1, -4: 0, -1: -1}
 
 
 def keep_memory() -> None:
-    """On a CPU under glibc, have malloc keep the memory of a training step for the next one instead of giving it back to the kernel.
+    """On a CPU under glibc, have malloc keep the memory of a training step for the next one instead
+    of giving it back to the kernel.
 
-    A step allocates hundreds of megabytes at once, which glibc takes from the kernel by mmap each time: page by page, each cleared, a tenth
-    of the time of a ResNet-18 step (docs/performance.md). With one arena that neither maps nor trims, the pages stay. The price is that
-    other programs get memory back only when the process ends. Left alone: settings of malloc by the user, other libraries for malloc, and
-    machines with an accelerator, whose memory JAX manages itself.
+    A step allocates hundreds of megabytes at once, which glibc takes from the kernel by mmap each
+    time: page by page, each cleared, a tenth of the time of a ResNet-18 step (docs/performance.md).
+    With one arena that neither maps nor trims, the pages stay. The price is that other programs get
+    memory back only when the process ends. Left alone: settings of malloc by the user, other
+    libraries for malloc, and machines with an accelerator, whose memory JAX manages itself.
     """
     theirs = any(name in os.environ for name in ("GLIBC_TUNABLES", "LD_PRELOAD")) or any(name.startswith("MALLOC_") for name in os.environ)
     accelerator = any(importlib.util.find_spec(name) for name in ("jax_plugins", "libtpu"))
@@ -82,7 +89,9 @@ def keep_memory() -> None:
 
 
 def describe() -> dict[str, Any]:
-    """What the bits of a result depend on, and who made it: versions, hardware, flags, commit. Starts JAX."""
+    """What the bits of a result depend on, and who made it: versions, hardware, flags, commit.
+    Starts JAX.
+    """
     import jax
 
     devices = jax.devices()
@@ -105,7 +114,8 @@ def describe() -> dict[str, Any]:
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What has changed between two records that can change the bits of a result."""
     names = ("versions", "backend", "device", "num_devices", "NPROC", "XLA_FLAGS", "convolution", "processor")
-    return [f"{name}: {old.get(name)} then, {new.get(name)} now" for name in names if old.get(name) != new.get(name)]
+    return [f"{name}: {old.get(name)} then, "
+            f"{new.get(name)} now" for name in names if old.get(name) != new.get(name)]
 
 
 def _version(package: str) -> str:
@@ -118,7 +128,8 @@ def _version(package: str) -> str:
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model "
+                                                                                        "name"))
     except (OSError, StopIteration):
         return platform.processor()
 

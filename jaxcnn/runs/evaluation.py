@@ -1,4 +1,6 @@
-"""Exact evaluation: what a state is worth on a split, and which of several evaluations is best. Host-side bookkeeping, no mathematics."""
+"""Exact evaluation: what a state is worth on a split, and which of several evaluations is best.
+Host-side bookkeeping, no mathematics.
+"""
 
 import dataclasses
 import math
@@ -17,7 +19,9 @@ from jaxcnn.core.program import Program, State, make_program
 
 
 def compiled(program: Program, *, scanned: bool = False) -> Program:
-    """The program compiled for the devices at hand: data-parallel where there are several. `scanned`: many steps a dispatch."""
+    """The program compiled for the devices at hand: data-parallel where there are several.
+    `scanned`: many steps a dispatch.
+    """
     program = transforms.scan(program) if scanned else program
     if len(jax.devices()) == 1:
         return transforms.compile(program)
@@ -26,7 +30,9 @@ def compiled(program: Program, *, scanned: bool = False) -> Program:
 
 
 def evaluate(program: Program, state: State, source: Source, e: Experiment) -> dict[str, Any]:
-    """Exact metrics over all examples of `source`: the last batch is padded and masked, never dropped."""
+    """Exact metrics over all examples of `source`: the last batch is padded and masked, never
+    dropped.
+    """
     return merge(e.task, collect(program, state, source, e))
 
 
@@ -57,7 +63,9 @@ def merge(task: Any, results: list[tuple[int, Any]]) -> dict[str, Any]:
 
 
 def without_nan(value: Any) -> Any:
-    """Metrics as JSON can hold them: None for a number that does not exist (an AUROC without positives is 0 / 0)."""
+    """Metrics as JSON can hold them: None for a number that does not exist (an AUROC without
+    positives is 0 / 0).
+    """
     if isinstance(value, dict):
         return {name: without_nan(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -66,7 +74,9 @@ def without_nan(value: Any) -> Any:
 
 
 def evaluate_split(e: Experiment, state: Any, split: str, *, metrics: dict | None = None) -> dict[str, Any]:
-    """Metrics of `state` on a split, with the task's decisions (a threshold, …) taken from validation `metrics` where given."""
+    """Metrics of `state` on a split, with the task's decisions (a threshold, …) taken from
+    validation `metrics` where given.
+    """
     if not e.data.size(split):
         raise ConfigError(f"--split {split}: this experiment's data have no {split!r} split")
     e = dataclasses.replace(e, task=e.task.calibrate(metrics)) if metrics else e
@@ -74,15 +84,19 @@ def evaluate_split(e: Experiment, state: Any, split: str, *, metrics: dict | Non
 
 
 def program_of(e: Experiment, state: Any) -> Program:
-    """The compiled program to evaluate or predict with a state, or with a tuple of states as an ensemble."""
+    """The compiled program to evaluate or predict with a state, or with a tuple of states as an
+    ensemble.
+    """
     program = make_program(e, steps=1)
     return compiled(transforms.ensemble(program, e.task) if isinstance(state, tuple) else program)
 
 
 def open_checked(e: Experiment, split: str) -> Source:
-    """The split's source, whose examples the task checks on the host: all of those in memory now, those of a stream as they are decoded.
+    """The split's source, whose examples the task checks on the host: all of those in memory now,
+    those of a stream as they are decoded.
 
-    Of examples that are made when they are asked for (ComposedSource), functions of their number alone, the first 64 are checked.
+    Of examples that are made when they are asked for (ComposedSource), functions of their number
+    alone, the first 64 are checked.
     """
     source = e.data.open(split)
     if not len(source):
@@ -95,7 +109,9 @@ def open_checked(e: Experiment, split: str) -> Source:
 
 
 class CheckedStream:
-    """A streaming source whose every batch `check` looks at, in the thread that decodes it. Errors: those of `check`, at `take`."""
+    """A streaming source whose every batch `check` looks at, in the thread that decodes it. Errors:
+    those of `check`, at `take`.
+    """
 
     streaming = True
     arrays = None
@@ -114,7 +130,9 @@ class CheckedStream:
 
 
 def best_evaluation(e: Experiment, evaluations: list[dict]) -> dict:
-    """The evaluation with the best value of the task's metric; the first of equals; one without a value comes last."""
+    """The evaluation with the best value of the task's metric; the first of equals; one without a
+    value comes last.
+    """
     sign = 1 if e.task.larger_is_better else -1
 
     def rank(evaluation: dict) -> float:

@@ -12,21 +12,27 @@ import jax.numpy as jnp
 from jaxcnn.data.dataset import Source, indices_of_steps
 from jaxcnn.core.experiment import Experiment
 
-STEPS_PER_DISPATCH = 16  # on accelerators: enough to hide the host, few enough to stop soon after a signal
-MOST_PIECES_AT_ONCE, BYTES_AT_ONCE = 64, 8 << 20  # of batches that are gathered by one call; a call costs as much as a small step on CPU
+# on accelerators: enough to hide the host, few enough to stop soon after a signal
+STEPS_PER_DISPATCH = 16
+# of batches that are gathered by one call; a call costs as much as a small step on CPU
+MOST_PIECES_AT_ONCE, BYTES_AT_ONCE = 64, 8 << 20
 
 
 def steps_per_dispatch(e: Experiment, source: Source) -> int:
-    """How many updates one dispatch makes: what the experiment says, else by what is fast; see `Experiment`."""
+    """How many updates one dispatch makes: what the experiment says, else by what is fast; see
+    `Experiment`.
+    """
     if e.steps_per_dispatch is not None:
         return e.steps_per_dispatch
     return 1 if jax.default_backend() == "cpu" or source.streaming else STEPS_PER_DISPATCH
 
 
 def pieces(start: int, stop: int, *, size: int, intervals: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    """The steps [start, stop) as (first, end) of `size` steps each; of one step each where a multiple of an interval would lie inside.
+    """The steps [start, stop) as (first, end) of `size` steps each; of one step each where a
+    multiple of an interval would lie inside.
 
-    So there are two lengths alone, each compiled once, and a run resumed at the end of a piece goes on with the same pieces.
+    So there are two lengths alone, each compiled once, and a run resumed at the end of a piece goes
+    on with the same pieces.
     """
     while start < stop:
         end = min(start + size, stop, *(interval * (start // interval + 1) for interval in intervals))
@@ -39,10 +45,12 @@ def pieces(start: int, stop: int, *, size: int, intervals: tuple[int, ...]) -> I
 def batches(
     source: Source, steps: Iterable[tuple[int, int]], *, seed: int, batch_size: int, settle: Callable[[], Any] = lambda: None
 ) -> Iterator[tuple[tuple[int, int], dict]]:
-    """Each piece (first, end) of `steps` with its training batch: arrays [B, …] of one step, [end - first, B, …] of more.
+    """Each piece (first, end) of `steps` with its training batch: arrays [B, …] of one step, [end -
+    first, B, …] of more.
 
-    Sources that decode on the host are asked two pieces ahead, in the background; of others small batches are gathered many at a time.
-    `settle` waits for the steps in progress. It is called on CPU before batches are gathered, which would otherwise take the cores from
+    Sources that decode on the host are asked two pieces ahead, in the background; of others small
+    batches are gathered many at a time. `settle` waits for the steps in progress. It is called on
+    CPU before batches are gathered, which would otherwise take the cores from
     under a step: its threads then wait for one another, and that costs more than the gathering.
     """
 
@@ -80,8 +88,8 @@ def batches(
 
 
 def _alike(steps: Iterable[tuple[int, int]], most: int) -> Iterator[list[tuple[int, int]]]:
-    """Groups of `most` pieces of one length that follow one another; what does not fill a group, one by one, since each size of a group
-    is compiled anew."""
+    """Groups of `most` pieces of one length that follow one another; what does not fill a group,
+    one by one, since each size of a group is compiled anew."""
     for _, alike in itertools.groupby(steps, lambda piece: piece[1] - piece[0]):
         while group := list(itertools.islice(alike, most)):
             yield from [group] if len(group) == most else ([piece] for piece in group)

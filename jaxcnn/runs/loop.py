@@ -1,7 +1,9 @@
-"""The loop that runs a program: batches in, history and checkpoints out. No mathematics, and no knowledge of devices.
+"""The loop that runs a program: batches in, history and checkpoints out. No mathematics, and no
+knowledge of devices.
 
-A run directory holds: run.json (the rendered experiment, overrides, environment), experiment.py (a copy of its file), metrics.jsonl,
-checkpoints/, summary.json, run.lock, and tensorboard/ where the writer is installed.
+A run directory holds: run.json (the rendered experiment, overrides, environment), experiment.py (a
+copy of its file), metrics.jsonl, checkpoints/, summary.json, run.lock, and tensorboard/ where the
+writer is installed.
 """
 
 import dataclasses
@@ -29,7 +31,8 @@ from jaxcnn.ops.convolution import current_formulation
 from jaxcnn.core.override import render
 from jaxcnn.core.program import Program, State, make_optimizer, make_program, with_numbers
 
-SAVE_SECONDS = 30.0  # at most so much work is lost by a kill; a save takes milliseconds at LeNet size
+# at most so much work is lost by a kill; a save takes milliseconds at LeNet size
+SAVE_SECONDS = 30.0
 
 
 def train(
@@ -41,9 +44,11 @@ def train(
     record: dict | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Train `experiment` in the run directory `folder` and return its summary; with `resume`, go on from the newest good checkpoint there.
+    """Train `experiment` in the run directory `folder` and return its summary; with `resume`, go on
+    from the newest good checkpoint there.
 
-    `name` and `record` (source, overrides) say where the experiment came from. A resumed run gives the same bits as one never interrupted.
+    `name` and `record` (source, overrides) say where the experiment came from. A resumed run gives
+    the same bits as one never interrupted.
     Errors: the classes of jaxcnn.errors; Preempted after SIGTERM or SIGINT, with the state saved.
     """
     folder, console = Path(folder).absolute(), console or Console()
@@ -78,7 +83,8 @@ class _Run:
     started: float
     saved: float = 0.0  # monotonic time of the last save
     since: float = 0.0  # monotonic time from which `pending` counts
-    pending: list = dataclasses.field(default_factory=list)  # metrics of the steps since the last record, still on the device
+    # metrics of the steps since the last record, still on the device
+    pending: list = dataclasses.field(default_factory=list)
     failed_save: ResourceError | None = None
 
     def seconds(self) -> float:
@@ -127,7 +133,9 @@ def _open_run(e: Experiment, folder: Path, *, name: str, record: dict, resume: b
 
 
 def _loop(run: _Run, stop: Callable[[], bool]) -> dict[str, Any]:
-    """Train to the last step. Metrics are fetched at log intervals only, so the device never waits for the host."""
+    """Train to the last step. Metrics are fetched at log intervals only, so the device never waits
+    for the host.
+    """
     e, step = run.experiment, int(run.state.step)
     evaluate_every = e.eval_interval(len(run.train))
     run.saved = run.since = time.monotonic()
@@ -135,7 +143,8 @@ def _loop(run: _Run, stop: Callable[[], bool]) -> dict[str, Any]:
     ahead = pieces(step, run.steps, size=run.dispatch, intervals=(e.log_every, evaluate_every))
     for (start, step_after), batch in batches(run.train, ahead, seed=e.seed, batch_size=e.batch_size, settle=run.settle):
         if out_of_patience(e, run.history.evaluations()):
-            run.console.line(f"stopped early at step {step}: no better {e.task.metric} in {e.patience} evaluations")
+            run.console.line(f"stopped early at step {step}: no better {e.task.metric} in "
+                             f"{e.patience} evaluations")
             break
         program = run.program if step_after - start == 1 else run.scanned
         run.state, metrics = program.train_step(run.state, batch)
@@ -151,7 +160,8 @@ def _loop(run: _Run, stop: Callable[[], bool]) -> dict[str, Any]:
             _save(run, step)
         if stopping and step < run.steps:
             write_summary(run, step, completed=False)
-            raise Preempted(f"stopped by a signal at step {step} of {run.steps}, state saved; go on with: train --resume {run.folder}")
+            raise Preempted(f"stopped by a signal at step {step} of {run.steps}, state saved; go "
+                            f"on with: train --resume {run.folder}")
     summary = write_summary(run, step, completed=True)
     if run.failed_save:
         raise run.failed_save
@@ -159,7 +169,9 @@ def _loop(run: _Run, stop: Callable[[], bool]) -> dict[str, Any]:
 
 
 def _log(run: _Run, step: int) -> None:
-    """Fetch the metrics since the last record, check them, and write one record (means over the interval)."""
+    """Fetch the metrics since the last record, check them, and write one record (means over the
+    interval).
+    """
     if not run.pending:
         return
     fetched, run.pending = jax.device_get(run.pending), []
@@ -178,12 +190,17 @@ def _log(run: _Run, step: int) -> None:
 
 
 def _check_compiled_once(train_step: Callable, step: int) -> None:
-    """ConfigError if the step was compiled more than once: a run that compiles again and again is slow without a word."""
-    count = getattr(train_step, "_cache_size", lambda: 1)()  # of what jax.jit returns; a step over several devices has none
+    """ConfigError if the step was compiled more than once: a run that compiles again and again is
+    slow without a word.
+    """
+    # of what jax.jit returns; a step over several devices has none
+    count = getattr(train_step, "_cache_size", lambda: 1)()
     if count > 1:
         raise ConfigError(
-            f"the training step was compiled {count} times in {step} steps: an array of the batch or the state changes its shape, dtype or "
-            "device from step to step; a source must hand out the shapes and dtypes of its spec(), whatever the indices"
+            f"the training step was compiled {count} times in {step} steps: an array of the batch "
+            "or the state changes its shape, dtype or "
+            "device from step to step; a source must hand out the shapes and dtypes of its "
+            "spec(), whatever the indices"
         )
 
 
@@ -201,7 +218,8 @@ def _evaluate(run: _Run, step: int) -> None:
 
 
 def _save(run: _Run, step: int, *, best: bool = False) -> None:
-    """Log what is pending, so that the history is whole up to the checkpoint, and save; only a finite state gets here.
+    """Log what is pending, so that the history is whole up to the checkpoint, and save; only a
+    finite state gets here.
 
     A full disk is reported and training goes on, with the older checkpoints kept.
     """
@@ -217,20 +235,26 @@ def _save(run: _Run, step: int, *, best: bool = False) -> None:
 
 
 def _diverged(run: _Run) -> DivergedError:
-    """The error for a run whose state was frozen before its first non-finite update; names step, layer and the last good checkpoint."""
+    """The error for a run whose state was frozen before its first non-finite update; names step,
+    layer and the last good checkpoint.
+    """
     step, e = int(run.state.step), run.experiment
     batch = run.train.take(batch_indices(e.seed, step, size=len(run.train), batch_size=e.batch_size))
     where = first_non_finite(e, run.state, batch)
-    run.state = run.state.replace(live=jax.numpy.ones((), bool))  # its numbers are the last good ones
+    # its numbers are the last good ones
+    run.state = run.state.replace(live=jax.numpy.ones((), bool))
     _save(run, step)
     remedy = "lower optimizer.learning_rate, set clip_norm=1.0, or lengthen the schedule's warm-up"
     return DivergedError(
-        f"the loss or a gradient is not finite at step {step} ({where}); the state before it was saved in {run.folder}; {remedy}"
+        f"the loss or a gradient is not finite at step {step} ({where}); the state before it was "
+        f"saved in {run.folder}; {remedy}"
     )
 
 
 def write_summary(run: _Run, step: int, *, completed: bool) -> dict[str, Any]:
-    """Write and return summary.json; a completed run is also scored on the test split, if the data have one."""
+    """Write and return summary.json; a completed run is also scored on the test split, if the data
+    have one.
+    """
     e = run.experiment
     evaluations = run.history.evaluations()
     summary: dict[str, Any] = {
@@ -257,7 +281,9 @@ def write_summary(run: _Run, step: int, *, completed: bool) -> dict[str, Any]:
 
 
 def initialized(e: Experiment, state: State, source: Source, console: Console) -> State:
-    """A fresh state with the weights that the experiment asks for, and what its `initialize` makes of them."""
+    """A fresh state with the weights that the experiment asks for, and what its `initialize` makes
+    of them.
+    """
     if e.weights is None and e.initialize is None:
         return state
     params, model_state = state.params, state.model_state
@@ -267,5 +293,6 @@ def initialized(e: Experiment, state: State, source: Source, console: Console) -
     if e.initialize is not None:
         params, model_state = e.initialize(params, model_state, source)
     opt_state = make_optimizer(with_numbers(e, state.hyperparams)).init(params)
-    ema = None if e.ema is None else jax.tree.map(jax.numpy.copy, params)  # not the same buffers: both are donated to the step
+    # not the same buffers: both are donated to the step
+    ema = None if e.ema is None else jax.tree.map(jax.numpy.copy, params)
     return state.replace(params=params, model_state=model_state, opt_state=opt_state, ema=ema)

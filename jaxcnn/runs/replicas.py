@@ -1,7 +1,9 @@
-"""The loop for many replicas in one program: each with its own data order, history, best checkpoint and verdict.
+"""The loop for many replicas in one program: each with its own data order, history, best checkpoint
+and verdict.
 
-A run directory of replicas holds loop.json (with "points" and "way"), metrics.jsonl (losses and metrics as lists, in the order of "points"),
-checkpoints/ (all replicas in one file), replica-<i>/checkpoints/ (best and final state of each, as a solo run has them) and summary.json.
+A run directory of replicas holds loop.json (with "points" and "way"), metrics.jsonl (losses and
+metrics as lists, in the order of "points"), checkpoints/ (all replicas in one file),
+replica-<i>/checkpoints/ (best and final state of each, as a solo run has them) and summary.json.
 """
 
 import dataclasses
@@ -43,11 +45,14 @@ def train(
     way: str | None = None,
     halving: int | None = None,
 ) -> dict[str, Any]:
-    """Train one replica of `experiment` for each point (seed and numbers of the state), in one program; return the summary.
+    """Train one replica of `experiment` for each point (seed and numbers of the state), in one
+    program; return the summary.
 
-    `way`: "vmap", "loop", "unrolled", "devices" or a chunk size; by default the fastest of a short trial. `halving` h: keep one in h
-    at each rung, at 1/h of the steps for each power of h (K. Jamieson and A. Talwalkar, "Non-stochastic best arm identification and
-    hyperparameter optimization", 2016, figure 1). A diverged replica is frozen and reported, and does not stop the others.
+    `way`: "vmap", "loop", "unrolled", "devices" or a chunk size; by default the fastest of a short
+    trial. `halving` h: keep one in h at each rung, at 1/h of the steps for each power of h (K.
+    Jamieson and A. Talwalkar, "Non-stochastic best arm identification and hyperparameter
+    optimization", 2016, figure 1). A diverged replica is frozen and reported, and does not stop the
+    others.
     Errors: as jaxcnn.runs.loop.train; DivergedError only if all replicas diverge.
     """
     folder, console = Path(folder).absolute(), console or Console()
@@ -62,7 +67,9 @@ def train(
 
 @dataclasses.dataclass
 class _Many:
-    """What one process holds of a run of replicas. `active`: the points still in training, in the order of the state."""
+    """What one process holds of a run of replicas. `active`: the points still in training, in the
+    order of the state.
+    """
 
     experiment: Experiment
     points: list[sweep.Point]
@@ -168,7 +175,9 @@ def _open(e, points, folder, *, name, record, resume, console, way, halving) -> 
 
 
 def _restore(many: _Many, keys: jax.Array, numbers: dict) -> bool:
-    """Take the newest good checkpoint, with the replicas that were active then; False if there is none yet."""
+    """Take the newest good checkpoint, with the replicas that were active then; False if there is
+    none yet.
+    """
 
     def template(arrays: dict) -> dict:
         index = arrays["active"]
@@ -179,7 +188,8 @@ def _restore(many: _Many, keys: jax.Array, numbers: dict) -> bool:
         return {"active": index, "state": state}
 
     many.checkpoints.clean()
-    restored = many.checkpoints.restore(template, warn=lambda text: many.console.line(f"warning: {text}"))
+    restored = many.checkpoints.restore(template, warn=lambda text: many.console.line("warning: "
+                                                                                      f"{text}"))
     if restored is None:
         return False
     many.state, many.step = restored[0]["state"], restored[1]
@@ -188,7 +198,9 @@ def _restore(many: _Many, keys: jax.Array, numbers: dict) -> bool:
 
 
 def rungs(steps: int, replicas: int, halving: int) -> dict[int, int]:
-    """{step: replicas kept from there on}: rounds of successive halving until one replica is left, the last round ending at `steps`."""
+    """{step: replicas kept from there on}: rounds of successive halving until one replica is left,
+    the last round ending at `steps`.
+    """
     kept = []
     while (kept[-1] if kept else replicas) > 1:
         kept.append(-(-(kept[-1] if kept else replicas) // halving))
@@ -250,11 +262,13 @@ def _log(many: _Many) -> None:
 
 
 def _report_frozen(many: _Many, point: int, at: int, why: str) -> None:
-    many.console.line(f"replica {point} {many.points[point]}: {why} at step {at}; it is frozen, the others go on")
+    many.console.line(f"replica {point} {many.points[point]}: {why} at step {at}; it is frozen, "
+                      "the others go on")
     many.history.append({"kind": "frozen", "step": many.step, "seconds": many.seconds(), "point": point, "at": at, "why": why})
     if all(r["why"] == "diverged" for r in many.frozen().values()) and len(many.frozen()) == len(many.points):
         raise DivergedError(
-            f"all {len(many.points)} replicas diverged by step {many.step}; lower optimizer.learning_rate or set clip_norm=1.0"
+            f"all {len(many.points)} replicas diverged by step {many.step}; lower "
+            "optimizer.learning_rate or set clip_norm=1.0"
         )
 
 
@@ -270,8 +284,12 @@ def _evaluate(many: _Many) -> None:
     many.history.append({**record, "seconds": many.seconds()})
     values = [m[e.task.metric] for m in metrics if m is not None and m[e.task.metric] is not None]
     if values:
-        spread = f"mean {np.mean(values):.4f} ± {np.std(values, ddof=1) if len(values) > 1 else 0:.4f}, best {max(values):.4f}"
-        many.console.line(f"step {many.step}  epoch {many.epoch():.2f}  eval of {len(values)} replicas  {e.task.metric} {spread}")
+        spread = (
+        f"mean {np.mean(values):.4f} ± "
+        f"{np.std(values, ddof=1) if len(values) > 1 else 0:.4f}, best {max(values):.4f}"
+)
+        many.console.line(f"step {many.step}  epoch {many.epoch():.2f}  eval of {len(values)} "
+                          f"replicas  {e.task.metric} {spread}")
     for i, point in enumerate(many.active):
         if metrics[i] is None or point in frozen:
             continue
@@ -300,7 +318,8 @@ def _drop(many: _Many, *, keep: int) -> None:
     for point in set(many.active) - set(kept):
         _try_save(many, lambda point=point: many.own(point).save(states[point], step=many.step))
     many.history.append({"kind": "rung", "step": many.step, "seconds": many.seconds(), "kept": kept})
-    many.console.line(f"rung at step {many.step}: {len(kept)} of {len(many.active)} replicas go on: {kept}")
+    many.console.line(f"rung at step {many.step}: {len(kept)} of {len(many.active)} replicas go "
+                      f"on: {kept}")
     many.active, many.way = kept, many.way.resized(len(kept))
     many.program, many.state = many.way.apply(many.base), transforms.stack([states[point] for point in kept], many.way.sizes)
 
@@ -336,7 +355,10 @@ def _summarize(many: _Many) -> dict[str, Any]:
             best = evaluation.best_evaluation(e, evaluations)
             row["best"] = {"step": best["step"], e.task.metric: best["metrics"][e.task.metric]}
         why = many.frozen().get(point)
-        row["verdict"] = f"{why['why']} at step {why['at']}" if why else "completed" if point in finals else "dropped at a rung"
+        row["verdict"] = (
+        f"{why['why']} at step "
+        f"{why['at']}"
+) if why else "completed" if point in finals else "dropped at a rung"
         if point in finals:
             row["state_sha256"] = digest(finals[point])
         rows.append(row)

@@ -1,8 +1,9 @@
 """Points of a sweep: what varies, and which points can be replicas of one program.
 
-A point is a dict {dotted path: value}, e.g. {"seed": 3, "optimizer.learning_rate": 0.1}. An experiment file may offer `def sweep()` that
-yields points. Points that differ only in the seed and in numbers that can live in the training state (float fields of optimizer and task)
-become replicas of one program; the rest are runs of their own.
+A point is a dict {dotted path: value}, e.g. {"seed": 3, "optimizer.learning_rate": 0.1}. An
+experiment file may offer `def sweep()` that yields points. Points that differ only in the seed and
+in numbers that can live in the training state (float fields of optimizer and task) become replicas
+of one program; the rest are runs of their own.
 """
 
 import itertools
@@ -21,7 +22,9 @@ _LOG = re.compile(r"log\(([^,]+),([^,]+),([^,]+)\)")
 
 
 def grid(**axes: Any) -> list[Point]:
-    """Every combination: grid(seed=range(3), optimizer__learning_rate=(0.1, 0.2)); `__` stands for a dot."""
+    """Every combination: grid(seed=range(3), optimizer__learning_rate=(0.1, 0.2)); `__` stands for
+    a dot.
+    """
     names = [name.replace("__", ".") for name in axes]
     return [dict(zip(names, values, strict=True)) for values in itertools.product(*axes.values())]
 
@@ -50,7 +53,8 @@ def sample(points: list[Point], count: int, *, seed: int = 0) -> list[Point]:
 
 
 def parse(experiment: Any, assignments: list[str], *, zip_axes: bool = False) -> list[Point]:
-    """Points from the command line: `seed=0..7 optimizer.learning_rate=0.05,0.1,0.2 task.label_smoothing=log(0.01,0.2,5)`.
+    """Points from the command line: `seed=0..7 optimizer.learning_rate=0.05,0.1,0.2
+    task.label_smoothing=log(0.01,0.2,5)`.
 
     Errors: ConfigError for unknown paths and values of a wrong type, before anything runs.
     """
@@ -58,7 +62,8 @@ def parse(experiment: Any, assignments: list[str], *, zip_axes: bool = False) ->
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals or not text:
-            raise ConfigError(f"--sweep {assignment!r}: must be path=values, e.g. seed=0..7 or optimizer.learning_rate=0.05,0.1")
+            raise ConfigError(f"--sweep {assignment!r}: must be path=values, e.g. seed=0..7 or "
+                              "optimizer.learning_rate=0.05,0.1")
         axes[path] = tuple(get_at(override(experiment, path, value), path) for value in _values(text))
     combine = zipped if zip_axes else grid
     return combine(**{path.replace(".", "__"): values for path, values in axes.items()})
@@ -72,7 +77,8 @@ def _values(text: str) -> list[str]:
         try:
             return [str(v) for v in log_range(float(match[1]), float(match[2]), int(match[3]))]
         except ValueError:
-            raise ConfigError(f"{text}: log(low,high,count) takes two numbers and a count") from None
+            raise ConfigError(f"{text}: log(low,high,count) takes two numbers and a "
+                              "count") from None
     return text.split(",") if not text.startswith("(") else [text]
 
 
@@ -92,7 +98,9 @@ def is_number_of_state(experiment: Any, path: str, value: Any) -> bool:
 
 
 def groups(experiment: Any, points: list[Point]) -> list[tuple[Any, list[int]]]:
-    """[(experiment, indices of points)]: the points of a group differ only in seed and numbers of the state: they can share a program."""
+    """[(experiment, indices of points)]: the points of a group differ only in seed and numbers of
+    the state: they can share a program.
+    """
     found: dict[str, tuple[Any, list[int]]] = {}
     for i, point in enumerate(points):
         shared = numbers(experiment, point).keys() | {"seed"}

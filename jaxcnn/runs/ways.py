@@ -1,7 +1,7 @@
 """How replicas are run together: the fastest way is measured on the actual shapes, not assumed.
 
-Convolutions under `vmap` over their weights become grouped convolutions, which are slower than a loop on some hardware and several times
-faster on other.
+Convolutions under `vmap` over their weights become grouped convolutions, which are slower than a
+loop on some hardware and several times faster on other.
 """
 
 import dataclasses
@@ -27,8 +27,9 @@ KINDS = ("loop", "vmap", "unrolled", "devices")
 class Way:
     """`kind` and the sizes of the vmapped chunks.
 
-    "loop" (a dispatch each; the bits of solo runs), "vmap" (all at once), "unrolled" (all in one dispatch, without vmap), "devices" (an
-    equal chunk on each device), or "chunks" of equal size, a dispatch each.
+    "loop" (a dispatch each; the bits of solo runs), "vmap" (all at once), "unrolled" (all in one
+    dispatch, without vmap), "devices" (an equal chunk on each device), or "chunks" of equal size, a
+    dispatch each.
     """
 
     kind: str
@@ -36,7 +37,9 @@ class Way:
 
     @staticmethod
     def from_text(text: str, replicas: int) -> "Way":
-        """The way named `text` (one of KINDS, or a chunk size) for so many replicas. Errors: ConfigError."""
+        """The way named `text` (one of KINDS, or a chunk size) for so many replicas. Errors:
+        ConfigError.
+        """
         if text.isdigit() and int(text) >= 1:
             return Way("chunks", _chunks(replicas, int(text)))
         if text in ("loop", "unrolled"):
@@ -45,7 +48,8 @@ class Way:
             return Way(text, (replicas,))
         if text == "devices":
             return Way(text, _chunks(replicas, -(-replicas // len(jax.devices()))))
-        raise ConfigError(f"--replicas-by {text!r}: must be a chunk size or one of {', '.join(KINDS)}{did_you_mean(text, KINDS)}")
+        raise ConfigError(f"--replicas-by {text!r}: must be a chunk size or one of "
+                          f"{', '.join(KINDS)}{did_you_mean(text, KINDS)}")
 
     def text(self) -> str:
         """The name that `from_text` takes."""
@@ -56,7 +60,9 @@ class Way:
         return Way.from_text(self.text(), replicas)
 
     def apply(self, program: Program) -> Program:
-        """The compiled program of all replicas; its state is a tuple of chunks (jaxcnn.core.transforms.chunked)."""
+        """The compiled program of all replicas; its state is a tuple of chunks
+        (jaxcnn.core.transforms.chunked).
+        """
         devices = jax.devices() if self.kind == "devices" else None
         return transforms.chunked(program, self.sizes, together=self.kind == "unrolled", devices=devices)
 
@@ -69,9 +75,11 @@ def _chunks(replicas: int, size: int) -> tuple[int, ...]:
 def choose(
     program: Program, keys: Any, numbers: dict, batch: dict, *, forced: str | None = None, console: Console, about: Any, repeats: int = 5
 ) -> Way:
-    """The way with the smallest median time of a training step on these replicas and this batch, "loop" first among equals (within 3 %).
+    """The way with the smallest median time of a training step on these replicas and this batch,
+    "loop" first among equals (within 3 %).
 
-    `about` (JSON-able) identifies the experiment: a choice is remembered in the user's cache for the same experiment, shapes and machine.
+    `about` (JSON-able) identifies the experiment: a choice is remembered in the user's cache for
+    the same experiment, shapes and machine.
     """
     replicas = len(keys)
     if forced:
@@ -89,7 +97,8 @@ def choose(
         names.append("unrolled")
     seconds = trial(program, keys, numbers, batch, names, repeats=repeats)
     best = min(seconds, key=lambda name: seconds[name] * (0.97 if name == "loop" else 1.0))
-    shown = ", ".join(f"{name} {1e3 * s / replicas:.2f}" for name, s in sorted(seconds.items(), key=lambda item: item[1]))
+    shown = ", ".join(f"{name} "
+                      f"{1e3 * s / replicas:.2f}" for name, s in sorted(seconds.items(), key=lambda item: item[1]))
     console.line(f"replicas by {best!r} (ms per replica and step: {shown})")
     try:
         remembered.parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +109,9 @@ def choose(
 
 
 def trial(program: Program, keys: Any, numbers: dict, batch: dict, names: list[str], *, repeats: int) -> dict[str, float]:
-    """{way: median seconds of a training step of all replicas}, measured in turns, after one step to compile."""
+    """{way: median seconds of a training step of all replicas}, measured in turns, after one step
+    to compile.
+    """
     ready = {}
     for name in names:
         compiled = Way.from_text(name, len(keys)).apply(program)

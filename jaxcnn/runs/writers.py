@@ -1,4 +1,6 @@
-"""What a run tells: a history on disk (JSON lines), a console (progress bar or plain lines), TensorBoard where its writer is installed."""
+"""What a run tells: a history on disk (JSON lines), a console (progress bar or plain lines),
+TensorBoard where its writer is installed.
+"""
 
 import json
 import os
@@ -10,9 +12,11 @@ from jaxcnn.runs.checkpoint import write_atomically
 
 
 class History:
-    """`metrics.jsonl`: one JSON object a line, in the order of steps, each step once however often the run was interrupted.
+    """`metrics.jsonl`: one JSON object a line, in the order of steps, each step once however often
+    the run was interrupted.
 
-    Records have "kind" ("train" or "eval"), "step", "epoch", "seconds" (training time so far) and numbers.
+    Records have "kind" ("train" or "eval"), "step", "epoch", "seconds" (training time so far) and
+    numbers.
     """
 
     def __init__(self, path: Path):
@@ -50,7 +54,9 @@ class History:
 
 
 class Console:
-    """Progress for a person: a rich progress bar on a terminal, one plain line a record elsewhere, nothing when quiet. Writes to stderr."""
+    """Progress for a person: a rich progress bar on a terminal, one plain line a record elsewhere,
+    nothing when quiet. Writes to stderr.
+    """
 
     def __init__(self, *, quiet: bool = False, stream: TextIO | None = None):
         self.stream = stream or sys.stderr
@@ -70,14 +76,21 @@ class Console:
         self.bar.start()
 
     def train(self, record: dict[str, Any]) -> None:
-        text = f"epoch {record['epoch']:.2f}  loss {record['loss']:.4f}  {record['images_per_second']:,.0f} images/s"
+        text = (
+        f"epoch {record['epoch']:.2f}  loss {record['loss']:.4f}  "
+        f"{record['images_per_second']:,.0f} images/s"
+)
         if self.bar:
             self.bar.update(self.task, completed=record["step"], description=text)
         else:
             self.line(f"step {record['step']}  {text}")
 
     def evaluate(self, record: dict[str, Any]) -> None:
-        numbers = "  ".join(f"{k} {format_number(v)}" for k, v in record["metrics"].items() if isinstance(v, (int, float)))
+        numbers = (
+        " "
+        " "
+).join(f"{k} "
+       f"{format_number(v)}" for k, v in record["metrics"].items() if isinstance(v, (int, float)))
         self.line(f"step {record['step']}  epoch {record['epoch']:.2f}  eval  {numbers}")
 
     def line(self, text: str) -> None:
@@ -95,7 +108,9 @@ class Console:
 
 
 class TensorBoard:
-    """Event files in `folder`, through tensorboardX; does nothing where that is not installed (`pip install 'jaxcnn[tensorboard]'`)."""
+    """Event files in `folder`, through tensorboardX; does nothing where that is not installed (`pip
+    install 'jaxcnn[tensorboard]'`).
+    """
 
     def __init__(self, folder: Path, *, purge_step: int | None = None):
         try:

@@ -1,6 +1,8 @@
-"""Binary classification by one logit: sigmoid cross-entropy, ranking metrics, a threshold chosen on validation.
+"""Binary classification by one logit: sigmoid cross-entropy, ranking metrics, a threshold chosen on
+validation.
 
-Outputs: logits [B] or [B, 1]. Batch: "label" [B] integers: 0 and 1, or, with `positive`, the labels of a multi-class set.
+Outputs: logits [B] or [B, 1]. Batch: "label" [B] integers: 0 and 1, or, with `positive`, the labels
+of a multi-class set.
 """
 
 import dataclasses
@@ -19,10 +21,12 @@ from jaxcnn.tasks.task import Batch
 
 @dataclasses.dataclass(frozen=True)
 class BinaryClassification:
-    """Is this example positive? `positive` lists the labels that count as such (a "cat detector" on ten classes); None: label 1.
+    """Is this example positive? `positive` lists the labels that count as such (a "cat detector" on
+    ten classes); None: label 1.
 
-    `positive_weight` multiplies the loss of positives: negatives / positives balances a rare class. An example is called positive where its
-    probability is at least `threshold`; `calibrate` takes it from the validation metrics.
+    `positive_weight` multiplies the loss of positives: negatives / positives balances a rare class.
+    An example is called positive where its probability is at least `threshold`; `calibrate` takes
+    it from the validation metrics.
     """
 
     positive: tuple[int, ...] | None = None
@@ -35,13 +39,19 @@ class BinaryClassification:
     def __post_init__(self):
         if self.positive is not None and not (isinstance(self.positive, tuple) and self.positive):
             raise ConfigError(
-                f"BinaryClassification: positive is {self.positive!r}; give a tuple of labels such as (3,), or None for 0/1 labels"
+                f"BinaryClassification: positive is {self.positive!r}; give a tuple of labels "
+                "such as (3,), or None for 0/1 labels"
             )
         if isinstance(self.positive_weight, int | float) and self.positive_weight <= 0:
-            raise ConfigError(f"BinaryClassification: positive_weight is {self.positive_weight}; a weight is above 0 (1: no weighting)")
+            raise ConfigError(
+                f"BinaryClassification: positive_weight is {self.positive_weight}; a weight is "
+                "above 0 (1: no weighting)"
+            )
 
     def loss(self, outputs: jax.Array, batch: Batch) -> jax.Array:
-        """Sigmoid cross-entropy [B] float32 in nats: positive_weight * y * -log p + (1 - y) * -log(1 - p)."""
+        """Sigmoid cross-entropy [B] float32 in nats: positive_weight * y * -log p + (1 - y) *
+        -log(1 - p).
+        """
         logit, positive = _logit(outputs), self._is_positive(batch["label"])
         weight = jnp.asarray(self.positive_weight, jnp.float32)
         return jnp.where(positive, weight * jax.nn.softplus(-logit), jax.nn.softplus(logit))
@@ -51,24 +61,43 @@ class BinaryClassification:
         real = batch["mask"] > 0
         return {
             "count": jnp.sum(real, dtype=jnp.int32),
-            "loss": jnp.sum(jnp.where(real, self.loss(outputs, batch), 0.0)),  # where, not times: a padded row may hold NaN
+            "loss": jnp.sum(
+                jnp.where(real, self.loss(outputs, batch), 0.0)
+            ),  # where, not times: a padded row may hold NaN
         }
 
     def records(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
-        """score [B] float32 (the logit: probabilities near 1 would round to ties) and label [B] int32 (1: positive)."""
-        return {"score": _logit(outputs), "label": self._is_positive(batch["label"]).astype(jnp.int32)}
+        """score [B] float32 (the logit: probabilities near 1 would round to ties) and label [B]
+        int32 (1: positive).
+        """
+        return {
+            "score": _logit(outputs),
+            "label": self._is_positive(batch["label"]).astype(jnp.int32),
+        }
 
     def summarize(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
-        """Metrics: auroc and average_precision (NaN if a class is absent); accuracy, precision, recall and f1 at `threshold`; loss, count;
-        best_threshold, the probability at which F1 is highest (`threshold` if there is no positive), and that best_f1.
+        """Metrics: auroc and average_precision (NaN if a class is absent); accuracy, precision,
+        recall and f1 at `threshold`; loss, count; best_threshold, the probability at which F1 is
+        highest (`threshold` if there is no positive), and that best_f1.
 
         Precision is 0 where nothing is called positive.
         """
-        label, score = np.asarray(records["label"]).astype(bool), np.asarray(records["score"], np.float64)
+        label, score = (
+            np.asarray(records["label"]).astype(bool),
+            np.asarray(records["score"], np.float64),
+        )
         probability = np.exp(-np.logaddexp(0.0, -score))
         called = probability >= float(self.threshold)
-        hits, num_called, num_positive = int(np.sum(called & label)), int(np.sum(called)), int(np.sum(label))
-        best_threshold, best_f1 = ranking.best_f1_threshold(label, probability) if num_positive else (float(self.threshold), 0.0)
+        hits, num_called, num_positive = (
+            int(np.sum(called & label)),
+            int(np.sum(called)),
+            int(np.sum(label)),
+        )
+        best_threshold, best_f1 = (
+            ranking.best_f1_threshold(label, probability)
+            if num_positive
+            else (float(self.threshold), 0.0)
+        )
         count = int(sums["count"])
         return {
             "auroc": ranking.auroc(label, score),
@@ -87,27 +116,40 @@ class BinaryClassification:
     def predict(self, outputs: jax.Array) -> dict[str, jax.Array]:
         """label [B] int32 (1: positive) and probability [B] of being positive."""
         probability = jax.nn.sigmoid(_logit(outputs))
-        return {"label": (probability >= jnp.asarray(self.threshold, jnp.float32)).astype(jnp.int32), "probability": probability}
+        return {
+            "label": (probability >= jnp.asarray(self.threshold, jnp.float32)).astype(jnp.int32),
+            "probability": probability,
+        }
 
     def describe(self, row: dict[str, Any], *, names: tuple[str, ...]) -> dict[str, Any]:
-        """The class on whose side of the threshold the probability lies, and "top": both, likelier first."""
+        """The class on whose side of the threshold the probability lies, and "top": both, likelier
+        first.
+        """
         if self.positive is None:
             sides = names[:2] if len(names) >= 2 else ("negative", "positive")
         else:
             positive = " or ".join(names[k] if k < len(names) else str(k) for k in self.positive)
             sides = (f"not {positive}", positive)
         probability, label = float(row["probability"]), int(row["label"])
-        both = [{"label": k, "name": sides[k], "probability": p} for k, p in ((1, probability), (0, 1 - probability))]
+        both = [
+            {"label": k, "name": sides[k], "probability": p}
+            for k, p in ((1, probability), (0, 1 - probability))
+        ]
         return {**both[1 - label], "top": sorted(both, key=lambda side: -side["probability"])}
 
     def check(self, batch: dict[str, Any]) -> None:
-        """DataError for labels that are not 0 and 1 (without `positive`), a wrong dtype or shape, unscaled or non-finite images."""
+        """DataError for labels that are not 0 and 1 (without `positive`), a wrong dtype or shape,
+        unscaled or non-finite images.
+        """
         label = np.asarray(batch["label"])
         try:
             check_label(label, num_classes=2 if self.positive is None else None)
         except DataError as error:
             if self.positive is None and np.issubdtype(label.dtype, np.integer) and label.ndim == 1:
-                raise DataError(f"{error}; or say which labels are positive: BinaryClassification(positive=(…,))") from None
+                raise DataError(
+                    f"{error}; or say which labels are positive: "
+                    "BinaryClassification(positive=(…,))"
+                ) from None
             raise
         if "image" in batch:
             check_image(batch["image"])
@@ -115,14 +157,20 @@ class BinaryClassification:
     def ensemble(self, outputs: list) -> jax.Array:
         """The logit [B] of the mean of the models' probabilities."""
         logits = jnp.stack([_logit(o) for o in outputs])
-        return logsumexp(jax.nn.log_sigmoid(logits), axis=0) - logsumexp(jax.nn.log_sigmoid(-logits), axis=0)
+        return logsumexp(jax.nn.log_sigmoid(logits), axis=0) - logsumexp(
+            jax.nn.log_sigmoid(-logits), axis=0
+        )
 
     def calibrate(self, metrics: dict[str, Any]) -> "BinaryClassification":
         """This task with the threshold at which the validation metrics had the highest F1."""
         return dataclasses.replace(self, threshold=metrics["best_threshold"])
 
     def _is_positive(self, label: jax.Array) -> jax.Array:
-        return label == 1 if self.positive is None else jnp.isin(label, jnp.asarray(self.positive, label.dtype))
+        return (
+            label == 1
+            if self.positive is None
+            else jnp.isin(label, jnp.asarray(self.positive, label.dtype))
+        )
 
 
 def _logit(outputs: jax.Array) -> jax.Array:

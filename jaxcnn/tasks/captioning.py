@@ -1,8 +1,11 @@
-"""Image captioning: the next word by cross-entropy, whole captions by BLEU, CIDEr-D, ROUGE-L and exact match.
+"""Image captioning: the next word by cross-entropy, whole captions by BLEU, CIDEr-D, ROUGE-L and
+exact match.
 
-Outputs: {"logits": [B, R, L - 1, V] of the word after each given one; in evaluation also "tokens": [B, T] int32, the model's own caption}.
-Batch: "captions" [B, R, L] int32: R references of each image, each start, words, end, padding (see `jaxcnn.ops.decoding`); a row of padding
-where an image has fewer. The model gets them as its second input but decodes "tokens" from the image alone, so that an image without
+Outputs: {"logits": [B, R, L - 1, V] of the word after each given one; in evaluation also "tokens":
+    [B, T] int32, the model's own caption}.
+Batch: "captions" [B, R, L] int32: R references of each image, each start, words, end, padding (see
+`jaxcnn.ops.decoding`); a row of padding where an image has fewer. The model gets them as its second
+input but decodes "tokens" from the image alone, so that an image without
 captions can be described: where the batch has none, give zeros.
 """
 
@@ -24,8 +27,8 @@ from jaxcnn.tasks.task import Batch
 class Captioning:
     """Sentences over a vocabulary of `vocabulary_size` words, the special ones included.
 
-    `label_smoothing` in [0, 1) moves that share of the target evenly to all words (Szegedy et al., "Rethinking the Inception architecture
-    for computer vision", 2016, section 7).
+    `label_smoothing` in [0, 1) moves that share of the target evenly to all words (Szegedy et al.,
+    "Rethinking the Inception architecture for computer vision", 2016, section 7).
     """
 
     vocabulary_size: int
@@ -36,26 +39,37 @@ class Captioning:
 
     def __post_init__(self):
         if self.vocabulary_size <= END:
-            raise ConfigError(f"Captioning: vocabulary_size is {self.vocabulary_size}; it counts padding, start and end too")
+            raise ConfigError(
+                f"Captioning: vocabulary_size is {self.vocabulary_size}; it counts padding, start "
+                "and end too"
+            )
         if isinstance(self.label_smoothing, int | float) and not 0 <= self.label_smoothing < 1:
-            raise ConfigError(f"Captioning: label_smoothing is {self.label_smoothing}; it is a share in [0, 1)")
+            raise ConfigError(
+                f"Captioning: label_smoothing is {self.label_smoothing}; it is a share in [0, 1)"
+            )
 
     def loss(self, outputs: dict[str, jax.Array], batch: Batch) -> jax.Array:
-        """Cross-entropy [B] float32 in nats, the mean over all words of all references, ends included; 0 without a reference."""
+        """Cross-entropy [B] float32 in nats, the mean over all words of all references, ends
+        included; 0 without a reference.
+        """
         target = batch["captions"][..., 1:]  # [B, R, L - 1]
         log_probabilities = jax.nn.log_softmax(outputs["logits"].astype(jnp.float32))
         likelihood = jnp.take_along_axis(log_probabilities, target[..., None], axis=-1)[..., 0]
         smoothing = jnp.asarray(self.label_smoothing, jnp.float32)
         each = -((1.0 - smoothing) * likelihood + smoothing * jnp.mean(log_probabilities, axis=-1))
         is_word = target != PAD
-        return jnp.where(is_word, each, 0.0).sum((1, 2)) / jnp.maximum(is_word.sum((1, 2)).astype(jnp.float32), 1.0)
+        return jnp.where(is_word, each, 0.0).sum((1, 2)) / jnp.maximum(
+            is_word.sum((1, 2)).astype(jnp.float32), 1.0
+        )
 
     def statistics(self, outputs: dict[str, jax.Array], batch: Batch) -> dict[str, jax.Array]:
         """Number of examples (int32) and summed loss."""
         real = batch["mask"] > 0
         return {
             "count": jnp.sum(real, dtype=jnp.int32),
-            "loss": jnp.sum(jnp.where(real, self.loss(outputs, batch), 0.0)),  # where, not times: a padded row may hold NaN
+            "loss": jnp.sum(
+                jnp.where(real, self.loss(outputs, batch), 0.0)
+            ),  # where, not times: a padded row may hold NaN
         }
 
     def records(self, outputs: dict[str, jax.Array], batch: Batch) -> dict[str, jax.Array]:
@@ -63,13 +77,21 @@ class Captioning:
         return {"tokens": outputs["tokens"], "references": batch["captions"]}
 
     def summarize(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
-        """exact (share of captions that equal a reference), bleu1 … bleu4 (corpus), cider (CIDEr-D, in [0, 10]), rouge_l, loss; count and
-        skipped, the examples without a reference, which the metrics leave out (they are None if that leaves nothing).
+        """exact (share of captions that equal a reference), bleu1 … bleu4 (corpus), cider (CIDEr-D,
+        in [0, 10]), rouge_l, loss; count and skipped, the examples without a reference, which the
+        metrics leave out (they are None if that leaves nothing).
 
         Words are compared by number, so two words that the vocabulary lacks are equal.
         """
-        references = [[words for row in rows if (words := to_words(row))] for rows in np.asarray(records["references"])]
-        pairs = [(to_words(row), known) for row, known in zip(np.asarray(records["tokens"]), references, strict=True) if known]
+        references = [
+            [words for row in rows if (words := to_words(row))]
+            for rows in np.asarray(records["references"])
+        ]
+        pairs = [
+            (to_words(row), known)
+            for row, known in zip(np.asarray(records["tokens"]), references, strict=True)
+            if known
+        ]
         count = int(sums["count"])
         return {
             **(score_captions(*zip(*pairs, strict=True)) if pairs else dict.fromkeys(SCORES)),
@@ -87,36 +109,70 @@ class Captioning:
         return {"text": " ".join(to_words(row["tokens"], names))}
 
     def check(self, batch: dict[str, Any]) -> None:
-        """DataError for captions that are not [B, R, L] integers in [0, vocabulary_size), or not start, words, end, padding; for an image
-        without any caption; and for unscaled or non-finite images."""
+        """DataError for captions that are not [B, R, L] integers in [0, vocabulary_size), or not
+        start, words, end, padding; for an image without any caption; and for unscaled or non-finite
+        images.
+        """
         captions = np.asarray(batch["captions"])
-        if captions.ndim != 3 or not np.issubdtype(captions.dtype, np.integer) or captions.shape[-1] < 2:
+        if (
+            captions.ndim != 3
+            or not np.issubdtype(captions.dtype, np.integer)
+            or captions.shape[-1] < 2
+        ):
             raise DataError(
-                f"captions have shape {captions.shape} and dtype {captions.dtype}; expected integers [B, R, L], R captions each"
+                f"captions have shape {captions.shape} and dtype {captions.dtype}; expected "
+                "integers [B, R, L], R captions each"
             )
         exists = np.any(captions != PAD, axis=-1, keepdims=True)  # [B, R, 1]
         is_first, is_end = np.arange(captions.shape[-1])[None, None] == 0, captions == END
         is_after = np.cumsum(is_end, axis=-1) - is_end > 0  # behind the first end
         outside = (captions < 0) | (captions >= self.vocabulary_size)
-        _refuse(outside, captions, f"tokens lie in [0, {self.vocabulary_size}): correct vocabulary_size of the task and the model")
-        _refuse(exists & ((captions == START) != is_first), captions, f"a caption has one start ({START}), as its first token")
-        _refuse(exists & ~np.any(is_end, axis=-1, keepdims=True) & is_first, captions, f"it lacks an end ({END}): cut its words")
-        _refuse(exists & ((captions == PAD) != is_after), captions, f"padding ({PAD}), and nothing else, follows the end ({END})")
+        _refuse(
+            outside,
+            captions,
+            f"tokens lie in [0, {self.vocabulary_size}): correct vocabulary_size of the task and "
+            "the model",
+        )
+        _refuse(
+            exists & ((captions == START) != is_first),
+            captions,
+            f"a caption has one start ({START}), as its first token",
+        )
+        _refuse(
+            exists & ~np.any(is_end, axis=-1, keepdims=True) & is_first,
+            captions,
+            f"it lacks an end ({END}): cut its words",
+        )
+        _refuse(
+            exists & ((captions == PAD) != is_after),
+            captions,
+            f"padding ({PAD}), and nothing else, follows the end ({END})",
+        )
         empty = ~np.any(exists, axis=(1, 2))
         if empty.any():
-            raise DataError(f"captions[{int(np.argmax(empty))}] are all padding; give at least one caption, or drop the image")
+            raise DataError(
+                f"captions[{int(np.argmax(empty))}] are all padding; give at least one caption, "
+                "or drop the image"
+            )
         if "image" in batch:
             check_image(batch["image"])
 
     def ensemble(self, outputs: list) -> dict[str, jax.Array]:
-        """The logits of the mean of the models' probabilities, and the caption on which most models agree (of equals the first's)."""
+        """The logits of the mean of the models' probabilities, and the caption on which most models
+        agree (of equals the first's).
+        """
         joined = {}
         if "logits" in outputs[0]:
             each = [jax.nn.log_softmax(o["logits"].astype(jnp.float32)) for o in outputs]
-            joined["logits"] = jax.nn.logsumexp(jnp.stack(each), axis=0) - jnp.log(jnp.float32(len(outputs)))
+            joined["logits"] = jax.nn.logsumexp(jnp.stack(each), axis=0) - jnp.log(
+                jnp.float32(len(outputs))
+            )
         tokens = jnp.stack([o["tokens"] for o in outputs])  # [M, B, T]
         votes = (tokens[:, None] == tokens[None]).all(-1).sum(1)  # [M, B]
-        return {**joined, "tokens": jnp.take_along_axis(tokens, votes.argmax(0)[None, :, None], axis=0)[0]}
+        return {
+            **joined,
+            "tokens": jnp.take_along_axis(tokens, votes.argmax(0)[None, :, None], axis=0)[0],
+        }
 
     def calibrate(self, metrics: dict[str, Any]) -> "Captioning":
         """Itself: captions need no threshold."""
@@ -137,7 +193,9 @@ def score_captions(predictions: Any, references: Any) -> dict[str, float]:
 
 
 def majority_caption(captions: np.ndarray) -> tuple[str, ...]:
-    """The blind baseline: the most frequent sentence of captions [N, R, L], as words to score against others."""
+    """The blind baseline: the most frequent sentence of captions [N, R, L], as words to score
+    against others.
+    """
     rows, counts = np.unique(captions.reshape(-1, captions.shape[-1]), axis=0, return_counts=True)
     counts[~rows.any(1)] = 0
     return to_words(rows[counts.argmax()])
@@ -146,4 +204,7 @@ def majority_caption(captions: np.ndarray) -> tuple[str, ...]:
 def _refuse(wrong: np.ndarray, captions: np.ndarray, rule: str) -> None:
     if wrong.any():
         place = [int(i) for i in np.unravel_index(np.argmax(wrong), wrong.shape)]
-        raise DataError(f"captions{place} is {captions[tuple(place)]}; {rule}. So it is in {int(np.sum(np.any(wrong, axis=-1)))} captions")
+        raise DataError(
+            f"captions{place} is {captions[tuple(place)]}; {rule}. So it is in "
+            f"{int(np.sum(np.any(wrong, axis=-1)))} captions"
+        )

@@ -1,10 +1,13 @@
-"""Rules of host arrays that several tasks share; each function raises DataError naming the array, the value and the remedy."""
+"""Rules of host arrays that several tasks share; each function raises DataError naming the array,
+the value and the remedy.
+"""
 
 import numpy as np
 
 from jaxcnn.errors import DataError
 
-UNSCALED = 1.5  # images in [0, 1] may overshoot a little (resampling, lighting); bytes never stay below this
+# images in [0, 1] may overshoot a little (resampling, lighting); bytes never stay below this
+UNSCALED = 1.5
 
 
 def check_image(image: np.ndarray, *, name: str = "image") -> None:
@@ -13,36 +16,58 @@ def check_image(image: np.ndarray, *, name: str = "image") -> None:
     if image.dtype == np.uint8:
         return
     if not np.issubdtype(image.dtype, np.floating) and image.dtype.name != "bfloat16":
-        raise DataError(f"{name} has dtype {image.dtype}; expected uint8 in [0, 255] or float in [0, 1]. Convert with .astype('uint8')")
+        raise DataError(
+            f"{name} has dtype {image.dtype}; expected uint8 in [0, 255] or float in [0, 1]. "
+            "Convert with .astype('uint8')"
+        )
     if not image.size:
         return
     value = image.astype(np.float32) if image.dtype.itemsize < 4 else image
     finite = np.isfinite(value)
     if not finite.all():
         where = tuple(int(i) for i in np.unravel_index(np.argmin(finite), image.shape))
-        raise DataError(f"{name}{list(where)} is {value[where]}; pixels must be finite. Drop or repair example {where[0]}")
+        raise DataError(
+            f"{name}{list(where)} is {value[where]}; pixels must be finite. Drop or repair "
+            f"example {where[0]}"
+        )
     largest, least = float(value.max()), float(value.min())
     if largest > UNSCALED:
         raise DataError(
-            f"unscaled images: the largest value of {name} is {largest:g}; float images lie in [0, 1]. Divide by 255, or keep uint8"
+            f"unscaled images: the largest value of {name} is {largest:g}; float images lie in "
+            "[0, 1]. Divide by 255, or keep uint8"
         )
     if least < -UNSCALED:
-        raise DataError(f"unscaled images: the least value of {name} is {least:g}; float images lie in [0, 1]. Undo the standardization")
+        raise DataError(
+            f"unscaled images: the least value of {name} is {least:g}; float images lie in [0, "
+            "1]. Undo the standardization"
+        )
 
 
 def check_label(label: np.ndarray, *, num_classes: int | None, name: str = "label") -> None:
-    """Labels [B] must be integers in [0, num_classes), or merely not negative if `num_classes` is None."""
+    """Labels [B] must be integers in [0, num_classes), or merely not negative if `num_classes` is
+    None.
+    """
     label = np.asarray(label)
     if not np.issubdtype(label.dtype, np.integer):
-        raise DataError(f"{name} has dtype {label.dtype}; expected integers (int32). Convert with .astype('int32')")
+        raise DataError(
+            f"{name} has dtype {label.dtype}; expected integers (int32). Convert with "
+            ".astype('int32')"
+        )
     if label.ndim != 1:
         remedy = "; one-hot labels become integers by .argmax(axis=-1)" if label.ndim == 2 else ""
-        raise DataError(f"{name} has shape {label.shape}; expected one label an example, [B]{remedy}")
+        raise DataError(
+            f"{name} has shape {label.shape}; expected one label an example, [B]{remedy}"
+        )
     wrong = (label < 0) if num_classes is None else (label < 0) | (label >= num_classes)
     if wrong.any():
         index = int(np.argmax(wrong))
-        rule = "labels are not negative" if num_classes is None else f"labels must lie in [0, {num_classes}) (num_classes={num_classes})"
+        rule = (
+            "labels are not negative"
+            if num_classes is None
+            else f"labels must lie in [0, {num_classes}) (num_classes={num_classes})"
+        )
         raise DataError(
-            f"{name}[{index}] is {int(label[index])}; {rule}, and {int(wrong.sum())} of {label.size} do not. "
+            f"{name}[{index}] is {int(label[index])}; {rule}, and {int(wrong.sum())} of "
+            f"{label.size} do not. "
             "Count classes from 0, or correct num_classes of the task and the model"
         )

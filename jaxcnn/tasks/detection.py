@@ -1,7 +1,10 @@
-"""Object detection: what all forms share, and detection by center points (no anchors, no non-maximum suppression, static shapes).
+"""Object detection: what all forms share, and detection by center points (no anchors, no
+non-maximum suppression, static shapes).
 
-Outputs of the latter: {"heatmap": [B, h, w, K] logits, "size": [B, h, w, 2], "offset": [B, h, w, 2]}, as `jaxcnn.ops.centers` says.
-Batch: "boxes" [B, N, 4], "boxes_mask" [B, N], "box_labels" [B, N]. Zhou, Wang, Krähenbühl, "Objects as points" (CenterNet), 2019.
+Outputs of the latter: {"heatmap": [B, h, w, K] logits, "size": [B, h, w, 2], "offset": [B, h, w,
+    2]}, as `jaxcnn.ops.centers` says.
+Batch: "boxes" [B, N, 4], "boxes_mask" [B, N], "box_labels" [B, N]. Zhou, Wang, Krähenbühl, "Objects
+as points" (CenterNet), 2019.
 """
 
 import dataclasses
@@ -27,16 +30,20 @@ from jaxcnn.tasks.objects import (
 )
 from jaxcnn.tasks.task import Batch
 
-LEAST_SCORE = 0.01  # detections below change no average precision that anybody reports, and there are many
+LEAST_SCORE = (
+    0.01  # detections below change no average precision that anybody reports, and there are many
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class BoxDetection:
-    """Base of the forms of detection: counting, COCO's average precision, pictures. A subclass has `loss`, `predict` and `ensemble`.
+    """Base of the forms of detection: counting, COCO's average precision, pictures. A subclass has
+    `loss`, `predict` and `ensemble`.
 
-    `max_objects` detections are kept of an image. `image_size` (height, width) in pixels only matters to COCO's size classes (AP_small is
-    below 32² pixels). A detection is shown if its score reaches `threshold`. `invalid`: "error" refuses boxes that are empty, outside the
-    image or labelled outside [0, K); "skip" learns and scores without them and counts them as "skipped".
+    `max_objects` detections are kept of an image. `image_size` (height, width) in pixels only
+    matters to COCO's size classes (AP_small is below 32² pixels). A detection is shown if its score
+    reaches `threshold`. `invalid`: "error" refuses boxes that are empty, outside the image or
+    labelled outside [0, K); "skip" learns and scores without them and counts them as "skipped".
     """
 
     num_classes: int
@@ -51,7 +58,9 @@ class BoxDetection:
     def __post_init__(self):
         for name in ("num_classes", "max_objects"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"{type(self).__name__}: {name} is {getattr(self, name)}; it is at least 1")
+                raise ConfigError(
+                    f"{type(self).__name__}: {name} is {getattr(self, name)}; it is at least 1"
+                )
         check_invalid(type(self).__name__, self.invalid)
 
     def loss(self, outputs: dict[str, jax.Array], batch: Batch) -> jax.Array:
@@ -59,7 +68,9 @@ class BoxDetection:
         raise NotImplementedError
 
     def predict(self, outputs: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """boxes [B, D, 4], scores [B, D] in [0, 1], labels [B, D] int32, best first; D = max_objects. Score 0: no detection."""
+        """boxes [B, D, 4], scores [B, D] in [0, 1], labels [B, D] int32, best first; D =
+        max_objects. Score 0: no detection.
+        """
         raise NotImplementedError
 
     def statistics(self, outputs: dict[str, jax.Array], batch: Batch) -> dict[str, jax.Array]:
@@ -70,11 +81,15 @@ class BoxDetection:
             "count": jnp.sum(real, dtype=jnp.int32),
             "objects": jnp.sum(usable, dtype=jnp.int32),
             "skipped": jnp.sum(existing_boxes(batch) & real[:, None] & ~usable, dtype=jnp.int32),
-            "loss": jnp.sum(jnp.where(real, self.loss(outputs, batch), 0.0)),  # where, not times: a padded row may hold NaN
+            "loss": jnp.sum(
+                jnp.where(real, self.loss(outputs, batch), 0.0)
+            ),  # where, not times: a padded row may hold NaN
         }
 
     def records(self, outputs: dict[str, jax.Array], batch: Batch) -> dict[str, jax.Array]:
-        """boxes [B, D, 4], scores [B, D], labels [B, D]; truth_boxes [B, N, 4], truth_labels [B, N], truth_mask [B, N] bool."""
+        """boxes [B, D, 4], scores [B, D], labels [B, D]; truth_boxes [B, N, 4], truth_labels [B,
+        N], truth_mask [B, N] bool.
+        """
         return self.predict(outputs) | {
             "truth_boxes": batch["boxes"].astype(jnp.float32),
             "truth_labels": batch["box_labels"].astype(jnp.int32),
@@ -82,10 +97,16 @@ class BoxDetection:
         }
 
     def summarize(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
-        """AP, AP50, AP75 and the others of `average_precision.coco_boxes` (-1 where there is no truth); loss, count, objects, skipped."""
+        """AP, AP50, AP75 and the others of `average_precision.coco_boxes` (-1 where there is no
+        truth); loss, count, objects, skipped.
+        """
         count = int(sums["count"])
-        records = records | {"scores": np.where(records["scores"] >= LEAST_SCORE, records["scores"], 0.0)}
-        metrics = average_precision.coco_boxes(to_truths(records, size=self.image_size), to_predictions(records, size=self.image_size))
+        records = records | {
+            "scores": np.where(records["scores"] >= LEAST_SCORE, records["scores"], 0.0)
+        }
+        metrics = average_precision.coco_boxes(
+            to_truths(records, size=self.image_size), to_predictions(records, size=self.image_size)
+        )
         return metrics | {
             "loss": float(sums["loss"]) / max(count, 1),
             "count": count,
@@ -98,7 +119,9 @@ class BoxDetection:
         return {"objects": describe_objects(row, names=names, threshold=float(self.threshold))}
 
     def check(self, batch: dict[str, Any]) -> None:
-        """DataError for boxes or labels that break a rule, and for unscaled or non-finite images."""
+        """DataError for boxes or labels that break a rule, and for unscaled or
+        non-finite images.
+        """
         check_boxes(batch, invalid=self.invalid, num_classes=self.num_classes)
         if "image" in batch:
             check_image(batch["image"])
@@ -112,9 +135,11 @@ class BoxDetection:
 class CenterDetection(BoxDetection):
     """All objects of `num_classes` classes in an image, each by its center.
 
-    The loss (equation 4) is the penalty-reduced focal loss of the centers plus `size_weight` times the L1 distance of the sizes, in cells,
-    plus `offset_weight` times that of the offsets; each is a sum over the image divided by its number of objects (the paper divides by the
-    batch's, which would make a row's loss depend on other rows). `min_iou` sets the width of the target's Gaussians.
+    The loss (equation 4) is the penalty-reduced focal loss of the centers plus `size_weight` times
+    the L1 distance of the sizes, in cells, plus `offset_weight` times that of the offsets; each is
+    a sum over the image divided by its number of objects (the paper divides by the batch's, which
+    would make a row's loss depend on other rows). `min_iou` sets the width of the target's
+    Gaussians.
     """
 
     size_weight: float = 0.1
@@ -123,23 +148,42 @@ class CenterDetection(BoxDetection):
 
     def loss(self, outputs: dict[str, jax.Array], batch: Batch) -> jax.Array:
         """Focal + size_weight * L1(size) + offset_weight * L1(offset), [B] float32."""
-        logits, size, offset = (outputs[name].astype(jnp.float32) for name in ("heatmap", "size", "offset"))
+        logits, size, offset = (
+            outputs[name].astype(jnp.float32) for name in ("heatmap", "size", "offset")
+        )
         grid = (logits.shape[1], logits.shape[2])
         usable = usable_boxes(batch, num_classes=self.num_classes)
         boxes = jnp.where(usable[..., None], batch["boxes"].astype(jnp.float32), 0.0)
-        target = centers.draw_centers(boxes, batch["box_labels"], usable, size=grid, num_classes=self.num_classes, min_iou=self.min_iou)
+        target = centers.draw_centers(
+            boxes,
+            batch["box_labels"],
+            usable,
+            size=grid,
+            num_classes=self.num_classes,
+            min_iou=self.min_iou,
+        )
         true_size, true_offset = centers.center_targets(boxes, grid)
         cell = centers.center_cells(boxes, grid)
-        size_error = jnp.sum(jnp.abs(heatmaps.gather_cells(size, cell) - true_size), axis=-1)  # [B, N]
+        # [B, N]
+        size_error = jnp.sum(jnp.abs(heatmaps.gather_cells(size, cell) - true_size), axis=-1)
         offset_error = jnp.sum(jnp.abs(heatmaps.gather_cells(offset, cell) - true_offset), axis=-1)
-        error = jnp.asarray(self.size_weight, jnp.float32) * size_error + jnp.asarray(self.offset_weight, jnp.float32) * offset_error
+        error = (
+            jnp.asarray(self.size_weight, jnp.float32) * size_error
+            + jnp.asarray(self.offset_weight, jnp.float32) * offset_error
+        )
         total = jnp.sum(jnp.where(usable, error, 0.0), axis=-1) + center_loss(logits, target)
         return total / jnp.maximum(jnp.sum(usable, axis=-1), 1).astype(jnp.float32)
 
     def predict(self, outputs: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """boxes [B, D, 4], scores [B, D] in [0, 1], labels [B, D] int32, best first; D = max_objects."""
-        heatmap, size, offset = (outputs[name].astype(jnp.float32) for name in ("heatmap", "size", "offset"))
-        boxes, scores, labels = centers.decode_centers(heatmap, size, offset, num_objects=self.max_objects)
+        """boxes [B, D, 4], scores [B, D] in [0, 1], labels [B, D] int32, best first; D =
+        max_objects.
+        """
+        heatmap, size, offset = (
+            outputs[name].astype(jnp.float32) for name in ("heatmap", "size", "offset")
+        )
+        boxes, scores, labels = centers.decode_centers(
+            heatmap, size, offset, num_objects=self.max_objects
+        )
         return {"boxes": boxes, "scores": scores, "labels": labels}
 
     def ensemble(self, outputs: list) -> dict[str, jax.Array]:
@@ -149,10 +193,14 @@ class CenterDetection(BoxDetection):
         return mean | {"heatmap": jax.scipy.special.logit(jnp.clip(probability, 1e-7, 1 - 1e-7))}
 
 
-def center_loss(logits: jax.Array, target: jax.Array, *, alpha: float = 2.0, beta: float = 4.0) -> jax.Array:
-    """The penalty-reduced focal loss (Zhou et al. 2019, equation 1), summed over each row. [B, h, w, K], [B, h, w, K] -> [B]
+def center_loss(
+    logits: jax.Array, target: jax.Array, *, alpha: float = 2.0, beta: float = 4.0
+) -> jax.Array:
+    """The penalty-reduced focal loss (Zhou et al. 2019, equation 1), summed over each row. [B, h,
+    w, K], [B, h, w, K] -> [B]
 
-    Where the target is 1: -(1 - p)^alpha log p. Elsewhere: -(1 - target)^beta p^alpha log(1 - p), so that cells beside a center cost less.
+    Where the target is 1: -(1 - p)^alpha log p. Elsewhere: -(1 - target)^beta p^alpha log(1 - p),
+    so that cells beside a center cost less.
     """
     probability = jax.nn.sigmoid(logits)
     positive = (1 - probability) ** alpha * jax.nn.softplus(-logits)

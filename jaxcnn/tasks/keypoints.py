@@ -1,7 +1,10 @@
-"""Keypoints: J named points of one object an image, such as the joints of a body. Heatmaps, soft-argmax or plain coordinates.
+"""Keypoints: J named points of one object an image, such as the joints of a body. Heatmaps,
+soft-argmax or plain coordinates.
 
-Outputs: heatmaps [B, h, w, J] of any resolution (method "heatmap"), logits of heatmaps [B, h, w, J] ("dsnt") or points [B, J, 2]
-("direct"). Batch: "points" [B, J, 2] float32 (y, x) in [0, 1]; "points_mask" [B, J], 1 where a point is visible (all, if absent).
+Outputs: heatmaps [B, h, w, J] of any resolution (method "heatmap"), logits of heatmaps [B, h, w, J]
+    ("dsnt") or points [B, J, 2]
+("direct"). Batch: "points" [B, J, 2] float32 (y, x) in [0, 1]; "points_mask" [B, J], 1 where a
+point is visible (all, if absent).
 """
 
 import dataclasses
@@ -32,17 +35,21 @@ TINY = 1e-6
 class Keypoints:
     """`num_points` points of the object in the image.
 
-    method: "heatmap": mean squared error to Gaussians of `sigma` cells around the visible points (Xiao et al., "Simple baselines for human
-        pose estimation and tracking", 2018, section 2); decoded as `decode` says (see `jaxcnn.ops.heatmaps`). "dsnt": the mean place under
-        a softmax over the cells, its distance to the truth with a divergence from that Gaussian, weighed by `regularization` (Nibali et
-        al., "Numerical coordinate regression with convolutional neural networks", 2018, sections 3 and 4). "direct": mean absolute error of
-        coordinates.
-    reference: the length that PCK and NME divide by: "extent", the longer side of the box around the visible points; "image", the image's
-        longer side; or two points (i, j), their distance, such as the outer corners of the eyes.
+    method: "heatmap": mean squared error to Gaussians of `sigma` cells around the visible points
+        (Xiao et al., "Simple baselines for human pose estimation and tracking", 2018, section 2);
+        decoded as `decode` says (see `jaxcnn.ops.heatmaps`). "dsnt": the mean place under a softmax
+        over the cells, its distance to the truth with a divergence from that Gaussian, weighed by
+        `regularization` (Nibali et al., "Numerical coordinate regression with convolutional neural
+        networks", 2018, sections 3 and 4). "direct": mean absolute error of coordinates.
+    reference: the length that PCK and NME divide by: "extent", the longer side of the box around
+        the visible points; "image", the image's longer side; or two points (i, j), their distance,
+        such as the outer corners of the eyes.
     threshold: PCK counts the points that are at most this share of the reference length away.
-    sigmas: the spread of each point among annotators, COCO's constants for its 17 (J numbers; () leaves OKS out).
+    sigmas: the spread of each point among annotators, COCO's constants for its 17 (J numbers; ()
+        leaves OKS out).
     edges: lines between points for drawing, pairs (i, j).
-    invalid: what `check` does about visible points outside [0, 1]: "error" raises, "skip" lets them pass, and they count as not visible.
+    invalid: what `check` does about visible points outside [0, 1]: "error" raises, "skip" lets them
+    pass, and they count as not visible.
     """
 
     num_points: int
@@ -62,18 +69,34 @@ class Keypoints:
     def __post_init__(self):
         if self.num_points < 1:
             raise ConfigError(f"Keypoints: num_points is {self.num_points}; it is at least 1")
-        for field, known in (("method", METHODS), ("decode", tuple(DECODERS)), ("invalid", INVALID)):
+        for field, known in (
+            ("method", METHODS),
+            ("decode", tuple(DECODERS)),
+            ("invalid", INVALID),
+        ):
             value = getattr(self, field)
             if value not in known:
-                raise ConfigError(f"Keypoints: {field} is {value!r}; it is one of {', '.join(known)}{did_you_mean(value, known)}")
+                raise ConfigError(
+                    f"Keypoints: {field} is {value!r}; it is one of "
+                    f"{', '.join(known)}{did_you_mean(value, known)}"
+                )
         ends = self.reference if isinstance(self.reference, tuple) else ()
         if not ends and self.reference not in LENGTHS:
-            raise ConfigError(f"Keypoints: reference is {self.reference!r}; it is one of {', '.join(LENGTHS)}, or two points (i, j)")
+            raise ConfigError(
+                f"Keypoints: reference is {self.reference!r}; it is one of {', '.join(LENGTHS)}, "
+                "or two points (i, j)"
+            )
         for i in (*ends, *(i for edge in self.edges for i in edge)):
             if not 0 <= i < self.num_points:
-                raise ConfigError(f"Keypoints: point {i} in reference or edges; there are points 0..{self.num_points - 1}")
+                raise ConfigError(
+                    f"Keypoints: point {i} in reference or edges; there are points "
+                    f"0..{self.num_points - 1}"
+                )
         if self.sigmas and len(self.sigmas) != self.num_points:
-            raise ConfigError(f"Keypoints: {len(self.sigmas)} sigmas for {self.num_points} points; give one a point, or none")
+            raise ConfigError(
+                f"Keypoints: {len(self.sigmas)} sigmas for {self.num_points} points; give one a "
+                "point, or none"
+            )
 
     def loss(self, outputs: jax.Array, batch: Batch) -> jax.Array:
         """Mean loss of the visible points [B] float32 (see `method`); 0 for a row without any."""
@@ -86,24 +109,42 @@ class Keypoints:
             target = self._gaussians(truth, outputs)
             target = target / jnp.maximum(jnp.sum(target, axis=(1, 2), keepdims=True), TINY)
             offset = (heatmaps.soft_argmax(outputs) - truth) * self._sides(outputs, batch)
-            distance = 2 * jnp.sqrt(jnp.sum(jnp.square(offset), axis=-1) + TINY**2)  # the paper's image is 2 wide; smooth at 0
-            losses = distance + jnp.asarray(self.regularization, jnp.float32) * _divergence(_log_shares(outputs), target)
+            # the paper's image is 2 wide; smooth at 0
+            distance = 2 * jnp.sqrt(jnp.sum(jnp.square(offset), axis=-1) + TINY**2)
+            losses = distance + jnp.asarray(self.regularization, jnp.float32) * _divergence(
+                _log_shares(outputs), target
+            )
         else:
             losses = jnp.mean(jnp.abs((outputs - truth) * self._sides(outputs, batch)), axis=-1)
-        return jnp.sum(jnp.where(visible, losses, 0.0), axis=-1) / jnp.maximum(jnp.sum(visible, axis=-1, dtype=jnp.float32), 1.0)
+        return jnp.sum(jnp.where(visible, losses, 0.0), axis=-1) / jnp.maximum(
+            jnp.sum(visible, axis=-1, dtype=jnp.float32), 1.0
+        )
 
     def statistics(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
-        """Counts (int32) of rows, of rows that can be measured (a visible point, and a reference length), of visible and of correct points
-        [J] in these, of `invalid` points; sums of the loss, of the normalized errors and of the object keypoint similarities."""
+        """Counts (int32) of rows, of rows that can be measured (a visible point, and a reference
+        length), of visible and of correct points
+        [J] in these, of `invalid` points; sums of the loss, of the normalized errors and of the
+        object keypoint similarities.
+        """
         truth, visible = self._truth(outputs, batch)
         point, _ = self._decode(outputs.astype(jnp.float32))
         sides = self._sides(outputs, batch)
-        point, truth_ = jnp.where(jnp.isfinite(point), point, -1.0) * sides, truth * sides  # what is not a number is far away
+        # what is not a number is far away
+        point, truth_ = (
+            jnp.where(jnp.isfinite(point), point, -1.0) * sides,
+            truth * sides,
+        )
         length, measurable = self._length(truth_, visible)
         real = batch["mask"] > 0
         measured = real & measurable
         counted = (visible & measured[:, None]).astype(jnp.float32)
-        correct = keypoints.correct(point, truth_, counted, reference=length, threshold=jnp.asarray(self.threshold, jnp.float32))
+        correct = keypoints.correct(
+            point,
+            truth_,
+            counted,
+            reference=length,
+            threshold=jnp.asarray(self.threshold, jnp.float32),
+        )
         error = keypoints.normalized_error(point, truth_, counted, reference=length)
         sums = {
             "count": jnp.sum(real, dtype=jnp.int32),
@@ -111,12 +152,20 @@ class Keypoints:
             "visible": jnp.sum(counted > 0, axis=0, dtype=jnp.int32),
             "correct": jnp.sum(correct, axis=0, dtype=jnp.int32),
             "invalid": jnp.sum((_mask(batch) > 0) & ~visible & real[:, None], dtype=jnp.int32),
-            "loss": jnp.sum(jnp.where(real, self.loss(outputs, batch), 0.0)),  # where, not times: a padded row may hold NaN
+            "loss": jnp.sum(
+                jnp.where(real, self.loss(outputs, batch), 0.0)
+            ),  # where, not times: a padded row may hold NaN
             "error": jnp.sum(jnp.where(measured, error, 0.0)),
         }
         if self.sigmas:
             area = jnp.prod(_extent(truth_, visible), axis=-1)
-            similarity = keypoints.similarity(point, truth_, counted, area=area, sigmas=jnp.asarray(self.sigmas, jnp.float32)[None])
+            similarity = keypoints.similarity(
+                point,
+                truth_,
+                counted,
+                area=area,
+                sigmas=jnp.asarray(self.sigmas, jnp.float32)[None],
+            )
             sums["similarity"] = jnp.sum(jnp.where(measured, similarity, 0.0))
         return sums
 
@@ -125,26 +174,36 @@ class Keypoints:
         return {}
 
     def summarize(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
-        """pck, the share of visible points within `threshold` reference lengths, and per_point_pck [J] (None for a point never seen); nme,
-        the mean over rows of the visible points' mean distance in reference lengths; with `sigmas` oks, the mean object keypoint
-        similarity, whose area is that of the box around the visible points; loss; count, and skipped, the rows among them without a
-        visible point or a reference length; invalid_points."""
-        visible, correct = np.asarray(sums["visible"], np.int64), np.asarray(sums["correct"], np.int64)
+        """pck, the share of visible points within `threshold` reference lengths, and per_point_pck
+        [J] (None for a point never seen); nme, the mean over rows of the visible points' mean
+        distance in reference lengths; with `sigmas` oks, the mean object keypoint similarity, whose
+        area is that of the box around the visible points; loss; count, and skipped, the rows among
+        them without a visible point or a reference length; invalid_points.
+        """
+        visible, correct = (
+            np.asarray(sums["visible"], np.int64),
+            np.asarray(sums["correct"], np.int64),
+        )
         count, measured = int(sums["count"]), int(sums["measured"])
         summary: dict[str, Any] = {
             "pck": int(correct.sum()) / max(int(visible.sum()), 1),
             "nme": float(sums["error"]) / max(measured, 1),
-            "per_point_pck": [int(right) / int(seen) if seen else None for right, seen in zip(correct, visible, strict=True)],
+            "per_point_pck": [
+                int(right) / int(seen) if seen else None
+                for right, seen in zip(correct, visible, strict=True)
+            ],
             "loss": float(sums["loss"]) / max(count, 1),
             "count": count,
             "skipped": count - measured,
             "invalid_points": int(sums["invalid"]),
         }
-        return summary | ({"oks": float(sums["similarity"]) / max(measured, 1)} if self.sigmas else {})
+        return summary | (
+            {"oks": float(sums["similarity"]) / max(measured, 1)} if self.sigmas else {}
+        )
 
     def predict(self, outputs: jax.Array) -> dict[str, jax.Array]:
-        """points [B, J, 2] (y, x) in [0, 1] and their score [B, J] in [0, 1]: the height of the peak ("heatmap"), its height over that of
-        the Gaussian ("dsnt"), or 1 ("direct")."""
+        """points [B, J, 2] (y, x) in [0, 1] and their score [B, J] in [0, 1]: the height of the
+        peak ("heatmap"), its height over that of the Gaussian ("dsnt"), or 1 ("direct")."""
         point, score = self._decode(outputs.astype(jnp.float32))
         return {"points": jnp.clip(point, 0.0, 1.0), "score": jnp.clip(score, 0.0, 1.0)}
 
@@ -154,27 +213,44 @@ class Keypoints:
         return {"points": rows.astype(float).tolist(), "edges": [list(edge) for edge in self.edges]}
 
     def check(self, batch: dict[str, Any]) -> None:
-        """DataError for points of a wrong dtype or shape, visible points that are not finite or (unless `invalid` is "skip") outside the
-        image, and where no point of all these examples is visible. Single examples without a visible point pass, and are skipped."""
+        """DataError for points of a wrong dtype or shape, visible points that are not finite or
+        (unless `invalid` is "skip") outside the image, and where no point of all these examples is
+        visible. Single examples without a visible point pass, and are skipped.
+        """
         points = np.asarray(batch["points"])
         if not np.issubdtype(points.dtype, np.floating):
-            raise DataError(f"points has dtype {points.dtype}; expected float32 in [0, 1]. Divide pixels by the image's height and width")
+            raise DataError(
+                f"points has dtype {points.dtype}; expected float32 in [0, 1]. Divide pixels by "
+                "the image's height and width"
+            )
         if points.ndim != 3 or points.shape[1:] != (self.num_points, 2):
-            raise DataError(f"points has shape {points.shape}; expected (y, x) of {self.num_points} points, [B, {self.num_points}, 2]")
+            raise DataError(
+                f"points has shape {points.shape}; expected (y, x) of {self.num_points} points, "
+                f"[B, {self.num_points}, 2]"
+            )
         visible = np.asarray(batch.get("points_mask", np.ones(points.shape[:2])))
         if visible.shape != points.shape[:2]:
-            raise DataError(f"points_mask has shape {visible.shape}; expected one number a point, {points.shape[:2]}")
+            raise DataError(
+                f"points_mask has shape {visible.shape}; expected one number a point, "
+                f"{points.shape[:2]}"
+            )
         visible = visible > 0
-        outside = visible & ~((points >= 0) & (points <= 1)).all(axis=-1)  # so written, NaN is outside too
+        # so written, NaN is outside too
+        outside = visible & ~((points >= 0) & (points <= 1)).all(axis=-1)
         if outside.any() and self.invalid == "error":
             row, joint = (int(i) for i in np.unravel_index(np.argmax(outside), outside.shape))
             raise DataError(
-                f"points[{row}, {joint}] is {points[row, joint].tolist()}, visible but not in [0, 1], as {int(outside.sum())} of "
-                f"{int(visible.sum())} visible points; divide pixels by the image's height and width, mark points outside the image in "
+                f"points[{row}, {joint}] is {points[row, joint].tolist()}, visible but not in [0, "
+                f"1], as {int(outside.sum())} of "
+                f"{int(visible.sum())} visible points; divide pixels by the image's height and "
+                "width, mark points outside the image in "
                 "points_mask, or set invalid='skip' of the task"
             )
         if visible.size and not (visible & ~outside).any():
-            raise DataError(f"no point of these {len(points)} examples is visible; nothing can be learned from them. Look at points_mask")
+            raise DataError(
+                f"no point of these {len(points)} examples is visible; nothing can be learned "
+                "from them. Look at points_mask"
+            )
         if "image" in batch:
             check_image(batch["image"])
 
@@ -182,7 +258,14 @@ class Keypoints:
         """The mean of the models' heatmaps (of "dsnt", logits of their mean) or points."""
         outputs = [output.astype(jnp.float32) for output in outputs]
         if self.method == "dsnt":
-            return jnp.log(jnp.maximum(jnp.mean(jnp.exp(jnp.stack([_log_shares(output) for output in outputs])), axis=0), 1e-30))
+            return jnp.log(
+                jnp.maximum(
+                    jnp.mean(
+                        jnp.exp(jnp.stack([_log_shares(output) for output in outputs])), axis=0
+                    ),
+                    1e-30,
+                )
+            )
         return jnp.mean(jnp.stack(outputs), axis=0)
 
     def calibrate(self, metrics: dict[str, Any]) -> "Keypoints":
@@ -190,14 +273,21 @@ class Keypoints:
         return self
 
     def _truth(self, outputs: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        """Points [B, J, 2] and whether each is visible and in the image [B, J]; the others are moved to the middle, harmless numbers."""
+        """Points [B, J, 2] and whether each is visible and in the image [B, J]; the others are
+        moved to the middle, harmless numbers.
+        """
         points = batch["points"].astype(jnp.float32)
         wanted = (self.num_points, 2) if self.method == "direct" else (self.num_points,)
         rank = 3 if self.method == "direct" else 4
-        if outputs.ndim != rank or outputs.shape[-len(wanted) :] != wanted or points.shape[1:] != (self.num_points, 2):
+        if (
+            outputs.ndim != rank
+            or outputs.shape[-len(wanted) :] != wanted
+            or points.shape[1:] != (self.num_points, 2)
+        ):
             form = "points [B, J, 2]" if self.method == "direct" else "heatmaps [B, h, w, J]"
             raise ConfigError(
-                f"Keypoints: the model gives {outputs.shape} for points {points.shape}; method {self.method!r} takes {form} with J = "
+                f"Keypoints: the model gives {outputs.shape} for points {points.shape}; method "
+                f"{self.method!r} takes {form} with J = "
                 f"{self.num_points}. Correct num_points of the model or the task"
             )
         visible = (_mask(batch) > 0) & jnp.all((points >= 0) & (points <= 1), axis=-1)
@@ -205,7 +295,9 @@ class Keypoints:
 
     def _gaussians(self, truth: jax.Array, outputs: jax.Array) -> jax.Array:
         """Targets of height 1, [B, h, w, J]."""
-        drawn = heatmaps.draw_gaussians(truth, (outputs.shape[1], outputs.shape[2]), sigma=jnp.asarray(self.sigma, jnp.float32))
+        drawn = heatmaps.draw_gaussians(
+            truth, (outputs.shape[1], outputs.shape[2]), sigma=jnp.asarray(self.sigma, jnp.float32)
+        )
         return jnp.moveaxis(drawn, 1, -1)
 
     def _decode(self, outputs: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -215,16 +307,26 @@ class Keypoints:
         if self.method == "direct":
             return outputs, jnp.ones(outputs.shape[:2], jnp.float32)
         peak = jnp.exp(jnp.max(_log_shares(outputs), axis=(1, 2)))
-        return heatmaps.soft_argmax(outputs), peak * 2 * jnp.pi * jnp.square(jnp.asarray(self.sigma, jnp.float32))
+        return heatmaps.soft_argmax(outputs), peak * 2 * jnp.pi * jnp.square(
+            jnp.asarray(self.sigma, jnp.float32)
+        )
 
     def _sides(self, outputs: jax.Array, batch: Batch) -> jax.Array:
-        """Height and width over the longer of them [1, 1, 2], of the image, or of the heatmaps where the batch has none: distances are
-        taken in a square unit."""
-        height, width = batch["image"].shape[1:3] if "image" in batch else outputs.shape[1:3] if outputs.ndim == 4 else (1, 1)
+        """Height and width over the longer of them [1, 1, 2], of the image, or of the heatmaps
+        where the batch has none: distances are taken in a square unit."""
+        height, width = (
+            batch["image"].shape[1:3]
+            if "image" in batch
+            else outputs.shape[1:3]
+            if outputs.ndim == 4
+            else (1, 1)
+        )
         return jnp.asarray([height, width], jnp.float32)[None, None] / max(height, width)
 
     def _length(self, truth: jax.Array, visible: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The reference length of each row [B], and whether it has one. `truth` in the unit of `_sides`."""
+        """The reference length of each row [B], and whether it has one. `truth` in the unit of
+        `_sides`.
+        """
         measurable = jnp.any(visible, axis=-1)
         if isinstance(self.reference, tuple):
             i, j = self.reference
@@ -239,13 +341,21 @@ class Keypoints:
 
 
 def _mask(batch: Batch) -> jax.Array:
-    return batch["points_mask"] if "points_mask" in batch else jnp.ones(batch["points"].shape[:2], jnp.float32)
+    return (
+        batch["points_mask"]
+        if "points_mask" in batch
+        else jnp.ones(batch["points"].shape[:2], jnp.float32)
+    )
 
 
 def _extent(points: jax.Array, visible: jax.Array) -> jax.Array:
-    """Height and width of the box around the visible points; negative without any. [B, J, 2], [B, J] -> [B, 2]"""
+    """Height and width of the box around the visible points; negative without any. [B, J, 2], [B,
+    J] -> [B, 2]
+    """
     seen = visible[..., None]
-    return jnp.max(jnp.where(seen, points, -1.0), axis=1) - jnp.min(jnp.where(seen, points, 2.0), axis=1)
+    return jnp.max(jnp.where(seen, points, -1.0), axis=1) - jnp.min(
+        jnp.where(seen, points, 2.0), axis=1
+    )
 
 
 def _log_shares(logits: jax.Array) -> jax.Array:
@@ -254,8 +364,12 @@ def _log_shares(logits: jax.Array) -> jax.Array:
 
 
 def _divergence(log_shares: jax.Array, target: jax.Array) -> jax.Array:
-    """Jensen-Shannon divergence of two distributions over the cells, in nats. [B, h, w, J], [B, h, w, J] -> [B, J]"""
+    """Jensen-Shannon divergence of two distributions over the cells, in nats. [B, h, w, J], [B, h,
+    w, J] -> [B, J]
+    """
     shares = jnp.exp(log_shares)
     log_target = jnp.log(jnp.maximum(target, 1e-30))
     log_middle = jnp.log(jnp.maximum((shares + target) / 2, 1e-30))
-    return 0.5 * jnp.sum(shares * (log_shares - log_middle) + target * (log_target - log_middle), axis=(1, 2))
+    return 0.5 * jnp.sum(
+        shares * (log_shares - log_middle) + target * (log_target - log_middle), axis=(1, 2)
+    )

@@ -1,8 +1,9 @@
 """Localization: the class of an image's one main object, and its box.
 
-Outputs: {"logits": [B, K], "box": [B, 4] (y0, x0, y1, x1) in [0, 1]}. Batch: "label" [B] integers in [0, K), "boxes" [B, N, 4], of which
-the first is the object's, "boxes_mask" [B, N]. The setting of ILSVRC-LOC: Russakovsky et al., "ImageNet large scale visual recognition
-challenge", 2015, section 4.2.
+Outputs: {"logits": [B, K], "box": [B, 4] (y0, x0, y1, x1) in [0, 1]}. Batch: "label" [B] integers
+in [0, K), "boxes" [B, N, 4], of which the first is the object's, "boxes_mask" [B, N]. The setting
+of ILSVRC-LOC: Russakovsky et al., "ImageNet large scale visual recognition challenge", 2015,
+section 4.2.
 """
 
 import dataclasses
@@ -23,10 +24,13 @@ from jaxcnn.tasks.task import Batch
 class Localization:
     """One of `num_classes` labels and one box for each image.
 
-    The loss is cross-entropy plus `box_weight` times (1 - GIoU), which has a gradient where boxes are apart: Rezatofighi et al.,
-    "Generalized intersection over union", 2019, section 3. An image is localized if the class is right and the IoU at least `iou_threshold`
-    (one half in ILSVRC-LOC). `invalid`: "error" refuses examples without a usable box (empty, outside the image, none at all); "skip"
-    learns only the class of them, leaves them out of mean_iou and localized, and counts them as "skipped".
+    The loss is cross-entropy plus `box_weight` times (1 - GIoU), which has a gradient where boxes
+    are apart: Rezatofighi et al.,
+    "Generalized intersection over union", 2019, section 3. An image is localized if the class is
+    right and the IoU at least `iou_threshold`
+    (one half in ILSVRC-LOC). `invalid`: "error" refuses examples without a usable box (empty,
+    outside the image, none at all); "skip" learns only the class of them, leaves them out of
+    mean_iou and localized, and counts them as "skipped".
     """
 
     num_classes: int
@@ -39,31 +43,46 @@ class Localization:
 
     def __post_init__(self):
         if self.num_classes < 1:
-            raise ConfigError(f"Localization: num_classes is {self.num_classes}; it counts classes and is at least 1")
+            raise ConfigError(
+                f"Localization: num_classes is {self.num_classes}; it counts classes and is at "
+                "least 1"
+            )
         check_invalid("Localization", self.invalid)
 
     def loss(self, outputs: dict[str, jax.Array], batch: Batch) -> jax.Array:
-        """Cross-entropy + box_weight * (1 - GIoU), [B] float32; without the second part where there is no usable box."""
+        """Cross-entropy + box_weight * (1 - GIoU), [B] float32; without the second part where there
+        is no usable box.
+        """
         log_probabilities = jax.nn.log_softmax(outputs["logits"].astype(jnp.float32))
-        picked = jnp.take_along_axis(log_probabilities, batch["label"][:, None].astype(jnp.int32), axis=-1)[:, 0]
+        picked = jnp.take_along_axis(
+            log_probabilities, batch["label"][:, None].astype(jnp.int32), axis=-1
+        )[:, 0]
         truth, usable = _first(batch)
         distance = 1.0 - boxes.giou(outputs["box"].astype(jnp.float32), truth)
         return jnp.where(usable, jnp.asarray(self.box_weight, jnp.float32) * distance, 0.0) - picked
 
     def statistics(self, outputs: dict[str, jax.Array], batch: Batch) -> dict[str, jax.Array]:
-        """Counts (int32) of examples, right classes, usable boxes, localized and skipped ones; summed IoU and loss."""
+        """Counts (int32) of examples, right classes, usable boxes, localized and skipped ones;
+        summed IoU and loss.
+        """
         truth, usable = _first(batch)
         real = batch["mask"] > 0
         boxed = real & usable
-        right = jnp.argmax(outputs["logits"], axis=-1).astype(jnp.int32) == batch["label"].astype(jnp.int32)
+        right = jnp.argmax(outputs["logits"], axis=-1).astype(jnp.int32) == batch["label"].astype(
+            jnp.int32
+        )
         iou = boxes.iou(outputs["box"].astype(jnp.float32), truth)
         return {
             "count": _count(real),
             "correct": _count(real & right),
             "boxed": _count(boxed),
-            "localized": _count(boxed & right & (iou >= jnp.asarray(self.iou_threshold, jnp.float32))),
+            "localized": _count(
+                boxed & right & (iou >= jnp.asarray(self.iou_threshold, jnp.float32))
+            ),
             "skipped": _count(real & ~usable),
-            "iou": jnp.sum(jnp.where(boxed, iou, 0.0)),  # where, not times: a padded row may hold NaN
+            "iou": jnp.sum(
+                jnp.where(boxed, iou, 0.0)
+            ),  # where, not times: a padded row may hold NaN
             "loss": jnp.sum(jnp.where(real, self.loss(outputs, batch), 0.0)),
         }
 
@@ -72,7 +91,9 @@ class Localization:
         return {}
 
     def summarize(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
-        """mean_iou and localized (shares of the images with a box), accuracy, loss, count, skipped."""
+        """mean_iou and localized (shares of the images with a box), accuracy, loss,
+        count, skipped.
+        """
         count, boxed = int(sums["count"]), int(sums["boxed"])
         return {
             "mean_iou": float(sums["iou"]) / max(boxed, 1),
@@ -95,24 +116,42 @@ class Localization:
 
     def describe(self, row: dict[str, np.ndarray], *, names: tuple[str, ...]) -> dict[str, Any]:
         """The object and its box."""
-        return {"objects": [describe_object(row["box"], row["label"], row["probability"], names=names)]}
+        return {
+            "objects": [describe_object(row["box"], row["label"], row["probability"], names=names)]
+        }
 
     def check(self, batch: dict[str, Any]) -> None:
-        """DataError for labels or first boxes that break a rule, and for unscaled or non-finite images."""
+        """DataError for labels or first boxes that break a rule, and for unscaled or non-finite
+        images.
+        """
         check_label(batch["label"], num_classes=self.num_classes)
         check_boxes(batch, invalid="skip")
-        first = {name: np.asarray(batch[name])[:, :1] for name in ("boxes", "boxes_mask") if name in batch}
+        first = {
+            name: np.asarray(batch[name])[:, :1]
+            for name in ("boxes", "boxes_mask")
+            if name in batch
+        }
         check_boxes(first, invalid=self.invalid)
-        if self.invalid == "error" and "boxes_mask" in first and not (first["boxes_mask"] > 0).all():
+        if (
+            self.invalid == "error"
+            and "boxes_mask" in first
+            and not (first["boxes_mask"] > 0).all()
+        ):
             row = int(np.argmin(first["boxes_mask"]))
-            raise DataError(f"boxes_mask[{row}, 0] is 0: example {row} has no box; localization needs one an image, or invalid='skip'")
+            raise DataError(
+                f"boxes_mask[{row}, 0] is 0: example {row} has no box; localization needs one an "
+                "image, or invalid='skip'"
+            )
         if "image" in batch:
             check_image(batch["image"])
 
     def ensemble(self, outputs: list) -> dict[str, jax.Array]:
         """Logits of the mean class probabilities, and the mean box."""
         probabilities = average([jax.nn.softmax(o["logits"].astype(jnp.float32)) for o in outputs])
-        return {"logits": jnp.log(jnp.maximum(probabilities, 1e-30)), "box": average([o["box"] for o in outputs])}
+        return {
+            "logits": jnp.log(jnp.maximum(probabilities, 1e-30)),
+            "box": average([o["box"] for o in outputs]),
+        }
 
     def calibrate(self, metrics: dict[str, Any]) -> "Localization":
         """Itself: it decides nothing by a threshold."""
@@ -120,8 +159,8 @@ class Localization:
 
 
 def _first(batch: Batch) -> tuple[jax.Array, jax.Array]:
-    """The first box [B, 4], and whether it can be learned from [B]; an unusable box is replaced by the whole image, so that nothing that it
-    holds (NaN) reaches a gradient."""
+    """The first box [B, 4], and whether it can be learned from [B]; an unusable box is replaced by
+    the whole image, so that nothing that it holds (NaN) reaches a gradient."""
     usable = usable_boxes(batch)[:, 0]
     whole = jnp.asarray([[0.0, 0.0, 1.0, 1.0]], jnp.float32)
     return jnp.where(usable[:, None], batch["boxes"][:, 0].astype(jnp.float32), whole), usable

@@ -1,7 +1,10 @@
-"""Semantic segmentation: a class for each pixel. Cross-entropy and soft Dice, mean IoU from a confusion matrix.
+"""Semantic segmentation: a class for each pixel. Cross-entropy and soft Dice, mean IoU from a
+confusion matrix.
 
-Outputs: logits [B, H, W, K] at the size of the labels. Batch: "segmentation" [B, H, W] int32 with classes in [0, K), by convention 0 for
-the background, and `ignore` (255) where no class is known: such pixels count neither in the loss nor in a metric.
+Outputs: logits [B, H, W, K] at the size of the labels. Batch: "segmentation" [B, H, W] int32 with
+    classes in [0, K), by convention 0 for
+the background, and `ignore` (255) where no class is known: such pixels count neither in the loss
+nor in a metric.
 """
 
 import dataclasses
@@ -24,11 +27,13 @@ MAX_CONFUSION_CLASSES = 100  # above, the matrix is summed but not listed: nobod
 class Segmentation:
     """One of `num_classes` classes for each pixel.
 
-    The loss of an image is the mean cross-entropy of its labelled pixels plus `dice_weight` times the Dice loss (Sudre et al., "Generalised
-    Dice overlap as a deep learning loss function for highly unbalanced segmentations", 2017, section 2), averaged over the classes that the
-    image holds. `names` are the classes' names (default: those of the data, after "background" where these are one fewer). `invalid` says
-    what `check` does about classes outside [0, K) other than `ignore`: "error" raises, "skip" lets them pass, and they are ignored as
-    `ignore` is, and counted.
+    The loss of an image is the mean cross-entropy of its labelled pixels plus `dice_weight` times
+    the Dice loss (Sudre et al., "Generalised Dice overlap as a deep learning loss function for
+    highly unbalanced segmentations", 2017, section 2), averaged over the classes that the image
+    holds. `names` are the classes' names (default: those of the data, after "background" where
+    these are one fewer). `invalid` says what `check` does about classes outside [0, K) other than
+    `ignore`: "error" raises, "skip" lets them pass, and they are ignored as `ignore` is, and
+    counted.
     """
 
     num_classes: int
@@ -42,26 +47,43 @@ class Segmentation:
 
     def __post_init__(self):
         if self.num_classes < 2:
-            raise ConfigError(f"Segmentation: num_classes is {self.num_classes}; it counts the background too and is at least 2")
+            raise ConfigError(
+                f"Segmentation: num_classes is {self.num_classes}; it counts the background too "
+                "and is at least 2"
+            )
         if 0 <= self.ignore < self.num_classes:
-            raise ConfigError(f"Segmentation: ignore is {self.ignore}, a class of [0, {self.num_classes}); take 255, or -1")
+            raise ConfigError(
+                f"Segmentation: ignore is {self.ignore}, a class of [0, {self.num_classes}); take "
+                "255, or -1"
+            )
         if self.invalid not in INVALID:
             raise ConfigError(
-                f"Segmentation: invalid is {self.invalid!r}; it is one of {', '.join(INVALID)}{did_you_mean(self.invalid, INVALID)}"
+                f"Segmentation: invalid is {self.invalid!r}; it is one of "
+                f"{', '.join(INVALID)}{did_you_mean(self.invalid, INVALID)}"
             )
         if self.names and len(self.names) != self.num_classes:
-            raise ConfigError(f"Segmentation: {len(self.names)} names for {self.num_classes} classes; give one a class, or none")
+            raise ConfigError(
+                f"Segmentation: {len(self.names)} names for {self.num_classes} classes; give one "
+                "a class, or none"
+            )
 
     def loss(self, outputs: jax.Array, batch: Batch) -> jax.Array:
-        """Cross-entropy plus weighted Dice loss [B] float32; 0 for an image without a labelled pixel."""
+        """Cross-entropy plus weighted Dice loss [B] float32; 0 for an image without a labelled
+        pixel.
+        """
         truth, valid = self._truth(outputs, batch)
         logits = outputs.astype(jnp.float32)
         log_probabilities = logits - logsumexp(logits, axis=-1, keepdims=True)
-        target = jax.nn.one_hot(jnp.where(valid, truth, -1), self.num_classes, dtype=jnp.float32)  # zeros where nothing is known
+        # zeros where nothing is known
+        target = jax.nn.one_hot(jnp.where(valid, truth, -1), self.num_classes, dtype=jnp.float32)
         pixels = jnp.maximum(jnp.sum(valid, axis=(1, 2), dtype=jnp.float32), 1.0)
         cross_entropy = -jnp.sum(target * log_probabilities, axis=(1, 2, 3)) / pixels
         probabilities = jnp.exp(log_probabilities) * valid[..., None].astype(jnp.float32)
-        shared, area = jnp.sum(target * probabilities, axis=(1, 2)), jnp.sum(target, axis=(1, 2))  # [B, K]
+        # [B, K]
+        shared, area = (
+            jnp.sum(target * probabilities, axis=(1, 2)),
+            jnp.sum(target, axis=(1, 2)),
+        )
         present = area > 0
         total = jnp.where(present, area + jnp.sum(probabilities, axis=(1, 2)), 1.0)
         dice = jnp.sum(jnp.where(present, 1.0 - 2.0 * shared / total, 0.0), axis=-1) / jnp.maximum(
@@ -70,8 +92,8 @@ class Segmentation:
         return cross_entropy + jnp.asarray(self.dice_weight, jnp.float32) * dice
 
     def statistics(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
-        """Counts (int32) of images, of ignored and of invalid pixels; the confusion matrix [K, K] of pixels (row: true class, column:
-        predicted); the summed loss."""
+        """Counts (int32) of images, of ignored and of invalid pixels; the confusion matrix [K, K]
+        of pixels (row: true class, column: predicted); the summed loss."""
         truth, valid = self._truth(outputs, batch)
         real = batch["mask"] > 0
         inside = jnp.broadcast_to(real[:, None, None], truth.shape)
@@ -80,8 +102,12 @@ class Segmentation:
         known = valid & inside
         return {
             "count": jnp.sum(real, dtype=jnp.int32),
-            "loss": jnp.sum(jnp.where(real, self.loss(outputs, batch), 0.0)),  # where, not times: a padded row may hold NaN
-            "confusion": empty.at[jnp.where(known, truth, 0), predicted].add(known.astype(jnp.int32)),
+            "loss": jnp.sum(
+                jnp.where(real, self.loss(outputs, batch), 0.0)
+            ),  # where, not times: a padded row may hold NaN
+            "confusion": empty.at[jnp.where(known, truth, 0), predicted].add(
+                known.astype(jnp.int32)
+            ),
             "ignored": jnp.sum(inside & (truth == self.ignore), dtype=jnp.int32),
             "invalid": jnp.sum(inside & ~valid & (truth != self.ignore), dtype=jnp.int32),
         }
@@ -91,11 +117,12 @@ class Segmentation:
         return {}
 
     def summarize(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
-        """mIoU, the mean of per_class_iou [K] over the classes that occur (true or predicted; others are None); pixel_accuracy; loss,
-        count; ignored_pixels and invalid_pixels; with up to 100 classes confusion [K][K].
+        """mIoU, the mean of per_class_iou [K] over the classes that occur (true or predicted;
+        others are None); pixel_accuracy; loss, count; ignored_pixels and invalid_pixels; with up to
+        100 classes confusion [K][K].
 
-        IoU over all images together, as PASCAL VOC has it (Everingham et al., "The PASCAL visual object classes challenge: a
-        retrospective", 2015, section 2.1.4).
+        IoU over all images together, as PASCAL VOC has it (Everingham et al., "The PASCAL visual
+        object classes challenge: a retrospective", 2015, section 2.1.4).
         """
         confusion = np.asarray(sums["confusion"], np.int64)
         right = np.diagonal(confusion)
@@ -111,10 +138,14 @@ class Segmentation:
             "ignored_pixels": int(sums["ignored"]),
             "invalid_pixels": int(sums["invalid"]),
         }
-        return summary | ({"confusion": confusion.tolist()} if self.num_classes <= MAX_CONFUSION_CLASSES else {})
+        return summary | (
+            {"confusion": confusion.tolist()} if self.num_classes <= MAX_CONFUSION_CLASSES else {}
+        )
 
     def predict(self, outputs: jax.Array) -> dict[str, jax.Array]:
-        """segmentation [B, H, W] int32, the likeliest class of each pixel, and its probability [B, H, W] float32."""
+        """segmentation [B, H, W] int32, the likeliest class of each pixel, and its probability [B,
+        H, W] float32.
+        """
         logits = outputs.astype(jnp.float32)
         return {
             "segmentation": jnp.argmax(logits, axis=-1).astype(jnp.int32),
@@ -122,26 +153,42 @@ class Segmentation:
         }
 
     def describe(self, row: dict[str, np.ndarray], *, names: tuple[str, ...]) -> dict[str, Any]:
-        """segmentation int [H, W] and segment_names, the K classes' names. `names`: those of the data."""
-        return {"segmentation": np.asarray(row["segmentation"]), "segment_names": list(self._names(names))}
+        """segmentation int [H, W] and segment_names, the K classes' names. `names`: those of the
+        data.
+        """
+        return {
+            "segmentation": np.asarray(row["segmentation"]),
+            "segment_names": list(self._names(names)),
+        }
 
     def check(self, batch: dict[str, Any]) -> None:
-        """DataError for masks of another size than their images, of a wrong dtype or shape, or (unless `invalid` is "skip") with classes
-        outside [0, K); and where no pixel of all these examples has a class."""
+        """DataError for masks of another size than their images, of a wrong dtype or shape, or
+        (unless `invalid` is "skip") with classes outside [0, K); and where no pixel of all these
+        examples has a class.
+        """
         truth = np.asarray(batch["segmentation"])
         if not np.issubdtype(truth.dtype, np.integer) or truth.dtype == np.uint8:
             raise DataError(
-                f"segmentation has dtype {truth.dtype}; expected int32 (bytes would become floats in [0, 1], as images do). "
+                f"segmentation has dtype {truth.dtype}; expected int32 (bytes would become floats "
+                "in [0, 1], as images do). "
                 "Convert with .astype('int32')"
             )
         if truth.ndim != 3:
-            remedy = "; drop the last axis, and turn colours into class numbers" if truth.ndim == 4 else ""
-            raise DataError(f"segmentation has shape {truth.shape}; expected one class a pixel, [B, H, W]{remedy}")
+            remedy = (
+                "; drop the last axis, and turn colours into class numbers"
+                if truth.ndim == 4
+                else ""
+            )
+            raise DataError(
+                f"segmentation has shape {truth.shape}; expected one class a pixel, [B, H, "
+                f"W]{remedy}"
+            )
         if "image" in batch:
             size = np.shape(batch["image"])[1:3]
             if size != truth.shape[1:]:
                 raise DataError(
-                    f"segmentation is {'x'.join(map(str, truth.shape[1:]))} but the images are {'x'.join(map(str, size))}; each pixel "
+                    f"segmentation is {'x'.join(map(str, truth.shape[1:]))} but the images are "
+                    f"{'x'.join(map(str, size))}; each pixel "
                     "needs its class: resize the masks with their images, by the nearest pixel"
                 )
             check_image(batch["image"])
@@ -149,18 +196,23 @@ class Segmentation:
         if wrong.any() and self.invalid == "error":
             where = tuple(int(i) for i in np.unravel_index(np.argmax(wrong), truth.shape))
             raise DataError(
-                f"segmentation{list(where)} is {int(truth[where])}; classes must lie in [0, {self.num_classes}) or be {self.ignore} "
-                f"(ignored), and {int(wrong.sum())} of {truth.size} pixels are not. Count classes from 0, correct num_classes of the task "
+                f"segmentation{list(where)} is {int(truth[where])}; classes must lie in [0, "
+                f"{self.num_classes}) or be {self.ignore} "
+                f"(ignored), and {int(wrong.sum())} of {truth.size} pixels are not. Count classes "
+                "from 0, correct num_classes of the task "
                 "and the model, or set invalid='skip' of the task"
             )
         if truth.size and not (~wrong & (truth != self.ignore)).any():
             raise DataError(
-                f"all {truth.size} pixels of segmentation are ignored or invalid; nothing can be learned from these {len(truth)} examples"
+                f"all {truth.size} pixels of segmentation are ignored or invalid; nothing can be "
+                f"learned from these {len(truth)} examples"
             )
 
     def ensemble(self, outputs: list) -> jax.Array:
         """Logits [B, H, W, K] whose softmax is the mean of the models' class probabilities."""
-        log_probabilities = jnp.stack([jax.nn.log_softmax(logits.astype(jnp.float32)) for logits in outputs])
+        log_probabilities = jnp.stack(
+            [jax.nn.log_softmax(logits.astype(jnp.float32)) for logits in outputs]
+        )
         return logsumexp(log_probabilities, axis=0) - jnp.log(jnp.float32(len(outputs)))
 
     def calibrate(self, metrics: dict[str, Any]) -> "Segmentation":
@@ -168,12 +220,16 @@ class Segmentation:
         return self
 
     def _truth(self, outputs: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        """Classes [B, H, W] int32 and where they are valid. ConfigError where the outputs do not fit the labels."""
+        """Classes [B, H, W] int32 and where they are valid. ConfigError where the outputs do not
+        fit the labels.
+        """
         truth = batch["segmentation"].astype(jnp.int32)
         if outputs.shape != (*truth.shape, self.num_classes):
             raise ConfigError(
-                f"Segmentation: the model gives {outputs.shape} for labels {truth.shape} of {self.num_classes} classes; its outputs must "
-                "be [B, H, W, K] at the labels' size: resize the logits, or correct num_classes of the model"
+                f"Segmentation: the model gives {outputs.shape} for labels {truth.shape} of "
+                f"{self.num_classes} classes; its outputs must "
+                "be [B, H, W, K] at the labels' size: resize the logits, or correct num_classes "
+                "of the model"
             )
         return truth, (truth >= 0) & (truth < self.num_classes) & (truth != self.ignore)
 
@@ -181,4 +237,8 @@ class Segmentation:
         if self.names:
             return self.names
         names = ("background", *names) if len(names) == self.num_classes - 1 else tuple(names)
-        return names if len(names) == self.num_classes else tuple(str(k) for k in range(self.num_classes))
+        return (
+            names
+            if len(names) == self.num_classes
+            else tuple(str(k) for k in range(self.num_classes))
+        )

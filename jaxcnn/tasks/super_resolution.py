@@ -1,7 +1,8 @@
-"""Super-resolution: restore the large picture from the small one, scored against bicubic enlargement.
+"""Super-resolution: restore the large picture from the small one, scored against bicubic
+enlargement.
 
-Outputs: the enlarged picture [B, H, W, C] float in about [0, 1]. Batch: "image" [B, H / scale, W / scale, C] and "target" [B, H, W, C],
-float in [0, 1], C = 3 (RGB) or 1 (luma already).
+Outputs: the enlarged picture [B, H, W, C] float in about [0, 1]. Batch: "image" [B, H / scale, W /
+scale, C] and "target" [B, H, W, C], float in [0, 1], C = 3 (RGB) or 1 (luma already).
 """
 
 import dataclasses
@@ -16,7 +17,8 @@ from jaxcnn.metrics import image_quality
 from jaxcnn.tasks.checks import check_image
 from jaxcnn.tasks.task import Batch
 
-MOST_DECIBELS = 100.0  # of a crop restored exactly, as of a black sky: an infinite PSNR would make every mean infinite
+# of a crop restored exactly, as of a black sky: an infinite PSNR would make every mean infinite
+MOST_DECIBELS = 100.0
 SSIM_WINDOW = 11
 
 
@@ -24,9 +26,10 @@ SSIM_WINDOW = 11
 class SuperResolution:
     """The picture `scale` times larger.
 
-    Scores are those of the field: PSNR and SSIM of the luma (ITU-R BT.601) of values cut to [0, 1], without a frame of `scale` pixels, each
-    a mean over pictures. The loss is Charbonnier's, sqrt(d * d + epsilon * epsilon) (Lai et al., "Deep Laplacian pyramid networks for fast
-    and accurate super-resolution", 2017, section 3.3), on the luma, or on all colours with `colour`.
+    Scores are those of the field: PSNR and SSIM of the luma (ITU-R BT.601) of values cut to [0, 1],
+    without a frame of `scale` pixels, each a mean over pictures. The loss is Charbonnier's, sqrt(d
+    * d + epsilon * epsilon) (Lai et al., "Deep Laplacian pyramid networks for fast and accurate
+    super-resolution", 2017, section 3.3), on the luma, or on all colours with `colour`.
     """
 
     scale: int = 2
@@ -40,9 +43,14 @@ class SuperResolution:
 
     def __post_init__(self):
         if self.scale < 2:
-            raise ConfigError(f"SuperResolution: scale is {self.scale}; a picture is made at least 2 times larger")
+            raise ConfigError(
+                f"SuperResolution: scale is {self.scale}; a picture is made at least 2 times larger"
+            )
         if isinstance(self.epsilon, int | float) and self.epsilon <= 0:
-            raise ConfigError(f"SuperResolution: epsilon is {self.epsilon}; it is above 0, or the loss has no gradient at 0 (try 1e-3)")
+            raise ConfigError(
+                f"SuperResolution: epsilon is {self.epsilon}; it is above 0, or the loss has no "
+                "gradient at 0 (try 1e-3)"
+            )
 
     def loss(self, outputs: jax.Array, batch: Batch) -> jax.Array:
         """Charbonnier loss [B] float32, the mean over the pixels; 1/255 is one grey level."""
@@ -53,7 +61,9 @@ class SuperResolution:
         return jnp.mean(jnp.sqrt(jnp.square(difference) + jnp.square(epsilon)), axis=(1, 2, 3))
 
     def statistics(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
-        """Number of pictures (int32) and sums of their PSNR (dB), SSIM and loss, and of the PSNR and SSIM of bicubic enlargement."""
+        """Number of pictures (int32) and sums of their PSNR (dB), SSIM and loss, and of the PSNR
+        and SSIM of bicubic enlargement.
+        """
         real = batch["mask"] > 0
         truth, low = batch["target"].astype(jnp.float32), batch["image"].astype(jnp.float32)
         bicubic = image_quality.resize_bicubic(low, (truth.shape[1], truth.shape[2]))
@@ -62,7 +72,8 @@ class SuperResolution:
             **self._scores(bicubic, truth, "bicubic_"),
             "loss": self.loss(outputs, batch),
         }
-        sums = {name: jnp.sum(jnp.where(real, score, 0.0)) for name, score in scores.items()}  # where: a padded row may hold NaN
+        # where: a padded row may hold NaN
+        sums = {name: jnp.sum(jnp.where(real, score, 0.0)) for name, score in scores.items()}
         return {"count": jnp.sum(real, dtype=jnp.int32), **sums}
 
     def records(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
@@ -70,34 +81,56 @@ class SuperResolution:
         return {}
 
     def summarize(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
-        """psnr and bicubic_psnr in dB, psnr_gain (their difference), ssim and bicubic_ssim, loss, count."""
+        """psnr and bicubic_psnr in dB, psnr_gain (their difference), ssim and bicubic_ssim, loss,
+        count.
+        """
         count = int(sums["count"])
-        means = {name: float(value) / max(count, 1) for name, value in sums.items() if name != "count"}
-        return {"psnr": means["psnr"], "psnr_gain": means["psnr"] - means["bicubic_psnr"], **means, "count": count}
+        means = {
+            name: float(value) / max(count, 1) for name, value in sums.items() if name != "count"
+        }
+        return {
+            "psnr": means["psnr"],
+            "psnr_gain": means["psnr"] - means["bicubic_psnr"],
+            **means,
+            "count": count,
+        }
 
     def predict(self, outputs: jax.Array) -> dict[str, jax.Array]:
         """image [B, H, W, C] uint8."""
-        return {"image": jnp.round(jnp.clip(outputs.astype(jnp.float32), 0.0, 1.0) * 255.0).astype(jnp.uint8)}
+        return {
+            "image": jnp.round(jnp.clip(outputs.astype(jnp.float32), 0.0, 1.0) * 255.0).astype(
+                jnp.uint8
+            )
+        }
 
     def describe(self, row: dict[str, Any], *, names: tuple[str, ...]) -> dict[str, Any]:
         """The enlarged picture, "image" uint8 [H, W, C]."""
         return {"image": np.asarray(row["image"])}
 
     def check(self, batch: dict[str, Any]) -> None:
-        """DataError for a target that is not `scale` times the image, too small to be scored, unscaled or not finite."""
+        """DataError for a target that is not `scale` times the image, too small to be scored,
+        unscaled or not finite.
+        """
         for name in ("image", "target"):
             if name not in batch:
                 raise DataError(
-                    f"super-resolution needs {name!r} but the examples have {sorted(batch)}; PhotoCrops(scale={self.scale}) has both"
+                    f"super-resolution needs {name!r} but the examples have {sorted(batch)}; "
+                    f"PhotoCrops(scale={self.scale}) has both"
                 )
             check_image(batch[name], name=name)
         small, large = np.shape(batch["image"]), np.shape(batch["target"])
         wanted = (small[0], small[1] * self.scale, small[2] * self.scale, small[3])
         if large != wanted:
-            raise DataError(f"target has shape {large}; with scale {self.scale} images {small} need targets {wanted}. Give both one scale")
+            raise DataError(
+                f"target has shape {large}; with scale {self.scale} images {small} need targets "
+                f"{wanted}. Give both one scale"
+            )
         least = SSIM_WINDOW + 2 * self.scale
         if min(large[1:3]) < least:
-            raise DataError(f"target has shape {large}; to be scored it needs at least {least} x {least} pixels. Take larger crops")
+            raise DataError(
+                f"target has shape {large}; to be scored it needs at least {least} x {least} "
+                "pixels. Take larger crops"
+            )
 
     def ensemble(self, outputs: list) -> jax.Array:
         """The mean of the models' pictures."""
@@ -114,4 +147,6 @@ class SuperResolution:
         return {f"{prefix}psnr": psnr, f"{prefix}ssim": image_quality.ssim(image, truth)}
 
     def _luma(self, image: jax.Array) -> jax.Array:
-        return image_quality.shave(image_quality.luma(image) if image.shape[-1] == 3 else image, self.scale)
+        return image_quality.shave(
+            image_quality.luma(image) if image.shape[-1] == 3 else image, self.scale
+        )

@@ -1,8 +1,11 @@
-"""The task protocol: what a model is scored by. Arrays in, numbers out; a task has no parameters and knows no network.
+"""The task protocol: what a model is scored by. Arrays in, numbers out; a task has no parameters
+and knows no network.
 
-A batch is a dict of arrays with a leading axis B. `batch["mask"]` [B] float32 is 1 for real rows, 0 for padding: a padded row must change
-nothing. Statistics only ever *add*, records only ever *append*, so padding, accumulation, replicas and devices need no metric code.
-A task is a frozen dataclass; its float fields may be traced arrays inside a step (so never branch on one in Python), others are static.
+A batch is a dict of arrays with a leading axis B. `batch["mask"]` [B] float32 is 1 for real rows, 0
+for padding: a padded row must change nothing. Statistics only ever *add*, records only ever
+*append*, so padding, accumulation, replicas and devices need no metric code. A task is a frozen
+dataclass; its float fields may be traced arrays inside a step (so never branch on one in Python),
+others are static.
 """
 
 from typing import Any, Protocol
@@ -13,7 +16,9 @@ Batch = dict[str, jax.Array]
 
 
 class Task(Protocol):
-    """Structural type of every task. One whose model takes pictures of any size may say so by a class attribute `any_size = True`."""
+    """Structural type of every task. One whose model takes pictures of any size may say so by a
+    class attribute `any_size = True`.
+    """
 
     inputs: tuple[str, ...]  # names of the batch entries handed to the model, in order
     metric: str  # the summary entry that picks the best checkpoint, e.g. "accuracy"
@@ -28,11 +33,15 @@ class Task(Protocol):
         ...
 
     def records(self, outputs: Any, batch: Batch) -> dict[str, jax.Array]:
-        """Per-row arrays [B, ...] that the summary needs whole (scores for a ranking metric); {} if sums are enough."""
+        """Per-row arrays [B, ...] that the summary needs whole (scores for a ranking metric); {} if
+        sums are enough.
+        """
         ...
 
     def summarize(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
-        """Metrics from added sums and appended records (NumPy, on the host, without padding): floats, ints and nested lists of them."""
+        """Metrics from added sums and appended records (NumPy, on the host, without padding):
+        floats, ints and nested lists of them.
+        """
         ...
 
     def predict(self, outputs: Any) -> dict[str, jax.Array]:
@@ -40,11 +49,13 @@ class Task(Protocol):
         ...
 
     def describe(self, row: dict[str, Any], *, names: tuple[str, ...]) -> dict[str, Any]:
-        """One row of what `predict` returned (NumPy), in the terms of a person, who has `names` for the labels. On the host.
+        """One row of what `predict` returned (NumPy), in the terms of a person, who has `names` for
+        the labels. On the host.
 
         Only what applies; numbers, strings, lists and dicts, arrays where said:
         "label", "name", "probability", and "top": [{"label", "name", "probability"}, …], best first
-        "objects": [{"label", "name", "score", "box": [y0, x0, y1, x1] in [0, 1], "mask": bool [H, W], "polygon": [[y, x], …]}, …]
+        "objects": [{"label", "name", "score", "box": [y0, x0, y1, x1] in [0, 1], "mask": bool [H,
+        W], "polygon": [[y, x], …]}, …]
         "segmentation": int [H, W], with "segment_names": [name of 0, …]
         "points": [[y, x, score], …] in [0, 1], with "edges": [[i, j], …] to be joined by lines
         "text": str; "image": uint8 [H, W, C], a picture that was made
@@ -52,13 +63,19 @@ class Task(Protocol):
         ...
 
     def check(self, batch: dict[str, Any]) -> None:
-        """Raise DataError if host arrays of examples break a rule (label range, shape, dtype), naming value and rule."""
+        """Raise DataError if host arrays of examples break a rule (label range, shape, dtype),
+        naming value and rule.
+        """
         ...
 
     def ensemble(self, outputs: list) -> Any:
-        """The outputs of several models, joined into outputs of the same form (averaged probabilities, …)."""
+        """The outputs of several models, joined into outputs of the same form (averaged
+        probabilities, …).
+        """
         ...
 
     def calibrate(self, metrics: dict[str, Any]) -> "Task":
-        """This task with its decisions (a threshold, …) taken from validation metrics; itself if it has none."""
+        """This task with its decisions (a threshold, …) taken from validation metrics; itself if it
+        has none.
+        """
         ...

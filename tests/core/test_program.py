@@ -19,7 +19,10 @@ from tests.tiny import TinyNet, arrays, tiny
 
 def batches(e, count):
     source = e.data.open("train")
-    return [source.take(np.arange(i * e.batch_size, (i + 1) * e.batch_size) % len(source)) for i in range(count)]
+    return [
+        source.take(np.arange(i * e.batch_size, (i + 1) * e.batch_size) % len(source))
+        for i in range(count)
+    ]
 
 
 def steps_of(e, count=3, hyperparams=None):
@@ -42,7 +45,13 @@ class Linear(nn.Module):
 
 def test_five_steps_equal_pytorch():
     torch = pytest.importorskip("torch")
-    e = tiny(model=Linear(), optimizer=partial(optax.sgd, learning_rate=0.1, momentum=0.9), augment=(), ema=None, clip_norm=0.5)
+    e = tiny(
+        model=Linear(),
+        optimizer=partial(optax.sgd, learning_rate=0.1, momentum=0.9),
+        augment=(),
+        ema=None,
+        clip_norm=0.5,
+    )
     e = dataclasses.replace(e, schedule=partial(schedules.linear))
     program = compile(make_program(e, steps=e.steps))
     state = program.init(jax.random.key(0))
@@ -51,11 +60,15 @@ def test_five_steps_equal_pytorch():
         layer.weight.copy_(torch.tensor(np.asarray(state.params["Dense_0"]["kernel"]).T))
         layer.bias.copy_(torch.tensor(np.asarray(state.params["Dense_0"]["bias"])))
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9)
-    velocity_free_rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / e.steps)
+    velocity_free_rate = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: 1 - step / e.steps
+    )
     for batch in batches(e, 5):
         image = torch.tensor(np.asarray(batch["image"])).float().reshape(8, -1) / 255
         optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(layer(image), torch.tensor(np.asarray(batch["label"])).long())
+        loss = torch.nn.functional.cross_entropy(
+            layer(image), torch.tensor(np.asarray(batch["label"])).long()
+        )
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(layer.parameters(), 0.5)
         optimizer.step()
@@ -63,14 +76,18 @@ def test_five_steps_equal_pytorch():
         state, metrics = program.train_step(state, batch)
         np.testing.assert_allclose(metrics["loss"], loss.item(), rtol=1e-5)
         np.testing.assert_allclose(metrics["grad_norm"], norm.item(), rtol=1e-5)
-    np.testing.assert_allclose(state.params["Dense_0"]["kernel"], layer.weight.detach().numpy().T, atol=1e-6)
+    np.testing.assert_allclose(
+        state.params["Dense_0"]["kernel"], layer.weight.detach().numpy().T, atol=1e-6
+    )
 
 
 def test_numbers_in_the_state_mean_the_same_as_numbers_in_the_experiment():
     written = tiny(optimizer=partial(optax.adamw, learning_rate=0.03, weight_decay=0.2))
     given = tiny(optimizer=partial(optax.adamw, learning_rate=0.01, weight_decay=0.01))
     a, _ = steps_of(written)
-    b, _ = steps_of(given, hyperparams={"optimizer.learning_rate": 0.03, "optimizer.weight_decay": 0.2})
+    b, _ = steps_of(
+        given, hyperparams={"optimizer.learning_rate": 0.03, "optimizer.weight_decay": 0.2}
+    )
     c, _ = steps_of(given)
     assert difference(a.params, b.params) == 0
     assert difference(a.params, c.params) > 1e-3
@@ -78,7 +95,9 @@ def test_numbers_in_the_state_mean_the_same_as_numbers_in_the_experiment():
 
 def test_a_number_of_the_task_can_live_in_the_state():
     smoothed = tiny()
-    smoothed = dataclasses.replace(smoothed, task=dataclasses.replace(smoothed.task, label_smoothing=0.2))
+    smoothed = dataclasses.replace(
+        smoothed, task=dataclasses.replace(smoothed.task, label_smoothing=0.2)
+    )
     a, _ = steps_of(smoothed)
     b, _ = steps_of(tiny(), hyperparams={"task.label_smoothing": 0.2})
     assert difference(a.params, b.params) < 1e-6
@@ -92,13 +111,26 @@ def test_micro_batches_add_up_to_the_whole_gradient():
 
 
 def test_rate_zero_freezes_and_rate_two_doubles():
-    e = tiny(model=Linear(), optimizer=partial(optax.sgd, learning_rate=0.1), augment=(), clip_norm=None, schedule=schedules.constant)
+    e = tiny(
+        model=Linear(),
+        optimizer=partial(optax.sgd, learning_rate=0.1),
+        augment=(),
+        clip_norm=None,
+        schedule=schedules.constant,
+    )
     start = make_program(e, steps=12).init(jax.random.key(0)).params["Dense_0"]
     plain = steps_of(e, 1)[0].params["Dense_0"]
-    ruled = steps_of(dataclasses.replace(e, rates=(("bias", 0.0), ("kernel", 2.0))), 1)[0].params["Dense_0"]
+    ruled = steps_of(dataclasses.replace(e, rates=(("bias", 0.0), ("kernel", 2.0))), 1)[0].params[
+        "Dense_0"
+    ]
     assert (ruled["bias"] == start["bias"]).all()
     assert (plain["bias"] != start["bias"]).any()
-    np.testing.assert_allclose(ruled["kernel"] - start["kernel"], 2 * (plain["kernel"] - start["kernel"]), rtol=1e-3, atol=1e-7)
+    np.testing.assert_allclose(
+        ruled["kernel"] - start["kernel"],
+        2 * (plain["kernel"] - start["kernel"]),
+        rtol=1e-3,
+        atol=1e-7,
+    )
 
 
 def test_a_step_that_is_not_finite_is_not_taken_nor_any_after_it():
@@ -128,14 +160,19 @@ def check_bfloat16():
     class Spy(nn.Module):
         @nn.compact
         def __call__(self, image, *, train):
-            x = nn.BatchNorm(use_running_average=not train)(nn.Conv(4, (3, 3), use_bias=False)(image))
+            x = nn.BatchNorm(use_running_average=not train)(
+                nn.Conv(4, (3, 3), use_bias=False)(image)
+            )
             seen.append((image.dtype, x.dtype))
             return nn.Dense(3)(x.reshape(x.shape[0], -1))
 
     e = tiny(model=Spy(), compute_dtype="bfloat16")
     low, low_metrics = steps_of(e)
     assert (jnp.bfloat16, jnp.bfloat16) in seen
-    assert {x.dtype for x in jax.tree.leaves((low.params, low.model_state, low.opt_state))} <= {jnp.dtype("float32"), jnp.dtype("int32")}
+    assert {x.dtype for x in jax.tree.leaves((low.params, low.model_state, low.opt_state))} <= {
+        jnp.dtype("float32"),
+        jnp.dtype("int32"),
+    }
     _, high_metrics = steps_of(dataclasses.replace(e, compute_dtype="float32"))
     np.testing.assert_allclose(low_metrics["loss"], high_metrics["loss"], rtol=0.05)
 
@@ -146,11 +183,16 @@ def test_evaluation_uses_the_average_of_the_weights():
     state, _ = steps_of(e)
     batch = batches(e, 1)[0]
     averaged = program.eval_step(state, batch)[0]["loss"]
-    by_hand = make_program(dataclasses.replace(e, ema=None), steps=12).eval_step(state.replace(params=state.ema, ema=None), batch)[0][
-        "loss"
-    ]
+    by_hand = make_program(dataclasses.replace(e, ema=None), steps=12).eval_step(
+        state.replace(params=state.ema, ema=None), batch
+    )[0]["loss"]
     assert averaged == by_hand
-    assert averaged != make_program(dataclasses.replace(e, ema=None), steps=12).eval_step(state.replace(ema=None), batch)[0]["loss"]
+    assert (
+        averaged
+        != make_program(dataclasses.replace(e, ema=None), steps=12).eval_step(
+            state.replace(ema=None), batch
+        )[0]["loss"]
+    )
 
 
 def test_scanned_steps_equal_single_steps():
@@ -171,7 +213,10 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not():
 
 def test_learning_happens():
     e = tiny(
-        data=Arrays(train=arrays(400), eval=arrays(90, seed=1)), steps=150, batch_size=16, optimizer=partial(optax.adam, learning_rate=0.02)
+        data=Arrays(train=arrays(400), eval=arrays(90, seed=1)),
+        steps=150,
+        batch_size=16,
+        optimizer=partial(optax.adam, learning_rate=0.02),
     )
     program = compile(make_program(e, steps=e.steps))
     state, _ = steps_of(e, 150)

@@ -13,15 +13,27 @@ from jaxcnn.core import schedules
 STEPS = 200
 SAME_AS_OPTAX = {
     "constant": (schedules.constant, optax.constant_schedule(1.0)),
-    "constant, warm-up": (partial(schedules.constant, warmup=0.2), optax.warmup_constant_schedule(0.0, 1.0, 40)),
+    "constant, warm-up": (
+        partial(schedules.constant, warmup=0.2),
+        optax.warmup_constant_schedule(0.0, 1.0, 40),
+    ),
     "linear": (partial(schedules.linear, final=0.1), optax.linear_schedule(1.0, 0.1, STEPS)),
-    "polynomial": (partial(schedules.polynomial, power=3.0, final=0.1), optax.polynomial_schedule(1.0, 0.1, 3.0, STEPS)),
-    "cosine": (partial(schedules.cosine, final=0.05), optax.cosine_decay_schedule(1.0, STEPS, alpha=0.05)),
+    "polynomial": (
+        partial(schedules.polynomial, power=3.0, final=0.1),
+        optax.polynomial_schedule(1.0, 0.1, 3.0, STEPS),
+    ),
+    "cosine": (
+        partial(schedules.cosine, final=0.05),
+        optax.cosine_decay_schedule(1.0, STEPS, alpha=0.05),
+    ),
     "warmup_cosine": (
         partial(schedules.warmup_cosine, warmup=0.1, final=0.01),
         optax.warmup_cosine_decay_schedule(0.0, 1.0, 20, STEPS, end_value=0.01),
     ),
-    "exponential": (partial(schedules.exponential, final=0.02), optax.exponential_decay(1.0, STEPS, 0.02)),
+    "exponential": (
+        partial(schedules.exponential, final=0.02),
+        optax.exponential_decay(1.0, STEPS, 0.02),
+    ),
     "exponential, warm-up": (
         partial(schedules.exponential, final=0.02, warmup=0.25),
         optax.warmup_exponential_decay_schedule(0.0, 1.0, 50, 150, 0.02),
@@ -36,7 +48,9 @@ SAME_AS_OPTAX = {
     ),
     "triangular": (
         partial(schedules.triangular, peak_at=0.25, initial=0.2, final=0.1),
-        optax.join_schedules([optax.linear_schedule(0.2, 1.0, 50), optax.linear_schedule(1.0, 0.1, 150)], [50]),
+        optax.join_schedules(
+            [optax.linear_schedule(0.2, 1.0, 50), optax.linear_schedule(1.0, 0.1, 150)], [50]
+        ),
     ),
 }
 
@@ -70,7 +84,11 @@ def test_warmup_rises_linearly_to_one_and_the_range_holds(schedule, warmup):
     rising = np.asarray(progress) < warmup
     expected = np.asarray(progress)[rising] / (warmup or 1)
     half = 0.1 if "step" in repr(schedule) else 1.0
-    np.testing.assert_allclose(multipliers[rising], np.where(np.asarray(progress)[rising] < 0.5, 1, half) * expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        multipliers[rising],
+        np.where(np.asarray(progress)[rising] < 0.5, 1, half) * expected,
+        rtol=1e-6,
+    )
     assert (multipliers >= 0).all()
     assert (multipliers <= 1 + 1e-6).all()
     if warmup < 0.5:
@@ -85,5 +103,9 @@ def test_step_keeps_its_boundaries_under_warmup():
 
 
 def test_options_may_be_traced():
-    traced = jax.jit(lambda p, w, f: schedules.cosine(p, warmup=w, final=f))(*(jnp.float32(n) for n in (0.3, 0.1, 0.2)))
-    np.testing.assert_allclose(traced, schedules.cosine(jnp.float32(0.3), warmup=0.1, final=0.2), rtol=1e-6)
+    traced = jax.jit(lambda p, w, f: schedules.cosine(p, warmup=w, final=f))(
+        *(jnp.float32(n) for n in (0.3, 0.1, 0.2))
+    )
+    np.testing.assert_allclose(
+        traced, schedules.cosine(jnp.float32(0.3), warmup=0.1, final=0.2), rtol=1e-6
+    )

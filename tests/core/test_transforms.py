@@ -1,4 +1,6 @@
-"""Data parallelism and replicas on four simulated devices equal one device: 10 SGD steps, at most 1e-6 on weights and loss."""
+"""Data parallelism and replicas on four simulated devices equal one device: 10 SGD steps, at most
+1e-6 on weights and loss.
+"""
 
 import json
 import os
@@ -12,10 +14,20 @@ from tests.conftest import ROOT
 
 @pytest.fixture(scope="module")
 def results():
-    # Simulated devices wait for one another on XLA's thread pool: fewer threads than devices in flight can deadlock (docs/LOG.md).
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "NPROC": "16", "PYTHONPATH": str(ROOT)}
+    # Simulated devices wait for one another on XLA's thread pool: fewer threads than devices in
+    # flight can deadlock (docs/LOG.md).
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "NPROC": "16",
+        "PYTHONPATH": str(ROOT),
+    }
     done = subprocess.run(
-        [sys.executable, "-m", "tests.core.transforms_checks"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", "tests.core.transforms_checks"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)

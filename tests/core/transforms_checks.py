@@ -1,4 +1,6 @@
-"""Run by test_parallel.py in a process of its own with four simulated devices; prints differences as JSON."""
+"""Run by test_parallel.py in a process of its own with four simulated devices; prints differences
+as JSON.
+"""
 
 import dataclasses
 import json
@@ -18,7 +20,13 @@ from tests.tiny import TinyNet, tiny
 
 
 def difference(a, b):
-    return max(jax.tree.leaves(jax.tree.map(lambda x, y: float(jnp.abs(x - jax.device_put(y, jax.devices()[0])).max()), a, b)))
+    return max(
+        jax.tree.leaves(
+            jax.tree.map(
+                lambda x, y: float(jnp.abs(x - jax.device_put(y, jax.devices()[0])).max()), a, b
+            )
+        )
+    )
 
 
 def train(program, state, batches):
@@ -46,10 +54,16 @@ def main():
         one = transforms.compile(make_program(e, steps=12))
         solo, solo_metrics = train(one, one.init(jax.random.key(0)), batches)
         for devices in (2, 4):
-            many = transforms.shard(make_program(e, steps=12), transforms.data_mesh(jax.devices()[:devices]))
+            many = transforms.shard(
+                make_program(e, steps=12), transforms.data_mesh(jax.devices()[:devices])
+            )
             got, metrics = train(many, many.init(jax.random.key(0)), batches)
-            out[f"{name}, {devices} devices"] = max(difference(solo.params, got.params), difference(solo.model_state, got.model_state))
-            out[f"{name}, {devices} devices, loss"] = abs(float(solo_metrics["loss"] - metrics["loss"]))
+            out[f"{name}, {devices} devices"] = max(
+                difference(solo.params, got.params), difference(solo.model_state, got.model_state)
+            )
+            out[f"{name}, {devices} devices, loss"] = abs(
+                float(solo_metrics["loss"] - metrics["loss"])
+            )
 
     four = transforms.shard(make_program(e, steps=12), transforms.data_mesh())
     try:
@@ -60,32 +74,54 @@ def main():
     e = tiny(optimizer=sgd)
     source = e.data.open("train")
     seeds, rates = (0, 1, 2, 3), (0.05, 0.1, 0.2, 0.01)
-    orders = [[source.take(np.random.default_rng(100 * s + i).integers(0, 50, 8)) for i in range(10)] for s in seeds]
-    stacked = [jax.tree.map(lambda *x: jnp.stack(x), *[orders[s][i] for s in seeds]) for i in range(10)]
-    keys, numbers = jnp.stack([jax.random.key(s) for s in seeds]), {"optimizer.learning_rate": jnp.array(rates)}
+    orders = [
+        [source.take(np.random.default_rng(100 * s + i).integers(0, 50, 8)) for i in range(10)]
+        for s in seeds
+    ]
+    stacked = [
+        jax.tree.map(lambda *x: jnp.stack(x), *[orders[s][i] for s in seeds]) for i in range(10)
+    ]
+    keys, numbers = (
+        jnp.stack([jax.random.key(s) for s in seeds]),
+        {"optimizer.learning_rate": jnp.array(rates)},
+    )
     mesh = jax.make_mesh((2, 2), ("replica", "data"), axis_types=(AxisType.Auto,) * 2)
     replicas = transforms.replicate(make_program(e, steps=12))
     for name, program in {
         "replicas": transforms.compile(replicas),
         "replicas x data": transforms.shard(
-            replicas, mesh, state=PartitionSpec("replica"), batch=PartitionSpec("replica", "data"), eval_batch=PartitionSpec("data")
+            replicas,
+            mesh,
+            state=PartitionSpec("replica"),
+            batch=PartitionSpec("replica", "data"),
+            eval_batch=PartitionSpec("data"),
         ),
         "devices": Way.from_text("devices", 4).apply(make_program(e, steps=12)),
     }.items():
         if name == "devices":
-            start = jax.device_put(program.init(keys, numbers), jax.devices()[0])  # as a restored state comes: all on one device
+            # as a restored state comes: all on one device
+            start = jax.device_put(program.init(keys, numbers), jax.devices()[0])
             state, _ = train_chunks(program, start, stacked)
-            many = jax.tree.map(lambda *x: jnp.stack(x), *[jax.device_put(s.replace(key=None), jax.devices()[0]) for s in state])
-            out["devices used"] = len({next(iter(s.params["Conv_0"]["kernel"].devices())) for s in state})
+            many = jax.tree.map(
+                lambda *x: jnp.stack(x),
+                *[jax.device_put(s.replace(key=None), jax.devices()[0]) for s in state],
+            )
+            out["devices used"] = len(
+                {next(iter(s.params["Conv_0"]["kernel"].devices())) for s in state}
+            )
         else:
             many, _ = train(program, program.init(keys, numbers), stacked)
         for i, s in enumerate(seeds):
-            solo_e = dataclasses.replace(e, optimizer=partial(optax.sgd, learning_rate=rates[i], momentum=0.9))
+            solo_e = dataclasses.replace(
+                e, optimizer=partial(optax.sgd, learning_rate=rates[i], momentum=0.9)
+            )
             one = transforms.compile(make_program(solo_e, steps=12))
             solo, _ = train(one, one.init(jax.random.key(s)), orders[i])
             sums, _ = program.eval_step(program.init(keys, numbers), source.take(np.arange(20)))
             out[f"{name}, counts"] = jax.device_get(sums["count"]).tolist()
-            out[f"{name}, replica {i}"] = difference(solo.params, jax.tree.map(lambda x, i=i: x[i], many.params))
+            out[f"{name}, replica {i}"] = difference(
+                solo.params, jax.tree.map(lambda x, i=i: x[i], many.params)
+            )
     print(json.dumps(out))
 
 

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcnn.data.files.annotated import Faults, check_boxes, check_image_file, choose_largest, read_index_mask, resize_image, resize_nearest
+from jaxcnn.data.files.annotated import (
+    Faults,
+    check_boxes,
+    check_image_file,
+    choose_largest,
+    read_index_mask,
+    resize_image,
+    resize_nearest,
+)
 from jaxcnn.data.files.icdar import Icdar
 from jaxcnn.data.files.images import read_image
 from jaxcnn.data.files.mask_folder import MaskFolder
@@ -41,7 +49,10 @@ def noise(seed: int, size=SIZE) -> np.ndarray:
 def test_an_image_is_resized_as_read_image_does(tmp_path, channels):
     save(tmp_path / "a.png", noise(0, (37, 23)))
     whole = read_image(tmp_path / "a.png", size=None, channels=channels)
-    np.testing.assert_array_equal(resize_image(whole, (11, 30)), read_image(tmp_path / "a.png", size=(11, 30), channels=channels))
+    np.testing.assert_array_equal(
+        resize_image(whole, (11, 30)),
+        read_image(tmp_path / "a.png", size=(11, 30), channels=channels),
+    )
 
 
 @pytest.mark.parametrize("size", [(24, 32), (12, 16), (6, 4), (5, 7)])
@@ -49,17 +60,30 @@ def test_nearest_takes_the_pixel_under_the_centre(size):
     grid = np.arange(2 * 12 * 16).reshape(2, 12, 16)
     out = resize_nearest(grid, size)
     for y, x in np.ndindex(*size):
-        np.testing.assert_array_equal(out[:, y, x], grid[:, int((y + 0.5) * 12 / size[0]), int((x + 0.5) * 16 / size[1])])
+        np.testing.assert_array_equal(
+            out[:, y, x], grid[:, int((y + 0.5) * 12 / size[0]), int((x + 0.5) * 16 / size[1])]
+        )
 
 
 def test_boxes_are_cut_by_rounding_only():
-    boxes = np.array([[-0.01, 0, 1.01, 1], [0.2, 0.2, 0.2, 0.3], [-0.2, 0, 0.5, 1], [0.1, np.nan, 0.5, 1], [1.0, 0, 1.01, 1]])
+    boxes = np.array(
+        [
+            [-0.01, 0, 1.01, 1],
+            [0.2, 0.2, 0.2, 0.3],
+            [-0.2, 0, 0.5, 1],
+            [0.1, np.nan, 0.5, 1],
+            [1.0, 0, 1.01, 1],
+        ]
+    )
     faults = Faults("here", "skip")
     cut, kept = check_boxes(boxes, slack=0.02, name=str, faults=faults)
     assert kept.tolist() == [True, False, False, False, False]
     np.testing.assert_array_equal(cut[0], [0, 0, 1, 1])
     assert faults.count == 4
-    with pytest.warns(UserWarning, match="here: 4 labels break a rule and are left out; the first: 1: box .* is empty"):
+    with pytest.warns(
+        UserWarning,
+        match="here: 4 labels break a rule and are left out; the first: 1: box .* is empty",
+    ):
         faults.warn()
     with pytest.raises(DataError, match="invalid='skip'"):
         check_boxes(boxes, slack=0.02, name=str, faults=Faults("here", "error"))
@@ -88,7 +112,10 @@ def test_size_of_a_photograph_that_lies_on_its_side(tmp_path):
     exif = Image.Exif()
     exif[274] = 6  # to be turned by 90 degrees
     save(tmp_path / "a.jpg", noise(0), exif=exif)
-    assert check_image_file(tmp_path / "a.jpg", Faults("", "error")) == read_image(tmp_path / "a.jpg", size=None, channels=3).shape[:2]
+    assert (
+        check_image_file(tmp_path / "a.jpg", Faults("", "error"))
+        == read_image(tmp_path / "a.jpg", size=None, channels=3).shape[:2]
+    )
     with pytest.raises(DataError, match="EXIF orientation"):
         check_image_file(tmp_path / "a.jpg", Faults("", "error"), declared=SIZE)
 
@@ -103,7 +130,9 @@ def test_index_masks_keep_their_numbers(tmp_path):
     palette.save(tmp_path / "palette.png")
     save(tmp_path / "16 bits.png", pixels.astype(np.uint16) * 3)
     for name, factor in (("grey", 1), ("grey as colour", 1), ("palette", 1), ("16 bits", 3)):
-        np.testing.assert_array_equal(read_index_mask(tmp_path / f"{name}.png", name=name), pixels.astype(np.int32) * factor)
+        np.testing.assert_array_equal(
+            read_index_mask(tmp_path / f"{name}.png", name=name), pixels.astype(np.int32) * factor
+        )
     save(tmp_path / "colours.png", noise(0))
     with pytest.raises(DataError, match="one number a pixel"):
         read_index_mask(tmp_path / "colours.png", name="colours")
@@ -123,14 +152,21 @@ def pairs(tmp_path):
 
 
 def mask_folder(root, **options) -> MaskFolder:
-    return MaskFolder(str(root / "images"), str(root / "masks"), **{"image_size": SIZE, "eval_fraction": 0.25, **options})
+    return MaskFolder(
+        str(root / "images"),
+        str(root / "masks"),
+        **{"image_size": SIZE, "eval_fraction": 0.25, **options},
+    )
 
 
 def test_mask_folder_pairs_by_path(pairs):
     data = mask_folder(pairs, names=("ground", "leaf", "stem"))
     assert data.label_names == ("ground", "leaf", "stem")
     assert (data.size("train"), data.size("eval")) == (3, 1)
-    images = {read_image(pairs / "images" / "some" / f"{i}.jpg", size=None, channels=3).tobytes(): i for i in range(4)}
+    images = {
+        read_image(pairs / "images" / "some" / f"{i}.jpg", size=None, channels=3).tobytes(): i
+        for i in range(4)
+    }
     seen = []
     for split in ("train", "eval"):
         taken = take_all(data, split)
@@ -142,10 +178,15 @@ def test_mask_folder_pairs_by_path(pairs):
 
 def test_black_and_white_masks(pairs):
     for i in range(4):
-        save(pairs / "masks" / "some" / f"{i}.png", np.where(noise(i)[..., 0] > 99, 255, 0).astype(np.uint8))
+        save(
+            pairs / "masks" / "some" / f"{i}.png",
+            np.where(noise(i)[..., 0] > 99, 255, 0).astype(np.uint8),
+        )
     taken = take_all(mask_folder(pairs, values=(0, 255), eval_fraction=0.0, image_size=(24, 32)))
     for i in range(4):
-        np.testing.assert_array_equal(taken["segmentation"][i], (noise(i)[..., 0] > 99).repeat(2, axis=0).repeat(2, axis=1))
+        np.testing.assert_array_equal(
+            taken["segmentation"][i], (noise(i)[..., 0] > 99).repeat(2, axis=0).repeat(2, axis=1)
+        )
 
 
 @pytest.mark.filterwarnings("ignore:.*labels break a rule")
@@ -153,9 +194,21 @@ def test_black_and_white_masks(pairs):
     "change, message, left",
     [
         (lambda root: (root / "masks" / "some" / "1.png").unlink(), "there is no mask some/1", 3),
-        (lambda root: save(root / "masks" / "some" / "1.png", np.zeros((12, 15), np.uint8)), r"is \(12, 15\) .*must be of one size", 3),
-        (lambda root: (root / "masks" / "some" / "1.png").write_bytes(b"x"), "1.png: cannot be read as an image", 3),
-        (lambda root: save(root / "masks" / "some" / "1.png", np.full(SIZE, 3, np.uint8)), r"192 pixels hold \[3\]", 4),
+        (
+            lambda root: save(root / "masks" / "some" / "1.png", np.zeros((12, 15), np.uint8)),
+            r"is \(12, 15\) .*must be of one size",
+            3,
+        ),
+        (
+            lambda root: (root / "masks" / "some" / "1.png").write_bytes(b"x"),
+            "1.png: cannot be read as an image",
+            3,
+        ),
+        (
+            lambda root: save(root / "masks" / "some" / "1.png", np.full(SIZE, 3, np.uint8)),
+            r"192 pixels hold \[3\]",
+            4,
+        ),
     ],
 )
 @pytest.mark.parametrize("memory_mib", [10, 0])
@@ -218,7 +271,10 @@ def test_text_lines_come_back(lines, content, texts):
 @pytest.mark.parametrize(
     "line, message",
     [
-        ("words/1.png\tHi!", r"labels.txt, line 2: 'Hi!' has \['!', 'H'\], which the alphabet 'ihx' lacks"),
+        (
+            "words/1.png\tHi!",
+            r"labels.txt, line 2: 'Hi!' has \['!', 'H'\], which the alphabet 'ihx' lacks",
+        ),
         ("words/1.png\thihihi", "has 6 characters; length=5 is room for 5"),
         ("words/1.png", "has no text"),
         ("words/9.png\thi", "9.png: there is no such image file"),

@@ -1,4 +1,6 @@
-"""Augmentations against numpy, scipy and brute force; labels against the pixels that they describe."""
+"""Augmentations against numpy, scipy and brute force; labels against the pixels that
+they describe.
+"""
 
 from functools import partial
 
@@ -55,7 +57,8 @@ PHOTOMETRIC = {
 MIXING = {"mixup": partial(augment.mixup, alpha=1.0), "cutmix": augment.cutmix}
 ROW_BY_ROW = {**GEOMETRIC, **PHOTOMETRIC}
 ALL = {**ROW_BY_ROW, **MIXING}
-COMPILED = {name: jax.jit(function) for name, function in ALL.items()}  # shared by the tests: compiling is what takes their time
+# shared by the tests: compiling is what takes their time
+COMPILED = {name: jax.jit(function) for name, function in ALL.items()}
 warp = jax.jit(geometry.warp, static_argnames=("size", "order", "swap"))
 NEW_SIZE = {"crop": (8, 7), "crop_resized": (9, 14)}
 
@@ -68,12 +71,18 @@ def assert_equal(a, b):
 # Every augmentation
 
 
-@pytest.mark.parametrize("dtype, channels", [(jnp.float32, 1), (jnp.bfloat16, 3), (jnp.bfloat16, 5)])
+@pytest.mark.parametrize(
+    "dtype, channels", [(jnp.float32, 1), (jnp.bfloat16, 3), (jnp.bfloat16, 5)]
+)
 @pytest.mark.parametrize("name", ALL)
 def test_shapes_dtypes_and_range_are_kept(name, dtype, channels):
     function = ALL[name]
     if name == "jitter_lighting":
-        function = partial(function, eigenvalues=(0.2,) * channels, eigenvectors=tuple(map(tuple, np.eye(channels).tolist())))
+        function = partial(
+            function,
+            eigenvalues=(0.2,) * channels,
+            eigenvectors=tuple(map(tuple, np.eye(channels).tolist())),
+        )
     batch = random_batch(channels=channels)
     batch["image"] = batch["image"].astype(dtype)
     out = jax.eval_shape(function, KEY, batch)
@@ -120,12 +129,18 @@ def test_vmap_equals_a_loop(name):
     together = jax.jit(jax.vmap(ALL[name]))(keys, jax.tree.map(lambda *a: jnp.stack(a), *batches))
     for n in range(2):
         alone = COMPILED[name](keys[n], batches[n])
-        jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), jax.tree.map(lambda a, n=n: a[n], together), alone)
+        jax.tree.map(
+            partial(np.testing.assert_allclose, atol=1e-5),
+            jax.tree.map(lambda a, n=n: a[n], together),
+            alone,
+        )
 
 
 def test_chain_is_one_after_the_other_with_different_keys():
     batch = random_batch()
-    once = augment.chain(KEY, batch, functions=(partial(augment.shift, pixels=2), augment.flip_left_right))
+    once = augment.chain(
+        KEY, batch, functions=(partial(augment.shift, pixels=2), augment.flip_left_right)
+    )
     keys = jax.random.split(KEY)
     assert_equal(once, augment.flip_left_right(keys[1], augment.shift(keys[0], batch, pixels=2)))
     assert_equal(augment.chain(KEY, batch, functions=()), batch)
@@ -146,7 +161,10 @@ def test_whole_pixel_shift_is_exact(dy, dx):
         expected = np.roll(np.asarray(batch[entry]), (dy, dx), axes)
         rows, columns = np.arange(8) - dy, np.arange(9) - dx
         inside = ((rows >= 0) & (rows < 8))[:, None] & ((columns >= 0) & (columns < 9))[None]
-        np.testing.assert_array_equal(out[entry], expected * (inside[..., None] if entry == "image" else inside).astype(expected.dtype))
+        np.testing.assert_array_equal(
+            out[entry],
+            expected * (inside[..., None] if entry == "image" else inside).astype(expected.dtype),
+        )
 
 
 @pytest.mark.parametrize("axis, rows", [(1, [[-1, 0, 8], [0, 1, 0]]), (2, [[1, 0, 0], [0, -1, 9]])])
@@ -154,17 +172,23 @@ def test_warp_flips_exactly(axis, rows):
     batch = random_batch(size=(8, 9))
     out = warp(batch, matrices_of(6, rows))
     np.testing.assert_array_equal(out["image"], np.flip(np.asarray(batch["image"]), axis))
-    np.testing.assert_array_equal(out["segmentation"], np.flip(np.asarray(batch["segmentation"]), axis))
+    np.testing.assert_array_equal(
+        out["segmentation"], np.flip(np.asarray(batch["segmentation"]), axis)
+    )
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
 def test_quarter_turns_equal_rot90(turns):
     batch = random_batch(size=(9, 9))
     zero = jnp.zeros((6,), jnp.float32)
-    matrices = geometry.affine_matrices(size=(9, 9), degrees=zero + 90.0 * turns, factor=zero + 1, shear=zero, offset=(zero, zero))
+    matrices = geometry.affine_matrices(
+        size=(9, 9), degrees=zero + 90.0 * turns, factor=zero + 1, shear=zero, offset=(zero, zero)
+    )
     out = warp(batch, matrices)
     np.testing.assert_allclose(out["image"], np.rot90(batch["image"], turns, (1, 2)), atol=1e-5)
-    np.testing.assert_array_equal(out["segmentation"], np.rot90(batch["segmentation"], turns, (1, 2)))
+    np.testing.assert_array_equal(
+        out["segmentation"], np.rot90(batch["segmentation"], turns, (1, 2))
+    )
 
 
 @pytest.mark.parametrize("size", [None, (7, 15)])
@@ -192,17 +216,27 @@ def test_warp_equals_scipy(size):
 
 
 def test_stretch_equals_pillow():
-    """A window of whole pixels, shrunk or magnified with smoothing, is Pillow's bilinear resize of it."""
+    """A window of whole pixels, shrunk or magnified with smoothing, is Pillow's bilinear resize of
+    it.
+    """
     from PIL import Image
 
     image = np.random.default_rng(0).uniform(size=(16, 20)).astype(np.float32)
     stretch = jax.jit(geometry.stretch, static_argnames="size")
     for top, left, height, width, size in [(2, 3, 12, 15, (5, 6)), (4, 1, 6, 5, (16, 20))]:
-        scale = [jnp.full((1,), n / m, jnp.float32) for n, m in zip(size, (height, width), strict=True)]
-        matrices = geometry.scale_matrices((scale[0], scale[1]), (-top * scale[0], -left * scale[1]))
-        ours = stretch({"image": jnp.asarray(image)[None, :, :, None]}, matrices, size=size)["image"][0, :, :, 0]
+        scale = [
+            jnp.full((1,), n / m, jnp.float32) for n, m in zip(size, (height, width), strict=True)
+        ]
+        matrices = geometry.scale_matrices(
+            (scale[0], scale[1]), (-top * scale[0], -left * scale[1])
+        )
+        ours = stretch({"image": jnp.asarray(image)[None, :, :, None]}, matrices, size=size)[
+            "image"
+        ][0, :, :, 0]
         window = (left, top, left + width, top + height)
-        theirs = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR, box=window)
+        theirs = Image.fromarray(image).resize(
+            (size[1], size[0]), Image.Resampling.BILINEAR, box=window
+        )
         np.testing.assert_allclose(ours, np.asarray(theirs), atol=1e-5)
 
 
@@ -216,7 +250,11 @@ def test_fast_paths_equal_warp():
         captured.append(matrices)
         return original(moved, matrices, **options)
 
-    for function in (partial(augment.shift, pixels=3), augment.flip_left_right, augment.flip_up_down):
+    for function in (
+        partial(augment.shift, pixels=3),
+        augment.flip_left_right,
+        augment.flip_up_down,
+    ):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(geometry, "move_labels", spy)
             out = function(KEY, batch)
@@ -228,7 +266,9 @@ def test_fast_paths_equal_warp():
 
 
 def bright_rectangles(count=16, size=(40, 48)):
-    """White rectangles on black with their boxes, masks, segmentation, and a point in each centre."""
+    """White rectangles on black with their boxes, masks, segmentation, and a point in
+    each centre.
+    """
     rng = np.random.default_rng(5)
     image, boxes = np.zeros((count, *size, 1), np.float32), np.zeros((count, 1, 4), np.float32)
     for row in range(count):
@@ -269,7 +309,11 @@ def test_labels_move_with_the_pixels(name):
         rows, columns = np.nonzero(bright.any(1))[0], np.nonzero(bright.any(0))[0]
         seen = np.array([rows[0], columns[0], rows[-1] + 1, columns[-1] + 1])
         box = out["boxes"][row, 0] * np.array([height, width, height, width])
-        assert np.abs(seen - box).max() <= (1.5 if name in ("rotate", "affine") else 1.0), (row, seen, box)
+        assert np.abs(seen - box).max() <= (1.5 if name in ("rotate", "affine") else 1.0), (
+            row,
+            seen,
+            box,
+        )
         compared += 1
         touches_border = min(seen[0], seen[1], height - seen[2], width - seen[3]) == 0
         if out["points_mask"][row, 0] and not touches_border:
@@ -282,8 +326,13 @@ def test_a_bright_pixel_moves_where_its_point_says():
     image = np.zeros((5, 21, 21, 1), np.float32)
     places = np.array([[10, 10], [6, 12], [14, 7], [9, 5], [12, 15]])
     image[np.arange(5), places[:, 0], places[:, 1]] = 1
-    batch = {"image": jnp.asarray(image), "points": jnp.asarray((places[:, None] + 0.5) / 21, jnp.float32)}
-    out = jax.jit(partial(augment.affine, degrees=180.0, factor=(0.9, 1.4), translation=0.05))(KEY, batch)
+    batch = {
+        "image": jnp.asarray(image),
+        "points": jnp.asarray((places[:, None] + 0.5) / 21, jnp.float32),
+    }
+    out = jax.jit(partial(augment.affine, degrees=180.0, factor=(0.9, 1.4), translation=0.05))(
+        KEY, batch
+    )
     assert np.asarray(out["points_mask"]).all()
     for row in range(5):
         brightness = np.asarray(out["image"][row, :, :, 0])
@@ -306,7 +355,9 @@ def test_segmentation_follows_each_class_as_an_image_would():
     indicators = warp({"image": one_hot}, matrices, order=0)["image"]
     outside = np.asarray(indicators.sum(-1)) == 0
     np.testing.assert_array_equal(np.asarray(classes)[outside], 255)
-    np.testing.assert_array_equal(np.asarray(classes)[~outside], np.asarray(indicators.argmax(-1))[~outside])
+    np.testing.assert_array_equal(
+        np.asarray(classes)[~outside], np.asarray(indicators.argmax(-1))[~outside]
+    )
     assert outside.any()
 
 
@@ -319,7 +370,9 @@ def test_flips_are_involutive(name):
     flip = jax.jit(partial(getattr(augment, name), rate=1.0, swap=(1, 0, 3, 2)))
     back = flip(KEY, flip(KEY, batch))
     for entry in batch:
-        np.testing.assert_allclose(back[entry], batch[entry], atol=1e-6 if entry in ("boxes", "points") else 0)
+        np.testing.assert_allclose(
+            back[entry], batch[entry], atol=1e-6 if entry in ("boxes", "points") else 0
+        )
 
 
 def test_flip_swaps_left_and_right_points():
@@ -335,7 +388,11 @@ def test_flip_swaps_left_and_right_points():
 
 def test_points_of_many_objects_move_alike():
     batch = random_batch()
-    nested = {**batch, "points": batch["points"].reshape(6, 2, 2, 2), "points_mask": batch["points_mask"].reshape(6, 2, 2)}
+    nested = {
+        **batch,
+        "points": batch["points"].reshape(6, 2, 2, 2),
+        "points_mask": batch["points_mask"].reshape(6, 2, 2),
+    }
     flat, deep = (COMPILED["rotate"](KEY, b) for b in (batch, nested))
     np.testing.assert_allclose(deep["points"].reshape(6, 4, 2), flat["points"], atol=1e-6)
     np.testing.assert_array_equal(deep["points_mask"].reshape(6, 4), flat["points_mask"])
@@ -343,14 +400,26 @@ def test_points_of_many_objects_move_alike():
 
 def test_boxes_and_points_that_leave_lose_their_masks():
     image = jnp.zeros((1, 10, 10, 1), jnp.float32)
-    boxes = jnp.asarray([[[0.0, 0.0, 0.4, 0.5], [0.5, 0.0, 1.0, 1.0], [0.0, 0.0, 0.1, 0.1]]], jnp.float32)
+    boxes = jnp.asarray(
+        [[[0.0, 0.0, 0.4, 0.5], [0.5, 0.0, 1.0, 1.0], [0.0, 0.0, 0.1, 0.1]]], jnp.float32
+    )
     points = jnp.asarray([[[0.35, 0.5], [0.05, 0.5]]], jnp.float32)
-    batch = {"image": image, "boxes": boxes, "boxes_mask": jnp.asarray([[1, 0, 1]], jnp.float32), "points": points}
+    batch = {
+        "image": image,
+        "boxes": boxes,
+        "boxes_mask": jnp.asarray([[1, 0, 1]], jnp.float32),
+        "points": points,
+    }
     out = warp(batch, matrices_of(1, [[1, 0, -2], [0, 1, 0]]), min_visible=0.5)  # two pixels up
-    np.testing.assert_allclose(out["boxes"], [[[0, 0, 0.2, 0.5], [0.3, 0, 0.8, 1], [0, 0, 0, 0.1]]], atol=1e-6)
+    np.testing.assert_allclose(
+        out["boxes"], [[[0, 0, 0.2, 0.5], [0.3, 0, 0.8, 1], [0, 0, 0, 0.1]]], atol=1e-6
+    )
     np.testing.assert_array_equal(out["boxes_mask"], [[1, 0, 0]])  # half left; did not exist; gone
     np.testing.assert_array_equal(out["points_mask"], [[1, 0]])
-    assert warp(batch, matrices_of(1, [[1, 0, -2], [0, 1, 0]]), min_visible=0.6)["boxes_mask"][0, 0] == 0
+    assert (
+        warp(batch, matrices_of(1, [[1, 0, -2], [0, 1, 0]]), min_visible=0.6)["boxes_mask"][0, 0]
+        == 0
+    )
 
 
 # Crops
@@ -367,7 +436,9 @@ def test_crop_cuts_every_window_of_the_padded_image():
 
 def test_reflected_padding_shows_no_fill():
     batch = {"image": jnp.ones((32, 6, 6, 1), jnp.float32)}
-    assert float(augment.crop(KEY, batch, size=(6, 6), padding=3, mode="reflect")["image"].min()) == 1
+    assert (
+        float(augment.crop(KEY, batch, size=(6, 6), padding=3, mode="reflect")["image"].min()) == 1
+    )
     assert float(augment.crop(KEY, batch, size=(6, 6), padding=3)["image"].min()) == 0
 
 
@@ -377,7 +448,9 @@ def test_crop_larger_than_the_image_is_refused():
 
 
 def test_crop_resized_covers_the_areas_asked_for():
-    """The area of the window shows in the area of a box of known size; windows never leave the image."""
+    """The area of the window shows in the area of a box of known size; windows never leave the
+    image.
+    """
     count, height, width = 2000, 20, 30
     batch = {
         "image": jnp.ones((count, height, width, 1), jnp.float32),
@@ -400,7 +473,9 @@ def test_resize_equals_skimage_where_it_magnifies():
     out = augment.resize(batch, size=(16, 27))
     theirs = transform.resize(np.asarray(batch["image"][0]), (16, 27), order=1, mode="edge")
     np.testing.assert_allclose(out["image"][0], theirs, atol=1e-5)
-    np.testing.assert_array_equal(out["segmentation"], np.asarray(batch["segmentation"]).repeat(2, 1).repeat(3, 2))
+    np.testing.assert_array_equal(
+        out["segmentation"], np.asarray(batch["segmentation"]).repeat(2, 1).repeat(3, 2)
+    )
     np.testing.assert_array_equal(out["boxes"], batch["boxes"])
 
 
@@ -408,28 +483,47 @@ def test_resize_equals_skimage_where_it_magnifies():
 
 
 @pytest.mark.parametrize(
-    "name, enhancer", [("jitter_brightness", "Brightness"), ("jitter_contrast", "Contrast"), ("jitter_saturation", "Color")]
+    "name, enhancer",
+    [
+        ("jitter_brightness", "Brightness"),
+        ("jitter_contrast", "Contrast"),
+        ("jitter_saturation", "Color"),
+    ],
 )
 def test_jitter_lies_on_pillows_line(name, enhancer):
-    """For each image there is a factor in the range for which Pillow's enhancer, in 8 bits, gives the same picture."""
+    """For each image there is a factor in the range for which Pillow's enhancer, in 8 bits, gives
+    the same picture.
+    """
     from PIL import Image, ImageEnhance
 
     pixels = np.random.default_rng(0).integers(60, 190, (1, 8, 8, 3)).astype(np.uint8)
     batch = {"image": jnp.tile(jnp.asarray(pixels / 255, jnp.float32), (4, 1, 1, 1))}
-    out = np.asarray(ROW_BY_ROW[name].func(KEY, batch, amount=0.3)["image"]) * 255  # no value is clipped
+    # no value is clipped
+    out = np.asarray(ROW_BY_ROW[name].func(KEY, batch, amount=0.3)["image"]) * 255
     picture = Image.fromarray(pixels[0])
     for row in out:
-        errors = [np.abs(np.asarray(getattr(ImageEnhance, enhancer)(picture).enhance(f)) - row).max() for f in np.linspace(0.7, 1.3, 241)]
+        errors = [
+            np.abs(np.asarray(getattr(ImageEnhance, enhancer)(picture).enhance(f)) - row).max()
+            for f in np.linspace(0.7, 1.3, 241)
+        ]
         assert min(errors) < 1.8
 
 
 def test_lighting_moves_colours_along_the_eigenvectors():
-    """The colour shifts' covariance is V diag((std * eigenvalue)^2) V^T (Krizhevsky et al. 2012, section 4.1)."""
+    """The colour shifts' covariance is V diag((std * eigenvalue)^2) V^T (Krizhevsky et al. 2012,
+    section 4.1).
+    """
     batch = {"image": jnp.full((20000, 1, 1, 3), 0.5, jnp.float32)}
     shifts = np.asarray(augment.jitter_lighting(KEY, batch)["image"])[:, 0, 0] - 0.5
-    vectors, values = np.array(augment.IMAGENET_EIGENVECTORS), np.array(augment.IMAGENET_EIGENVALUES)
-    np.testing.assert_allclose(np.cov(shifts.T), vectors @ np.diag((0.1 * values) ** 2) @ vectors.T, atol=1e-5)
-    np.testing.assert_allclose(vectors.T @ vectors, np.eye(3), atol=1e-3)  # orthonormal, so no digit is mistyped
+    vectors, values = (
+        np.array(augment.IMAGENET_EIGENVECTORS),
+        np.array(augment.IMAGENET_EIGENVALUES),
+    )
+    np.testing.assert_allclose(
+        np.cov(shifts.T), vectors @ np.diag((0.1 * values) ** 2) @ vectors.T, atol=1e-5
+    )
+    # orthonormal, so no digit is mistyped
+    np.testing.assert_allclose(vectors.T @ vectors, np.eye(3), atol=1e-3)
 
 
 def test_lighting_of_other_channels_is_refused():
@@ -438,7 +532,9 @@ def test_lighting_of_other_channels_is_refused():
 
 
 def test_noise_has_the_deviation_asked_for():
-    image = augment.add_noise(KEY, {"image": jnp.full((4, 50, 50, 1), 0.5, jnp.float32)}, std=0.05)["image"]
+    image = augment.add_noise(KEY, {"image": jnp.full((4, 50, 50, 1), 0.5, jnp.float32)}, std=0.05)[
+        "image"
+    ]
     assert float(image.std()) == pytest.approx(0.05, rel=0.03)
     assert float(image.mean()) == pytest.approx(0.5, abs=0.003)
 
@@ -446,8 +542,14 @@ def test_noise_has_the_deviation_asked_for():
 def test_standardize():
     batch = random_batch()
     out = augment.standardize(batch, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))["image"]
-    np.testing.assert_allclose(out, (np.asarray(batch["image"]) - [0.1, 0.2, 0.3]) / [0.5, 0.6, 0.7], atol=1e-6)
-    np.testing.assert_allclose(augment.standardize(batch, mean=0.5, std=0.25)["image"], (np.asarray(batch["image"]) - 0.5) * 4, atol=1e-6)
+    np.testing.assert_allclose(
+        out, (np.asarray(batch["image"]) - [0.1, 0.2, 0.3]) / [0.5, 0.6, 0.7], atol=1e-6
+    )
+    np.testing.assert_allclose(
+        augment.standardize(batch, mean=0.5, std=0.25)["image"],
+        (np.asarray(batch["image"]) - 0.5) * 4,
+        atol=1e-6,
+    )
     with pytest.raises(ConfigError, match="mean has 2 numbers for images of 3 channels"):
         augment.standardize(batch, mean=(0.1, 0.2), std=1.0)
 
@@ -462,14 +564,28 @@ def erased_boxes(image):
 
 
 def test_cutout_fills_one_square_cut_at_the_border():
-    sizes = list(erased_boxes(augment.cutout(KEY, {"image": jnp.ones((300, 12, 12, 1), jnp.float32)}, size=5)["image"]))
-    assert all(area == tall * wide and 1 <= tall <= 5 and 1 <= wide <= 5 for tall, wide, area in sizes)
+    sizes = list(
+        erased_boxes(
+            augment.cutout(KEY, {"image": jnp.ones((300, 12, 12, 1), jnp.float32)}, size=5)["image"]
+        )
+    )
+    assert all(
+        area == tall * wide and 1 <= tall <= 5 and 1 <= wide <= 5 for tall, wide, area in sizes
+    )
     assert max(area for *_, area in sizes) == 25
 
 
 def test_erase_keeps_area_aspect_and_rate():
     batch = {"image": jnp.ones((2000, 40, 40, 1), jnp.float32)}
-    sizes = np.array(list(erased_boxes(augment.erase(KEY, batch, rate=0.7, area=(0.1, 0.3), aspect=(0.5, 1.5), fill=0.0)["image"])))
+    sizes = np.array(
+        list(
+            erased_boxes(
+                augment.erase(KEY, batch, rate=0.7, area=(0.1, 0.3), aspect=(0.5, 1.5), fill=0.0)[
+                    "image"
+                ]
+            )
+        )
+    )
     erased = sizes[sizes[:, 2] > 0]
     assert len(erased) / 2000 == pytest.approx(0.7, abs=0.04)
     np.testing.assert_array_equal(erased[:, 2], erased[:, 0] * erased[:, 1])
@@ -488,14 +604,18 @@ def test_erase_fills_with_noise():
 @pytest.mark.parametrize("rate", [1.0, 0.5])
 @pytest.mark.parametrize("name", MIXING)
 def test_label_weight_is_the_share_of_the_pixels(name, rate):
-    """Images that are constant, 0 or 1 by turns: their mean after mixing is the share of the image of ones."""
+    """Images that are constant, 0 or 1 by turns: their mean after mixing is the share of the image
+    of ones.
+    """
     count = 64
     label = jnp.arange(count, dtype=jnp.int32) % 2
     image = jnp.broadcast_to(label.astype(jnp.float32)[:, None, None, None], (count, 9, 11, 2))
     out = MIXING[name](KEY, {"image": image, "label": label}, rate=rate)
     weight = np.asarray(out["label_weight"])
     mean = np.asarray(out["image"]).mean((1, 2, 3))
-    np.testing.assert_allclose(mean, weight * np.asarray(label) + (1 - weight) * np.asarray(out["label_b"]), atol=1e-6)
+    np.testing.assert_allclose(
+        mean, weight * np.asarray(label) + (1 - weight) * np.asarray(out["label_b"]), atol=1e-6
+    )
     np.testing.assert_array_equal(out["label_b"], 1 - label)
     assert weight.dtype == np.float32
     assert weight.std() > 0.1
@@ -503,7 +623,10 @@ def test_label_weight_is_the_share_of_the_pixels(name, rate):
 
 
 def test_mixup_weights_follow_the_beta_distribution():
-    batch = {"image": jnp.zeros((5000, 1, 1, 1), jnp.float32), "label": jnp.zeros((5000,), jnp.int32)}
+    batch = {
+        "image": jnp.zeros((5000, 1, 1, 1), jnp.float32),
+        "label": jnp.zeros((5000,), jnp.int32),
+    }
     from scipy import stats
 
     weight = np.asarray(augment.mixup(KEY, batch, alpha=0.4)["label_weight"], np.float64)

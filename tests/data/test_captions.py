@@ -30,19 +30,30 @@ SCENES = CaptionScenes(items=Digits(), words=NUMBERS, kinds=(), num_train=300, n
 
 
 def squares(*labels):
-    """One evenly grey item for each label, 25 times as bright and brighter than any plain ground: the pixels tell the label."""
-    image = np.broadcast_to(25 * np.array(labels, np.uint8)[:, None, None, None], (len(labels), 28, 28, 1))
+    """One evenly grey item for each label, 25 times as bright and brighter than any plain ground:
+    the pixels tell the label.
+    """
+    image = np.broadcast_to(
+        25 * np.array(labels, np.uint8)[:, None, None, None], (len(labels), 28, 28, 1)
+    )
     return {"image": np.ascontiguousarray(image), "label": np.array(labels, np.int32)}
 
 
 SQUARES = CaptionScenes(
-    items=Arrays(squares(7, 8, 9), squares(4, 5, 6)), words=NUMBERS, kinds=(), plain_rate=1.0, num_train=200, num_eval=100
+    items=Arrays(squares(7, 8, 9), squares(4, 5, 6)),
+    words=NUMBERS,
+    kinds=(),
+    plain_rate=1.0,
+    num_train=200,
+    num_eval=100,
 )
 
 
 def taken(data, split="train", indices=None):
     source = data.open(split)
-    return jax.device_get(source.take(np.arange(len(source)) if indices is None else np.asarray(indices)))
+    return jax.device_get(
+        source.take(np.arange(len(source)) if indices is None else np.asarray(indices))
+    )
 
 
 def sentences(data, captions):
@@ -57,13 +68,21 @@ BELOW = {(0, 2), (1, 3)}
 def places(sentence):
     """All arrangements {cell: word} of two or three things that a sentence is true of."""
     thing = r"a (\S+)"
-    if match := re.fullmatch(rf"{thing} (left of|right of|above|below) {thing}(?: and {thing} on the (\S+ \S+))?", sentence):
+    if match := re.fullmatch(
+        rf"{thing} (left of|right of|above|below) {thing}(?: and {thing} on the (\S+ \S+))?",
+        sentence,
+    ):
         one, relation, other, third, cell = match.groups()
         if relation in ("right of", "below"):
             one, other = other, one
-        found = [{a: one, b: other} for a, b in (RIGHT_OF if relation in ("left of", "right of") else BELOW)]
+        found = [
+            {a: one, b: other}
+            for a, b in (RIGHT_OF if relation in ("left of", "right of") else BELOW)
+        ]
         if third:
-            return [{**two, CELLS.index(cell): third} for two in found if CELLS.index(cell) not in two]
+            return [
+                {**two, CELLS.index(cell): third} for two in found if CELLS.index(cell) not in two
+            ]
         return found
     if match := re.fullmatch(rf"{thing} with {thing} (on its right|below)", sentence):
         one, other, relation = match.groups()
@@ -120,23 +139,42 @@ def test_a_scene_is_a_function_of_seed_split_and_index():
         np.testing.assert_array_equal(some[name], whole[name][[[7, 3], [3, 250]]])
     longer = taken(dataclasses.replace(SCENES, num_train=900), indices=np.arange(300))
     np.testing.assert_array_equal(longer["image"], whole["image"])
-    for other in (taken(dataclasses.replace(SCENES, seed=1)), taken(dataclasses.replace(SCENES, num_eval=300), "eval")):
-        assert np.mean([np.array_equal(a, b) for a, b in zip(other["image"], whole["image"], strict=True)]) == 0
+    for other in (
+        taken(dataclasses.replace(SCENES, seed=1)),
+        taken(dataclasses.replace(SCENES, num_eval=300), "eval"),
+    ):
+        assert (
+            np.mean(
+                [np.array_equal(a, b) for a, b in zip(other["image"], whole["image"], strict=True)]
+            )
+            == 0
+        )
     assert len({image.tobytes() for image in whole["image"]}) == 300
 
 
 def test_splits_share_neither_items_nor_photographs():
-    train, held = ({x.tobytes() for x in np.asarray(read_items(Digits(), split, tuple(range(10)))[0])} for split in ("train", "eval"))
+    train, held = (
+        {x.tobytes() for x in np.asarray(read_items(Digits(), split, tuple(range(10)))[0])}
+        for split in ("train", "eval")
+    )
     assert not train & held
     assert not set(SCENES.train_photos) & set(SCENES.eval_photos)
-    used = {split: set(np.unique(taken(SQUARES, split)["image"][:, 16::32, 16::32]).tolist()) for split in ("train", "eval")}
+    used = {
+        split: set(np.unique(taken(SQUARES, split)["image"][:, 16::32, 16::32]).tolist())
+        for split in ("train", "eval")
+    }
     assert {value for value in used["train"] if value > 80} == {175, 200, 225}
     assert {value for value in used["eval"] if value > 80} == {100, 125, 150}
 
 
 def test_only_the_chosen_kinds_appear():
     data = dataclasses.replace(SCENES, kinds=(3, 8))
-    said = {word for captions in taken(data)["captions"] for s in sentences(data, captions) for word in s.split()}
+    said = {
+        word
+        for captions in taken(data)["captions"]
+        for s in sentences(data, captions)
+        for word in s.split()
+    }
     assert said & set(NUMBERS) == {"three", "eight"}
     assert set(np.asarray(read_items(Digits(), "train", (3, 8))[1])) == {3, 8}
     assert len(data.label_names) == 27 - 8
@@ -152,7 +190,9 @@ def test_shuffled_captions_are_those_of_other_scenes():
     assert lengths[0] == pytest.approx(lengths[1], rel=0.1)
 
 
-@pytest.mark.parametrize("rate, least, most", [(0.0, 0.0, 0.05), (0.25, 0.15, 0.35), (1.0, 1.0, 1.0)])
+@pytest.mark.parametrize(
+    "rate, least, most", [(0.0, 0.0, 0.05), (0.25, 0.15, 0.35), (1.0, 1.0, 1.0)]
+)
 def test_the_share_of_plain_grounds(rate, least, most):
     image = taken(dataclasses.replace(SCENES, plain_rate=rate))["image"]
     cells = image.reshape(300, 2, 32, 2, 32).transpose(0, 1, 3, 2, 4).reshape(300, 4, -1)
@@ -197,10 +237,16 @@ def test_a_vocabulary_counts_words():
 
 def test_encoding_cuts_pads_and_marks_unknown_words():
     names = make_vocabulary(["a black cat"])
-    out = encode(["A cat!", "a black cat on a mat", "", "left out"], names, num_captions=3, length=6)
+    out = encode(
+        ["A cat!", "a black cat on a mat", "", "left out"], names, num_captions=3, length=6
+    )
     a, black, cat = (names.index(word) for word in ("a", "black", "cat"))
     assert out.dtype == np.int32
-    assert out.tolist() == [[START, a, cat, END, PAD, PAD], [START, a, black, cat, UNKNOWN, END], [START, END, PAD, PAD, PAD, PAD]]
+    assert out.tolist() == [
+        [START, a, cat, END, PAD, PAD],
+        [START, a, black, cat, UNKNOWN, END],
+        [START, END, PAD, PAD, PAD, PAD],
+    ]
     assert encode([], names, num_captions=1, length=3).tolist() == [[PAD] * 3]
     assert to_words(out[0], names) == ("a", "cat")
     with pytest.raises(ConfigError, match="a vocabulary begins with"):
@@ -209,10 +255,18 @@ def test_encoding_cuts_pads_and_marks_unknown_words():
 
 def test_one_caption_is_drawn_evenly_among_those_that_exist():
     captions = jnp.asarray(encode(["a", "a b", "a b c"], make_vocabulary(["a b c"])))
-    batch = {"captions": jnp.stack([captions, captions.at[1].set(PAD), jnp.zeros_like(captions)]), "image": jnp.zeros((3, 1))}
+    batch = {
+        "captions": jnp.stack([captions, captions.at[1].set(PAD), jnp.zeros_like(captions)]),
+        "image": jnp.zeros((3, 1)),
+    }
     draw = jax.vmap(lambda key: draw_caption(key, batch)["captions"])
     drawn = np.asarray(draw(jax.random.split(jax.random.key(0), 600)))  # [600, 3, 1, L]
     assert drawn.shape == (600, 3, 1, LENGTH)
-    shares = np.array([[(drawn[:, row, 0] == np.asarray(caption)).all(-1).mean() for caption in captions] for row in range(3)])
+    shares = np.array(
+        [
+            [(drawn[:, row, 0] == np.asarray(caption)).all(-1).mean() for caption in captions]
+            for row in range(3)
+        ]
+    )
     np.testing.assert_allclose(shares, [[1 / 3] * 3, [1 / 2, 0, 1 / 2], [0, 0, 0]], atol=0.07)
     assert not drawn[:, 2].any()

@@ -1,4 +1,6 @@
-"""COCO annotation files: masks as pycocotools draws them, labels that stay on their pixels, and files that are broken in every way."""
+"""COCO annotation files: masks as pycocotools draws them, labels that stay on their pixels, and
+files that are broken in every way.
+"""
 
 import copy
 import json
@@ -15,7 +17,8 @@ from jaxcnn.data.stream import StreamSource
 from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.ops import masks
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools with NumPy 2
+# pycocotools with NumPy 2
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 SIZE = (24, 32)
 JOINTS = ("nose", "left_hand", "right_hand")
@@ -36,11 +39,20 @@ def blob(random: np.random.Generator) -> list[float]:
 
 
 def annotation_file() -> dict:
-    """Four images: of two polygons each, but for the last, which has none; one mask is compressed run lengths, one a crowd."""
+    """Four images: of two polygons each, but for the last, which has none; one mask is compressed
+    run lengths, one a crowd.
+    """
     random = np.random.default_rng(0)
     content = {
-        "images": [{"id": 70 + i, "file_name": f"{i}.png", "height": SIZE[0], "width": SIZE[1]} for i in range(4)],
-        "categories": [{"id": 9, "name": "cat", "keypoints": list(JOINTS)}, {"id": 4, "name": "dog"}, {"id": 30, "name": "eel"}],
+        "images": [
+            {"id": 70 + i, "file_name": f"{i}.png", "height": SIZE[0], "width": SIZE[1]}
+            for i in range(4)
+        ],
+        "categories": [
+            {"id": 9, "name": "cat", "keypoints": list(JOINTS)},
+            {"id": 4, "name": "dog"},
+            {"id": 30, "name": "eel"},
+        ],
         "annotations": [],
     }
     for image in range(3):
@@ -73,7 +85,9 @@ def write(tmp_path):
     random = np.random.default_rng(1)
     (tmp_path / "images").mkdir()
     for i in range(4):
-        Image.fromarray(random.integers(0, 256, (*SIZE, 3), np.uint8)).save(tmp_path / "images" / f"{i}.png")
+        Image.fromarray(random.integers(0, 256, (*SIZE, 3), np.uint8)).save(
+            tmp_path / "images" / f"{i}.png"
+        )
 
     def write(content, name: str = "labels.json") -> str:
         (tmp_path / name).write_text(content if isinstance(content, str) else json.dumps(content))
@@ -84,7 +98,9 @@ def write(tmp_path):
 
 def coco(path: str, **options) -> Coco:
     images = str(Path(path).parent / "images")
-    return Coco(path, images, **{"image_size": SIZE, "eval_fraction": 0.0, "min_count": 1, **options})
+    return Coco(
+        path, images, **{"image_size": SIZE, "eval_fraction": 0.0, "min_count": 1, **options}
+    )
 
 
 def take_all(data: Coco, split: str = "train") -> dict[str, np.ndarray]:
@@ -107,7 +123,9 @@ def test_boxes_and_labels(write, memory_mib, kind):
     assert taken["boxes"].shape == (4, 3, 4)
     ids = [4, 9, 30]
     for image in range(4):
-        told = [a for a in content["annotations"] if a["image_id"] == 70 + image and not a["iscrowd"]]
+        told = [
+            a for a in content["annotations"] if a["image_id"] == 70 + image and not a["iscrowd"]
+        ]
         np.testing.assert_array_equal(taken["boxes_mask"][image], np.arange(3) < len(told))
         for row, a in enumerate(told):
             x, y, width, height = a["bbox"]
@@ -151,7 +169,9 @@ def test_segmentation_has_the_smaller_object_on_top_and_ignores_crowds(write):
         expected = np.zeros(SIZE, np.int32)
         told = [a for a in content["annotations"] if a["image_id"] == 70 + image]
         drawn = [
-            masks.fill_polygons(a["segmentation"], SIZE) if isinstance(a["segmentation"], list) else masks.decode(a["segmentation"])
+            masks.fill_polygons(a["segmentation"], SIZE)
+            if isinstance(a["segmentation"], list)
+            else masks.decode(a["segmentation"])
             for a in told
         ]
         for y, x in np.ndindex(*SIZE):
@@ -173,7 +193,9 @@ def test_points_of_all_objects(write):
 
 
 def test_crops_carry_the_points_on_their_pixels(tmp_path):
-    """Each labelled point is a bright square of 5 x 5 pixels; it is bright in the crop too, and the only bright thing there."""
+    """Each labelled point is a bright square of 5 x 5 pixels; it is bright in the crop too, and the
+    only bright thing there.
+    """
     (tmp_path / "images").mkdir()
     random, images, annotations = np.random.default_rng(0), [], []
     for i in range(20):
@@ -183,13 +205,29 @@ def test_crops_carry_the_points_on_their_pixels(tmp_path):
         Image.fromarray(picture).save(tmp_path / "images" / f"{i}.png")
         images.append({"id": i, "file_name": f"{i}.png", "height": 60, "width": 80})
         (y0, x0), (y1, x1) = points[:2].min(0) - 3, points[:2].max(0) + 4
-        box = [float(v) for v in (max(x0, 0), max(y0, 0), min(x1, 80) - max(x0, 0), min(y1, 60) - max(y0, 0))]
-        flat = [float(v) for (y, x), flag in zip(points, (2, 1, 0), strict=True) for v in (x + 0.5, y + 0.5, flag)]
-        annotations.append({"id": i, "image_id": i, "category_id": 0, "bbox": box, "keypoints": flat})
-    annotations.append({"id": 99, "image_id": 0, "category_id": 0, "bbox": [1, 1, 9, 9], "keypoints": [0.0] * 9})  # no point: no example
+        box = [
+            float(v)
+            for v in (max(x0, 0), max(y0, 0), min(x1, 80) - max(x0, 0), min(y1, 60) - max(y0, 0))
+        ]
+        flat = [
+            float(v)
+            for (y, x), flag in zip(points, (2, 1, 0), strict=True)
+            for v in (x + 0.5, y + 0.5, flag)
+        ]
+        annotations.append(
+            {"id": i, "image_id": i, "category_id": 0, "bbox": box, "keypoints": flat}
+        )
+    # no point: no example
+    annotations.append(
+        {"id": 99, "image_id": 0, "category_id": 0, "bbox": [1, 1, 9, 9], "keypoints": [0.0] * 9}
+    )
     categories = [{"id": 0, "name": "hand", "keypoints": list(JOINTS)}]
-    (tmp_path / "a.json").write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
-    data = coco(str(tmp_path / "a.json"), entries=("points",), crops=True, image_size=(96, 72), channels=1)
+    (tmp_path / "a.json").write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": categories})
+    )
+    data = coco(
+        str(tmp_path / "a.json"), entries=("points",), crops=True, image_size=(96, 72), channels=1
+    )
     assert data.size("train") == 20
     taken = take_all(data)
     assert set(taken) == {"image", "label", "points", "points_mask"}
@@ -216,7 +254,9 @@ def test_captions_are_tokens_of_the_training_vocabulary(write):
 
 def test_captions_alone_need_no_categories(write):
     content = annotation_file()
-    told = [{name: a[name] for name in ("id", "image_id", "caption")} for a in content["annotations"]]
+    told = [
+        {name: a[name] for name in ("id", "image_id", "caption")} for a in content["annotations"]
+    ]
     data = coco(write({"images": content["images"], "annotations": told}), entries=("captions",))
     assert take_all(data)["captions"][2, 3].any()
 
@@ -231,9 +271,13 @@ def test_evaluation_files_are_matched_by_the_names_of_the_categories(write):
         a["category_id"] = renumbered[a["category_id"]]
     path, eval_path = write(content), write(other, "eval.json")
     data = coco(path, eval_path=eval_path, eval_images=str(Path(path).parent / "images"))
-    np.testing.assert_array_equal(take_all(data, "eval")["box_labels"], take_all(data)["box_labels"])
+    np.testing.assert_array_equal(
+        take_all(data, "eval")["box_labels"], take_all(data)["box_labels"]
+    )
     other["categories"][0]["name"] = "kat"
-    with pytest.raises(DataError, match=r"'kat'.*do not occur in the training file.*did you mean 'cat'"):
+    with pytest.raises(
+        DataError, match=r"'kat'.*do not occur in the training file.*did you mean 'cat'"
+    ):
         coco(path, eval_path=write(other, "eval.json")).size("eval")
 
 
@@ -245,7 +289,13 @@ def test_held_out_images_are_no_training_images(write):
 
 
 def test_crops_of_one_image_stay_on_one_side(write):
-    data = coco(write(annotation_file()), eval_fraction=0.5, entries=("label",), crops=True, image_size=(9, 9))
+    data = coco(
+        write(annotation_file()),
+        eval_fraction=0.5,
+        entries=("label",),
+        crops=True,
+        image_size=(9, 9),
+    )
     assert (data.size("train"), data.size("eval")) == (2 + 3, 3 + 0)  # images 0 and 2, 1 and 3
     assert take_all(data)["label"].tolist() == [0, 1, 0, 1, 2]
 
@@ -272,19 +322,24 @@ def edit(path: tuple, value):
 
 
 FAULTS = [
-    (edit(("annotations", 0, "bbox"), [3, 4, 0, 5]), r"annotation 0 of image 70 \(0.png\): box .* is empty"),
+    (edit(("annotations", 0, "bbox"), [3, 4, 0, 5]), r"annotation 0 of image 70 \(0.png\): box .* "
+                                                     r"is empty"),
     (edit(("annotations", 0, "bbox"), [3, 4, 5, -2]), "is empty"),
     (edit(("annotations", 0, "bbox"), [30, 4, 9, 5]), "lies outside the image"),
     (edit(("annotations", 0, "bbox"), [300, 4, 9, 5]), "lies outside the image"),
     (edit(("annotations", 0, "bbox"), [3, 4, 5]), r"bbox is \[3, 4, 5\]"),
     (edit(("annotations", 0, "bbox"), [3, 4, 5, float("nan")]), "bbox is"),
-    (edit(("annotations", 0, "category_id"), 77), r"category_id is 77; the categories are \[4, 9, 30\]"),
+    (edit(("annotations", 0, "category_id"), 77), r"category_id is 77; the categories are \[4, 9, "
+                                                  r"30\]"),
     (edit(("annotations", 0, "image_id"), 1), r"annotations\[0\] has image_id 1"),
     (edit(("annotations", 0, "segmentation"), [[1, 1, 5, 5]]), "at least 3 points"),
     (edit(("annotations", 0, "segmentation"), [[1, 1, 5, 5, 9, 9]]), "no area"),
     (edit(("annotations", 0, "segmentation"), [[1, 1, 5, 5, 9, 1e6]]), "far outside"),
     (edit(("annotations", 0, "segmentation"), []), "polygons or run lengths"),
-    (edit(("annotations", 0, "segmentation"), {"size": [32, 24], "counts": [768]}), r"size \[32, 24\] and the image \[24, 32\]"),
+    (edit(("annotations", 0, "segmentation"), {"size": [32, 24], "counts": [768]}), r"size \[32, "
+                                                                                    r"24\] and "
+                                                                                    r"the image "
+                                                                                    r"\[24, 32\]"),
     (edit(("annotations", 0, "segmentation"), {"size": [24, 32], "counts": [7]}), "run lengths"),
     (edit(("annotations", 0, "keypoints"), [1, 2, 2]), "3 points need x, y and a flag each"),
     (edit(("images", 0, "file_name"), "none.png"), r"none.png: there is no such image file"),
@@ -318,8 +373,15 @@ def test_a_label_that_breaks_a_rule_is_refused_or_left_out_alone(write, change, 
         ('{"images": []}', "has no list 'annotations'"),
         ('{"images": [], "annotations": []}', "'categories' is not a list"),
         ('{"images": [], "annotations": [], "categories": []}', "are none"),
-        ('{"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}', "share an id or a name"),
-        ('{"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}]}', "no examples for training"),
+        (
+            '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}, {"id": 2, '
+            '"name": "a"}]}',
+            "share an id or a name",
+        ),
+        (
+            '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}]}',
+            "no examples for training",
+        ),
     ],
 )
 def test_files_that_are_no_coco_files(write, content, message):
@@ -330,7 +392,9 @@ def test_files_that_are_no_coco_files(write, content, message):
 def test_missing_file_and_wrong_entries(tmp_path):
     with pytest.raises(DataError, match="no such annotation file"):
         coco(str(tmp_path / "none.json")).spec()
-    assert coco(str(tmp_path / "none.json"), max_items=7, entries=("instance_masks",)).spec()["instance_masks"].shape == (7, *SIZE)
+    assert coco(str(tmp_path / "none.json"), max_items=7, entries=("instance_masks",)).spec()[
+        "instance_masks"
+    ].shape == (7, *SIZE)
     with pytest.raises(ConfigError, match="entries"):
         coco("a.json", entries=("box",))
     with pytest.raises(ConfigError, match="Coco with crops"):
@@ -339,7 +403,13 @@ def test_missing_file_and_wrong_entries(tmp_path):
 
 def places(node, path=()):
     """All paths to values in a JSON tree."""
-    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    children = (
+        node.items()
+        if isinstance(node, dict)
+        else enumerate(node)
+        if isinstance(node, list)
+        else ()
+    )
     for key, child in children:
         yield (*path, key)
         yield from places(child, (*path, key))
@@ -347,16 +417,35 @@ def places(node, path=()):
 
 @pytest.mark.filterwarnings("ignore:.*labels break a rule")
 def test_junk_anywhere_is_a_data_error_or_harmless(write):
-    """Any value of the file replaced by any other: either a DataError, or examples that keep the rules."""
+    """Any value of the file replaced by any other: either a DataError, or examples that keep the
+    rules.
+    """
     random, content = np.random.default_rng(0), annotation_file()
     paths = list(places(content))
-    junk = [None, -1, 1e9, "x", [], {}, [1, 2], True, {"size": [24, 32], "counts": "0"}, [[0, 0, 1, 0, 1, 1]], "", float("inf")]
+    junk = [
+        None,
+        -1,
+        1e9,
+        "x",
+        [],
+        {},
+        [1, 2],
+        True,
+        {"size": [24, 32], "counts": "0"},
+        [[0, 0, 1, 0, 1, 1]],
+        "",
+        float("inf"),
+    ]
     refused = 0
     for _ in range(150):
         broken = copy.deepcopy(content)
         edit(paths[random.integers(len(paths))], junk[random.integers(len(junk))])(broken)
         try:
-            taken = take_all(coco(write(broken), entries=EVERYTHING, invalid=("error", "skip")[random.integers(2)]))
+            taken = take_all(
+                coco(
+                    write(broken), entries=EVERYTHING, invalid=("error", "skip")[random.integers(2)]
+                )
+            )
         except DataError:
             refused += 1
             continue
@@ -371,9 +460,14 @@ def test_junk_anywhere_is_a_data_error_or_harmless(write):
 EXAMPLES = os.environ.get("JAXCNN_LABELME_EXAMPLES", "")
 
 
-@pytest.mark.skipif(not EXAMPLES, reason="JAXCNN_LABELME_EXAMPLES does not name the examples folder of Debian's labelme-examples")
+@pytest.mark.skipif(
+    not EXAMPLES,
+    reason="JAXCNN_LABELME_EXAMPLES does not name the examples folder of Debian's labelme-examples",
+)
 def test_real_photographs_with_real_labels():
-    """Three photographs of Pascal VOC 2011 in COCO form: each mask fills its box, and looks like pycocotools'."""
+    """Three photographs of Pascal VOC 2011 in COCO form: each mask fills its box, and looks like
+    pycocotools'.
+    """
     peer = pytest.importorskip("pycocotools.coco")
     path = Path(EXAMPLES) / "instance_segmentation" / "data_dataset_coco" / "annotations.json"
     theirs = peer.COCO(str(path))
@@ -384,4 +478,6 @@ def test_real_photographs_with_real_labels():
         if theirs.imgs[number]["height"] != 375:
             continue
         for row, a in enumerate(theirs.imgToAnns[number]):
-            np.testing.assert_array_equal(taken["instance_masks"][image, row] > 0, theirs.annToMask(a) > 0)
+            np.testing.assert_array_equal(
+                taken["instance_masks"][image, row] > 0, theirs.annToMask(a) > 0
+            )

@@ -22,7 +22,9 @@ from jaxcnn.errors import ConfigError, DataError
 def test_every_example_once_an_epoch(size, batch_size):
     epochs = 3 * batch_size  # so many epochs end on a batch's end
     steps = epochs * size // batch_size
-    order = np.concatenate([batch_indices(3, step, size=size, batch_size=batch_size) for step in range(steps)])
+    order = np.concatenate(
+        [batch_indices(3, step, size=size, batch_size=batch_size) for step in range(steps)]
+    )
     for epoch in order.reshape(epochs, size):
         np.testing.assert_array_equal(np.sort(epoch), np.arange(size))
 
@@ -40,7 +42,9 @@ def test_order_differs_by_epoch_and_seed_and_depends_on_nothing_else():
 
 
 def test_order_is_uniform():
-    """Over many seeds each example comes first equally often: chi-square with 9 degrees of freedom stays under its 0.999 quantile."""
+    """Over many seeds each example comes first equally often: chi-square with 9 degrees of freedom
+    stays under its 0.999 quantile.
+    """
     first = [batch_indices(seed, 0, size=10, batch_size=1)[0] for seed in range(2000)]
     counts = np.bincount(first, minlength=10)
     assert ((counts - 200) ** 2 / 200).sum() < 27.9
@@ -83,7 +87,8 @@ def test_memory_take_gathers_any_index_shape(shape):
 
 
 def test_memory_keeps_its_own_copy_and_serves_threads():
-    memory = np.empty(4096 + 16, np.int32)  # aligned to 64 bytes, which is when JAX may share it instead of copying
+    # aligned to 64 bytes, which is when JAX may share it instead of copying
+    memory = np.empty(4096 + 16, np.int32)
     array = memory[-memory.ctypes.data % 64 // 4 :][:4096]
     array[:] = np.arange(4096)
     source = MemorySource({"label": array})
@@ -145,8 +150,15 @@ def test_canonical_form(name, given, shape, dtype):
 @pytest.mark.parametrize("shape", [(), (0,), (3, 50)])
 def test_stream_equals_memory_whatever_the_threads(workers, shape):
     memory = MemorySource(ARRAYS)
-    spec = {name: jax.ShapeDtypeStruct(array.shape[1:], array.dtype) for name, array in ARRAYS.items()}
-    stream = StreamSource(lambda chosen: [{name: a[i] for name, a in ARRAYS.items()} for i in chosen], 11, spec, workers=workers)
+    spec = {
+        name: jax.ShapeDtypeStruct(array.shape[1:], array.dtype) for name, array in ARRAYS.items()
+    }
+    stream = StreamSource(
+        lambda chosen: [{name: a[i] for name, a in ARRAYS.items()} for i in chosen],
+        11,
+        spec,
+        workers=workers,
+    )
     indices = np.random.default_rng(0).integers(0, 11, shape)
     jax.tree.map(np.testing.assert_array_equal, stream.take(indices), dict(memory.take(indices)))
 
@@ -164,8 +176,14 @@ def test_stream_raises_what_reading_raises(workers):
 
 
 def test_stream_refuses_an_example_of_another_shape():
-    source = StreamSource(lambda chosen: [{"x": np.zeros(1)}] * len(chosen), 2, {"x": jax.ShapeDtypeStruct((3,), np.float32)})
-    with pytest.raises(DataError, match=r"\(1,\).*\(3,\)"):  # NumPy alone would broadcast it in silence
+    source = StreamSource(
+        lambda chosen: [{"x": np.zeros(1)}] * len(chosen),
+        2,
+        {"x": jax.ShapeDtypeStruct((3,), np.float32)},
+    )
+    with pytest.raises(
+        DataError, match=r"\(1,\).*\(3,\)"
+    ):  # NumPy alone would broadcast it in silence
         source.take(np.array([0]))
 
 
@@ -175,8 +193,16 @@ def test_cache_is_used_verified_and_dispensable(tmp_path, monkeypatch):
     reads = []
 
     def open_it():
-        source = StreamSource(lambda chosen: reads.append(1) or [{"label": np.int32(index + 5)} for index in chosen], 40, spec)
-        return np.asarray(in_memory_if_small(source, spec, memory_mib=1, cache_key="a").take(np.arange(40))["label"])
+        source = StreamSource(
+            lambda chosen: reads.append(1) or [{"label": np.int32(index + 5)} for index in chosen],
+            40,
+            spec,
+        )
+        return np.asarray(
+            in_memory_if_small(source, spec, memory_mib=1, cache_key="a").take(np.arange(40))[
+                "label"
+            ]
+        )
 
     np.testing.assert_array_equal(open_it(), np.arange(40) + 5)
     np.testing.assert_array_equal(open_it(), np.arange(40) + 5)
@@ -223,16 +249,22 @@ def test_digits_are_those_of_scikit_learn_in_disjoint_splits():
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    train, held = (Digits().open(split).take(np.arange(Digits().size(split))) for split in ("train", "eval"))
+    train, held = (
+        Digits().open(split).take(np.arange(Digits().size(split))) for split in ("train", "eval")
+    )
     labels = np.concatenate([train["label"], held["label"]])
     np.testing.assert_array_equal(np.bincount(labels), np.bincount(bunch["target"]))
     shares = np.bincount(held["label"]) / np.bincount(bunch["target"])
     assert np.all(abs(shares - 0.2) < 0.01)
-    rows = [array.tobytes() for array in np.asarray(train["image"])], [array.tobytes() for array in np.asarray(held["image"])]
+    rows = (
+        [array.tobytes() for array in np.asarray(train["image"])],
+        [array.tobytes() for array in np.asarray(held["image"])],
+    )
     assert len(set(rows[0]) & set(rows[1])) == 0
     # Each picture shrunk back to 8x8 is nearest to a picture of scikit-learn with its label.
     ink = np.asarray(held["image"], np.float64)[:, 4:24, 4:24, 0]
-    assert np.all(np.asarray(held["image"]).sum((1, 2, 3)) == ink.sum((1, 2)))  # nothing outside the middle 20x20
+    # nothing outside the middle 20x20
+    assert np.all(np.asarray(held["image"]).sum((1, 2, 3)) == ink.sum((1, 2)))
     small = ink.reshape(len(ink), 4, 5, 4, 5).mean((2, 4))
     originals = bunch["images"].reshape(-1, 4, 2, 4, 2).mean((2, 4)) * (255 / 16)
     nearest = np.argmin(((small[:, None] - originals[None]) ** 2).sum((2, 3)), axis=1)
@@ -246,7 +278,10 @@ def test_digits_refuse_to_shrink_to_nothing():
 
 
 def test_synthetic_is_the_same_at_every_opening_and_its_splits_differ():
-    one, two, other = (Synthetic((8, 8, 1)).open(split).take(np.arange(50))["image"] for split in ("train", "train", "eval"))
+    one, two, other = (
+        Synthetic((8, 8, 1)).open(split).take(np.arange(50))["image"]
+        for split in ("train", "train", "eval")
+    )
     np.testing.assert_array_equal(one, two)
     assert not np.array_equal(one, other)
 

@@ -32,7 +32,9 @@ def png(array, mode=None, **options) -> bytes:
 
 
 def mutations(data: bytes, number: int):
-    """Bits flipped, ends cut off, spans zeroed, bytes inserted: `number` damaged copies of `data`."""
+    """Bits flipped, ends cut off, spans zeroed, bytes inserted: `number` damaged copies
+    of `data`.
+    """
     random = np.random.default_rng(0)
     for _ in range(number):
         out, place = bytearray(data), int(random.integers(len(data)))
@@ -75,9 +77,17 @@ LUMA = PIXELS @ np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
         pytest.param(png(PIXELS), 1, LUMA[..., None], 1, id="RGB as grey"),
         pytest.param(png(RGBA), 3, OVER_WHITE, 1, id="alpha over white"),
         pytest.param(png(PALETTE), 3, PALETTE_PIXELS, 0, id="palette"),
-        pytest.param(png(PALETTE, transparency=1), 3, np.where(PALETTE_PIXELS[..., :1] == 200, 255, PALETTE_PIXELS), 0, id="clear palette"),
+        pytest.param(
+            png(PALETTE, transparency=1),
+            3,
+            np.where(PALETTE_PIXELS[..., :1] == 200, 255, PALETTE_PIXELS),
+            0,
+            id="clear palette",
+        ),
         pytest.param(png(GREY.astype(np.uint16) * 257), 1, GREY[..., None], 0, id="16 bits"),
-        pytest.param(png(GREY.astype(np.uint16) * 257), 3, np.stack([GREY] * 3, -1), 0, id="16 bits as RGB"),
+        pytest.param(
+            png(GREY.astype(np.uint16) * 257), 3, np.stack([GREY] * 3, -1), 0, id="16 bits as RGB"
+        ),
         pytest.param(png(GREY > 99), 1, np.where(GREY > 99, 255, 0)[..., None], 0, id="1 bit"),
     ],
 )
@@ -88,7 +98,8 @@ def test_kinds_of_images(data, channels, expected, tolerance):
 
 
 @pytest.mark.parametrize(
-    "orientation, shown",  # the EXIF standard's table: what is done to the stored pixels to show them upright
+    # the EXIF standard's table: what is done to the stored pixels to show them upright
+    "orientation, shown",
     [
         (1, PIXELS),
         (2, PIXELS[:, ::-1]),
@@ -103,7 +114,9 @@ def test_kinds_of_images(data, channels, expected, tolerance):
 def test_exif_orientation(orientation, shown):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    np.testing.assert_array_equal(decode_image(png(PIXELS, exif=exif), name="x", size=None, channels=3), shown)
+    np.testing.assert_array_equal(
+        decode_image(png(PIXELS, exif=exif), name="x", size=None, channels=3), shown
+    )
 
 
 def test_first_frame_of_an_animation():
@@ -156,7 +169,12 @@ def folder(tmp_path):
     for label, name in enumerate(["ant", "bee", "cat"]):
         (tmp_path / name / "sub").mkdir(parents=True)
         for number in range(10):
-            path = tmp_path / name / ("sub" if number % 2 else ".") / f"{number}.{'png' if number % 3 else 'BMP'}"
+            path = (
+                tmp_path
+                / name
+                / ("sub" if number % 2 else ".")
+                / f"{number}.{'png' if number % 3 else 'BMP'}"
+            )
             Image.new("L", (8, 8), 20 * label + number).save(path)
     (tmp_path / "ant" / "notes.txt").write_text("not an image")
     (tmp_path / "ant" / ".hidden.png").write_text("not an image either")
@@ -204,7 +222,10 @@ def test_folder_with_a_damaged_image(folder):
     assert size == len(data.open("train")) == 30
 
 
-@pytest.mark.parametrize("case, message", [("absent", "not a folder"), ("flat", "no sub-folder"), ("empty class", "no image files")])
+@pytest.mark.parametrize(
+    "case, message",
+    [("absent", "not a folder"), ("flat", "no sub-folder"), ("empty class", "no image files")],
+)
 def test_folder_errors(tmp_path, case, message):
     root = tmp_path / "root"
     if case != "absent":
@@ -225,7 +246,15 @@ def idx(array: np.ndarray, code: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "code, dtype", [(8, np.uint8), (9, np.int8), (0xB, np.int16), (0xC, np.int32), (0xD, np.float32), (0xE, np.float64)]
+    "code, dtype",
+    [
+        (8, np.uint8),
+        (9, np.int8),
+        (0xB, np.int16),
+        (0xC, np.int32),
+        (0xD, np.float32),
+        (0xE, np.float64),
+    ],
 )
 @pytest.mark.parametrize("zipped", [False, True])
 def test_idx_types(tmp_path, code, dtype, zipped):
@@ -243,7 +272,8 @@ def test_damaged_gzipped_idx_is_always_noticed(tmp_path):
     for damaged in mutations(gzip.compress(idx(array, 8)), 600):
         path.write_bytes(damaged)
         try:
-            np.testing.assert_array_equal(read_idx(str(path)), array)  # the damage was in gzip's time stamp or name
+            # the damage was in gzip's time stamp or name
+            np.testing.assert_array_equal(read_idx(str(path)), array)
         except DataError as error:
             assert "x.gz" in str(error)  # noqa: PT017
             refused += 1
@@ -251,7 +281,8 @@ def test_damaged_gzipped_idx_is_always_noticed(tmp_path):
 
 
 def test_damaged_plain_idx_only_ever_raises_data_error(tmp_path):
-    array = np.random.default_rng(0).integers(0, 256, (3, 2, 2), np.uint8)  # small: most of the file is header
+    # small: most of the file is header
+    array = np.random.default_rng(0).integers(0, 256, (3, 2, 2), np.uint8)
     path = tmp_path / "x"
     for damaged in mutations(idx(array, 8), 600):
         path.write_bytes(damaged)
@@ -262,7 +293,9 @@ def test_damaged_plain_idx_only_ever_raises_data_error(tmp_path):
             assert "x: " in str(error)  # noqa: PT017
 
 
-@pytest.mark.parametrize("shape", [(2**31, 2**31), (2**32 - 1, 1), (2**32 - 1,) * 8, (0, 2**32 - 1)])
+@pytest.mark.parametrize(
+    "shape", [(2**31, 2**31), (2**32 - 1, 1), (2**32 - 1,) * 8, (0, 2**32 - 1)]
+)
 @pytest.mark.parametrize("zipped", [False, True])
 def test_idx_header_that_claims_too_much(tmp_path, shape, zipped):
     data = bytes([0, 0, 8, len(shape)]) + struct.pack(f">{len(shape)}I", *shape) + bytes(100)
@@ -281,7 +314,9 @@ def test_idx_data_set(tmp_path):
     assert (data.size("train"), data.size("eval"), data.size("test")) == (40, 10, 0)
     taken = [data.open(split).take(np.arange(data.size(split))) for split in ("train", "eval")]
     both = sorted(
-        (int(y), x.tobytes()) for part in taken for x, y in zip(np.asarray(part["image"]), np.asarray(part["label"]), strict=True)
+        (int(y), x.tobytes())
+        for part in taken
+        for x, y in zip(np.asarray(part["image"]), np.asarray(part["label"]), strict=True)
     )
     assert both == sorted((int(y), x.tobytes()) for x, y in zip(images, labels, strict=True))
     assert (data.spec()["image"].shape, data.spec()["label"].dtype) == ((4, 3, 1), np.int32)
@@ -305,19 +340,31 @@ def test_npz_held_out(tmp_path, save):
     save(tmp_path / "a.npz", image=IMAGES, label=LABELS)
     data = Npz(str(tmp_path / "a.npz"), eval_fraction=0.25)
     assert (data.size("train"), data.size("eval"), data.size("test")) == (15, 5, 0)
-    assert (data.spec()["image"].shape, data.spec()["image"].dtype, data.spec()["label"].dtype) == ((5, 4, 1), np.uint8, np.int32)
-    rows = [row.tobytes() for split in ("train", "eval") for row in np.asarray(data.open(split).take(np.arange(data.size(split)))["image"])]
+    assert (data.spec()["image"].shape, data.spec()["image"].dtype, data.spec()["label"].dtype) == (
+        (5, 4, 1),
+        np.uint8,
+        np.int32,
+    )
+    rows = [
+        row.tobytes()
+        for split in ("train", "eval")
+        for row in np.asarray(data.open(split).take(np.arange(data.size(split)))["image"])
+    ]
     assert sorted(rows) == sorted(row.tobytes() for row in IMAGES)
 
 
 def test_npz_named_as_in_keras_and_by_the_user(tmp_path):
     path = str(tmp_path / "a.npz")
-    np.savez(path, x_train=IMAGES, y_train=LABELS[:, None], x_test=IMAGES[:3], y_test=LABELS[:3, None])
+    np.savez(
+        path, x_train=IMAGES, y_train=LABELS[:, None], x_test=IMAGES[:3], y_test=LABELS[:3, None]
+    )
     data = Npz(path)
     assert (data.size("train"), data.size("eval"), data.spec()["label"].shape) == (20, 3, ())
     np.testing.assert_array_equal(data.open("eval").take(np.arange(3))["label"], LABELS[:3])
     renamed = Npz(path, image="x_test", label="y_test", eval_path=path)
-    np.testing.assert_array_equal(renamed.open("train").take(np.arange(3))["image"][..., 0], IMAGES[:3])
+    np.testing.assert_array_equal(
+        renamed.open("train").take(np.arange(3))["image"][..., 0], IMAGES[:3]
+    )
     with pytest.raises(DataError, match="did you mean 'y_test'"):
         Npz(path, image="x_test", label="y_tset").spec()
 
@@ -338,7 +385,9 @@ def test_npz_header_that_claims_too_much(tmp_path):
     import zipfile
 
     file = io.BytesIO()
-    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (2**40, 28, 28)})
+    np.lib.format.write_array_header_1_0(
+        file, {"descr": "|u1", "fortran_order": False, "shape": (2**40, 28, 28)}
+    )
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         archive.writestr("image.npy", file.getvalue() + bytes(100))
     with pytest.raises(DataError, match="declares shape"):

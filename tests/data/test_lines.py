@@ -1,4 +1,6 @@
-"""Lines and scenes of text: what is drawn is what is written, splits share nothing, and all of it follows from (seed, split, index)."""
+"""Lines and scenes of text: what is drawn is what is written, splits share nothing, and all of it
+follows from (seed, split, index).
+"""
 
 import dataclasses
 
@@ -15,17 +17,26 @@ from jaxcnn.ops import polygons
 
 pytest.importorskip("skimage", reason="the photographs come with scikit-image")
 BRICKS = ("brick",), ("grass",)
-LINES = TextLines(items=Digits(), num_train=90, num_eval=30, train_photos=BRICKS[0], eval_photos=BRICKS[1])
-SCENES = TextScenes(items=Digits(), num_train=90, num_eval=30, train_photos=BRICKS[0], eval_photos=BRICKS[1])
+LINES = TextLines(
+    items=Digits(), num_train=90, num_eval=30, train_photos=BRICKS[0], eval_photos=BRICKS[1]
+)
+SCENES = TextScenes(
+    items=Digits(), num_train=90, num_eval=30, train_photos=BRICKS[0], eval_photos=BRICKS[1]
+)
 both = pytest.mark.parametrize("data", [LINES, SCENES], ids=["lines", "scenes"])
 
 
 @dataclasses.dataclass(frozen=True)
 class Bars:
-    """Items whose label can be read off any rendering: label k is a white block 8 high and 2 + 2k wide. All "eval" items are label 3."""
+    """Items whose label can be read off any rendering: label k is a white block 8 high and 2 + 2k
+    wide. All "eval" items are label 3.
+    """
 
     def spec(self):
-        return {"image": jax.ShapeDtypeStruct((28, 28, 1), np.uint8), "label": jax.ShapeDtypeStruct((), np.int32)}
+        return {
+            "image": jax.ShapeDtypeStruct((28, 28, 1), np.uint8),
+            "label": jax.ShapeDtypeStruct((), np.int32),
+        }
 
     @property
     def label_names(self):
@@ -44,13 +55,17 @@ class Bars:
 
 def taken(data, split="train", indices=None):
     source = data.open(split)
-    return jax.device_get(source.take(np.arange(len(source)) if indices is None else np.asarray(indices)))
+    return jax.device_get(
+        source.take(np.arange(len(source)) if indices is None else np.asarray(indices))
+    )
 
 
 @both
 def test_spec_sizes_and_ranges(data):
     batch, spec = taken(data), data.spec()
-    assert {name: (x.shape[1:], x.dtype) for name, x in batch.items()} == {name: (s.shape, s.dtype) for name, s in spec.items()}
+    assert {name: (x.shape[1:], x.dtype) for name, x in batch.items()} == {
+        name: (s.shape, s.dtype) for name, s in spec.items()
+    }
     assert (data.size("train"), data.size("eval"), data.size("test")) == (90, 30, 0)
     assert batch["image"].max() > 200
     with pytest.raises(DataError, match="no 'test' examples"):
@@ -86,7 +101,9 @@ def bright_runs(image):
 
 def test_the_text_says_what_is_drawn_from_left_to_right():
     """Bars whose proportions tell their label, in the order of the text."""
-    data = dataclasses.replace(LINES, items=Bars(), image_size=(40, 200), heights=(16.0, 24.0), max_length=4, num_train=60)
+    data = dataclasses.replace(
+        LINES, items=Bars(), image_size=(40, 200), heights=(16.0, 24.0), max_length=4, num_train=60
+    )
     batch, seen = taken(data), 0
     for image, text in zip(batch["image"], batch["text"], strict=True):
         labels, runs = text[text > 0] - 1, bright_runs(image)
@@ -101,22 +118,35 @@ def test_the_text_says_what_is_drawn_from_left_to_right():
 
 def test_transposed_items_are_turned_over():
     """Bars, transposed, are 8 wide and 2 + 2k high."""
-    lost = 2 * (200 / 255 - 0.5)  # of each side: a linearly enlarged edge passes its half value, not 200, where the bar ends
-    data = dataclasses.replace(LINES, items=Bars(), image_size=(40, 400), heights=(20.0, 24.0), max_length=3, transposed=True)
+    # of each side: a linearly enlarged edge passes its half value, not 200, where the bar ends
+    lost = 2 * (200 / 255 - 0.5)
+    data = dataclasses.replace(
+        LINES,
+        items=Bars(),
+        image_size=(40, 400),
+        heights=(20.0, 24.0),
+        max_length=3,
+        transposed=True,
+    )
     batch, seen = taken(data), 0
     for image, text in zip(batch["image"], batch["text"], strict=True):
         labels, runs = text[text > 0] - 1, bright_runs(image)
-        for label, (start, end) in zip(labels, runs, strict=True) if len(runs) == len(labels) else ():
+        for label, (start, end) in (
+            zip(labels, runs, strict=True) if len(runs) == len(labels) else ()
+        ):
             seen += 1
             height = (image[:, start:end, 0] > 200).any(1).sum()
             ratio = (2 + 2 * label - lost) / (8 - lost)
-            assert abs(height - ratio * (end - start)) <= 1 + ratio  # each is counted in whole pixels
+            # each is counted in whole pixels
+            assert abs(height - ratio * (end - start)) <= 1 + ratio
     assert seen > 30
 
 
 @both
 def test_evaluation_takes_its_own_items_and_photographs(data):
-    """Bars of evaluation are all of label 3, and the photographs of each split have their own brightness."""
+    """Bars of evaluation are all of label 3, and the photographs of each split have their own
+    brightness.
+    """
     data = dataclasses.replace(data, items=Bars())
     if "text" in data.spec():
         assert set(taken(data)["text"].ravel().tolist()) == {0, 1, 2, 3, 4}
@@ -134,16 +164,22 @@ def test_evaluation_takes_its_own_items_and_photographs(data):
 
 @pytest.mark.parametrize("size", [(96, 96), (64, 96)])
 def test_polygons_hold_their_ink_and_nothing_else_does(size):
-    """Bars: white cells lie in the polygons, and each polygon is filled by them to its upper and lower end."""
+    """Bars: white cells lie in the polygons, and each polygon is filled by them to its upper and
+    lower end.
+    """
     batch = taken(dataclasses.replace(SCENES, items=Bars(), image_size=size))
     scaled = batch["polygons"] * np.array(size, np.float32)
-    for image, shapes, mask in zip(batch["image"][..., 0], scaled, batch["polygons_mask"], strict=True):
+    for image, shapes, mask in zip(
+        batch["image"][..., 0], scaled, batch["polygons_mask"], strict=True
+    ):
         middle = shapes.mean(1, keepdims=True)
         wider = middle + (shapes - middle) * 1.05 + np.sign(shapes - middle)
         inside = np.asarray(polygons.fill(jax.numpy.asarray(wider), size))[mask > 0].any(0)
         assert not (image[~inside] > 200).any()
         for one in shapes[mask > 0]:
-            assert (image[np.asarray(polygons.fill(jax.numpy.asarray(one), size))] > 200).mean() > 0.3
+            assert (
+                image[np.asarray(polygons.fill(jax.numpy.asarray(one), size))] > 200
+            ).mean() > 0.3
 
 
 def test_scenes_have_one_to_three_sound_lines_apart_and_in_the_image():

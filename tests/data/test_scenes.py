@@ -1,4 +1,6 @@
-"""Scenes: their labels agree with their pixels and with each other, and scene i depends on nothing but (seed, split, i)."""
+"""Scenes: their labels agree with their pixels and with each other, and scene i depends on nothing
+but (seed, split, i).
+"""
 
 import dataclasses
 
@@ -12,8 +14,25 @@ from jaxcnn.data.made.scenes import Scenes, backgrounds, cutouts
 from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.ops import masks
 
-ALL = ("image", "boxes", "boxes_mask", "box_labels", "label", "segmentation", "instance_masks", "points", "points_mask")
-SCENES = Scenes(items=Digits(), entries=ALL, image_size=(48, 40), item_heights=(10.0, 24.0), num_train=500, num_eval=50)
+ALL = (
+    "image",
+    "boxes",
+    "boxes_mask",
+    "box_labels",
+    "label",
+    "segmentation",
+    "instance_masks",
+    "points",
+    "points_mask",
+)
+SCENES = Scenes(
+    items=Digits(),
+    entries=ALL,
+    image_size=(48, 40),
+    item_heights=(10.0, 24.0),
+    num_train=500,
+    num_eval=50,
+)
 COUNT = 40
 
 
@@ -23,13 +42,19 @@ def batch():
 
 
 def test_shapes_and_dtypes_are_as_announced(batch):
-    assert {name: (x.shape[1:], x.dtype) for name, x in batch.items()} == {n: (s.shape, s.dtype) for n, s in SCENES.spec().items()}
+    assert {name: (x.shape[1:], x.dtype) for name, x in batch.items()} == {
+        n: (s.shape, s.dtype) for n, s in SCENES.spec().items()
+    }
     assert set(batch) == set(ALL)
 
 
 def test_boxes_are_tight_around_the_masks(batch):
     size = np.array([*SCENES.image_size] * 2)
-    for mask, box in zip(batch["instance_masks"].reshape(-1, *SCENES.image_size), batch["boxes"].reshape(-1, 4), strict=True):
+    for mask, box in zip(
+        batch["instance_masks"].reshape(-1, *SCENES.image_size),
+        batch["boxes"].reshape(-1, 4),
+        strict=True,
+    ):
         np.testing.assert_allclose(box * size, masks.to_box(mask > 0), atol=1e-5)
 
 
@@ -43,7 +68,9 @@ def test_mask_class_and_segmentation_agree(batch):
             alone = mask & (inked.sum(0) == 1)
             assert (batch["segmentation"][i][alone] == 1 + k).all()
         assert (batch["image"][i][inked.any(0), 0] >= 127).all(), "ink is bright"
-        assert (batch["image"][i][~inked.any(0), 0] <= 153).all(), "photographs are dimmed to 60 %, and the rim of ink is below 1/2"
+        assert (batch["image"][i][~inked.any(0), 0] <= 153).all(), (
+            "photographs are dimmed to 60 %, and the rim of ink is below 1/2"
+        )
 
 
 def test_numbers_of_items_and_their_distance(batch):
@@ -51,7 +78,9 @@ def test_numbers_of_items_and_their_distance(batch):
     assert set(counts) == {1, 2, 3}
     assert (batch["label"] == batch["box_labels"][:, 0]).all()
     assert 0 <= batch["box_labels"].min() < batch["box_labels"].max() <= 9
-    heights = (batch["boxes"][..., 2] - batch["boxes"][..., 0])[batch["boxes_mask"] == 1] * SCENES.image_size[0]
+    heights = (batch["boxes"][..., 2] - batch["boxes"][..., 0])[
+        batch["boxes_mask"] == 1
+    ] * SCENES.image_size[0]
     assert SCENES.item_heights[0] - 2 <= heights.min() < heights.max() <= SCENES.item_heights[1] + 2
     for boxes, mask in zip(batch["boxes"], batch["boxes_mask"], strict=True):
         real = boxes[mask == 1]
@@ -66,7 +95,9 @@ def test_numbers_of_items_and_their_distance(batch):
 
 def test_points_are_the_ends_of_the_first_item(batch):
     height, width = SCENES.image_size
-    for mask, box, points in zip(batch["instance_masks"][:, 0] > 0, batch["boxes"][:, 0], batch["points"], strict=True):
+    for mask, box, points in zip(
+        batch["instance_masks"][:, 0] > 0, batch["boxes"][:, 0], batch["points"], strict=True
+    ):
         rows, columns = np.nonzero(mask)
         top, low, left, right, centroid = points * [height, width]
         np.testing.assert_allclose(centroid, [rows.mean() + 0.5, columns.mean() + 0.5], atol=1e-4)
@@ -80,10 +111,18 @@ def test_a_scene_depends_on_seed_split_and_index_alone(batch):
     again = SCENES.open("train").take(np.array([[7], [3]]))
     for name, x in again.items():
         np.testing.assert_array_equal(np.asarray(x)[:, 0], batch[name][[7, 3]])
-    few = dataclasses.replace(SCENES, entries=("image", "label"), num_train=10).open("train").take(np.arange(4))
+    few = (
+        dataclasses.replace(SCENES, entries=("image", "label"), num_train=10)
+        .open("train")
+        .take(np.arange(4))
+    )
     np.testing.assert_array_equal(few["image"], batch["image"][:4])
     for other in (dataclasses.replace(SCENES, seed=1).open("train"), SCENES.open("eval")):
-        assert (np.asarray(other.take(np.arange(4))["image"]) != batch["image"][:4]).any((1, 2, 3)).all()
+        assert (
+            (np.asarray(other.take(np.arange(4))["image"]) != batch["image"][:4])
+            .any((1, 2, 3))
+            .all()
+        )
 
 
 def test_train_and_eval_share_neither_items_nor_photographs():
@@ -96,7 +135,10 @@ def test_train_and_eval_share_neither_items_nor_photographs():
 def test_the_photographs_lie_behind():
     pixels, places = (np.asarray(x) for x in backgrounds(("camera", "coins"), (64, 64)))
     for name, (start, height, width) in zip(("camera", "coins"), places, strict=True):
-        np.testing.assert_array_equal(pixels[start : start + height * width].reshape(height, width), read_photo(name, channels=1)[..., 0])
+        np.testing.assert_array_equal(
+            pixels[start : start + height * width].reshape(height, width),
+            read_photo(name, channels=1)[..., 0],
+        )
 
 
 @pytest.mark.parametrize(

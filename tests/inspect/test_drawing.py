@@ -20,12 +20,26 @@ def test_a_box_is_drawn_on_its_edges():
     rows, columns = np.nonzero(where)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (150, 224, 100, 199)
     assert not where[155:220, 105:195].any()
-    assert tuple(np.asarray(draw(GREY, {"objects": [{"label": 3, "box": [0.5, 0.25, 0.75, 0.5]}]}))[150, 150]) == color_of(3)
+    assert tuple(
+        np.asarray(draw(GREY, {"objects": [{"label": 3, "box": [0.5, 0.25, 0.75, 0.5]}]}))[150, 150]
+    ) == color_of(3)
 
 
 def test_boxes_beyond_the_picture_and_upside_down_do_no_harm():
-    for box in ([-1.0, -1.0, 2.0, 2.0], [0.9, 0.9, 0.1, 0.1], [0.0, 0.0, 0.0, 0.0], [0.99, 0.99, 1.0, 1.0]):
-        assert draw(GREY, {"objects": [{"label": 0, "name": "a very long name of a thing", "score": 0.5, "box": box}]}).size == (400, 300)
+    for box in (
+        [-1.0, -1.0, 2.0, 2.0],
+        [0.9, 0.9, 0.1, 0.1],
+        [0.0, 0.0, 0.0, 0.0],
+        [0.99, 0.99, 1.0, 1.0],
+    ):
+        assert draw(
+            GREY,
+            {
+                "objects": [
+                    {"label": 0, "name": "a very long name of a thing", "score": 0.5, "box": box}
+                ]
+            },
+        ).size == (400, 300)
 
 
 def test_masks_and_segments_tint_their_pixels_alone():
@@ -62,10 +76,17 @@ def test_rows_as_json():
     mask = np.zeros((6, 5), bool)
     mask[1:3, 2:4] = True
     row = as_json(
-        {"objects": [{"mask": mask, "box": np.array([0.5, 0.25, 1, 1], np.float32)}], "segmentation": mask.astype(np.int32), "n": 1}
+        {
+            "objects": [{"mask": mask, "box": np.array([0.5, 0.25, 1, 1], np.float32)}],
+            "segmentation": mask.astype(np.int32),
+            "n": 1,
+        }
     )
     np.testing.assert_array_equal(masks.decode(row["objects"][0]["mask"]), mask)
     assert row["objects"][0]["box"] == [0.5, 0.25, 1, 1]
     assert row["segmentation"] == {"0": pytest.approx(26 / 30), "1": pytest.approx(4 / 30)}
-    assert sentence({"segmentation": row["segmentation"], "segment_names": ["ground", "thing"]}) == "ground 86.7%, thing 13.3%"
+    assert (
+        sentence({"segmentation": row["segmentation"], "segment_names": ["ground", "thing"]})
+        == "ground 86.7%, thing 13.3%"
+    )
     assert sentence({"objects": []}) == "nothing found"

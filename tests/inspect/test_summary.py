@@ -1,4 +1,6 @@
-"""The table of layers against published tables, closed forms, and brute force (which input pixels change an output)."""
+"""The table of layers against published tables, closed forms, and brute force (which input pixels
+change an output).
+"""
 
 import json
 
@@ -16,11 +18,17 @@ from jaxcnn.ops.convolution import formulation
 
 
 def _layers(model, *shapes, train=False):
-    return summary.summarize_layers(model, tuple(jax.ShapeDtypeStruct((1, *shape), jnp.float32) for shape in shapes), train=train)
+    return summary.summarize_layers(
+        model,
+        tuple(jax.ShapeDtypeStruct((1, *shape), jnp.float32) for shape in shapes),
+        train=train,
+    )
 
 
 def test_lenet5_is_the_table_of_the_paper():
-    """LeCun et al. 1998, section II-B: sizes, trainable parameters and connections, which count the biases; 340,908 in all."""
+    """LeCun et al. 1998, section II-B: sizes, trainable parameters and connections, which count the
+    biases; 340,908 in all.
+    """
     layers = {layer.name: layer for layer in _layers(build("lenet5")[0], (28, 28, 1))}
     published = {  # output, trainable parameters, connections
         "C1": ((28, 28, 6), 156, 122_304),
@@ -33,10 +41,20 @@ def test_lenet5_is_the_table_of_the_paper():
     assert list(layers) == [*published, "output"]
     for name, (shape, params, connections) in published.items():
         layer = layers[name]
-        assert (layer.shape, layer.params, layer.macs + layer.activations) == (shape, params, connections), name
+        assert (layer.shape, layer.params, layer.macs + layer.activations) == (
+            shape,
+            params,
+            connections,
+        ), name
     assert layers["output"].macs == 840
-    assert sum(layer.macs + layer.activations for layer in layers.values()) - layers["output"].activations == 340_908
-    assert [layers[name].receptive_field for name in ("C1", "S2", "C3", "S4", "C5")] == [(n, n) for n in (5, 6, 14, 16, 32)]
+    assert (
+        sum(layer.macs + layer.activations for layer in layers.values())
+        - layers["output"].activations
+        == 340_908
+    )
+    assert [layers[name].receptive_field for name in ("C1", "S2", "C3", "S4", "C5")] == [
+        (n, n) for n in (5, 6, 14, 16, 32)
+    ]
 
 
 def test_rgb_digit_net_is_the_table_of_the_course_notes():
@@ -51,12 +69,33 @@ def test_rgb_digit_net_is_the_table_of_the_course_notes():
         ((84,), 84, 10_164),
         ((10,), 10, 850),
     ]
-    assert [layer.kind for layer in layers] == ["Conv", "max_pool", "Conv", "max_pool", "Dense", "Dense", "Dense"]
+    assert [layer.kind for layer in layers] == [
+        "Conv",
+        "max_pool",
+        "Conv",
+        "max_pool",
+        "Dense",
+        "Dense",
+        "Dense",
+    ]
     assert layers[0].macs == 28 * 28 * 5 * 5 * 3 * 6
 
 
-SIZES = ("vgg11", "vgg19_bn", "resnet101", "resnet152", "densenet161", "densenet169", "densenet201", "convnext_base", "convnext_large")
-FAMILIES = [name for name in MODELS if name not in SIZES and name[-2:] not in ("b4", "b5", "b6", "b7")]  # other sizes of what is here
+SIZES = (
+    "vgg11",
+    "vgg19_bn",
+    "resnet101",
+    "resnet152",
+    "densenet161",
+    "densenet169",
+    "densenet201",
+    "convnext_base",
+    "convnext_large",
+)
+# other sizes of what is here
+FAMILIES = [
+    name for name in MODELS if name not in SIZES and name[-2:] not in ("b4", "b5", "b6", "b7")
+]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -66,8 +105,12 @@ def test_totals_are_those_of_the_model_and_of_the_jaxpr(name):
     layers = summary.summarize_layers(model, (jax.ShapeDtypeStruct((1, *shape), dtype),))
     x = jnp.zeros((1, *shape), dtype)
     variables = jax.eval_shape(lambda: model.init({"params": jax.random.key(0)}, x, train=False))
-    assert summary.total_params(layers) == sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-    if name not in ("lenet5",):  # its table of connections, sums and distances are no matrix products
+    assert summary.total_params(layers) == sum(
+        leaf.size for leaf in jax.tree.leaves(variables["params"])
+    )
+    if name not in (
+        "lenet5",
+    ):  # its table of connections, sums and distances are no matrix products
         with formulation("natural"):
             jaxpr = jax.make_jaxpr(lambda v, x: model.apply(v, x, train=False))(variables, x)
         assert summary.total_macs(layers) == _multiplications(jaxpr.jaxpr)
@@ -95,7 +138,9 @@ class Single(nn.Module):
 
 
 def _multiplications(jaxpr) -> int:
-    """Multiply-accumulates of a jaxpr, from the shapes of its convolutions and matrix products; for one example."""
+    """Multiply-accumulates of a jaxpr, from the shapes of its convolutions and matrix products; for
+    one example.
+    """
     total = 0
     for eqn in jaxpr.eqns:
         shapes = [atom.aval.shape for atom in eqn.invars]
@@ -103,12 +148,15 @@ def _multiplications(jaxpr) -> int:
         if eqn.primitive.name == "conv_general_dilated":
             features = shapes[1][eqn.params["dimension_numbers"].rhs_spec[0]]
             if any(d > 1 for d in eqn.params["lhs_dilation"]):
-                out = int(np.prod(shapes[0][:-1])) * features  # each input pixel meets the whole kernel once
+                # each input pixel meets the whole kernel once
+                out = int(np.prod(shapes[0][:-1])) * features
             total += out * int(np.prod(shapes[1])) // features
         elif eqn.primitive.name == "dot_general":
             (contracted, _), _ = eqn.params["dimension_numbers"]
             total += out * int(np.prod([shapes[0][d] for d in contracted]))
-        for inner in jax.tree.leaves(eqn.params, is_leaf=lambda leaf: hasattr(leaf, "jaxpr") or hasattr(leaf, "eqns")):
+        for inner in jax.tree.leaves(
+            eqn.params, is_leaf=lambda leaf: hasattr(leaf, "jaxpr") or hasattr(leaf, "eqns")
+        ):
             inner = getattr(inner, "jaxpr", inner)
             total += _multiplications(inner) if hasattr(inner, "eqns") else 0
     return total
@@ -129,7 +177,9 @@ CONVOLUTIONS = [
 
 
 @pytest.mark.parametrize(
-    "layer, shape", CONVOLUTIONS, ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else str(value)
+    "layer, shape",
+    CONVOLUTIONS,
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else str(value),
 )
 def test_multiplications_are_those_of_the_jaxpr(layer, shape):
     (row,) = _layers(Single(layer), shape)
@@ -138,7 +188,10 @@ def test_multiplications_are_those_of_the_jaxpr(layer, shape):
     with formulation("natural"):
         jaxpr = jax.make_jaxpr(lambda v: layer.apply(v, x))(variables)
     expected = _multiplications(jaxpr.jaxpr)
-    assert (row.macs, row.params) == (expected, sum(leaf.size for leaf in jax.tree.leaves(variables)))
+    assert (row.macs, row.params) == (
+        expected,
+        sum(leaf.size for leaf in jax.tree.leaves(variables)),
+    )
     assert row.shape == layer.apply(variables, x).shape[1:]
 
 
@@ -148,22 +201,29 @@ def test_a_local_convolution_uses_each_weight_once():
 
 
 def _seen(model, shape, axis) -> tuple[int, float]:
-    """Receptive field and stride along one axis by brute force: which pixels, made huge, change an output position.
+    """Receptive field and stride along one axis by brute force: which pixels, made huge, change an
+    output position.
 
-    With positive pixels and weights nothing cancels, and every window of a max-pool passes a huge one on.
+    With positive pixels and weights nothing cancels, and every window of a max-pool passes a huge
+    one on.
     """
     x = jax.random.uniform(jax.random.key(1), (1, *shape), minval=0.5)
     variables = jax.tree.map(jnp.abs, model.init(jax.random.key(0), x))
 
     def outputs(pixel):
         factor = jnp.where(jnp.arange(shape[axis]) == pixel, 1e4, 1.0)
-        y = model.apply(variables, x * jnp.expand_dims(factor, [d for d in range(len(shape) + 1) if d != axis + 1]))
+        y = model.apply(
+            variables,
+            x * jnp.expand_dims(factor, [d for d in range(len(shape) + 1) if d != axis + 1]),
+        )
         return jnp.moveaxis(y, axis + 1, 0).reshape(y.shape[axis + 1], -1)
 
-    y = np.array(jax.jit(lambda: jax.lax.map(outputs, jnp.arange(-1, shape[axis])))())  # the first row has no huge pixel
+    # the first row has no huge pixel
+    y = np.array(jax.jit(lambda: jax.lax.map(outputs, jnp.arange(-1, shape[axis])))())
     touched = (y[1:] != y[:1]).any(-1)  # [pixels, outputs]
     first, last = touched.argmax(0), shape[axis] - 1 - touched[::-1].argmax(0)
-    inner = np.flatnonzero((first > 0) & (last < shape[axis] - 1) & touched.any(0))  # positions whose field no border cuts
+    # positions whose field no border cuts
+    inner = np.flatnonzero((first > 0) & (last < shape[axis] - 1) & touched.any(0))
     stride = (first[inner[-1]] - first[inner[0]]) / (inner[-1] - inner[0])
     return int((last - first + 1)[inner].max()), stride
 
@@ -183,13 +243,21 @@ class Inception(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        branches = [Conv(2, (1, 1))(x), Conv(2, (5, 5))(Conv(2, (1, 1))(x)), Conv(2, (1, 1))(max_pool(x, (3, 3), (1, 1), "SAME"))]
+        branches = [
+            Conv(2, (1, 1))(x),
+            Conv(2, (5, 5))(Conv(2, (1, 1))(x)),
+            Conv(2, (1, 1))(max_pool(x, (3, 3), (1, 1), "SAME")),
+        ]
         return jnp.concatenate([*branches, Conv(2, (3, 3), kernel_dilation=(3, 3))(x)], axis=-1)
 
 
 def _space_to_depth(x):
     b, h, w, c = x.shape
-    return x.reshape(b, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 2, 4, 5).reshape(b, h // 2, w // 2, 4 * c)
+    return (
+        x.reshape(b, h // 2, 2, w // 2, 2, c)
+        .transpose(0, 1, 3, 2, 4, 5)
+        .reshape(b, h // 2, w // 2, 4 * c)
+    )
 
 
 def _shuffle(x):
@@ -204,14 +272,33 @@ THREE = _conv(4, (3, 3))
 DOWN = _conv(4, (3, 3), strides=(2, 2))
 CHAINS = {
     "convolutions": (_conv(3, (5, 3)), DOWN, _conv(4, (3, 3), kernel_dilation=(2, 1)), THREE),
-    "pools": (THREE, lambda x: max_pool(x, (3, 3), (2, 2)), THREE, lambda x: avg_pool(x, (2, 2)), _conv(4, (1, 1))),
+    "pools": (
+        THREE,
+        lambda x: max_pool(x, (3, 3), (2, 2)),
+        THREE,
+        lambda x: avg_pool(x, (2, 2)),
+        _conv(4, (1, 1)),
+    ),
     "residual": (THREE, lambda x: Residual()(x), lambda x: Residual()(x)),
-    "inception": (lambda x: Inception()(x), lambda x: max_pool(x, (2, 2)), lambda x: Inception()(x)),
+    "inception": (
+        lambda x: Inception()(x),
+        lambda x: max_pool(x, (2, 2)),
+        lambda x: Inception()(x),
+    ),
     "strided slice": (THREE, lambda x: x[:, 1::2, ::2], THREE),
-    "explicit padding": (lambda x: jnp.pad(x, ((0, 0), (3, 1), (2, 2), (0, 0))), _conv(4, (5, 5), padding="VALID")),
+    "explicit padding": (
+        lambda x: jnp.pad(x, ((0, 0), (3, 1), (2, 2), (0, 0))),
+        _conv(4, (5, 5), padding="VALID"),
+    ),
     "space to depth": (THREE, _space_to_depth, THREE),
     "channel shuffle": (THREE, _shuffle, THREE),
-    "across channels": (THREE, lambda x: LRN()(x), lambda x: nn.LayerNorm()(x), lambda x: nn.Dense(4)(x), DOWN),
+    "across channels": (
+        THREE,
+        lambda x: LRN()(x),
+        lambda x: nn.LayerNorm()(x),
+        lambda x: nn.Dense(4)(x),
+        DOWN,
+    ),
     "remat": (lambda x: nn.remat(Residual)()(x), THREE),
     "jit": (THREE, jax.jit(lambda x: max_pool(nn.silu(x), (2, 2))), THREE),
     "transposed": (DOWN, lambda x: nn.ConvTranspose(4, (4, 4), strides=(2, 2))(x)),
@@ -226,7 +313,8 @@ def test_receptive_field_is_what_an_output_sees(name, axis):
     last = _layers(model, (48, 48, 2))[-1]
     field, stride = _seen(model, (48, 48, 2), axis)
     assert last.receptive_field[axis] == field
-    assert last.stride[axis] == pytest.approx(stride, rel=0.04)  # the edges of up-sampled fields alternate
+    # the edges of up-sampled fields alternate
+    assert last.stride[axis] == pytest.approx(stride, rel=0.04)
 
 
 def test_a_transposed_convolution_halves_the_stride():
@@ -240,26 +328,47 @@ def test_a_transposed_convolution_halves_the_stride():
     "gate",
     [
         lambda x: x * nn.sigmoid(nn.Dense(x.shape[-1])(jnp.mean(x, axis=(1, 2), keepdims=True))),
-        lambda x: x + jax.nn.softmax(jnp.einsum("bhwc,bijc->bhwij", x, x), axis=(3, 4)).sum((3, 4))[..., None],
+        lambda x: (
+            x
+            + jax.nn.softmax(jnp.einsum("bhwc,bijc->bhwij", x, x), axis=(3, 4)).sum((3, 4))[
+                ..., None
+            ]
+        ),
         lambda x: x.reshape(x.shape[0], -1, x.shape[-1])[:, ::-1].reshape(x.shape),
     ],
     ids=["squeeze-and-excitation", "attention", "unknown order"],
 )
 def test_what_mixes_all_positions_sees_the_whole_image(gate):
     layers = _layers(Chain((DOWN, gate, THREE)), (16, 12, 2))
-    assert all(field >= size for field, size in zip(layers[-1].receptive_field, (16, 12), strict=True))
+    assert all(
+        field >= size for field, size in zip(layers[-1].receptive_field, (16, 12), strict=True)
+    )
 
 
 @pytest.mark.parametrize(
     "size, window, stride, padding, dilation",
-    [(28, 5, 1, "VALID", 1), (28, 7, 2, "SAME", 1), (17, 3, 2, 1, 2), (9, 4, 3, (0, 2), 1), (3, 5, 1, "VALID", 1)],
+    [
+        (28, 5, 1, "VALID", 1),
+        (28, 7, 2, "SAME", 1),
+        (17, 3, 2, 1, 2),
+        (9, 4, 3, (0, 2), 1),
+        (3, 5, 1, "VALID", 1),
+    ],
 )
 def test_output_size_is_that_of_jax(size, window, stride, padding, dilation):
-    pads = [(padding, padding)] if isinstance(padding, int) else [padding] if isinstance(padding, tuple) else padding
+    pads = (
+        [(padding, padding)]
+        if isinstance(padding, int)
+        else [padding]
+        if isinstance(padding, tuple)
+        else padding
+    )
     x, kernel = jnp.zeros((1, size, 1)), jnp.zeros((window, 1, 1))
     numbers = ("NHC", "HIO", "NHC")
     out = jax.eval_shape(
-        lambda: jax.lax.conv_general_dilated(x, kernel, (stride,), pads, rhs_dilation=(dilation,), dimension_numbers=numbers)
+        lambda: jax.lax.conv_general_dilated(
+            x, kernel, (stride,), pads, rhs_dilation=(dilation,), dimension_numbers=numbers
+        )
     )
     assert summary.output_size(size, window, stride, padding, dilation) == out.shape[1]
 
@@ -279,7 +388,9 @@ def test_closed_form_gives_the_published_receptive_fields():
 
 
 class Mixed(nn.Module):
-    """Parameters beside sub-modules, a module called twice, dropout, normalization, two inputs, several outputs."""
+    """Parameters beside sub-modules, a module called twice, dropout, normalization, two inputs,
+    several outputs.
+    """
 
     @nn.compact
     def __call__(self, x, extra, *, train: bool = False):
@@ -295,7 +406,10 @@ class Mixed(nn.Module):
 @pytest.mark.parametrize("train", [False, True])
 def test_rows_of_an_unusual_model(train):
     model = Mixed()
-    inputs = (jax.ShapeDtypeStruct((2, 8, 8, 4), jnp.float32), jax.ShapeDtypeStruct((2, 6), jnp.int32))
+    inputs = (
+        jax.ShapeDtypeStruct((2, 8, 8, 4), jnp.float32),
+        jax.ShapeDtypeStruct((2, 6), jnp.int32),
+    )
     layers = summary.summarize_layers(model, inputs, train=train)
     rows = [(layer.kind, layer.shape, layer.params, layer.macs) for layer in layers]
     convolution = 8 * 8 * 9 * 4 * 4
@@ -321,7 +435,9 @@ class Recurrent(nn.Module):
         def body(layer, carry, step):
             return carry, layer(step)
 
-        scan = nn.scan(body, variable_broadcast="params", split_rngs={"params": False}, in_axes=1, out_axes=1)
+        scan = nn.scan(
+            body, variable_broadcast="params", split_rngs={"params": False}, in_axes=1, out_axes=1
+        )
         return scan(nn.Dense(3, name="cell"), (), x)[1]
 
 
@@ -334,11 +450,22 @@ def test_json_and_table_hold_every_layer():
     layers = _layers(build("rgb_digit_net")[0], (32, 32, 3))
     tree = json.loads(json.dumps(summary.as_json(layers)))
     assert (tree["params"], tree["macs"]) == (62_006, 651_720)
-    assert list(tree["layers"][0]) == ["name", "kind", "shape", "activations", "params", "macs", "receptive_field", "stride"]
+    assert list(tree["layers"][0]) == [
+        "name",
+        "kind",
+        "shape",
+        "activations",
+        "params",
+        "macs",
+        "receptive_field",
+        "stride",
+    ]
     assert sum(row["params"] for row in tree["layers"]) == tree["params"]
     lines = summary.format_table(layers).splitlines()
     assert len(lines) == len(layers) + 4
     assert "4,704" in lines[2]
     assert "62,006" in lines[-1]
-    columns = [lines[0].index("output")] + [line.index(text) for line, text in ((lines[2], "28x28x6"), (lines[3], "14x14x6"))]
+    columns = [lines[0].index("output")] + [
+        line.index(text) for line, text in ((lines[2], "28x28x6"), (lines[3], "14x14x6"))
+    ]
     assert len(set(columns)) == 1

@@ -26,13 +26,21 @@ def _channels_first(x):
 
 @pytest.mark.parametrize(
     "channels, k, n, alpha, beta",
-    [(7, 2.0, 5, 1e-4, 0.75), (6, 1.0, 3, 0.5, 0.5), (4, 1.5, 4, 0.3, 0.9), (3, 1.0, 9, 0.1, 1.0), (5, 2.0, 1, 0.7, 0.75)],
+    [
+        (7, 2.0, 5, 1e-4, 0.75),
+        (6, 1.0, 3, 0.5, 0.5),
+        (4, 1.5, 4, 0.3, 0.9),
+        (3, 1.0, 9, 0.1, 1.0),
+        (5, 2.0, 1, 0.7, 0.75),
+    ],
 )
 def test_lrn_equals_torch(channels, k, n, alpha, beta):
     torch = pytest.importorskip("torch")
     x = 3 * _random((2, 3, 4, channels))
     ours = layers.LRN(k=k, n=n, alpha=alpha, beta=beta).apply({}, jnp.asarray(x))
-    theirs = torch.nn.LocalResponseNorm(n, alpha=alpha * n, beta=beta, k=k)(torch.from_numpy(_channels_first(x).copy()))
+    theirs = torch.nn.LocalResponseNorm(n, alpha=alpha * n, beta=beta, k=k)(
+        torch.from_numpy(_channels_first(x).copy())
+    )
     np.testing.assert_allclose(_channels_first(ours), theirs.numpy(), rtol=2e-6, atol=1e-6)
 
 
@@ -74,7 +82,9 @@ def test_connection_table_conv_equals_torch_map_by_map():
     for k, sources in enumerate(C3_TABLE):
         weight = torch.stack([kernel[:, :, used + i] for i in range(len(sources))])[None]
         used += len(sources)
-        expected = torch.nn.functional.conv2d(image[:, list(sources)], weight)[:, 0] + float(params["bias"][k])
+        expected = torch.nn.functional.conv2d(image[:, list(sources)], weight)[:, 0] + float(
+            params["bias"][k]
+        )
         np.testing.assert_allclose(ours[:, k], expected.numpy(), rtol=1e-4, atol=1e-5)
     assert used == 60
 
@@ -84,12 +94,16 @@ def test_a_full_table_is_a_plain_convolution():
     layer = layers.ConnectionTableConv(((0, 1, 2),) * features, kernel_size=(3, 3), padding="SAME")
     params = layer.init(KEY, x)["params"]
     kernel = jnp.swapaxes(params["kernel"].reshape(3, 3, features, 3), 2, 3)
-    plain = nn.Conv(features, (3, 3)).apply({"params": {"kernel": kernel, "bias": params["bias"]}}, x)
+    plain = nn.Conv(features, (3, 3)).apply(
+        {"params": {"kernel": kernel, "bias": params["bias"]}}, x
+    )
     np.testing.assert_allclose(layer.apply({"params": params}, x), plain, rtol=1e-5, atol=1e-6)
 
 
 def test_connection_table_of_the_paper():
-    """Table I: six maps see 3 neighbours, six see 4 neighbours, three see 4 in two pairs, one sees all; each input is used ten times."""
+    """Table I: six maps see 3 neighbours, six see 4 neighbours, three see 4 in two pairs, one sees
+    all; each input is used ten times.
+    """
     assert [len(sources) for sources in C3_TABLE] == [3] * 6 + [4] * 9 + [6]
     assert len({frozenset(sources) for sources in C3_TABLE}) == 16
     assert all(sum(i in sources for sources in C3_TABLE) == 10 for i in range(6))
@@ -97,10 +111,13 @@ def test_connection_table_of_the_paper():
 
 def test_connection_table_weights_start_within_the_range_of_their_fan_in():
     params = layers.ConnectionTableConv(C3_TABLE).init(KEY, jnp.zeros((1, 5, 5, 6)))["params"]
-    fan_in = np.repeat([25 * len(sources) for sources in C3_TABLE], [len(sources) for sources in C3_TABLE])
+    fan_in = np.repeat(
+        [25 * len(sources) for sources in C3_TABLE], [len(sources) for sources in C3_TABLE]
+    )
     relative = np.abs(params["kernel"]) * fan_in / 2.4
     assert relative.max() <= 1
-    assert np.all(relative.max(axis=(0, 1)) > 0.6)  # of 25 uniform numbers one is nearly surely this large
+    # of 25 uniform numbers one is nearly surely this large
+    assert np.all(relative.max(axis=(0, 1)) > 0.6)
 
 
 def test_rbf_equals_scipy():
@@ -108,17 +125,26 @@ def test_rbf_equals_scipy():
     x, targets = _random((5, 84)), layers.bitmap_targets()
     layer = layers.RBF(targets)
     assert not layer.init(KEY, jnp.asarray(x))  # constants, no parameters
-    np.testing.assert_allclose(layer.apply({}, jnp.asarray(x)), distance.cdist(x, np.array(targets), "sqeuclidean"), rtol=1e-5)
+    np.testing.assert_allclose(
+        layer.apply({}, jnp.asarray(x)),
+        distance.cdist(x, np.array(targets), "sqeuclidean"),
+        rtol=1e-5,
+    )
 
 
 def test_bitmaps_are_ten_different_drawings_of_7x12():
     targets = np.array(layers.bitmap_targets())
     assert targets.shape == (10, 84)
     assert set(np.unique(targets)) == {-1, 1}
-    assert all(len(bitmap) == 12 and {len(row) for row in bitmap} == {7} for bitmap in layers.DIGIT_BITMAPS)
+    assert all(
+        len(bitmap) == 12 and {len(row) for row in bitmap} == {7} for bitmap in layers.DIGIT_BITMAPS
+    )
     differing = (targets[:, None] != targets[None]).sum(-1)
     assert differing[~np.eye(10, dtype=bool)].min() >= 8
-    assert np.array_equal(layers.RBF(layers.bitmap_targets()).apply({}, jnp.asarray(targets, jnp.float32)), 4.0 * differing)
+    assert np.array_equal(
+        layers.RBF(layers.bitmap_targets()).apply({}, jnp.asarray(targets, jnp.float32)),
+        4.0 * differing,
+    )
 
 
 def test_scaled_tanh_has_the_properties_of_appendix_a():
@@ -127,16 +153,25 @@ def test_scaled_tanh_has_the_properties_of_appendix_a():
     np.testing.assert_allclose(f(jnp.array(100.0)), 1.7159, rtol=1e-6)
     x = jnp.linspace(0.0, 3.0, 3001)
     curvature = jax.vmap(jax.grad(jax.grad(f)))(x)
-    assert abs(float(x[jnp.argmin(curvature)]) - 1.0) < 0.02  # the second derivative is extreme at 1
+    # the second derivative is extreme at 1
+    assert abs(float(x[jnp.argmin(curvature)]) - 1.0) < 0.02
 
 
 @pytest.mark.parametrize("name", sorted(set(layers.ACTIVATIONS) - {"identity", "scaled_tanh"}))
 def test_activations_equal_torch(name):
     torch = pytest.importorskip("torch")
-    theirs = {"gelu": lambda x: torch.nn.functional.gelu(x, approximate="tanh"), "hard_swish": torch.nn.functional.hardswish}
+    theirs = {
+        "gelu": lambda x: torch.nn.functional.gelu(x, approximate="tanh"),
+        "hard_swish": torch.nn.functional.hardswish,
+    }
     x = _random(100) * 4
     function = theirs.get(name) or getattr(torch.nn.functional, name)
-    np.testing.assert_allclose(layers.activation(name)(jnp.asarray(x)), function(torch.from_numpy(x)).numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        layers.activation(name)(jnp.asarray(x)),
+        function(torch.from_numpy(x)).numpy(),
+        rtol=1e-5,
+        atol=1e-6,
+    )
 
 
 @pytest.mark.parametrize(
@@ -182,11 +217,24 @@ def test_require_image(shape, rule, ok):
 
 @pytest.mark.parametrize("formulation", ["natural", "fast"])
 @pytest.mark.parametrize("features", [3, 9])
-@pytest.mark.parametrize("window, strides, padding", [((2, 2), (1, 1), 1), ((3, 2), (1, 2), "SAME"), ((2, 3), (2, 1), "VALID")])
-def test_a_convolution_pooled_before_its_bias_is_the_same(window, strides, padding, features, formulation):
+@pytest.mark.parametrize(
+    "window, strides, padding",
+    [((2, 2), (1, 1), 1), ((3, 2), (1, 2), "SAME"), ((2, 3), (2, 1), "VALID")],
+)
+def test_a_convolution_pooled_before_its_bias_is_the_same(
+    window, strides, padding, features, formulation
+):
     """Values and gradients, the first of equal ones included: whole numbers make ties."""
-    options = {"strides": strides, "padding": padding, "bias_init": nn.initializers.normal(), "param_dtype": jnp.float64}
-    plain, conv = layers.Conv(features, (3, 3), **options), partial(pooling.max_pooled_convolution, window=window)
+    options = {
+        "strides": strides,
+        "padding": padding,
+        "bias_init": nn.initializers.normal(),
+        "param_dtype": jnp.float64,
+    }
+    plain, conv = (
+        layers.Conv(features, (3, 3), **options),
+        partial(pooling.max_pooled_convolution, window=window),
+    )
     pooled = layers.Conv(features, (3, 3), **options, conv_general_dilated=conv)
     with jax.enable_x64(True), convolution.formulation(formulation):
         x = jnp.asarray(np.random.default_rng(0).integers(-1, 2, (2, 11, 12, 2)), jnp.float64)
@@ -194,8 +242,13 @@ def test_a_convolution_pooled_before_its_bias_is_the_same(window, strides, paddi
         late, early = (lambda p, x: layers.max_pool(plain.apply(p, x), window)), pooled.apply
         np.testing.assert_allclose(early(params, x), late(params, x), rtol=1e-12)
         places = jnp.asarray(_random(late(params, x).shape), jnp.float64)
-        expected, actual = (jax.grad(lambda p, x, f=f: jnp.sum(places * f(p, x)), (0, 1))(params, x) for f in (late, early))
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), actual, expected)
+        expected, actual = (
+            jax.grad(lambda p, x, f=f: jnp.sum(places * f(p, x)), (0, 1))(params, x)
+            for f in (late, early)
+        )
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), actual, expected
+        )
 
 
 @pytest.mark.parametrize("name", sorted(layers.ACTIVATIONS))
@@ -206,40 +259,82 @@ def test_increasing_activations_never_fall_and_the_others_do(name):
 
 def _norms(**options):
     return tuple(
-        norm(momentum=0.8, epsilon=1e-3, scale_init=nn.initializers.normal(), **options) for norm in (layers.BatchNorm, nn.BatchNorm)
+        norm(momentum=0.8, epsilon=1e-3, scale_init=nn.initializers.normal(), **options)
+        for norm in (layers.BatchNorm, nn.BatchNorm)
     )
 
 
 @pytest.mark.parametrize("formulation", ["natural", "fast"])
 @pytest.mark.parametrize(
-    "options", [{}, {"use_scale": False}, {"use_bias": False}, {"use_fast_variance": False}, {"dtype": "bfloat16"}], ids=str
+    "options",
+    [
+        {},
+        {"use_scale": False},
+        {"use_bias": False},
+        {"use_fast_variance": False},
+        {"dtype": "bfloat16"},
+    ],
+    ids=str,
 )
-@pytest.mark.parametrize("shape, average", [((6, 5, 4, 3), False), ((6, 5, 4, 3), True), ((7, 2), False)])
+@pytest.mark.parametrize(
+    "shape, average", [((6, 5, 4, 3), False), ((6, 5, 4, 3), True), ((7, 2), False)]
+)
 def test_batch_norm_is_flaxs(shape, average, options, formulation):
-    """Variables, values and updated statistics, for inputs of mean 10 (of which a x + b rounds more than a (x - mean) + bias does)."""
+    """Variables, values and updated statistics, for inputs of mean 10 (of which a x + b rounds more
+    than a (x - mean) + bias does).
+    """
     x, (ours, theirs) = jnp.asarray(10 + _random(shape)), _norms(**options)
     with convolution.formulation(formulation), jax.numpy_dtype_promotion("standard"):
         variables = theirs.init(KEY, x, use_running_average=False)
-        jax.tree.map(np.testing.assert_array_equal, ours.init(KEY, x, use_running_average=False), variables)
-        actual, expected = (n.apply(variables, x, use_running_average=average, mutable="batch_stats") for n in (ours, theirs))
+        jax.tree.map(
+            np.testing.assert_array_equal, ours.init(KEY, x, use_running_average=False), variables
+        )
+        actual, expected = (
+            n.apply(variables, x, use_running_average=average, mutable="batch_stats")
+            for n in (ours, theirs)
+        )
     assert actual[0].dtype == expected[0].dtype
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-5), actual, expected)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-5), actual, expected
+    )
 
 
 @pytest.mark.parametrize("average", [False, True])
 def test_derivatives_of_batch_norm_are_flaxs_in_float64(average):
-    with jax.enable_x64(True), convolution.formulation("fast"), jax.numpy_dtype_promotion("standard"):
-        x, (ours, theirs) = jnp.asarray(_random((5, 4, 3)), jnp.float64), _norms(param_dtype=jnp.float64)
+    with (
+        jax.enable_x64(True),
+        convolution.formulation("fast"),
+        jax.numpy_dtype_promotion("standard"),
+    ):
+        x, (ours, theirs) = (
+            jnp.asarray(_random((5, 4, 3)), jnp.float64),
+            _norms(param_dtype=jnp.float64),
+        )
         variables = theirs.init(KEY, x, use_running_average=False)
 
         def loss(norm):
             def value(params, x):
-                y, _ = norm.apply(variables | {"params": params}, x, use_running_average=average, mutable="batch_stats")
+                y, _ = norm.apply(
+                    variables | {"params": params},
+                    x,
+                    use_running_average=average,
+                    mutable="batch_stats",
+                )
                 return jnp.sum(jnp.sin(y))
 
             return value
 
         arguments = variables["params"], x
-        for derivative in (lambda f: jax.grad(f, (0, 1)), lambda f: jax.jacfwd(f, (0, 1)), lambda f: jax.hessian(f, 1)):
-            actual, expected = (jax.jit(derivative(loss(norm)))(*arguments) for norm in (ours, theirs))
-            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11), actual, expected)
+        for derivative in (
+            lambda f: jax.grad(f, (0, 1)),
+            lambda f: jax.jacfwd(f, (0, 1)),
+            lambda f: jax.hessian(f, 1),
+        ):
+            actual, expected = (
+                jax.jit(derivative(loss(norm)))(*arguments) for norm in (ours, theirs)
+            )
+            jax.tree.map(
+                lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11),
+                actual,
+                expected,
+            )

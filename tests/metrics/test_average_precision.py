@@ -1,4 +1,6 @@
-"""Average precision against pycocotools (to 1e-6) on random images with crowds, ties, empty images and every size class."""
+"""Average precision against pycocotools (to 1e-6) on random images with crowds, ties, empty images
+and every size class.
+"""
 
 import contextlib
 import io
@@ -11,7 +13,9 @@ from jaxcnn.metrics import average_precision
 from jaxcnn.ops import masks
 
 # pycocotools 2.0.11 itself, under NumPy 2
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+)
 
 SIZE = (160, 200)
 CLASSES = 3
@@ -19,33 +23,56 @@ CLASSES = 3
 
 def random_box(generator, number):
     corner = generator.uniform(0, 90, (number, 2))
-    extent = generator.choice([14.0, 40.0, 110.0], (number, 1)) * generator.uniform(0.6, 1.4, (number, 2))
+    extent = generator.choice([14.0, 40.0, 110.0], (number, 1)) * generator.uniform(
+        0.6, 1.4, (number, 2)
+    )
     return np.concatenate([corner, np.minimum(corner + extent, SIZE)], axis=-1)
 
 
 def random_images(seed, num_images=12):
-    """Truths, and predictions of which most are shaken truths; scores are rounded, so that many are equal."""
+    """Truths, and predictions of which most are shaken truths; scores are rounded, so that many are
+    equal.
+    """
     generator = np.random.default_rng(seed)
     truths, predictions = [], []
     for _ in range(num_images):
         number = int(generator.integers(0, 6))
         box, label = random_box(generator, number), generator.integers(0, CLASSES, number)
-        points = box[:, None, :2] + generator.random((number, 17, 2)) * (box[:, None, 2:] - box[:, None, :2])
+        points = box[:, None, :2] + generator.random((number, 17, 2)) * (
+            box[:, None, 2:] - box[:, None, :2]
+        )
         visible = generator.random((number, 17)) < 0.6
         visible[generator.random(number) < 0.2] = False
         area = np.prod(box[:, 2:] - box[:, :2], axis=-1) * generator.uniform(0.5, 1, number)
         crowd = generator.random(number) < 0.2
-        truths.append({"box": box, "label": label, "crowd": crowd, "area": area, "points": points, "visible": visible})
+        truths.append(
+            {
+                "box": box,
+                "label": label,
+                "crowd": crowd,
+                "area": area,
+                "points": points,
+                "visible": visible,
+            }
+        )
         copies = np.repeat(np.arange(number), 2)
         extent = np.tile(box[copies, 2:] - box[copies, :2], 2)
         shaken = box[copies] + generator.normal(size=(copies.size, 4)) * 0.06 * extent
-        moved = points[copies] + generator.normal(size=(copies.size, 17, 2)) * 0.03 * extent[:, None, :2]
+        moved = (
+            points[copies]
+            + generator.normal(size=(copies.size, 17, 2)) * 0.03 * extent[:, None, :2]
+        )
         wrong = random_box(generator, 3)
         predictions.append(
             {
-                "box": np.concatenate([np.sort(shaken.reshape(-1, 2, 2), axis=1).reshape(-1, 4), wrong]),
+                "box": np.concatenate(
+                    [np.sort(shaken.reshape(-1, 2, 2), axis=1).reshape(-1, 4), wrong]
+                ),
                 "label": np.concatenate(
-                    [np.where(generator.random(copies.size) < 0.9, label[copies], 0), generator.integers(0, CLASSES, 3)]
+                    [
+                        np.where(generator.random(copies.size) < 0.9, label[copies], 0),
+                        generator.integers(0, CLASSES, 3),
+                    ]
                 ),
                 "score": generator.random(copies.size + 3).round(1),
                 "points": np.concatenate([moved, generator.uniform(0, 100, (3, 17, 2))]),
@@ -63,7 +90,10 @@ def paint(box):
 
 
 def with_masks(objects):
-    changed = [{name: value for name, value in one.items() if name not in ("area", "points", "visible")} for one in objects]
+    changed = [
+        {name: value for name, value in one.items() if name not in ("area", "points", "visible")}
+        for one in objects
+    ]
     return [one | {"mask": paint(one["box"])} for one in changed]
 
 
@@ -82,7 +112,9 @@ def pycocotools_stats(kind, truths, predictions):
             }
         if kind == "keypoints":
             visible = objects["visible"][i] if "visible" in objects else np.ones(17, bool)
-            triples = np.concatenate([objects["points"][i][:, ::-1], 2.0 * visible[:, None]], axis=1)
+            triples = np.concatenate(
+                [objects["points"][i][:, ::-1], 2.0 * visible[:, None]], axis=1
+            )
             entry |= {"keypoints": triples.ravel().tolist(), "num_keypoints": int(visible.sum())}
         if "area" in objects:
             entry["area"] = float(objects["area"][i])
@@ -90,12 +122,24 @@ def pycocotools_stats(kind, truths, predictions):
 
     annotations, results = [], []
     for image, (truth, prediction) in enumerate(zip(truths, predictions, strict=True), start=1):
-        for i, label in enumerate(truth["label"]):  # ids from 1: pycocotools takes id 0 for "unmatched"
-            identity = {"id": len(annotations) + 1, "image_id": image, "category_id": int(label) + 1, "iscrowd": int(truth["crowd"][i])}
+        for i, label in enumerate(
+            truth["label"]
+        ):  # ids from 1: pycocotools takes id 0 for "unmatched"
+            identity = {
+                "id": len(annotations) + 1,
+                "image_id": image,
+                "category_id": int(label) + 1,
+                "iscrowd": int(truth["crowd"][i]),
+            }
             annotations.append(identity | shape(truth, i))
         for i, label in enumerate(prediction["label"]):
             results.append(
-                {"image_id": image, "category_id": int(label) + 1, "score": float(prediction["score"][i])} | shape(prediction, i)
+                {
+                    "image_id": image,
+                    "category_id": int(label) + 1,
+                    "score": float(prediction["score"][i]),
+                }
+                | shape(prediction, i)
             )
             if kind != "bbox":
                 results[-1].pop("bbox")
@@ -104,7 +148,9 @@ def pycocotools_stats(kind, truths, predictions):
         dataset = coco.COCO()
         dataset.dataset = {
             "info": {},
-            "images": [{"id": i + 1, "height": SIZE[0], "width": SIZE[1]} for i in range(len(truths))],
+            "images": [
+                {"id": i + 1, "height": SIZE[0], "width": SIZE[1]} for i in range(len(truths))
+            ],
             "categories": [{"id": k + 1, "name": str(k)} for k in range(CLASSES)],
             "annotations": annotations,
         }
@@ -116,7 +162,11 @@ def pycocotools_stats(kind, truths, predictions):
     return run.stats
 
 
-KINDS = {"bbox": average_precision.coco_boxes, "segm": average_precision.coco_masks, "keypoints": average_precision.coco_keypoints}
+KINDS = {
+    "bbox": average_precision.coco_boxes,
+    "segm": average_precision.coco_masks,
+    "keypoints": average_precision.coco_keypoints,
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -134,11 +184,15 @@ def test_equals_pycocotools(kind, seed):
 
 def test_the_limit_of_detections_equals_pycocotools():
     truths, predictions = random_images(9, num_images=3)
-    many = [{name: np.concatenate([value] * 25) for name, value in one.items()} for one in predictions]
+    many = [
+        {name: np.concatenate([value] * 25) for name, value in one.items()} for one in predictions
+    ]
     for one in many:
         one["score"] = np.random.default_rng(0).random(one["score"].size)
     np.testing.assert_allclose(
-        list(average_precision.coco_boxes(truths, many).values()), pycocotools_stats("bbox", truths, many), atol=1e-6
+        list(average_precision.coco_boxes(truths, many).values()),
+        pycocotools_stats("bbox", truths, many),
+        atol=1e-6,
     )
 
 
@@ -146,7 +200,12 @@ def test_the_limit_of_detections_equals_pycocotools():
 def test_a_perfect_prediction_scores_1_and_none_scores_0(kind):
     truths, _ = random_images(5)
     truths = [
-        truth | {"crowd": np.zeros(truth["label"].size, bool), "visible": np.ones((truth["label"].size, 17), bool)} for truth in truths
+        truth
+        | {
+            "crowd": np.zeros(truth["label"].size, bool),
+            "visible": np.ones((truth["label"].size, 17), bool),
+        }
+        for truth in truths
     ]
     if kind == "segm":
         truths = with_masks(truths)
@@ -158,25 +217,33 @@ def test_a_perfect_prediction_scores_1_and_none_scores_0(kind):
 
 
 def objects(rows, **more):
-    return {"box": np.array([row[0] for row in rows], float).reshape(-1, 4), "label": np.zeros(len(rows), int)} | {
-        name: np.array(value) for name, value in more.items()
-    }
+    return {
+        "box": np.array([row[0] for row in rows], float).reshape(-1, 4),
+        "label": np.zeros(len(rows), int),
+    } | {name: np.array(value) for name, value in more.items()}
 
 
 def test_voc_by_hand():
-    """Two truths; ranked right, wrong, right, double: precision 1, 1/2, 2/3, 2/4 at recall 1/2, 1/2, 1, 1."""
+    """Two truths; ranked right, wrong, right, double: precision 1, 1/2, 2/3, 2/4 at recall 1/2,
+    1/2, 1, 1.
+    """
     here, there, away = (0, 0, 10, 10), (20, 20, 30, 30), (50, 50, 60, 60)
     truth = objects([(here,), (there,)])
     prediction = objects([(there,), (here,), (away,), (here,)], score=[0.5, 0.9, 0.8, 0.1])
-    assert average_precision.voc_boxes([truth], [prediction])["mAP"] == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
+    assert average_precision.voc_boxes([truth], [prediction])["mAP"] == pytest.approx(
+        0.5 * 1 + 0.5 * 2 / 3
+    )
     eleven = average_precision.voc_boxes([truth], [prediction], num_points=11)
-    assert eleven["mAP"] == pytest.approx((6 * 1 + 5 * 2 / 3) / 11)  # recalls 0 to 0.5, then 0.6 to 1
+    # recalls 0 to 0.5, then 0.6 to 1
+    assert eleven["mAP"] == pytest.approx((6 * 1 + 5 * 2 / 3) / 11)
     difficult = truth | {"difficult": np.array([False, True])}
     assert average_precision.voc_boxes([difficult], [prediction])[0] == pytest.approx(1.0)
 
 
 def test_voc_area_is_that_of_a_ranking_when_each_truth_is_found():
-    """With one detection at each truth and others elsewhere, AP is that of a ranking, made monotone."""
+    """With one detection at each truth and others elsewhere, AP is that of a ranking, made
+    monotone.
+    """
     generator = np.random.default_rng(0)
     label, score = generator.random(30) < 0.5, generator.permutation(30) / 30
     box = np.arange(30)[:, None] * 100 + np.array([0, 0, 10, 10])

@@ -23,9 +23,19 @@ def test_psnr_and_ssim_equal_scikit_image(channels, noise):
         jnp.asarray(image, jnp.float32), jnp.asarray(truth, jnp.float32)
     )
     for i in range(2):
-        assert psnr[i] == pytest.approx(metrics.peak_signal_noise_ratio(truth[i], image[i], data_range=1.0), abs=1e-3)
-        options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0, "channel_axis": -1}
-        assert ssim[i] == pytest.approx(metrics.structural_similarity(truth[i], image[i], **options), abs=1e-5)
+        assert psnr[i] == pytest.approx(
+            metrics.peak_signal_noise_ratio(truth[i], image[i], data_range=1.0), abs=1e-3
+        )
+        options = {
+            "gaussian_weights": True,
+            "sigma": 1.5,
+            "use_sample_covariance": False,
+            "data_range": 1.0,
+            "channel_axis": -1,
+        }
+        assert ssim[i] == pytest.approx(
+            metrics.structural_similarity(truth[i], image[i], **options), abs=1e-5
+        )
 
 
 def test_equal_images_are_perfect():
@@ -40,14 +50,20 @@ def test_equal_images_are_perfect():
 def test_luma_equals_scikit_image():
     color = pytest.importorskip("skimage.color")
     image = pair((2, 5, 6, 3))[0]
-    np.testing.assert_allclose(image_quality.luma(jnp.asarray(image, jnp.float32))[..., 0], color.rgb2ycbcr(image)[..., 0] / 255, atol=1e-6)
+    np.testing.assert_allclose(
+        image_quality.luma(jnp.asarray(image, jnp.float32))[..., 0],
+        color.rgb2ycbcr(image)[..., 0] / 255,
+        atol=1e-6,
+    )
 
 
 @pytest.mark.parametrize("size", [(10, 14), (40, 56), (9, 33)])
 def test_bicubic_equals_pillow(size):
     Image = pytest.importorskip("PIL.Image")
     image = pair((20, 28, 1))[0].astype(np.float32)
-    expected = np.asarray(Image.fromarray(image[..., 0]).resize(size[::-1], Image.Resampling.BICUBIC))
+    expected = np.asarray(
+        Image.fromarray(image[..., 0]).resize(size[::-1], Image.Resampling.BICUBIC)
+    )
     ours = image_quality.resize_bicubic(jnp.asarray(image)[None], size)
     np.testing.assert_allclose(ours[0, ..., 0], expected, atol=1e-5)
 

@@ -1,4 +1,6 @@
-"""Keypoint measures against plain loops, and OKS against the evaluation of average precision (itself equal to pycocotools)."""
+"""Keypoint measures against plain loops, and OKS against the evaluation of average precision
+(itself equal to pycocotools).
+"""
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +20,18 @@ def example(rows: int = 5, joints: int = 17):
 
 def test_correct_and_normalized_error_equal_a_loop():
     point, truth, visible, reference = example()
-    found = jax.jit(lambda *a: keypoints.correct(*a[:3], reference=a[3], threshold=0.1))(point, truth, visible, reference)
+    found = jax.jit(lambda *a: keypoints.correct(*a[:3], reference=a[3], threshold=0.1))(
+        point, truth, visible, reference
+    )
     error = keypoints.normalized_error(point, truth, visible, reference=reference)
     for i in range(5):
-        distance = [float(np.hypot(*np.asarray(p - t))) for p, t in zip(point[i], truth[i], strict=True)]
-        assert list(np.asarray(found[i])) == [bool(v > 0 and d <= 0.1 * reference[i]) for v, d in zip(visible[i], distance, strict=True)]
+        distance = [
+            float(np.hypot(*np.asarray(p - t))) for p, t in zip(point[i], truth[i], strict=True)
+        ]
+        assert list(np.asarray(found[i])) == [
+            bool(v > 0 and d <= 0.1 * reference[i])
+            for v, d in zip(visible[i], distance, strict=True)
+        ]
         seen = [d for v, d in zip(visible[i], distance, strict=True) if v > 0]
         np.testing.assert_allclose(error[i], np.mean(seen) / reference[i], rtol=1e-5)
 
@@ -30,7 +39,13 @@ def test_correct_and_normalized_error_equal_a_loop():
 def test_similarity_equals_that_of_average_precision():
     point, truth, visible, reference = example()
     area = reference**2
-    ours = keypoints.similarity(point, truth, visible, area=area, sigmas=jnp.asarray(average_precision.COCO_SIGMAS, jnp.float32))
+    ours = keypoints.similarity(
+        point,
+        truth,
+        visible,
+        area=area,
+        sigmas=jnp.asarray(average_precision.COCO_SIGMAS, jnp.float32),
+    )
     theirs = average_precision._keypoint_similarity(
         np.asarray(point, np.float64),
         {"points": truth, "visible": visible, "area": area, "box": np.zeros((5, 4))},
@@ -43,5 +58,9 @@ def test_similarity_equals_that_of_average_precision():
 def test_rows_without_a_visible_joint_are_finite():
     point, truth, visible, reference = example()
     none = jnp.zeros_like(visible)
-    np.testing.assert_array_equal(keypoints.normalized_error(point, truth, none, reference=reference), 0)
-    np.testing.assert_array_equal(keypoints.similarity(point, truth, none, area=0 * reference, sigmas=jnp.full(17, 0.1)), 0)
+    np.testing.assert_array_equal(
+        keypoints.normalized_error(point, truth, none, reference=reference), 0
+    )
+    np.testing.assert_array_equal(
+        keypoints.similarity(point, truth, none, area=0 * reference, sigmas=jnp.full(17, 0.1)), 0
+    )

@@ -25,5 +25,7 @@ def test_nothing_to_match():
 
 def test_harmonic_mean():
     ours = matching.harmonic_mean(6, 8, 10)
-    assert ours == pytest.approx({"precision": 0.75, "recall": 0.6, "hmean": 2 / (1 / 0.75 + 1 / 0.6)})
+    assert ours == pytest.approx(
+        {"precision": 0.75, "recall": 0.6, "hmean": 2 / (1 / 0.75 + 1 / 0.6)}
+    )
     assert matching.harmonic_mean(0, 0, 0) == {"precision": 0, "recall": 0, "hmean": 0}

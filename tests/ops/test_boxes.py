@@ -1,4 +1,6 @@
-"""Boxes against torchvision where it can be imported, against counting pixels, and by properties."""
+"""Boxes against torchvision where it can be imported, against counting pixels, and by
+properties.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -11,15 +13,23 @@ from tests.torchvision_peer import import_torchvision
 
 def random_boxes(number: int, seed: int) -> jax.Array:
     corners = np.random.default_rng(seed).random((number, 2, 2))
-    return jnp.asarray(np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=-1), jnp.float32)
+    return jnp.asarray(
+        np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=-1), jnp.float32
+    )
 
 
-@pytest.mark.parametrize("name, theirs", [("pairwise_iou", "box_iou"), ("pairwise_giou", "generalized_box_iou")])
+@pytest.mark.parametrize(
+    "name, theirs", [("pairwise_iou", "box_iou"), ("pairwise_giou", "generalized_box_iou")]
+)
 def test_overlap_equals_torchvision(name, theirs):
     torch = pytest.importorskip("torch")
     first, second = random_boxes(9, 0), random_boxes(7, 1)
-    expected = getattr(import_torchvision().ops, theirs)(*(torch.tensor(np.asarray(box)[:, [1, 0, 3, 2]]) for box in (first, second)))
-    np.testing.assert_allclose(jax.jit(getattr(boxes, name))(first, second), expected.numpy(), rtol=1e-4, atol=1e-6)
+    expected = getattr(import_torchvision().ops, theirs)(
+        *(torch.tensor(np.asarray(box)[:, [1, 0, 3, 2]]) for box in (first, second))
+    )
+    np.testing.assert_allclose(
+        jax.jit(getattr(boxes, name))(first, second), expected.numpy(), rtol=1e-4, atol=1e-6
+    )
 
 
 def test_iou_is_the_share_of_pixels_in_common():
@@ -32,7 +42,9 @@ def test_iou_is_the_share_of_pixels_in_common():
         mask[box[0] : box[2], box[1] : box[3]] = True
         return mask
 
-    expected = [np.sum(paint(a) & paint(b)) / np.sum(paint(a) | paint(b)) for a, b in zip(*box, strict=True)]
+    expected = [
+        np.sum(paint(a) & paint(b)) / np.sum(paint(a) | paint(b)) for a, b in zip(*box, strict=True)
+    ]
     unit = boxes.from_pixels(jnp.asarray(box, jnp.float32), (size, size))
     np.testing.assert_allclose(boxes.iou(unit[0], unit[1]), expected, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(boxes.area(unit[0]), [np.mean(paint(a)) for a in box[0]], rtol=1e-5)
@@ -75,7 +87,11 @@ def test_conversions_put_numbers_in_the_named_order():
 
 @pytest.mark.parametrize("threshold", [0.1, 0.3, 0.6])
 def test_suppression_equals_the_greedy_loop(threshold):
-    box, score = random_boxes(40, 4), jnp.asarray(np.random.default_rng(5).integers(0, 12, 40) / 12, jnp.float32)  # with ties
+    # with ties
+    box, score = (
+        random_boxes(40, 4),
+        jnp.asarray(np.random.default_rng(5).integers(0, 12, 40) / 12, jnp.float32),
+    )
     overlap, expected = np.asarray(boxes.pairwise_iou(box, box)), np.zeros(40, bool)
     for i in np.argsort(-np.asarray(score), kind="stable"):
         expected[i] = not (overlap[i][expected] > threshold).any()

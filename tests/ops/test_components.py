@@ -17,7 +17,9 @@ def test_equals_scikit_image(size, density, diagonal):
     for _ in range(5):
         mask = generator.random(size) < density
         labels, count = label_components(mask, diagonal=diagonal)
-        expected, expected_count = measure.label(mask, connectivity=2 if diagonal else 1, return_num=True)
+        expected, expected_count = measure.label(
+            mask, connectivity=2 if diagonal else 1, return_num=True
+        )
         np.testing.assert_array_equal(labels, expected)
         assert (count, labels.dtype) == (expected_count, np.int32)
 
@@ -34,7 +36,11 @@ def test_each_part_is_what_a_flood_reaches(rows):
         reached[tuple(np.argwhere(labels == number)[0])] = True
         for _ in range(mask.size):
             padded = np.pad(reached, 1)
-            around = [padded[dy : dy + mask.shape[0], dx : dx + mask.shape[1]] for dy in range(3) for dx in range(3)]
+            around = [
+                padded[dy : dy + mask.shape[0], dx : dx + mask.shape[1]]
+                for dy in range(3)
+                for dx in range(3)
+            ]
             reached = np.any(around, axis=0) & mask
         np.testing.assert_array_equal(reached, labels == number)
 

@@ -1,4 +1,6 @@
-"""Every formulation of a convolution against a brute-force sum, a float64 reference, and `jax.lax` under every transformation."""
+"""Every formulation of a convolution against a brute-force sum, a float64 reference, and `jax.lax`
+under every transformation.
+"""
 
 import itertools
 import json
@@ -37,7 +39,9 @@ GEOMETRIES = {
 
 @pytest.fixture(autouse=True)
 def stored_inputs(monkeypatch):
-    """The tests' few channels are treated as those of a real network: their inputs are stored for the kernel's gradient."""
+    """The tests' few channels are treated as those of a real network: their inputs are stored for
+    the kernel's gradient.
+    """
     monkeypatch.setattr(convolution, "FEWEST_STORED_CHANNELS", 1)
 
 
@@ -52,13 +56,25 @@ def operands(name, dtype=np.float32, seed=0):
 def convolve(x, w, strides, padding, dilation, groups, *, through=convolution.conv_general_dilated):
     letters = "012"[: x.ndim - 2]
     numbers = (f"N{letters}C", f"{letters}IO", f"N{letters}C")
-    return through(x, w, strides, padding, rhs_dilation=dilation, dimension_numbers=numbers, feature_group_count=groups)
+    return through(
+        x,
+        w,
+        strides,
+        padding,
+        rhs_dilation=dilation,
+        dimension_numbers=numbers,
+        feature_group_count=groups,
+    )
 
 
 def brute_force(x, w, strides, padding, dilation, groups):
     """The sum over window positions and channels, in float64, one output element at a time."""
     extents = [d * (k - 1) + 1 for k, d in zip(w.shape[:-2], dilation, strict=True)]
-    pads = lax.padtype_to_pads(x.shape[1:-1], extents, strides, padding) if isinstance(padding, str) else padding
+    pads = (
+        lax.padtype_to_pads(x.shape[1:-1], extents, strides, padding)
+        if isinstance(padding, str)
+        else padding
+    )
     x = np.pad(x.astype(np.float64), [(0, 0), *pads, (0, 0)])
     w = w.astype(np.float64)
     smaller = [(n - e) // s + 1 for n, e, s in zip(x.shape[1:-1], extents, strides, strict=True)]
@@ -66,10 +82,17 @@ def brute_force(x, w, strides, padding, dilation, groups):
     inputs, outputs = w.shape[-2], w.shape[-1] // groups
     for place in itertools.product(*map(range, smaller)):
         for offset in itertools.product(*map(range, w.shape[:-2])):
-            at = tuple(p * s + o * d for p, s, o, d in zip(place, strides, offset, dilation, strict=True))
+            at = tuple(
+                p * s + o * d for p, s, o, d in zip(place, strides, offset, dilation, strict=True)
+            )
             for group in range(groups):
-                into, out = slice(group * inputs, (group + 1) * inputs), slice(group * outputs, (group + 1) * outputs)
-                y[(slice(None), *place, out)] += x[(slice(None), *at, into)] @ w[(*offset, slice(None), out)]
+                into, out = (
+                    slice(group * inputs, (group + 1) * inputs),
+                    slice(group * outputs, (group + 1) * outputs),
+                )
+                y[(slice(None), *place, out)] += (
+                    x[(slice(None), *at, into)] @ w[(*offset, slice(None), out)]
+                )
     return y
 
 
@@ -82,11 +105,16 @@ def test_value_and_gradients_equal_brute_force_in_float64(name, formulation):
         np.testing.assert_allclose(y, brute_force(x, w, *geometry), rtol=1e-12, atol=1e-12)
         cotangent = np.random.default_rng(1).standard_normal(y.shape)
         dx, dw = pullback(jnp.asarray(cotangent))
-        # y is linear in each operand, so <cotangent, y(direction)> = <gradient, direction> for any direction
+        # y is linear in each operand, so <cotangent, y(direction)> = <gradient, direction> for any
+        # direction
         for seed in range(2):
             u, v, _ = operands(name, np.float64, seed=seed + 5)
-            np.testing.assert_allclose(np.vdot(dx, u), np.vdot(cotangent, brute_force(u, w, *geometry)), rtol=1e-10)
-            np.testing.assert_allclose(np.vdot(dw, v), np.vdot(cotangent, brute_force(x, v, *geometry)), rtol=1e-10)
+            np.testing.assert_allclose(
+                np.vdot(dx, u), np.vdot(cotangent, brute_force(u, w, *geometry)), rtol=1e-10
+            )
+            np.testing.assert_allclose(
+                np.vdot(dw, v), np.vdot(cotangent, brute_force(x, v, *geometry)), rtol=1e-10
+            )
 
 
 @pytest.mark.parametrize("role", convolution.OPERANDS)
@@ -105,12 +133,20 @@ def test_blocks_of_columns_are_the_same_convolution(geometry, role):
     shapes = {"x": x, "w": w, "y": geometry.result_shape("y", x, w)}
     total = geometry.output_spatial()[1]
     with jax.enable_x64(True):
-        a, b = (np.random.default_rng(seed).standard_normal(shapes[name]) for seed, name in enumerate(convolution.OPERANDS[role]))
+        a, b = (
+            np.random.default_rng(seed).standard_normal(shapes[name])
+            for seed, name in enumerate(convolution.OPERANDS[role])
+        )
         expected = convolution.natural(role, geometry, jnp.asarray(a), jnp.asarray(b))
         for width in (width for width in range(1, total + 1) if total % width == 0):
             blocks = banded.of_width(geometry, width)
-            to, of = getattr(blocks, f"to_{role}"), [getattr(blocks, f"of_{name}") for name in convolution.OPERANDS[role]]
-            result = convolution.natural(role, blocks.rows(), of[0](jnp.asarray(a)), of[1](jnp.asarray(b)))
+            to, of = (
+                getattr(blocks, f"to_{role}"),
+                [getattr(blocks, f"of_{name}") for name in convolution.OPERANDS[role]],
+            )
+            result = convolution.natural(
+                role, blocks.rows(), of[0](jnp.asarray(a)), of[1](jnp.asarray(b))
+            )
             actual = to(result, 3) if role == "w" else to(result)
             np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-12)
 
@@ -119,30 +155,54 @@ def test_blocks_are_for_few_channels():
     """Shapes on which they were slower when measured (docs/performance.md)."""
 
     def chosen(role, side, window, inputs, outputs):
-        geometry = convolution.Geometry((side, side), (window, window), (1, 1), ((window // 2,) * 2,) * 2, (1, 1), 1)
+        geometry = convolution.Geometry(
+            (side, side), (window, window), (1, 1), ((window // 2,) * 2,) * 2, (1, 1), 1
+        )
         return banded.blocks(role, geometry, inputs, outputs) is not None
 
     assert all(chosen("y", *shape) for shape in [(28, 5, 1, 6), (28, 7, 1, 64), (32, 3, 3, 64)])
-    assert not any(chosen(role, *shape) for shape in [(14, 3, 16, 16), (32, 3, 64, 64), (14, 1, 256, 256)] for role in "xyw")
+    assert not any(
+        chosen(role, *shape)
+        for shape in [(14, 3, 16, 16), (32, 3, 64, 64), (14, 1, 256, 256)]
+        for role in "xyw"
+    )
 
 
 @pytest.mark.parametrize("role", "xyw")
 @pytest.mark.parametrize("rank", [1, 2, 3])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_tap_by_tap_is_the_same_convolution(rank, stride, role):
-    """Windows, dilations and paddings (more than the window needs, and negative), of as many strides as leave places over."""
+    """Windows, dilations and paddings (more than the window needs, and negative), of as many
+    strides as leave places over.
+    """
     with jax.enable_x64(True):
         for window, dilation, pads in itertools.product(
-            [(1, 2, 2), (3, 2, 1)], [(1, 1, 1), (2, 1, 2)], [((0, 0),) * 3, ((4, -1), (2, 0), (-1, 3))]
+            [(1, 2, 2), (3, 2, 1)],
+            [(1, 1, 1), (2, 1, 2)],
+            [((0, 0),) * 3, ((4, -1), (2, 0), (-1, 3))],
         ):
-            sides = ((9, 8, 7)[:rank], window[:rank], (stride,) * rank, pads[:rank], dilation[:rank])
+            sides = (
+                (9, 8, 7)[:rank],
+                window[:rank],
+                (stride,) * rank,
+                pads[:rank],
+                dilation[:rank],
+            )
             geometry = convolution.Geometry(*sides, 8)
             x, w = ((2, *geometry.spatial, 8), (*geometry.window, 1, 8))
             shapes = {"x": x, "w": w, "y": geometry.result_shape("y", x, w)}
             assert depthwise.suits(geometry, w, np.float64)
-            a, b = (np.random.default_rng(seed).standard_normal(shapes[name]) for seed, name in enumerate(convolution.OPERANDS[role]))
+            a, b = (
+                np.random.default_rng(seed).standard_normal(shapes[name])
+                for seed, name in enumerate(convolution.OPERANDS[role])
+            )
             actual = depthwise.convolve(role, geometry, jnp.asarray(a), jnp.asarray(b), lambda x: x)
-            np.testing.assert_allclose(actual, convolution.natural(role, geometry, jnp.asarray(a), jnp.asarray(b)), rtol=1e-12, atol=1e-12)
+            np.testing.assert_allclose(
+                actual,
+                convolution.natural(role, geometry, jnp.asarray(a), jnp.asarray(b)),
+                rtol=1e-12,
+                atol=1e-12,
+            )
 
 
 def smooth(x, w, geometry, **options):
@@ -155,10 +215,22 @@ TRANSFORMATIONS = {
     "jit grad": lambda f: jax.jit(jax.grad(f, (0, 1))),
     "jvp": lambda f: lambda x, w: jax.jvp(f, (x, w), (jnp.cos(x), jnp.cos(w))),
     "remat": lambda f: jax.jit(jax.grad(jax.checkpoint(f), (0, 1))),
-    "hessian-vector": lambda f: lambda x, w: jax.jvp(jax.grad(f, (0, 1)), (x, w), (jnp.cos(x), jnp.sin(w))),
-    "grad of grad": lambda f: jax.grad(lambda x, w: sum(jnp.sum(jnp.sin(g)) for g in jax.grad(f, (0, 1))(x, w)), (0, 1)),
-    "forward hessian": lambda f: lambda x, w: jax.jvp(lambda x: jax.jvp(lambda x: f(x, w), (x,), (jnp.cos(x),))[1], (x,), (jnp.sin(x),)),
-    "scan": lambda f: lambda x, w: lax.scan(lambda w, _: (w - 0.01 * jax.grad(f, 1)(x, w), f(x, w)), w, None, length=2),
+    "hessian-vector": lambda f: (
+        lambda x, w: jax.jvp(jax.grad(f, (0, 1)), (x, w), (jnp.cos(x), jnp.sin(w)))
+    ),
+    "grad of grad": lambda f: jax.grad(
+        lambda x, w: sum(jnp.sum(jnp.sin(g)) for g in jax.grad(f, (0, 1))(x, w)), (0, 1)
+    ),
+    "forward hessian": lambda f: (
+        lambda x, w: jax.jvp(
+            lambda x: jax.jvp(lambda x: f(x, w), (x,), (jnp.cos(x),))[1], (x,), (jnp.sin(x),)
+        )
+    ),
+    "scan": lambda f: (
+        lambda x, w: lax.scan(
+            lambda w, _: (w - 0.01 * jax.grad(f, 1)(x, w), f(x, w)), w, None, length=2
+        )
+    ),
 }
 
 
@@ -169,13 +241,19 @@ def test_transformations_equal_jax_lax_in_float64(name, transformation):
     with jax.enable_x64(True):
         x, w, geometry = operands(name, np.float64)
         x, w = jnp.asarray(x), jnp.asarray(w)
-        expected = transform(lambda x, w: smooth(x, w, geometry, through=lax.conv_general_dilated))(x, w)
+        expected = transform(lambda x, w: smooth(x, w, geometry, through=lax.conv_general_dilated))(
+            x, w
+        )
         with convolution.formulation("fast"):
             actual = transform(lambda x, w: smooth(x, w, geometry))(x, w)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9), actual, expected)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9), actual, expected
+        )
 
 
-@pytest.mark.parametrize("order", ["vmap of grad", "grad of vmap", "vmap of vmap", "vmap of jvp", "grad of vmap of vmap"])
+@pytest.mark.parametrize(
+    "order", ["vmap of grad", "grad of vmap", "vmap of vmap", "vmap of jvp", "grad of vmap of vmap"]
+)
 @pytest.mark.parametrize("axes", [(0, 0), (0, None), (None, 0), (2, -1)], ids=str)
 def test_vmap_equals_jax_lax_in_float64(axes, order):
     def apply(f, x, w):
@@ -198,23 +276,34 @@ def test_vmap_equals_jax_lax_in_float64(axes, order):
             jnp.asarray(a) if axis is None else jnp.stack([a * (1 + k) for k in range(3)], axis)
             for a, axis in zip((x, w), axes, strict=True)
         )
-        expected = apply(lambda x, w: smooth(x, w, geometry, through=lax.conv_general_dilated), x, w)
+        expected = apply(
+            lambda x, w: smooth(x, w, geometry, through=lax.conv_general_dilated), x, w
+        )
         with convolution.formulation("fast"):
             actual = apply(lambda x, w: smooth(x, w, geometry), x, w)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9), actual, expected)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9), actual, expected
+        )
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_non_finite_numbers_reach_the_gradient(value):
-    """The stored copy of the input must stay a copy when the number that it is hidden behind is not finite."""
+    """The stored copy of the input must stay a copy when the number that it is hidden behind is not
+    finite.
+    """
     x, w, geometry = operands("plain")
     with convolution.formulation("fast"):
-        assert "stablehlo.case" in jax.jit(jax.grad(lambda w: smooth(jnp.asarray(x), w, geometry))).lower(w).as_text()
+        assert (
+            "stablehlo.case"
+            in jax.jit(jax.grad(lambda w: smooth(jnp.asarray(x), w, geometry))).lower(w).as_text()
+        )
         _, pullback = jax.vjp(lambda w: convolve(jnp.asarray(x), w, *geometry), jnp.asarray(w))
         cotangent = jnp.ones((2, 4, 6, 4)).at[0, 0, 0, 0].set(value)
         (dw,) = jax.jit(pullback)(cotangent)
     assert not np.isfinite(dw[..., 0]).any()
-    np.testing.assert_allclose(dw[..., 1:].sum((0, 1)), np.stack([_window_sums(x)] * 3, -1), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        dw[..., 1:].sum((0, 1)), np.stack([_window_sums(x)] * 3, -1), rtol=1e-4, atol=1e-4
+    )
 
 
 def _window_sums(x):
@@ -228,7 +317,9 @@ def test_padded_channels_change_nothing(name):
         x, w, geometry = operands(name, np.float64)
         padded = convolution.pad_channels(jnp.asarray(x), jnp.asarray(w))
         assert padded[0].shape[-1] == padded[1].shape[-2] == convolution.STEM_CHANNELS > x.shape[-1]
-        np.testing.assert_allclose(convolve(*padded, *geometry), brute_force(x, w, *geometry), rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(
+            convolve(*padded, *geometry), brute_force(x, w, *geometry), rtol=1e-12, atol=1e-12
+        )
 
 
 def test_bfloat16_keeps_its_dtype_and_mixed_dtypes_go_to_jax():
@@ -236,7 +327,9 @@ def test_bfloat16_keeps_its_dtype_and_mixed_dtypes_go_to_jax():
     with convolution.formulation("fast"):
         y = convolve(jnp.asarray(x, jnp.bfloat16), jnp.asarray(w, jnp.bfloat16), *geometry)
         assert y.dtype == jnp.bfloat16
-        np.testing.assert_allclose(np.asarray(y, np.float32), brute_force(x, w, *geometry), rtol=0.05, atol=0.15)
+        np.testing.assert_allclose(
+            np.asarray(y, np.float32), brute_force(x, w, *geometry), rtol=0.05, atol=0.15
+        )
         with pytest.raises(TypeError, match="dtype"):
             convolve(jnp.asarray(x, jnp.bfloat16), jnp.asarray(w), *geometry)
 
@@ -245,7 +338,14 @@ def test_bfloat16_keeps_its_dtype_and_mixed_dtypes_go_to_jax():
 def test_impossible_geometry_is_reported_as_by_jax(change):
     x, w, (strides, padding, dilation, _) = operands("plain")
     w = np.zeros((*change.get("window", (3, 2)), 3, 4), np.float32)
-    arguments = (jnp.asarray(x), jnp.asarray(w), strides, padding, dilation, change.get("groups", 1))
+    arguments = (
+        jnp.asarray(x),
+        jnp.asarray(w),
+        strides,
+        padding,
+        dilation,
+        change.get("groups", 1),
+    )
 
     def outcome(**options):
         try:
@@ -269,7 +369,10 @@ def test_a_change_of_formulation_retraces():
 
 
 def test_unknown_formulation_names_the_nearest(monkeypatch):
-    with pytest.raises(ConfigError, match="did you mean 'natural'"), convolution.formulation("naturel"):
+    with (
+        pytest.raises(ConfigError, match="did you mean 'natural'"),
+        convolution.formulation("naturel"),
+    ):
         pass
     monkeypatch.setenv(convolution.VARIABLE, "fastt")
     with pytest.raises(ConfigError, match=r"JAXCNN_CONVOLUTION is 'fastt'.*did you mean 'fast'"):
@@ -281,12 +384,24 @@ def test_layer_equals_flax(padding):
     from flax import linen as nn
 
     x = np.random.default_rng(0).standard_normal((2, 8, 8, 4)).astype(np.float32)
-    options = {"features": 6, "kernel_size": (3, 3), "strides": 2, "padding": padding, "feature_group_count": 2}
+    options = {
+        "features": 6,
+        "kernel_size": (3, 3),
+        "strides": 2,
+        "padding": padding,
+        "feature_group_count": 2,
+    }
     theirs, ours = nn.Conv(**options), Conv(**options)
     variables = theirs.init(jax.random.key(0), x)
-    assert jax.tree.map(jnp.shape, ours.init(jax.random.key(0), x)) == jax.tree.map(jnp.shape, variables)
-    np.testing.assert_allclose(ours.apply(variables, x), theirs.apply(variables, x), rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(ours.apply(variables, x[0]), theirs.apply(variables, x[0]), rtol=1e-5, atol=1e-5)
+    assert jax.tree.map(jnp.shape, ours.init(jax.random.key(0), x)) == jax.tree.map(
+        jnp.shape, variables
+    )
+    np.testing.assert_allclose(
+        ours.apply(variables, x), theirs.apply(variables, x), rtol=1e-5, atol=1e-5
+    )
+    np.testing.assert_allclose(
+        ours.apply(variables, x[0]), theirs.apply(variables, x[0]), rtol=1e-5, atol=1e-5
+    )
 
 
 SHARDED = """
@@ -303,7 +418,10 @@ xs = jax.device_put(x, NamedSharding(mesh, P("data")))
 ws, vs = (jax.device_put(a, NamedSharding(mesh, P())) for a in (w, v))
 
 def loss(x, w, v):
-    convolve = lambda x, w: convolution.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    axes = ("NHWC", "HWIO", "NHWC")
+    convolve = lambda x, w: convolution.conv_general_dilated(
+        x, w, (1, 1), "SAME", dimension_numbers=axes
+    )
     return jnp.sum(jnp.sin(convolve(jnp.tanh(pooling.max_pool(convolve(x, w), (2, 2))), v)))
 
 def mapped(x, w, v):
@@ -329,18 +447,33 @@ with convolution.formulation(FORMULATION):
             "gathers": text.count("all-gather("),
             "custom_calls": text.count("jaxcnn_onednn"),
         }
-    in_scan = jax.jit(lambda x, w: lax.scan(lambda w, _: (w - 0.1 * jax.grad(loss, 1)(x, w, v), None), w, None, length=2)[0])
+    descend = lambda x: lambda w, _: (w - 0.1 * jax.grad(loss, 1)(x, w, v), None)
+    in_scan = jax.jit(lambda x, w: lax.scan(descend(x), w, None, length=2)[0])
     results["scan"] = {"finite": bool(jnp.isfinite(in_scan(xs, ws)).all())}
 print(json.dumps(results))
 """
 
 
 def run_sharded(formulation):
-    """The program above, in a process with two simulated devices. XLA's thread pool must hold both devices' work, hence NPROC."""
-    environment = dict(os.environ, NPROC="16", JAX_PLATFORMS="cpu", XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    """The program above, in a process with two simulated devices. XLA's thread pool must hold both
+    devices' work, hence NPROC.
+    """
+    environment = dict(
+        os.environ,
+        NPROC="16",
+        JAX_PLATFORMS="cpu",
+        XLA_FLAGS="--xla_force_host_platform_device_count=2",
+    )
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     text = SHARDED.replace("FORMULATION", repr(formulation))
-    done = subprocess.run([sys.executable, "-c", text], env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", text],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -1,4 +1,6 @@
-"""Beam search against all sentences there are, and against a beam search of dictionaries in plain Python."""
+"""Beam search against all sentences there are, and against a beam search of dictionaries in plain
+Python.
+"""
 
 import itertools
 
@@ -14,12 +16,21 @@ NUM_WORDS, LENGTH = 6, 3  # words 2 (end), 3, 4, 5 may be chosen
 
 
 def markov(seed, rows, num_words=NUM_WORDS):
-    """A random model for each row whose next word depends on the position, the last word and the one before it."""
-    return np.random.default_rng(seed).normal(size=(rows, LENGTH, num_words, num_words, num_words)).astype(np.float32) * 2
+    """A random model for each row whose next word depends on the position, the last word and the
+    one before it.
+    """
+    return (
+        np.random.default_rng(seed)
+        .normal(size=(rows, LENGTH, num_words, num_words, num_words))
+        .astype(np.float32)
+        * 2
+    )
 
 
 def step_of(logits):
-    """The step of `beam_search` for logits [B, T, V, V, V] and rows of the state (example, word before the last)."""
+    """The step of `beam_search` for logits [B, T, V, V, V] and rows of the state (example, word
+    before the last).
+    """
 
     def step(state, word, position):
         example, before = state
@@ -59,22 +70,35 @@ def padded(sentence):
 def test_a_wide_beam_finds_the_best_of_all_sentences(seed, penalty):
     logits = markov(seed, rows=4)
     beam_size = len(list(all_sentences()))  # 40: nothing is ever dropped
-    search = jax.jit(lambda state: beam_search(step_of(logits), state, length=LENGTH, beam_size=beam_size, length_penalty=penalty))
+    search = jax.jit(
+        lambda state: beam_search(
+            step_of(logits), state, length=LENGTH, beam_size=beam_size, length_penalty=penalty
+        )
+    )
     tokens, scores = search(start_state(4, beam_size))
     for row in range(4):
-        known = {s: log_probability(logits[row], s) / ((5 + len(s)) / 6) ** penalty for s in all_sentences()}
+        known = {
+            s: log_probability(logits[row], s) / ((5 + len(s)) / 6) ** penalty
+            for s in all_sentences()
+        }
         ranked = sorted(known, key=known.__getitem__, reverse=True)
         np.testing.assert_array_equal(tokens[row], [padded(s) for s in ranked])
         np.testing.assert_allclose(scores[row], [known[s] for s in ranked], rtol=1e-4)
 
 
 def search_in_plain_python(logits, beam_size):
-    """The same rule by lists and dictionaries: the beam_size likeliest of all continuations, ended ones among them."""
+    """The same rule by lists and dictionaries: the beam_size likeliest of all continuations, ended
+    ones among them.
+    """
     beam = {(): 0.0}
     for _ in range(LENGTH):
         longer = {}
         for sentence in beam:
-            nexts = [()] if sentence and sentence[-1] == END else [(word,) for word in range(END, NUM_WORDS)]
+            nexts = (
+                [()]
+                if sentence and sentence[-1] == END
+                else [(word,) for word in range(END, NUM_WORDS)]
+            )
             for word in nexts:
                 longer[sentence + word] = log_probability(logits, sentence + word)
         beam = dict(sorted(longer.items(), key=lambda item: -item[1])[:beam_size])
@@ -84,8 +108,14 @@ def search_in_plain_python(logits, beam_size):
 @pytest.mark.parametrize("beam_size", [1, 2, 3, 5])
 def test_a_narrow_beam_equals_plain_python(beam_size):
     logits = markov(7, rows=20)
-    tokens, scores = beam_search(step_of(logits), start_state(20, beam_size), length=LENGTH, beam_size=beam_size)
-    assert (tokens.shape, tokens.dtype, scores.dtype) == ((20, beam_size, LENGTH), jnp.int32, jnp.float32)
+    tokens, scores = beam_search(
+        step_of(logits), start_state(20, beam_size), length=LENGTH, beam_size=beam_size
+    )
+    assert (tokens.shape, tokens.dtype, scores.dtype) == (
+        (20, beam_size, LENGTH),
+        jnp.int32,
+        jnp.float32,
+    )
     for row in range(20):
         expected = search_in_plain_python(logits[row], beam_size)
         assert [tuple(t) for t in np.asarray(tokens[row])] == [tuple(padded(s)) for s in expected]
@@ -109,7 +139,18 @@ def test_a_beam_of_one_is_greedy():
 def test_a_length_penalty_prefers_longer_sentences():
     logits = markov(5, rows=30)
     lengths = [
-        float((beam_search(step_of(logits), start_state(30, 40), length=LENGTH, beam_size=40, length_penalty=p)[0][:, 0] != PAD).sum())
+        float(
+            (
+                beam_search(
+                    step_of(logits),
+                    start_state(30, 40),
+                    length=LENGTH,
+                    beam_size=40,
+                    length_penalty=p,
+                )[0][:, 0]
+                != PAD
+            ).sum()
+        )
         for p in (0.0, 2.0, 8.0)
     ]
     assert lengths[0] < lengths[1] < lengths[2]
@@ -129,7 +170,9 @@ def test_vmap_equals_a_loop():
 
 @pytest.mark.parametrize("beam_size", [0, 4])
 def test_a_beam_that_does_not_fit_is_refused(beam_size):
-    with pytest.raises(ConfigError, match=f"beam_size={beam_size} must be at least 1 and divide the 6 rows"):
+    with pytest.raises(
+        ConfigError, match=f"beam_size={beam_size} must be at least 1 and divide the 6 rows"
+    ):
         beam_search(step_of(markov(0, 3)), start_state(3, 2), length=LENGTH, beam_size=beam_size)
 
 

@@ -1,4 +1,6 @@
-"""Translations: NumPy's roll, the theorem that convolution is equivariant, and what stride, dense layers and global pooling make of it."""
+"""Translations: NumPy's roll, the theorem that convolution is equivariant, and what stride, dense
+layers and global pooling make of it.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +43,8 @@ def test_deviation_of_equal_and_of_unrelated_features():
 
 def test_convolution_is_equivariant_up_to_its_borders():
     assert equivariance_error(convolve, IMAGE, SHIFTS, margin=1) == [ZERO] * len(SHIFTS)
-    assert all(error > 0.01 for error in equivariance_error(convolve, IMAGE, SHIFTS[1:]))  # zeros beyond the border are no picture
+    # zeros beyond the border are no picture
+    assert all(error > 0.01 for error in equivariance_error(convolve, IMAGE, SHIFTS[1:]))
 
 
 @pytest.mark.parametrize("pool", [max_pool, avg_pool])
@@ -52,7 +55,18 @@ def test_pooling_follows_multiples_of_its_stride_alone(pool, stride):
 
     even = [(stride, 0), (0, -stride), (-stride, stride)]
     assert equivariance_error(features, IMAGE, even, stride=stride, margin=1) == [ZERO] * 3
-    assert min(equivariance_error(features, IMAGE, [(1, 0), (0, -1), (stride - 1, stride + 1)], stride=stride, margin=1)) > 0.2
+    assert (
+        min(
+            equivariance_error(
+                features,
+                IMAGE,
+                [(1, 0), (0, -1), (stride - 1, stride + 1)],
+                stride=stride,
+                margin=1,
+            )
+        )
+        > 0.2
+    )
 
 
 def test_pooling_without_a_stride_stays_equivariant():
@@ -77,8 +91,12 @@ def test_a_dense_layer_follows_no_shift():
 def test_global_pooling_makes_equivariance_invariance():
     """Of what stays in the picture: on an empty border, nothing is lost."""
     framed = jnp.pad(IMAGE, ((0, 0), (6, 6), (6, 6), (0, 0)))
-    assert invariance_error(lambda x: convolve(x).mean((1, 2)), framed, SHIFTS) == [ZERO] * len(SHIFTS)
-    assert invariance_error(lambda x: convolve(x).max((1, 2)), framed, SHIFTS) == [ZERO] * len(SHIFTS)
+    assert invariance_error(lambda x: convolve(x).mean((1, 2)), framed, SHIFTS) == [ZERO] * len(
+        SHIFTS
+    )
+    assert invariance_error(lambda x: convolve(x).max((1, 2)), framed, SHIFTS) == [ZERO] * len(
+        SHIFTS
+    )
     assert min(invariance_error(convolve, framed, SHIFTS[1:])) > 0.5  # the maps themselves moved
 
 

@@ -1,4 +1,6 @@
-"""Handcrafted filters against scipy.ndimage, scikit-image and printed examples; constant weights; dense against convolution."""
+"""Handcrafted filters against scipy.ndimage, scikit-image and printed examples; constant weights;
+dense against convolution.
+"""
 
 import math
 from functools import partial
@@ -20,10 +22,14 @@ IMAGE = np.random.default_rng(0).random((19, 23))
 
 
 def correlate(image, bank):
-    """Each filter of `bank` [kh, kw, K] over `image` [H, W], borders cut off as by "VALID". [H', W', K]."""
+    """Each filter of `bank` [kh, kw, K] over `image` [H, W], borders cut off as by "VALID". [H',
+    W', K].
+    """
     ndimage = pytest.importorskip("scipy.ndimage")
     cut = tuple(slice(k // 2, n - k // 2) for k, n in zip(bank.shape, image.shape, strict=False))
-    return np.stack([ndimage.correlate(image, bank[..., k])[cut] for k in range(bank.shape[-1])], axis=-1)
+    return np.stack(
+        [ndimage.correlate(image, bank[..., k])[cut] for k in range(bank.shape[-1])], axis=-1
+    )
 
 
 def inner(image, margin):
@@ -34,33 +40,46 @@ def inner(image, margin):
 def test_gradients_are_those_of_scipy(name, scale):
     ndimage = pytest.importorskip("scipy.ndimage")
     theirs = np.stack([getattr(ndimage, name)(IMAGE, axis) for axis in (0, 1)], axis=-1) / scale
-    np.testing.assert_allclose(correlate(IMAGE, getattr(filters, name)()), inner(theirs, 1), atol=1e-12)
+    np.testing.assert_allclose(
+        correlate(IMAGE, getattr(filters, name)()), inner(theirs, 1), atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("name", ["sobel", "prewitt", "scharr"])
 def test_gradients_are_those_of_scikit_image(name):
     """They difference pixels two apart and do not divide by the distance."""
     peer = pytest.importorskip("skimage.filters")
-    theirs = np.stack([getattr(peer, f"{name}_h")(IMAGE), getattr(peer, f"{name}_v")(IMAGE)], axis=-1) / 2
-    np.testing.assert_allclose(correlate(IMAGE, getattr(filters, name)()), inner(theirs, 1), atol=1e-12)
+    theirs = (
+        np.stack([getattr(peer, f"{name}_h")(IMAGE), getattr(peer, f"{name}_v")(IMAGE)], axis=-1)
+        / 2
+    )
+    np.testing.assert_allclose(
+        correlate(IMAGE, getattr(filters, name)()), inner(theirs, 1), atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("operator", [filters.sobel, filters.prewitt, filters.scharr])
 def test_the_gradient_of_a_ramp_is_its_slope(operator):
     y, x = np.mgrid[:9, :8].astype(float)
-    np.testing.assert_allclose(correlate(3 * y - 2 * x, operator()), np.broadcast_to([3.0, -2.0], (7, 6, 2)), atol=1e-12)
+    np.testing.assert_allclose(
+        correlate(3 * y - 2 * x, operator()), np.broadcast_to([3.0, -2.0], (7, 6, 2)), atol=1e-12
+    )
 
 
 def test_laplacian_is_that_of_scipy():
     ndimage = pytest.importorskip("scipy.ndimage")
-    np.testing.assert_allclose(correlate(IMAGE, filters.laplacian())[..., 0], inner(ndimage.laplace(IMAGE), 1), atol=1e-12)
+    np.testing.assert_allclose(
+        correlate(IMAGE, filters.laplacian())[..., 0], inner(ndimage.laplace(IMAGE), 1), atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("neighbours", [4, 8])
 def test_laplacian_of_paraboloid_and_plane(neighbours):
     y, x = np.mgrid[-4:5, -4:5].astype(float)
     surface = y**2 + x**2 + 5 * x - 3 * y + 7
-    np.testing.assert_allclose(correlate(surface, filters.laplacian(neighbours=neighbours)), 4, atol=1e-12)
+    np.testing.assert_allclose(
+        correlate(surface, filters.laplacian(neighbours=neighbours)), 4, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("sigma, truncate", [(0.7, 4.0), (1.0, 4.0), (2.3, 3.0)])
@@ -73,7 +92,8 @@ def test_gaussians_are_those_of_scipy(sigma, truncate):
     window = (slice(20 - radius, 21 + radius),) * 2
     blurred = ndimage.gaussian_filter(impulse, sigma, truncate=truncate)
     np.testing.assert_allclose(kernel, blurred[window], atol=1e-12)
-    assert math.isclose(kernel.sum(), blurred.sum(), rel_tol=1e-9)  # nothing of theirs lies outside of ours
+    # nothing of theirs lies outside of ours
+    assert math.isclose(kernel.sum(), blurred.sum(), rel_tol=1e-9)
 
     curved = filters.laplacian_of_gaussian(sigma=sigma, truncate=truncate)[..., 0]
     theirs = ndimage.gaussian_laplace(impulse, sigma, truncate=truncate)[window]
@@ -86,10 +106,19 @@ def test_gaussians_are_those_of_scipy(sigma, truncate):
 def test_gabor_is_that_of_scikit_image(orientation, phase, bandwidth, aspect):
     peer = pytest.importorskip("skimage.filters")
     wavelength = 5.0
-    ours = filters.gabor(wavelength=wavelength, orientation=orientation, phase=phase, bandwidth=bandwidth, aspect=aspect)[..., 0]
-    across = peer.gabor_kernel(1 / wavelength, bandwidth=bandwidth)  # only to read the window's size off it
+    ours = filters.gabor(
+        wavelength=wavelength,
+        orientation=orientation,
+        phase=phase,
+        bandwidth=bandwidth,
+        aspect=aspect,
+    )[..., 0]
+    # only to read the window's size off it
+    across = peer.gabor_kernel(1 / wavelength, bandwidth=bandwidth)
     sigma = math.sqrt(1 / (2 * math.pi * np.abs(across).max()))
-    theirs = peer.gabor_kernel(1 / wavelength, orientation, bandwidth, sigma, sigma * aspect, offset=phase).real
+    theirs = peer.gabor_kernel(
+        1 / wavelength, orientation, bandwidth, sigma, sigma * aspect, offset=phase
+    ).real
     half = [n // 2 for n in theirs.shape]
     centre = ours.shape[0] // 2
     assert centre >= max(half)
@@ -107,7 +136,9 @@ def test_gabor_bank_ignores_brightness_and_finds_the_orientation_of_a_grating():
     for i in range(2):
         for j in range(count):
             angle = math.pi * j / count
-            grating = np.cos(2 * math.pi * (x * math.cos(angle) + y * math.sin(angle)) / (4.0, 7.0)[i])
+            grating = np.cos(
+                2 * math.pi * (x * math.cos(angle) + y * math.sin(angle)) / (4.0, 7.0)[i]
+            )
             energy = np.square(correlate(grating, bank)).sum((0, 1)).reshape(2 * count, 2).sum(-1)
             assert energy.argmax() == i * count + j
 
@@ -116,8 +147,12 @@ def test_steered_derivatives_answer_most_to_a_ramp_in_their_direction():
     y, x = np.mgrid[:5, :5].astype(float)
     for i in range(8):
         angle = 2 * math.pi * i / 8
-        answers = correlate(x * math.cos(angle) + y * math.sin(angle), filters.steered(orientations=8))[0, 0]
-        np.testing.assert_allclose(answers, np.cos(angle - 2 * np.pi * np.arange(8) / 8), atol=1e-12)
+        answers = correlate(
+            x * math.cos(angle) + y * math.sin(angle), filters.steered(orientations=8)
+        )[0, 0]
+        np.testing.assert_allclose(
+            answers, np.cos(angle - 2 * np.pi * np.arange(8) / 8), atol=1e-12
+        )
 
 
 def test_the_edge_detectors_give_the_printed_example():
@@ -125,7 +160,9 @@ def test_the_edge_detectors_give_the_printed_example():
     image = np.tile([10.0, 10, 10, 0, 0, 0], (6, 1))
     vertical = correlate(image, filters.course_edges())[..., 1]
     np.testing.assert_array_equal(vertical, np.tile([0.0, 30, 30, 0], (4, 1)))
-    np.testing.assert_array_equal(correlate(image[:, ::-1], filters.course_edges())[..., 1], -vertical)
+    np.testing.assert_array_equal(
+        correlate(image[:, ::-1], filters.course_edges())[..., 1], -vertical
+    )
     corners = np.kron([[10.0, 0], [0, 10]], np.ones((3, 3)))
     printed = [[0, 0, 0, 0], [30, 10, -10, -30], [30, 10, -10, -30], [0, 0, 0, 0]]
     np.testing.assert_array_equal(correlate(corners, filters.course_edges())[..., 0], printed)
@@ -147,7 +184,7 @@ def test_impossible_filters_are_refused(wrong):
         wrong()
 
 
-# ---- the layer -----------------------------------------------------------------------------------------------------------------
+# ---- the layer -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("depthwise", [True, False])
@@ -158,24 +195,36 @@ def test_fixed_filters_are_correlations_and_have_no_parameters(depthwise):
     assert not jax.tree.leaves(variables)
     for b in range(2):
         channels = [images[b, ..., c] for c in range(3)] if depthwise else [images[b].sum(-1)]
-        expected = np.concatenate([correlate(channel, filters.sobel()) for channel in channels], axis=-1)
+        expected = np.concatenate(
+            [correlate(channel, filters.sobel()) for channel in channels], axis=-1
+        )
         np.testing.assert_allclose(maps[b], expected, atol=1e-5)
 
 
 def test_a_learned_convolution_with_the_same_weights_is_the_same_function():
     x = jax.random.uniform(jax.random.key(0), (2, 12, 10, 1))
     bank = filters.gabor_bank(orientations=3, radius=2)
-    fixed = FixedFilters(partial(filters.gabor_bank, orientations=3, radius=2), strides=(2, 1)).apply({}, x)
-    learned = Conv(6, (5, 5), (2, 1), use_bias=False).apply({"params": {"kernel": jnp.asarray(bank, jnp.float32)[:, :, None]}}, x)
+    fixed = FixedFilters(
+        partial(filters.gabor_bank, orientations=3, radius=2), strides=(2, 1)
+    ).apply({}, x)
+    learned = Conv(6, (5, 5), (2, 1), use_bias=False).apply(
+        {"params": {"kernel": jnp.asarray(bank, jnp.float32)[:, :, None]}}, x
+    )
     np.testing.assert_array_equal(fixed, learned)
 
 
 def test_gradient_magnitude_is_that_of_scikit_image():
-    """Their magnitude is the root mean square of differences over two pixels, ours the length of the gradient."""
+    """Their magnitude is the root mean square of differences over two pixels, ours the length of
+    the gradient.
+    """
     peer = pytest.importorskip("skimage.filters")
     image = jnp.asarray(IMAGE, jnp.float32)[None, ..., None]
-    magnitude = jnp.asarray(FixedFilters(filters.sobel, padding="VALID", rectify="magnitude").apply({}, image))
-    np.testing.assert_allclose(magnitude[0, ..., 0], inner(peer.sobel(IMAGE), 1) / math.sqrt(2), atol=1e-6)
+    magnitude = jnp.asarray(
+        FixedFilters(filters.sobel, padding="VALID", rectify="magnitude").apply({}, image)
+    )
+    np.testing.assert_allclose(
+        magnitude[0, ..., 0], inner(peer.sobel(IMAGE), 1) / math.sqrt(2), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("how", RECTIFIERS)
@@ -205,7 +254,7 @@ def test_fixed_filters_say_what_is_wrong():
         FixedFilters(lambda: np.zeros((3, 3))).apply({}, x)
 
 
-# ---- the models ----------------------------------------------------------------------------------------------------------------
+# ---- the models ----------------------------------------------------------------------------------
 
 
 def layers_of(model, *shape):
@@ -240,7 +289,9 @@ def test_a_cell_larger_than_the_image_is_refused():
 
 
 def test_dense_against_convolution():
-    """Ng, week 1, "Why Convolutions?": 32x32x3 to 28x28x6 by weights of its own for each pair of units, or by six shared 5x5x3 filters."""
+    """Ng, week 1, "Why Convolutions?": 32x32x3 to 28x28x6 by weights of its own for each pair of
+    units, or by six shared 5x5x3 filters.
+    """
     image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
 
     class Dense(nn.Module):

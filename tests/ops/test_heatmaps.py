@@ -1,4 +1,6 @@
-"""Heatmaps: points are drawn and found again; peaks against a loop; boxes at the radius against their IoU."""
+"""Heatmaps: points are drawn and found again; peaks against a loop; boxes at the radius against
+their IoU.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -25,19 +27,29 @@ def test_gaussians_equal_the_formula_cell_by_cell():
     y, x = np.mgrid[: SIZE[0], : SIZE[1]] + 0.5
     for i in range(5):
         squared = (y - float(point[i, 0]) * SIZE[0]) ** 2 + (x - float(point[i, 1]) * SIZE[1]) ** 2
-        np.testing.assert_allclose(drawn[i], np.exp(-squared / (2 * float(sigma[i]) ** 2)), atol=1e-5)
+        np.testing.assert_allclose(
+            drawn[i], np.exp(-squared / (2 * float(sigma[i]) ** 2)), atol=1e-5
+        )
 
 
 def test_snapped_gaussians_are_exactly_1_in_the_cell_of_the_point():
     point = jnp.asarray([[0.0, 0.0], [1.0, 1.0], [0.51, 0.26]])
     drawn = np.asarray(heatmaps.draw_gaussians(point, SIZE, sigma=1.3, snap=True))
-    assert [np.unravel_index(plane.argmax(), SIZE) for plane in drawn] == [(0, 0), (23, 31), (12, 8)]
+    assert [np.unravel_index(plane.argmax(), SIZE) for plane in drawn] == [
+        (0, 0),
+        (23, 31),
+        (12, 8),
+    ]
     assert (drawn.max(axis=(1, 2)) == 1).all()
 
 
 @pytest.mark.parametrize(
     "decode, cells",  # largest error in cells along an axis
-    [(heatmaps.decode_maximum, 0.5), (heatmaps.decode_quarter_offset, 0.25), (heatmaps.decode_newton, 0.001)],
+    [
+        (heatmaps.decode_maximum, 0.5),
+        (heatmaps.decode_quarter_offset, 0.25),
+        (heatmaps.decode_newton, 0.001),
+    ],
 )
 def test_decoding_finds_the_drawn_point(decode, cells):
     point = random_points(1, 6, 4)
@@ -46,11 +58,17 @@ def test_decoding_finds_the_drawn_point(decode, cells):
     assert error.max() <= cells + 1e-3
     assert error.max() > cells / 2 or cells < 0.01  # the bound is not a loose one
     assert (found.shape, score.shape) == ((6, 4, 2), (6, 4))
-    np.testing.assert_allclose(jax.vmap(lambda one: decode(one[None])[0][0])(draw(point)), found, atol=1e-6)
+    np.testing.assert_allclose(
+        jax.vmap(lambda one: decode(one[None])[0][0])(draw(point)), found, atol=1e-6
+    )
 
 
 def test_newton_step_survives_the_border_a_flat_and_an_empty_map():
-    for drawn in (draw(jnp.asarray([[[0.0, 1.0]]])), jnp.ones((1, *SIZE, 1)), jnp.zeros((1, *SIZE, 1))):
+    for drawn in (
+        draw(jnp.asarray([[[0.0, 1.0]]])),
+        jnp.ones((1, *SIZE, 1)),
+        jnp.zeros((1, *SIZE, 1)),
+    ):
         found, _ = heatmaps.decode_newton(drawn)
         assert bool(jnp.all(jnp.isfinite(found) & (found >= 0) & (found <= 1)))
 
@@ -61,15 +79,21 @@ def test_blur_keeps_the_place_and_adds_the_squares_of_widths():
     np.testing.assert_allclose(heatmaps.decode_newton(blurred)[0], point, atol=2e-3)
     wider = draw(point, sigma=2.5)  # 1.5² + 2² = 2.5²
     np.testing.assert_allclose(
-        blurred / jnp.max(blurred, axis=(1, 2), keepdims=True), wider / jnp.max(wider, axis=(1, 2), keepdims=True), atol=0.03
+        blurred / jnp.max(blurred, axis=(1, 2), keepdims=True),
+        wider / jnp.max(wider, axis=(1, 2), keepdims=True),
+        atol=0.03,
     )
 
 
 def test_blur_equals_scipy():
     ndimage = pytest.importorskip("scipy.ndimage")
     image = np.random.default_rng(0).random((2, *SIZE, 3))
-    expected = ndimage.gaussian_filter(image, sigma=(0, 1.5, 1.5, 0), mode="constant", radius=(0, 4, 4, 0))
-    np.testing.assert_allclose(heatmaps.blur(jnp.asarray(image, jnp.float32), sigma=1.5), expected, atol=1e-5)
+    expected = ndimage.gaussian_filter(
+        image, sigma=(0, 1.5, 1.5, 0), mode="constant", radius=(0, 4, 4, 0)
+    )
+    np.testing.assert_allclose(
+        heatmaps.blur(jnp.asarray(image, jnp.float32), sigma=1.5), expected, atol=1e-5
+    )
 
 
 def test_soft_argmax_is_the_mean_and_has_a_gradient():
@@ -82,7 +106,9 @@ def test_soft_argmax_is_the_mean_and_has_a_gradient():
 
 def test_peaks_equal_a_loop_over_cells():
     heatmap = np.random.default_rng(4).random((2, 9, 11, 3)).astype(np.float32)
-    score, label, cell = jax.device_get(jax.jit(lambda h: heatmaps.find_peaks(h, num_peaks=20))(heatmap))
+    score, label, cell = jax.device_get(
+        jax.jit(lambda h: heatmaps.find_peaks(h, num_peaks=20))(heatmap)
+    )
     for b in range(2):
         expected = []
         for i, j, k in np.ndindex(9, 11, 3):
@@ -93,7 +119,9 @@ def test_peaks_equal_a_loop_over_cells():
         found = [(s, k, i, j) for s, k, (i, j) in zip(score[b], label[b], cell[b], strict=True)]
         assert found[: len(expected)] == expected
     gathered = heatmaps.gather_cells(jnp.asarray(heatmap), jnp.asarray(cell))
-    np.testing.assert_array_equal(np.take_along_axis(np.asarray(gathered), label[..., None], axis=-1)[..., 0], score)
+    np.testing.assert_array_equal(
+        np.take_along_axis(np.asarray(gathered), label[..., None], axis=-1)[..., 0], score
+    )
 
 
 def test_missing_peaks_have_score_0():
@@ -107,6 +135,10 @@ def test_missing_peaks_have_score_0():
 def test_boxes_off_by_the_radius_still_overlap_enough(height, width, least):
     radius = float(heatmaps.gaussian_radius(jnp.asarray(height), jnp.asarray(width), min_iou=least))
     box = jnp.asarray([0.0, 0.0, height, width])
-    moves = radius * jnp.asarray([(a, b, c, d) for a in (-1, 1) for b in (-1, 1) for c in (-1, 1) for d in (-1, 1)], jnp.float32)
+    moves = radius * jnp.asarray(
+        [(a, b, c, d) for a in (-1, 1) for b in (-1, 1) for c in (-1, 1) for d in (-1, 1)],
+        jnp.float32,
+    )
     overlap = [float(boxes.iou(box, box + move)) for move in moves]
-    assert min(overlap) == pytest.approx(least, abs=1e-4)  # the worst of the 16 moves, and no larger radius would do
+    # the worst of the 16 moves, and no larger radius would do
+    assert min(overlap) == pytest.approx(least, abs=1e-4)

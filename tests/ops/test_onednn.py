@@ -1,4 +1,5 @@
-"""The optional oneDNN convolutions against float64, under every transformation; and what is said where they cannot be had.
+"""The optional oneDNN convolutions against float64, under every transformation; and what is said
+where they cannot be had.
 
 The first part needs the wheels of `jaxcnn[onednn]` and g++, and skips without them.
 """
@@ -20,7 +21,15 @@ from jaxcnn.errors import DependencyError
 from jaxcnn.ops import convolution, pooling
 from jaxcnn.ops.cpu import onednn
 from tests.ops import test_pooling
-from tests.ops.test_convolution import GEOMETRIES, TRANSFORMATIONS, brute_force, convolve, operands, run_sharded, smooth
+from tests.ops.test_convolution import (
+    GEOMETRIES,
+    TRANSFORMATIONS,
+    brute_force,
+    convolve,
+    operands,
+    run_sharded,
+    smooth,
+)
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 PLANES = [name for name in GEOMETRIES if name != "3-D"]
@@ -36,18 +45,26 @@ def native():
 
 
 def formulation_used(x, w, geometry) -> str:
-    (equation,) = (e for e in jax.make_jaxpr(lambda x, w: convolve(x, w, *geometry))(x, w).eqns if "convolution" in str(e.primitive))
+    (equation,) = (
+        e
+        for e in jax.make_jaxpr(lambda x, w: convolve(x, w, *geometry))(x, w).eqns
+        if "convolution" in str(e.primitive)
+    )
     return equation.params["formulation"]
 
 
 def relative_error(actual, expected):
-    return np.max(np.abs(np.asarray(actual) - np.asarray(expected))) / np.max(np.abs(np.asarray(expected)))
+    return np.max(np.abs(np.asarray(actual) - np.asarray(expected))) / np.max(
+        np.abs(np.asarray(expected))
+    )
 
 
 def float64_gradients(x, w, geometry, cotangent):
     with jax.enable_x64(True):
         f = lambda x, w: convolve(x, w, *geometry, through=lax.conv_general_dilated)  # noqa: E731
-        return jax.vjp(f, *(jnp.asarray(a, jnp.float64) for a in (x, w)))[1](jnp.asarray(cotangent, jnp.float64))
+        return jax.vjp(f, *(jnp.asarray(a, jnp.float64) for a in (x, w)))[1](
+            jnp.asarray(cotangent, jnp.float64)
+        )
 
 
 @pytest.mark.parametrize("name", PLANES)
@@ -57,7 +74,9 @@ def test_value_and_gradients_equal_float64(name, native):
     y, pullback = jax.vjp(lambda x, w: convolve(x, w, *geometry), x, w)
     assert relative_error(y, brute_force(x, w, *geometry)) < 2e-6
     cotangent = np.random.default_rng(1).standard_normal(y.shape).astype(np.float32)
-    for actual, expected in zip(pullback(jnp.asarray(cotangent)), float64_gradients(x, w, geometry, cotangent), strict=True):
+    for actual, expected in zip(
+        pullback(jnp.asarray(cotangent)), float64_gradients(x, w, geometry, cotangent), strict=True
+    ):
         assert relative_error(actual, expected) < 2e-6
 
 
@@ -86,7 +105,9 @@ WINOGRAD = {
 @pytest.mark.parametrize("name", WINOGRAD)
 @pytest.mark.parametrize("replicas", [0, 1, 5])
 def test_winograd_equals_float64(name, replicas, native):
-    """`replicas` 5 exceeds the threads of small machines, so that each is computed by one thread; 0 is an operand without that axis."""
+    """`replicas` 5 exceeds the threads of small machines, so that each is computed by one thread; 0
+    is an operand without that axis.
+    """
     shape, features, padding = WINOGRAD[name]
     geometry = ((1, 1), padding, (1, 1), 1)
     random = np.random.default_rng(0)
@@ -94,8 +115,15 @@ def test_winograd_equals_float64(name, replicas, native):
     x = random.standard_normal((*leading, *shape)).astype(np.float32)
     w = random.standard_normal((*leading, 3, 3, shape[-1], features)).astype(np.float32)
     one = x[0] if replicas else x
-    parameters = convolution._geometry(one, np.zeros((3, 3, shape[-1], features), np.float32), *geometry[:2], {"dimension_numbers": NHWC})
-    assert {onednn.implementation(parameters, role, shape, features) for role in onednn.ROLES} == {"winograd"}
+    parameters = convolution._geometry(
+        one,
+        np.zeros((3, 3, shape[-1], features), np.float32),
+        *geometry[:2],
+        {"dimension_numbers": NHWC},
+    )
+    assert {onednn.implementation(parameters, role, shape, features) for role in onednn.ROLES} == {
+        "winograd"
+    }
 
     def run(x, w, through, dtype):
         f = lambda x, w: convolve(x, w, *geometry, through=through)  # noqa: E731
@@ -111,9 +139,11 @@ def test_winograd_equals_float64(name, replicas, native):
         assert relative_error(a, b) < 2e-6
 
 
-MANY_IMAGES = 16 * (os.cpu_count() or 1) + 5  # blocks of sixteen for all threads, and one that is not full
+# blocks of sixteen for all threads, and one that is not full
+MANY_IMAGES = 16 * (os.cpu_count() or 1) + 5
 
-# height, width, channels, features, window, strides, padding; the results that are computed with images in lanes
+# height, width, channels, features, window, strides, padding; the results that are computed with
+# images in lanes
 FEW_CHANNELS = {
     "to six": ((13, 14, 1, 6), (5, 5), (1, 1), ((2, 2), (2, 2)), "yx"),
     "from six": ((9, 7, 6, 16), (5, 3), (1, 1), ((0, 0), (0, 0)), "x"),
@@ -132,32 +162,45 @@ def test_few_channels_equal_float64(name, native):
     w = random.standard_normal((*window, channels, features)).astype(np.float32)
     geometry = (strides, padding, (1, 1), 1)
     parameters = convolution._geometry(x, w, strides, padding, {"dimension_numbers": NHWC})
-    used = "".join(role for role in onednn.ROLES if onednn.implementation(parameters, role, x.shape, features) == "images in lanes")
+    used = "".join(
+        role
+        for role in onednn.ROLES
+        if onednn.implementation(parameters, role, x.shape, features) == "images in lanes"
+    )
     if used != roles:
         assert used == ""
         pytest.skip("this processor has no AVX-512")
     y, pullback = jax.vjp(lambda x, w: convolve(x, w, *geometry), x, w)
     with jax.enable_x64(True):
         wide = (jnp.asarray(a, jnp.float64) for a in (x, w))
-        expected, expected_pullback = jax.vjp(lambda x, w: convolve(x, w, *geometry, through=lax.conv_general_dilated), *wide)
+        expected, expected_pullback = jax.vjp(
+            lambda x, w: convolve(x, w, *geometry, through=lax.conv_general_dilated), *wide
+        )
         cotangent = random.standard_normal(y.shape)
         gradients = expected_pullback(jnp.asarray(cotangent))
     assert relative_error(y, expected) < 2e-6
-    for actual, gradient in zip(pullback(jnp.asarray(cotangent, jnp.float32)), gradients, strict=True):
-        assert relative_error(actual, gradient) < 1e-5  # the kernel's is a sum over all places of all images
+    for actual, gradient in zip(
+        pullback(jnp.asarray(cotangent, jnp.float32)), gradients, strict=True
+    ):
+        # the kernel's is a sum over all places of all images
+        assert relative_error(actual, gradient) < 1e-5
 
 
 @pytest.mark.parametrize("transformation", TRANSFORMATIONS)
 @pytest.mark.parametrize("name", ["grouped", "1-D"])
 def test_transformations_equal_jax_lax(name, transformation, native):
-    """The rules themselves are held to 1e-9 by test_convolution; here a rule that fits another shape or operand would be off by much more
-    than float32's rounding of these sums, whose terms cancel."""
+    """The rules themselves are held to 1e-9 by test_convolution; here a rule that fits another
+    shape or operand would be off by much more than float32's rounding of these sums, whose terms
+    cancel.
+    """
     transform = TRANSFORMATIONS[transformation]
     x, w, geometry = operands(name)
     actual = transform(lambda x, w: smooth(x, w, geometry))(jnp.asarray(x), jnp.asarray(w))
     with jax.enable_x64(True):
         x, w = jnp.asarray(x, jnp.float64), jnp.asarray(w, jnp.float64)
-        expected = transform(lambda x, w: smooth(x, w, geometry, through=lax.conv_general_dilated))(x, w)
+        expected = transform(lambda x, w: smooth(x, w, geometry, through=lax.conv_general_dilated))(
+            x, w
+        )
     for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         assert relative_error(a, b) < 1e-4
 
@@ -168,12 +211,18 @@ def test_transformations_equal_jax_lax(name, transformation, native):
 def test_vmap_computes_each_replica(name, axes, replicas, native):
     x, w, geometry = operands(name)
     x, w = (
-        jnp.asarray(a) if axis is None else jnp.stack([a * (1 + k) for k in range(replicas)]) for a, axis in zip((x, w), axes, strict=True)
+        jnp.asarray(a) if axis is None else jnp.stack([a * (1 + k) for k in range(replicas)])
+        for a, axis in zip((x, w), axes, strict=True)
     )
     gradient = jax.grad(lambda x, w: smooth(x, w, geometry), (0, 1))
     mapped = jax.jit(jax.vmap(gradient, axes))(x, w)
-    shared = jax.grad(lambda x, w: jax.vmap(lambda x, w: smooth(x, w, geometry), axes)(x, w).sum(), (0, 1))(x, w)
-    single = [gradient(*(a if axis is None else a[k] for a, axis in zip((x, w), axes, strict=True))) for k in range(replicas)]
+    shared = jax.grad(
+        lambda x, w: jax.vmap(lambda x, w: smooth(x, w, geometry), axes)(x, w).sum(), (0, 1)
+    )(x, w)
+    single = [
+        gradient(*(a if axis is None else a[k] for a, axis in zip((x, w), axes, strict=True)))
+        for k in range(replicas)
+    ]
     for i, axis in enumerate(axes):
         each = np.stack([one[i] for one in single])
         assert relative_error(mapped[i], each) < 2e-6
@@ -188,7 +237,11 @@ def test_other_dtypes_ranks_and_negative_padding_are_left_to_xla(native):
     assert formulation_used(*half, geometry) == "fast"
     cropped = (geometry[0], ((-1, 0), (0, 2)), *geometry[2:])
     assert formulation_used(x, w, cropped) == "fast"
-    np.testing.assert_allclose(convolve(x, w, *cropped), brute_force(x[:, 1:], w, geometry[0], ((0, 0), (0, 2)), *geometry[2:]), rtol=1e-4)
+    np.testing.assert_allclose(
+        convolve(x, w, *cropped),
+        brute_force(x[:, 1:], w, geometry[0], ((0, 0), (0, 2)), *geometry[2:]),
+        rtol=1e-4,
+    )
 
 
 def test_another_platform_gets_its_own_convolution(native):
@@ -197,7 +250,8 @@ def test_another_platform_gets_its_own_convolution(native):
     text = jax.export.export(step, platforms=("cuda",))(w, x).mlir_module()
     assert "stablehlo.convolution" in text
     assert "jaxcnn_onednn" not in text
-    assert "stablehlo.case" not in text  # nor the conditional behind which the CPU's input is stored
+    # nor the conditional behind which the CPU's input is stored
+    assert "stablehlo.case" not in text
 
 
 def test_threads_at_the_same_time_get_bitwise_equal_results(native):
@@ -226,9 +280,13 @@ def test_sharded_data_under_jit_are_left_to_xla_and_under_shard_map_computed_by_
     assert results["scan"]["finite"]
 
 
-# ---- max-pooling ---------------------------------------------------------------------------------------------------------------
+# ---- max-pooling ---------------------------------------------------------------------------------
 
-IMAGE_POOLS = [name for name, (shape, window, *_) in test_pooling.POOLS.items() if len(shape) < 5 and window != (7, 7)]
+IMAGE_POOLS = [
+    name
+    for name, (shape, window, *_) in test_pooling.POOLS.items()
+    if len(shape) < 5 and window != (7, 7)
+]
 
 
 def primitives(f, *arguments):
@@ -236,7 +294,11 @@ def primitives(f, *arguments):
 
 
 @pytest.mark.parametrize(
-    "images, channels", [*((3, channels) for channels in (1, 3, 6, 7, 8, 13, 16, 23, 64, 70)), *((MANY_IMAGES, c) for c in (1, 3, 6))]
+    "images, channels",
+    [
+        *((3, channels) for channels in (1, 3, 6, 7, 8, 13, 16, 23, 64, 70)),
+        *((MANY_IMAGES, c) for c in (1, 3, 6)),
+    ],
 )
 @pytest.mark.parametrize("name", IMAGE_POOLS)
 def test_max_pool_and_its_gradient_equal_select_and_scatter_exactly(name, images, channels, native):
@@ -247,12 +309,17 @@ def test_max_pool_and_its_gradient_equal_select_and_scatter_exactly(name, images
     y, pullback = jax.vjp(pool, x)
     np.testing.assert_array_equal(y, expected)
     random = np.random.default_rng(1)
-    cotangent = jnp.asarray(random.integers(-8, 9, y.shape).astype(np.float32))  # sums of integers are exact
+    # sums of integers are exact
+    cotangent = jnp.asarray(random.integers(-8, 9, y.shape).astype(np.float32))
     gradient = pullback(cotangent)[0]
     np.testing.assert_array_equal(gradient, expected_pullback(cotangent)[0])
     tangent = jnp.asarray(random.integers(-8, 9, x.shape).astype(np.float32))
-    assert float(jnp.vdot(jax.jvp(pool, (x,), (tangent,))[1], cotangent)) == float(jnp.vdot(tangent, gradient))
-    lowered = jax.jit(lambda x, cotangent: jax.vjp(pool, x)[1](cotangent)).lower(x, cotangent).as_text()
+    assert float(jnp.vdot(jax.jvp(pool, (x,), (tangent,))[1], cotangent)) == float(
+        jnp.vdot(tangent, gradient)
+    )
+    lowered = (
+        jax.jit(lambda x, cotangent: jax.vjp(pool, x)[1](cotangent)).lower(x, cotangent).as_text()
+    )
     assert "jaxcnn_pool_max" in lowered
     assert "jaxcnn_pool_put" in lowered
 
@@ -265,20 +332,29 @@ def test_transformations_of_max_pool_equal_flax(name, transformation, native):
     x = jnp.asarray(np.random.default_rng(2).standard_normal(shape), jnp.float32)
     expected = transform(lambda x: jnp.sum(jnp.sin(nn.max_pool(x, window, strides, padding))))(x)
     actual = transform(lambda x: jnp.sum(jnp.sin(pooling.max_pool(x, window, strides, padding))))(x)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), actual, expected)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), actual, expected
+    )
 
 
 @pytest.mark.parametrize("axes", [(0, None), (None, 0), (1, 1), (0, -1)], ids=str)
 def test_vmap_of_max_pool_with_shared_operands(axes, native):
-    """Tangents mapped over a shared image, and images mapped under a shared tangent, forward and reverse."""
+    """Tangents mapped over a shared image, and images mapped under a shared tangent, forward and
+    reverse.
+    """
     random = np.random.default_rng(0)
     x, t = random.standard_normal((2, 3, 2, 7, 8, 6)).astype(np.float32)
     forward = lambda pool: lambda x, t: jax.jvp(pool, (x,), (t,))[1]  # noqa: E731
     reverse = lambda pool: lambda x, t: jax.vjp(pool, x)[1](pool(t))[0]  # noqa: E731
-    operands = [jnp.asarray(a[0]) if axis is None else jnp.moveaxis(jnp.asarray(a), 0, axis) for a, axis in zip((x, t), axes, strict=True)]
+    operands = [
+        jnp.asarray(a[0]) if axis is None else jnp.moveaxis(jnp.asarray(a), 0, axis)
+        for a, axis in zip((x, t), axes, strict=True)
+    ]
     for derivative in (forward, reverse):
         expected, actual = (
-            jax.vmap(derivative(lambda x, pool=pool: pool(x, (3, 3), (2, 2), "SAME")), axes)(*operands)
+            jax.vmap(derivative(lambda x, pool=pool: pool(x, (3, 3), (2, 2), "SAME")), axes)(
+                *operands
+            )
             for pool in (nn.max_pool, pooling.max_pool)
         )
         np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
@@ -296,8 +372,15 @@ def test_max_pool_of_nan_and_of_nothing_but_minus_infinity(native):
 
 
 def test_other_max_pools_are_left_to_xla(native):
-    image, half, volume = jnp.ones((1, 8, 8, 2)), jnp.ones((1, 8, 8, 2), jnp.bfloat16), jnp.ones((1, 4, 4, 4, 2))
-    gradient = lambda window: jax.grad(lambda x: pooling.max_pool(x, window).astype(jnp.float32).sum())  # noqa: E731
+    image, half, volume = (
+        jnp.ones((1, 8, 8, 2)),
+        jnp.ones((1, 8, 8, 2), jnp.bfloat16),
+        jnp.ones((1, 4, 4, 4, 2)),
+    )
+
+    def gradient(window):
+        return jax.grad(lambda x: pooling.max_pool(x, window).astype(jnp.float32).sum())
+
     assert "max_pool_put" in primitives(gradient((2, 2)), image)
     assert "max_pool_put" not in primitives(gradient((2, 2)), half)
     assert "max_pool_put" not in primitives(gradient((2, 2, 2)), volume)
@@ -308,7 +391,7 @@ def test_other_max_pools_are_left_to_xla(native):
     assert "jaxcnn_pool" not in text
 
 
-# ---- where it cannot be had ----------------------------------------------------------------------------------------------------
+# ---- where it cannot be had ----------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -334,9 +417,15 @@ def test_missing_wheels_are_silent_under_auto_and_named_when_asked_for(forgotten
     forgotten.setattr(onednn.sys, "platform", "linux")
     forgotten.setattr(onednn.platform, "machine", lambda: "x86_64")
     forgotten.delenv(convolution.VARIABLE, raising=False)
-    assert convolution.current_formulation() == ("fast" if jax.default_backend() == "cpu" else "natural")  # a warning would be an error
+    # a warning would be an error
+    assert convolution.current_formulation() == (
+        "fast" if jax.default_backend() == "cpu" else "natural"
+    )
     with (
-        pytest.raises(DependencyError, match=r"onednn-cpu-gomp is not installed; pip install 'jaxcnn\[onednn\]'"),
+        pytest.raises(
+            DependencyError,
+            match=r"onednn-cpu-gomp is not installed; pip install 'jaxcnn\[onednn\]'",
+        ),
         convolution.formulation("onednn"),
     ):
         pass
@@ -356,8 +445,13 @@ def test_other_machines_are_named(machine, system, forgotten):
         onednn.require()
 
 
-@pytest.mark.parametrize("compiler, message", [("no-such-compiler", "g\\+\\+.*is missing"), ("false", "could not compile")])
-def test_installed_wheels_without_a_working_compiler_warn_once(compiler, message, forgotten, tmp_path):
+@pytest.mark.parametrize(
+    "compiler, message",
+    [("no-such-compiler", "g\\+\\+.*is missing"), ("false", "could not compile")],
+)
+def test_installed_wheels_without_a_working_compiler_warn_once(
+    compiler, message, forgotten, tmp_path
+):
     forgotten.setattr(onednn, "_find_onednn", lambda: (tmp_path, tmp_path))
     forgotten.setenv("CXX", compiler)
     with pytest.warns(RuntimeWarning, match=message):
@@ -379,7 +473,8 @@ def test_a_cache_folder_that_others_can_write_to_is_refused(forgotten, tmp_path)
 def test_the_cache_folder_is_private_and_a_build_is_one_rename(native, forgotten, tmp_path):
     wheels = onednn._find_onednn()
     built = onednn._build(*wheels)
-    assert list((tmp_path / "jaxcnn" / "onednn").iterdir()) == [built]  # nothing but the result is left
+    # nothing but the result is left
+    assert list((tmp_path / "jaxcnn" / "onednn").iterdir()) == [built]
     assert stat.S_IMODE(built.parent.stat().st_mode) == 0o700
     before = built.stat().st_mtime_ns
     assert onednn._build(*wheels) == built

@@ -1,4 +1,6 @@
-"""Polygons against shapely, against grids of points, and the shrinking and growing of rectangles against each other."""
+"""Polygons against shapely, against grids of points, and the shrinking and growing of rectangles
+against each other.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -13,14 +15,19 @@ RANDOM = np.random.default_rng(0)
 SQUARE = np.array([[1.0, 1.0], [1.0, 5.0], [5.0, 5.0], [5.0, 1.0]])
 BOW_TIE = np.array([[0.0, 0.0], [4.0, 4.0], [0.0, 4.0], [4.0, 0.0]])
 DART = np.array([[0.0, 0.0], [1.0, 2.0], [0.0, 4.0], [4.0, 2.0]])
-STAR = np.array([[np.sin(angle), np.cos(angle)] for angle in np.arange(5) * 4 * np.pi / 5])  # turns one way only, twice around
+# turns one way only, twice around
+STAR = np.array([[np.sin(angle), np.cos(angle)] for angle in np.arange(5) * 4 * np.pi / 5])
 
 
 def rectangle(center, size, degrees):
-    """Corners (y, x), clockwise as seen from the upper left one, of a rectangle turned counter-clockwise as seen."""
+    """Corners (y, x), clockwise as seen from the upper left one, of a rectangle turned
+    counter-clockwise as seen.
+    """
     y, x = np.array([-1, -1, 1, 1]) * size[0] / 2, np.array([-1, 1, 1, -1]) * size[1] / 2
     angle = np.deg2rad(degrees)
-    return np.stack([np.cos(angle) * y - np.sin(angle) * x, np.sin(angle) * y + np.cos(angle) * x], -1) + np.asarray(center)
+    return np.stack(
+        [np.cos(angle) * y - np.sin(angle) * x, np.sin(angle) * y + np.cos(angle) * x], -1
+    ) + np.asarray(center)
 
 
 def random_convex(generator, count=6, scale=10.0):
@@ -88,7 +95,10 @@ def test_fill_covers_the_cells_whose_centres_are_inside():
     np.testing.assert_array_equal(polygons.fill(jnp.asarray(shapes[:, ::-1]), (20, 30)), found)
 
 
-@pytest.mark.parametrize("degenerate", [np.zeros((4, 2)), np.tile([[3.0, 3.0], [3.0, 9.0]], (2, 1)), np.full((4, 2), 5.5)])
+@pytest.mark.parametrize(
+    "degenerate",
+    [np.zeros((4, 2)), np.tile([[3.0, 3.0], [3.0, 9.0]], (2, 1)), np.full((4, 2), 5.5)],
+)
 def test_fill_of_nothing_is_empty(degenerate):
     assert not polygons.fill(jnp.asarray(degenerate, jnp.float32), (12, 12)).any()
 
@@ -106,8 +116,12 @@ def test_inset_filling_equals_shapely_negative_buffer():
         shape = random_convex(RANDOM, count=4, scale=8.0) + 12
         distance = polygons.inset_distance(shape, 0.6)
         shrunk = shapely.Polygon(shape).buffer(-distance, join_style="mitre")
-        found = np.asarray(polygons.fill(jnp.asarray(shape, jnp.float32), (30, 30), inset=jnp.float32(distance)))
-        expected = np.array([[shrunk.covers(shapely.Point(y + 0.5, x + 0.5)) for x in range(30)] for y in range(30)])
+        found = np.asarray(
+            polygons.fill(jnp.asarray(shape, jnp.float32), (30, 30), inset=jnp.float32(distance))
+        )
+        expected = np.array(
+            [[shrunk.covers(shapely.Point(y + 0.5, x + 0.5)) for x in range(30)] for y in range(30)]
+        )
         assert (found != expected).mean() < 2e-3
 
 
@@ -126,7 +140,9 @@ def test_intersection_and_iou_equal_shapely():
     ours = polygons.pairwise_iou(np.stack(first), np.stack(second))
     for i, one in enumerate(map(shapely.Polygon, first)):
         for j, other in enumerate(map(shapely.Polygon, second)):
-            assert ours[i, j] == pytest.approx(one.intersection(other).area / one.union(other).area, abs=1e-9)
+            assert ours[i, j] == pytest.approx(
+                one.intersection(other).area / one.union(other).area, abs=1e-9
+            )
 
 
 def test_iou_equals_counting_points():
@@ -134,12 +150,16 @@ def test_iou_equals_counting_points():
     for _ in range(5):
         one, other = random_convex(RANDOM, count=4), random_convex(RANDOM, count=5)
         a, b = covered(points, one), covered(points, other)
-        assert polygons.pairwise_iou(one[None], other[None])[0, 0] == pytest.approx((a & b).sum() / (a | b).sum(), abs=0.01)
+        assert polygons.pairwise_iou(one[None], other[None])[0, 0] == pytest.approx(
+            (a & b).sum() / (a | b).sum(), abs=0.01
+        )
 
 
 def test_iou_of_same_apart_nested_and_empty():
     inner = SQUARE * 0.5 + 1.5
-    found = polygons.pairwise_iou(np.stack([SQUARE, SQUARE[::-1]]), np.stack([SQUARE, SQUARE + 20, inner, np.zeros((4, 2))]))
+    found = polygons.pairwise_iou(
+        np.stack([SQUARE, SQUARE[::-1]]), np.stack([SQUARE, SQUARE + 20, inner, np.zeros((4, 2))])
+    )
     np.testing.assert_allclose(found, [[1, 0, 0.25, 0]] * 2, atol=1e-12)
     assert polygons.pairwise_iou(np.zeros((0, 4, 2)), SQUARE[None]).shape == (0, 1)
     assert polygons.pairwise_iou(SQUARE[None], np.zeros((0, 4, 2))).shape == (1, 0)
@@ -150,26 +170,41 @@ def test_smallest_rectangle_has_the_area_of_shapely():
     for _ in range(50):
         points = RANDOM.normal(size=(RANDOM.integers(3, 30), 2)) @ RANDOM.normal(size=(2, 2))
         found = polygons.smallest_rectangle(points)
-        assert polygons.area(found) == pytest.approx(shapely.MultiPoint(points).minimum_rotated_rectangle.area)
+        assert polygons.area(found) == pytest.approx(
+            shapely.MultiPoint(points).minimum_rotated_rectangle.area
+        )
         assert shapely.Polygon(found).buffer(1e-9).covers(shapely.MultiPoint(points))
 
 
 @pytest.mark.parametrize("degrees", [-40, -15, 0, 1, 15, 44])
 def test_smallest_rectangle_finds_corners_in_reading_order(degrees):
     expected = rectangle((20.0, 30.0), (6.0, 25.0), degrees)
-    inside = expected.mean(0) + RANDOM.uniform(-0.9, 0.9, (50, 1)) * (expected[RANDOM.integers(0, 4, 50)] - expected.mean(0))
+    inside = expected.mean(0) + RANDOM.uniform(-0.9, 0.9, (50, 1)) * (
+        expected[RANDOM.integers(0, 4, 50)] - expected.mean(0)
+    )
     points = RANDOM.permutation(np.concatenate([expected, inside]))
     np.testing.assert_allclose(polygons.smallest_rectangle(points), expected, atol=1e-9)
-    np.testing.assert_allclose(polygons.smallest_rectangle(points, margin=2.0), rectangle((20, 30), (10, 29), degrees), atol=1e-9)
+    np.testing.assert_allclose(
+        polygons.smallest_rectangle(points, margin=2.0),
+        rectangle((20, 30), (10, 29), degrees),
+        atol=1e-9,
+    )
 
 
 @pytest.mark.parametrize(
-    "points, size", [([[3.5, 4.5]], (1, 1)), ([[2.5, 1.5], [2.5, 2.5], [2.5, 5.5]], (1, 5)), ([[1, 1], [1, 1]], (1, 1))]
+    "points, size",
+    [
+        ([[3.5, 4.5]], (1, 1)),
+        ([[2.5, 1.5], [2.5, 2.5], [2.5, 5.5]], (1, 5)),
+        ([[1, 1], [1, 1]], (1, 1)),
+    ],
 )
 def test_smallest_rectangle_of_a_point_or_a_row(points, size):
     points = np.array(points, float)
     center = (points.min(0) + points.max(0)) / 2
-    np.testing.assert_allclose(polygons.smallest_rectangle(points, margin=0.5), rectangle(center, size, 0), atol=1e-12)
+    np.testing.assert_allclose(
+        polygons.smallest_rectangle(points, margin=0.5), rectangle(center, size, 0), atol=1e-12
+    )
 
 
 @settings(deadline=None)

@@ -1,4 +1,6 @@
-"""Max-pooling and its gradient against XLA's select_and_scatter and against brute force, with many ties."""
+"""Max-pooling and its gradient against XLA's select_and_scatter and against brute force, with many
+ties.
+"""
 
 import itertools
 
@@ -32,7 +34,9 @@ def tied(shape, dtype=np.float32, seed=0):
 
 
 @pytest.mark.parametrize("name", POOLS)
-@pytest.mark.parametrize("make", [tied, lambda shape: -1e30 * tied(shape)], ids=["ties", "huge negative"])
+@pytest.mark.parametrize(
+    "make", [tied, lambda shape: -1e30 * tied(shape)], ids=["ties", "huge negative"]
+)
 def test_gradient_equals_select_and_scatter_exactly(name, make):
     shape, window, strides, padding = POOLS[name]
     x = jnp.asarray(make(shape))
@@ -40,7 +44,10 @@ def test_gradient_equals_select_and_scatter_exactly(name, make):
     with convolution.formulation("fast"):
         actual, fast_pullback = jax.vjp(lambda x: pooling.max_pool(x, window, strides, padding), x)
     np.testing.assert_array_equal(actual, expected)
-    cotangent = jnp.asarray(np.random.default_rng(1).integers(-8, 9, expected.shape).astype(np.float32))  # sums of integers are exact
+    # sums of integers are exact
+    cotangent = jnp.asarray(
+        np.random.default_rng(1).integers(-8, 9, expected.shape).astype(np.float32)
+    )
     np.testing.assert_array_equal(fast_pullback(cotangent)[0], pullback(cotangent)[0])
 
 
@@ -49,15 +56,25 @@ def test_gradient_goes_to_the_first_largest_element(name):
     shape, window, strides, padding = POOLS[name]
     x = tied(shape)
     with convolution.formulation("fast"):
-        y, pullback = jax.vjp(lambda x: pooling.max_pool(x, window, strides, padding), jnp.asarray(x))
-    pads = jax.lax.padtype_to_pads(shape[1:3], window, strides, padding) if isinstance(padding, str) else padding
+        y, pullback = jax.vjp(
+            lambda x: pooling.max_pool(x, window, strides, padding), jnp.asarray(x)
+        )
+    pads = (
+        jax.lax.padtype_to_pads(shape[1:3], window, strides, padding)
+        if isinstance(padding, str)
+        else padding
+    )
     cotangent = np.random.default_rng(1).integers(-8, 9, y.shape).astype(np.float32)
     expected = np.zeros_like(x)
     for b, i, j, c in np.ndindex(*y.shape):
-        places = itertools.product(range(i * strides[0], i * strides[0] + window[0]), range(j * strides[1], j * strides[1] + window[1]))
+        places = itertools.product(
+            range(i * strides[0], i * strides[0] + window[0]),
+            range(j * strides[1], j * strides[1] + window[1]),
+        )
         inside = [(r - pads[0][0], s - pads[1][0]) for r, s in places]
         inside = [(r, s) for r, s in inside if 0 <= r < shape[1] and 0 <= s < shape[2]]
-        r, s = max(inside, key=lambda place: x[b, place[0], place[1], c])  # max returns the first of equals
+        # max returns the first of equals
+        r, s = max(inside, key=lambda place: x[b, place[0], place[1], c])
         assert y[b, i, j, c] == x[b, r, s, c]
         expected[b, r, s, c] += cotangent[b, i, j, c]
     np.testing.assert_array_equal(pullback(jnp.asarray(cotangent))[0], expected)
@@ -66,12 +83,16 @@ def test_gradient_goes_to_the_first_largest_element(name):
 TRANSFORMATIONS = {
     "jit grad": lambda f: jax.jit(jax.grad(f)),
     "vmap grad": lambda f: lambda x: jax.vmap(jax.grad(f))(jnp.stack([x, -x, 2 * x])),
-    "grad of vmap": lambda f: lambda x: jax.grad(lambda x: jax.vmap(f, 1)(jnp.stack([x, -x], 1)).sum())(x),
+    "grad of vmap": lambda f: (
+        lambda x: jax.grad(lambda x: jax.vmap(f, 1)(jnp.stack([x, -x], 1)).sum())(x)
+    ),
     "remat": lambda f: jax.grad(jax.checkpoint(f)),
     "jvp": lambda f: lambda x: jax.jvp(f, (x,), (jnp.cos(x),)),
     "hessian-vector": lambda f: lambda x: jax.jvp(jax.grad(f), (x,), (jnp.cos(x),)),
     "grad of grad": lambda f: jax.grad(lambda x: jnp.sum(jnp.sin(jax.grad(f)(x)))),
-    "scan": lambda f: lambda x: jax.lax.scan(lambda x, _: (x - 0.1 * jax.grad(f)(x), f(x)), x, None, length=2),
+    "scan": lambda f: (
+        lambda x: jax.lax.scan(lambda x, _: (x - 0.1 * jax.grad(f)(x), f(x)), x, None, length=2)
+    ),
 }
 
 
@@ -82,9 +103,15 @@ def test_transformations_equal_flax_in_float64(name, transformation):
     transform = TRANSFORMATIONS[transformation]
     with jax.enable_x64(True), convolution.formulation("fast"):
         x = jnp.asarray(np.random.default_rng(2).standard_normal(shape))
-        expected = transform(lambda x: jnp.sum(jnp.sin(nn.max_pool(x, window, strides, padding))))(x)
-        actual = transform(lambda x: jnp.sum(jnp.sin(pooling.max_pool(x, window, strides, padding))))(x)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12), actual, expected)
+        expected = transform(lambda x: jnp.sum(jnp.sin(nn.max_pool(x, window, strides, padding))))(
+            x
+        )
+        actual = transform(
+            lambda x: jnp.sum(jnp.sin(pooling.max_pool(x, window, strides, padding)))
+        )(x)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12), actual, expected
+        )
 
 
 @pytest.mark.parametrize("name", ["tiles", "overlapping, padded"])
@@ -96,7 +123,9 @@ def test_max_pool_and_its_gradient_equal_torch(name):
     y = torch.nn.functional.max_pool2d(theirs, window, strides, pads)
     y.square().sum().backward()
     with convolution.formulation("fast"):
-        ours, gradient = jax.value_and_grad(lambda x: jnp.sum(pooling.max_pool(x, window, strides, padding) ** 2))(jnp.asarray(x))
+        ours, gradient = jax.value_and_grad(
+            lambda x: jnp.sum(pooling.max_pool(x, window, strides, padding) ** 2)
+        )(jnp.asarray(x))
     assert float(ours) == float(y.detach().square().sum())
     np.testing.assert_array_equal(gradient, np.moveaxis(theirs.grad.numpy(), 1, -1))
 
@@ -105,15 +134,21 @@ def test_bfloat16_integers_single_images_and_default_strides():
     x = tied((2, 6, 6, 3))
     with convolution.formulation("fast"):
         expected = nn.max_pool(x, (2, 2), (2, 2))
-        half, gradient = jax.vjp(lambda x: pooling.max_pool(x, (2, 2)), jnp.asarray(x, jnp.bfloat16))
+        half, gradient = jax.vjp(
+            lambda x: pooling.max_pool(x, (2, 2)), jnp.asarray(x, jnp.bfloat16)
+        )
         assert half.dtype == gradient(half)[0].dtype == jnp.bfloat16
         np.testing.assert_array_equal(np.asarray(half, np.float32), expected)
         np.testing.assert_array_equal(pooling.max_pool(x[0], (2, 2)), expected[0])
-        np.testing.assert_array_equal(pooling.max_pool(jnp.asarray(x, jnp.int32), (2, 2)), expected.astype(np.int32))
+        np.testing.assert_array_equal(
+            pooling.max_pool(jnp.asarray(x, jnp.int32), (2, 2)), expected.astype(np.int32)
+        )
 
 
 def test_average_pool_counts_padding_only_if_asked():
     x = jnp.ones((1, 4, 4, 1))
     options = {"window": (3, 3), "strides": (1, 1), "padding": "SAME"}
     np.testing.assert_allclose(pooling.avg_pool(x, **options)[0, 0, 0, 0], 4 / 9, rtol=1e-6)
-    np.testing.assert_allclose(pooling.avg_pool(x, **options, count_include_pad=False), 1.0, rtol=1e-6)
+    np.testing.assert_allclose(
+        pooling.avg_pool(x, **options, count_include_pad=False), 1.0, rtol=1e-6
+    )

@@ -18,16 +18,24 @@ from tests.torchvision_peer import import_torchvision
 def test_equals_torchvision(size, samples, monkeypatch):
     torch = pytest.importorskip("torch")
     theirs = import_torchvision().ops.roi_align
-    source = sys.modules[theirs.__module__]  # where the C++ operator is absent, its Python version serves, here without compiling it
+    # where the C++ operator is absent, its Python version serves, here without compiling it
+    source = sys.modules[theirs.__module__]
     monkeypatch.setattr(source, "_roi_align", inspect.unwrap(source._roi_align))
     features = np.random.default_rng(0).normal(size=(2, 11, 13, 4)).astype(np.float32)
     box = np.stack([np.asarray(random_boxes(6, seed)) for seed in (0, 1)])
     box[:, 0] = [-0.05, -0.05, 1.05, 1.05]  # outside the image, by less than a cell
     box[:, 1] = [0.4, 0.4, 0.4, 0.4]  # empty
-    rois = [torch.tensor(np.ascontiguousarray(rows[:, [1, 0, 3, 2]])) for rows in box * np.array([11, 13, 11, 13], np.float32)]
-    expected = theirs(torch.tensor(features).permute(0, 3, 1, 2), rois, size, sampling_ratio=samples, aligned=True)
+    rois = [
+        torch.tensor(np.ascontiguousarray(rows[:, [1, 0, 3, 2]]))
+        for rows in box * np.array([11, 13, 11, 13], np.float32)
+    ]
+    expected = theirs(
+        torch.tensor(features).permute(0, 3, 1, 2), rois, size, sampling_ratio=samples, aligned=True
+    )
     ours = jax.jit(lambda f, b: roi_align(f, b, size=size, samples=samples))(features, box)
-    np.testing.assert_allclose(ours.reshape(12, *size, 4), expected.permute(0, 2, 3, 1).numpy(), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        ours.reshape(12, *size, 4), expected.permute(0, 2, 3, 1).numpy(), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_a_plane_is_resampled_exactly():
@@ -36,11 +44,17 @@ def test_a_plane_is_resampled_exactly():
     features = jnp.asarray(2 * y / 8 + 3 * x / 10, jnp.float32)[None, ..., None]
     box = jnp.asarray([[[0.2, 0.3, 0.7, 0.9]]])
     rows, columns = 0.2 + 0.5 * (np.arange(4) + 0.5) / 4, 0.3 + 0.6 * (np.arange(6) + 0.5) / 6
-    np.testing.assert_allclose(roi_align(features, box, size=(4, 6))[0, 0, ..., 0], 2 * rows[:, None] + 3 * columns[None, :], rtol=1e-5)
+    np.testing.assert_allclose(
+        roi_align(features, box, size=(4, 6))[0, 0, ..., 0],
+        2 * rows[:, None] + 3 * columns[None, :],
+        rtol=1e-5,
+    )
 
 
 def test_samples_more_than_a_cell_outside_are_zero():
-    """The rule of torchvision's C++ kernel, sample by sample (its Python version repeats the border for ever)."""
+    """The rule of torchvision's C++ kernel, sample by sample (its Python version repeats the border
+    for ever).
+    """
     features, size = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32), (9, 8)
     y0, x0, y1, x1 = box = np.array([-0.5, -0.4, 1.7, 1.3], np.float32)
 
@@ -55,9 +69,13 @@ def test_samples_more_than_a_cell_outside_are_zero():
         return upper * (1 - down) + lower * down
 
     def place(i, j):
-        return 5 * (y0 + (y1 - y0) * (i + 0.5) / 9) - 0.5, 6 * (x0 + (x1 - x0) * (j + 0.5) / 8) - 0.5
+        return 5 * (y0 + (y1 - y0) * (i + 0.5) / 9) - 0.5, 6 * (
+            x0 + (x1 - x0) * (j + 0.5) / 8
+        ) - 0.5
 
     expected = [[sample(*place(i, j)) for j in range(8)] for i in range(9)]
-    ours = roi_align(jnp.asarray(features)[None, ..., None], jnp.asarray(box)[None, None], size=size, samples=1)
+    ours = roi_align(
+        jnp.asarray(features)[None, ..., None], jnp.asarray(box)[None, None], size=size, samples=1
+    )
     np.testing.assert_allclose(ours[0, 0, ..., 0], expected, atol=1e-5)
     assert 10 < np.sum(np.array(expected) == 0) < 60

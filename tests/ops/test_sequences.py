@@ -33,12 +33,17 @@ def random_frames(seed, frames, classes, batch=()):
     return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 
 
-@pytest.mark.parametrize("seed, frames, classes, blank", [(0, 4, 3, 0), (1, 5, 3, 0), (2, 5, 3, 2), (3, 1, 4, 0), (4, 6, 2, 1)])
+@pytest.mark.parametrize(
+    "seed, frames, classes, blank",
+    [(0, 4, 3, 0), (1, 5, 3, 0), (2, 5, 3, 2), (3, 1, 4, 0), (4, 6, 2, 1)],
+)
 def test_beam_search_equals_the_sum_over_all_paths(seed, frames, classes, blank):
     rows = random_frames(seed, frames, classes)
     expected = sum_over_paths(rows, blank)
     found = sequences.ctc_beam_search(rows, width=10_000, blank=blank)
-    assert {prefix: np.exp(score) for prefix, score in found if score > -np.inf} == pytest.approx(expected)
+    assert {prefix: np.exp(score) for prefix, score in found if score > -np.inf} == pytest.approx(
+        expected
+    )
     assert found[0][0] == max(expected, key=lambda sequence: expected[sequence])
     narrow = sequences.ctc_beam_search(rows, width=3, blank=blank)
     assert len(narrow) == min(3, len(expected))
@@ -46,7 +51,9 @@ def test_beam_search_equals_the_sum_over_all_paths(seed, frames, classes, blank)
 
 
 def test_beam_search_finds_what_greedy_misses():
-    """Two frames, blank .6 and a .4 in each: greedy spells nothing (.36), but "a" is likelier (.64). Graves et al. 2006, section 3.2."""
+    """Two frames, blank .6 and a .4 in each: greedy spells nothing (.36), but "a" is likelier
+    (.64). Graves et al. 2006, section 3.2.
+    """
     rows = np.log([[0.6, 0.4], [0.6, 0.4]])
     assert sequences.ctc_beam_search(rows)[0] == ((1,), pytest.approx(np.log(0.64)))
     assert int(sequences.ctc_greedy(jnp.asarray(rows, jnp.float32)[None])[1][0]) == 0
@@ -63,12 +70,18 @@ def test_greedy_spells_the_likeliest_path(blank):
         assert tuple(labels[i, : lengths[i]]) == expected
         assert (labels[i, lengths[i] :] == sequences.PADDING).all()
     whole = sequences.ctc_greedy(jnp.asarray(rows, jnp.float32), blank=blank)
-    np.testing.assert_array_equal(whole[0], decode(jnp.asarray(rows, jnp.float32), jnp.full(30, 12))[0])
+    np.testing.assert_array_equal(
+        whole[0], decode(jnp.asarray(rows, jnp.float32), jnp.full(30, 12))[0]
+    )
 
 
 @pytest.mark.parametrize("labels", [(), (1,), (1, 1), (1, 2, 2, 2, 1)])
 def test_frames_needed_is_the_shortest_path_that_spells_the_labels(labels):
-    shortest = next(n for n in range(9) if any(spell(path) == labels for path in itertools.product(range(3), repeat=n)))
+    shortest = next(
+        n
+        for n in range(9)
+        if any(spell(path) == labels for path in itertools.product(range(3), repeat=n))
+    )
     assert sequences.ctc_frames_needed(labels) == shortest
 
 
@@ -79,19 +92,32 @@ def test_edit_distance_equals_its_definition(first, second):
     def distance(i, j):
         if not i or not j:
             return i + j
-        return min(distance(i - 1, j) + 1, distance(i, j - 1) + 1, distance(i - 1, j - 1) + (first[i - 1] != second[j - 1]))
+        return min(
+            distance(i - 1, j) + 1,
+            distance(i, j - 1) + 1,
+            distance(i - 1, j - 1) + (first[i - 1] != second[j - 1]),
+        )
 
     assert sequences.edit_distance(first, second) == distance(len(first), len(second))
-    assert sequences.edit_distance(first.split(), second.split()) <= max(len(first.split()), len(second.split()))
+    assert sequences.edit_distance(first.split(), second.split()) <= max(
+        len(first.split()), len(second.split())
+    )
 
 
 def test_error_rates_are_summed_over_lines():
     predictions, references = ["kitten", "a cat sat", ""], ["sitting", "the cat sat", "x"]
-    assert sequences.character_error_rate(predictions, references) == pytest.approx((3 + 3 + 1) / (7 + 11 + 1))
-    assert sequences.word_error_rate(predictions, references) == pytest.approx((1 + 1 + 1) / (1 + 3 + 1))
+    assert sequences.character_error_rate(predictions, references) == pytest.approx(
+        (3 + 3 + 1) / (7 + 11 + 1)
+    )
+    assert sequences.word_error_rate(predictions, references) == pytest.approx(
+        (1 + 1 + 1) / (1 + 3 + 1)
+    )
 
 
-@pytest.mark.parametrize("predictions, references, says", [(["a"], [], "1 predictions for 0"), (["a"], [""], "hold no characters")])
+@pytest.mark.parametrize(
+    "predictions, references, says",
+    [(["a"], [], "1 predictions for 0"), (["a"], [""], "hold no characters")],
+)
 def test_bad_input_is_refused(predictions, references, says):
     with pytest.raises(DataError, match=says):
         sequences.character_error_rate(predictions, references)

@@ -127,7 +127,8 @@ def test_a_state_of_another_experiment_is_refused_with_what_differs(tmp_path):
     write_arrays(path, flatten({"a": np.zeros(3, np.float32), "b": np.zeros(2, np.float32)}), {})
     with pytest.raises(CheckpointError) as caught:
         unflatten({"a": np.zeros(4, np.float32), "c": np.zeros(2, np.float32)}, read_arrays(path)[0], source="x")
-    assert all(text in str(caught.value) for text in ("a: float32[3] in the file, float32[4] expected", "missing c", "unknown b"))
+    assert all(text in str(caught.value) for text in ("a: float32[3] in the file, float32[4] "
+                                                      "expected", "missing c", "unknown b"))
 
 
 def test_old_checkpoints_go_and_the_best_stays(tmp_path):
@@ -143,7 +144,8 @@ def test_a_full_disk_loses_nothing_that_was_saved(tmp_path, limit):
     checkpoints.save(tree(1), step=1)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))  # Python ignores SIGXFSZ: writing fails as on a full disk
+        # Python ignores SIGXFSZ: writing fails as on a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
         with pytest.raises(ResourceError, match="free disk space"):
             checkpoints.save({"big": np.zeros(10_000)}, step=2)
     finally:
@@ -154,7 +156,9 @@ def test_a_full_disk_loses_nothing_that_was_saved(tmp_path, limit):
 
 @pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # the child touches no JAX
 def test_a_killed_writer_leaves_the_old_or_the_new_file(tmp_path):
-    """A child saves step after step and is killed; the newest sealed step is at least the last that it acknowledged."""
+    """A child saves step after step and is killed; the newest sealed step is at least the last that
+    it acknowledged.
+    """
     generator = random.Random(1)
     for attempt in range(8):
         folder = tmp_path / str(attempt)

@@ -97,7 +97,8 @@ def test_a_torn_last_line_of_the_history_is_dropped(tmp_path, golden):
 
 
 def test_a_second_process_is_refused(tmp_path):
-    with locked(tmp_path, resume=False), pytest.raises(BusyError, match=f"pid {os.getpid()}"), locked(tmp_path, resume=False):
+    with locked(tmp_path, resume=False), pytest.raises(BusyError, match="pid "
+                                                                        f"{os.getpid()}"), locked(tmp_path, resume=False):
         pass
 
 
@@ -148,7 +149,9 @@ def test_bad_data_are_refused_before_training(tmp_path, change, message):
 @pytest.mark.parametrize("split", ["train", "eval"])
 @pytest.mark.parametrize("memory_mib", [1024, 0], ids=["memory", "stream"])
 def test_every_row_is_checked(tmp_path, place, split, memory_mib):
-    """A single wrong label among 200, wherever it stands, in memory or in a stream that is decoded batch by batch."""
+    """A single wrong label among 200, wherever it stands, in memory or in a stream that is decoded
+    batch by batch.
+    """
     splits = {"train": arrays(200), "eval": arrays(200, seed=1)}
     splits[split]["label"][place] = 99
 
@@ -272,7 +275,8 @@ def test_batches_gathered_together_are_those_gathered_one_by_one(size):
         np.testing.assert_array_equal(batch["index"], want[0] if end - first == 1 else want)
 
 
-@pytest.mark.parametrize("size, intervals", [(1, ()), (4, ()), (4, (10,)), (16, (7, 50)), (3, (3, 6))])
+@pytest.mark.parametrize("size, "
+                         "intervals", [(1, ()), (4, ()), (4, (10,)), (16, (7, 50)), (3, (3, 6))])
 def test_pieces_cover_the_steps_and_stop_where_the_loop_must(size, intervals):
     whole = list(feed.pieces(0, 60, size=size, intervals=intervals))
     assert [step for piece in whole for step in range(*piece)] == list(range(60))
@@ -280,7 +284,10 @@ def test_pieces_cover_the_steps_and_stop_where_the_loop_must(size, intervals):
     for interval in intervals:
         assert not any(first < multiple < end for first, end in whole for multiple in range(0, 60, interval))
     for i, (first, _) in enumerate(whole):
-        assert list(feed.pieces(first, 60, size=size, intervals=intervals)) == whole[i:], "a resumed run goes on with the same pieces"
+        assert list(feed.pieces(first, 60, size=size, intervals=intervals)) == whole[i:], (
+        "a "
+        "resumed run goes on with the same pieces"
+)
 
 
 def test_many_steps_a_dispatch_train_as_single_steps_do(tmp_path):
@@ -310,7 +317,9 @@ def test_on_cpu_no_step_is_in_progress_while_batches_are_gathered_together():
 
 
 def test_the_steps_of_a_run_move_nothing_but_indices():
-    """No implicit transfer between host and device in the steady state: an accelerator never waits for the host."""
+    """No implicit transfer between host and device in the steady state: an accelerator never waits
+    for the host.
+    """
     program, source = evaluation.compiled(make_program(tiny(), steps=12)), tiny().data.open("train")
     state = program.init(jax.random.key(0))
     for _, batch in feed.batches(source, [(step, step + 1) for step in range(2)], seed=0, batch_size=8):

@@ -1,4 +1,6 @@
-"""Replicas of every task: what one program of several runs computes is what each run computes alone."""
+"""Replicas of every task: what one program of several runs computes is what each run computes
+alone.
+"""
 
 import dataclasses
 from functools import partial
@@ -24,7 +26,8 @@ REPLICAS, ROWS, STEPS = 2, 4, 10
 def test_a_replica_of_each_task_equals_its_solo_run(path):
     e = load(path, [])
     source = data_of(e)
-    # Plain SGD: Adam divides by the gradient's size, so that rounding of a gradient near 0 would move a weight by a whole step.
+    # Plain SGD: Adam divides by the gradient's size, so that rounding of a gradient near 0 would
+    # move a weight by a whole step.
     e = dataclasses.replace(e, optimizer=partial(optax.sgd, learning_rate=1e-3), batch_size=ROWS, steps=STEPS, accumulate=1, ema=None)
     with jax.numpy_dtype_promotion("standard"):
         program = make_program(e, steps=STEPS)

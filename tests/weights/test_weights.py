@@ -1,4 +1,6 @@
-"""Weights from other frameworks: layouts, names, adaptation, errors; and our own files, against the safetensors package."""
+"""Weights from other frameworks: layouts, names, adaptation, errors; and our own files, against the
+safetensors package.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +14,25 @@ from jaxcnn.layers.conv_norm import ConvNorm
 from jaxcnn.runs.checkpoint import write_arrays
 from jaxcnn.weights import load
 
-DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "uint32", "int16", "int8", "uint8", "bool")
+DTYPES = (
+    "float64",
+    "float32",
+    "float16",
+    "bfloat16",
+    "int64",
+    "int32",
+    "uint32",
+    "int16",
+    "int8",
+    "uint8",
+    "bool",
+)
 
 
 class Net(nn.Module):
-    """A convolution with BatchNorm, a depthwise convolution, a dense layer on the flattened map, a head."""
+    """A convolution with BatchNorm, a depthwise convolution, a dense layer on the flattened map, a
+    head.
+    """
 
     channels: int = 3
     num_classes: int = 5
@@ -50,14 +66,22 @@ def torch_net():
     conv, norm = torch.nn.Conv2d(3, 4, 3, padding=1, bias=False), torch.nn.BatchNorm2d(4)
     depthwise = torch.nn.Conv2d(4, 4, 3, padding=1, groups=4)
     net = torch.nn.Sequential(
-        conv, norm, depthwise, torch.nn.Flatten(), torch.nn.Linear(4 * 6 * 8, 6), torch.nn.ReLU(), torch.nn.Linear(6, 5)
+        conv,
+        norm,
+        depthwise,
+        torch.nn.Flatten(),
+        torch.nn.Linear(4 * 6 * 8, 6),
+        torch.nn.ReLU(),
+        torch.nn.Linear(6, 5),
     )
     norm.running_mean.normal_()
     norm.running_var.uniform_(0.5, 2)
     return torch, net.eval()
 
 
-@pytest.mark.parametrize("container", ["dict", "data_parallel", ".pth", "wrapped.pt", ".safetensors"])
+@pytest.mark.parametrize(
+    "container", ["dict", "data_parallel", ".pth", "wrapped.pt", ".safetensors"]
+)
 def test_torch_weights_give_torch_outputs(container, tmp_path):
     torch, net = torch_net()
     state, source = net.state_dict(), tmp_path / f"net{container}"
@@ -66,9 +90,13 @@ def test_torch_weights_give_torch_outputs(container, tmp_path):
     elif container == "data_parallel":
         source = torch.nn.DataParallel(net).state_dict()
     elif container == ".safetensors":
-        pytest.importorskip("safetensors.torch", reason="needs safetensors: pip install safetensors").save_file(state, source)
+        pytest.importorskip(
+            "safetensors.torch", reason="needs safetensors: pip install safetensors"
+        ).save_file(state, source)
     else:
-        torch.save({"state_dict": state, "epoch": 3} if container == "wrapped.pt" else state, source)
+        torch.save(
+            {"state_dict": state, "epoch": 3} if container == "wrapped.pt" else state, source
+        )
     model = Net()
     params, model_state, report = load.load_weights(*init(model), source, RULES)
     image = np.random.default_rng(0).normal(size=(2, 6, 8, 3)).astype(np.float32)
@@ -80,17 +108,26 @@ def test_torch_weights_give_torch_outputs(container, tmp_path):
 
 
 def test_keras_file_is_taken_as_it_is(tmp_path):
-    """Keras kernels have our layout; its depthwise ones [H, W, C, multiplier] become ours [H, W, 1, C multiplier]."""
+    """Keras kernels have our layout; its depthwise ones [H, W, C, multiplier] become ours [H, W, 1,
+    C multiplier].
+    """
     h5py = pytest.importorskip("h5py", reason="needs h5py: pip install h5py")
     rng = np.random.default_rng(0)
     params, state = init(Net())
-    expected = {path: rng.normal(size=leaf.shape).astype(np.float32) for path, leaf in load.flatten(params).items()}
+    expected = {
+        path: rng.normal(size=leaf.shape).astype(np.float32)
+        for path, leaf in load.flatten(params).items()
+    }
     with h5py.File(tmp_path / "net.weights.h5", "w") as file:
         for path, array in expected.items():
-            file[f"layers/{path}"] = array.reshape(3, 3, 4, 1) if path == "depthwise/kernel" else array
+            file[f"layers/{path}"] = (
+                array.reshape(3, 3, 4, 1) if path == "depthwise/kernel" else array
+            )
         file["layers/norm/moving_mean"] = np.arange(4.0, dtype=np.float32)
         file["layers/norm/moving_variance"] = np.arange(1.0, 5.0, dtype=np.float32)
-    params, state, report = load.load_weights(params, state, tmp_path / "net.weights.h5", ((r"layers/", ""),))
+    params, state, report = load.load_weights(
+        params, state, tmp_path / "net.weights.h5", ((r"layers/", ""),)
+    )
     assert not report.unmatched
     for path, array in load.flatten(params).items():
         np.testing.assert_array_equal(array, expected[path])
@@ -132,18 +169,27 @@ def test_bias_before_batch_norm_goes_into_the_running_mean():
     unit = ConvNorm(4, 3, activation=None)
     variables = dict(unit.init(jax.random.key(0), jnp.zeros((1, 6, 8, 3)), train=False))
     params, state, report = load.load_weights(
-        variables.pop("params"), variables, net[:2].state_dict(), ((r"0\.", "conv/"), (r"1\.", "norm/"))
+        variables.pop("params"),
+        variables,
+        net[:2].state_dict(),
+        ((r"0\.", "conv/"), (r"1\.", "norm/")),
     )
     image = np.random.default_rng(0).normal(size=(2, 6, 8, 3)).astype(np.float32)
     with torch.no_grad():
-        theirs = net[:2](torch.from_numpy(image.transpose(0, 3, 1, 2))).numpy().transpose(0, 2, 3, 1)
-    np.testing.assert_allclose(unit.apply({"params": params, **state}, image, train=False), theirs, atol=1e-5)
+        theirs = (
+            net[:2](torch.from_numpy(image.transpose(0, 3, 1, 2))).numpy().transpose(0, 2, 3, 1)
+        )
+    np.testing.assert_allclose(
+        unit.apply({"params": params, **state}, image, train=False), theirs, atol=1e-5
+    )
     assert report.unmatched == report.unused == ()
 
 
 def test_report_names_what_was_not_used_and_not_found():
     _, net = torch_net()
-    _, _, report = load.load_weights(*init(Net()), {**net.state_dict(), "extra.weight": np.zeros(3)}, RULES[:-1])
+    _, _, report = load.load_weights(
+        *init(Net()), {**net.state_dict(), "extra.weight": np.zeros(3)}, RULES[:-1]
+    )
     assert report.unused == ("6.weight", "6.bias", "extra.weight")
     assert report.unmatched == ("head/bias", "head/kernel")
 
@@ -151,7 +197,11 @@ def test_report_names_what_was_not_used_and_not_found():
 @pytest.mark.parametrize(
     "change, rules, parts",
     [
-        ({"4.weight": np.zeros((7, 192))}, RULES, ["4.weight", "(7, 192)", "dense/kernel", "(192, 6)"]),
+        (
+            {"4.weight": np.zeros((7, 192))},
+            RULES,
+            ["4.weight", "(7, 192)", "dense/kernel", "(192, 6)"],
+        ),
         ({}, ((r"0\.", "convolution/"),), ["0.weight", "convolution/weight"]),
         ({}, ((r"[04]\.", "dense/"),), ["0.weight", "(4, 3, 3, 3)"]),
     ],
@@ -165,18 +215,28 @@ def test_errors_name_key_and_shapes(change, rules, parts):
 
 
 def test_our_files_are_read_by_the_safetensors_package(tmp_path):
-    numpy_io = pytest.importorskip("safetensors.numpy", reason="needs safetensors: pip install safetensors")
+    numpy_io = pytest.importorskip(
+        "safetensors.numpy", reason="needs safetensors: pip install safetensors"
+    )
     params, state = init(Net())
     load.save_weights(tmp_path / "net.safetensors", params, state)
     arrays = numpy_io.load_file(tmp_path / "net.safetensors")
-    assert set(arrays) == {f"params/{path}" for path in load.flatten(params)} | {"batch_stats/norm/mean", "batch_stats/norm/var"}
+    assert set(arrays) == {f"params/{path}" for path in load.flatten(params)} | {
+        "batch_stats/norm/mean",
+        "batch_stats/norm/var",
+    }
     np.testing.assert_array_equal(arrays["params/dense/kernel"], params["dense"]["kernel"])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_dtype_survives_both_ways(dtype, tmp_path):
-    numpy_io = pytest.importorskip("safetensors.numpy", reason="needs safetensors: pip install safetensors")
-    arrays = {"a/b": np.arange(6).reshape(2, 3).astype(jnp.dtype(dtype)), "scalar": np.array(1).astype(jnp.dtype(dtype))}
+    numpy_io = pytest.importorskip(
+        "safetensors.numpy", reason="needs safetensors: pip install safetensors"
+    )
+    arrays = {
+        "a/b": np.arange(6).reshape(2, 3).astype(jnp.dtype(dtype)),
+        "scalar": np.array(1).astype(jnp.dtype(dtype)),
+    }
     write_arrays(tmp_path / "ours", arrays, {})
     numpy_io.save_file(arrays, tmp_path / "theirs")
     for read in (
@@ -195,7 +255,9 @@ def test_restore_gives_back_what_was_saved_and_names_what_differs(tmp_path):
     zeros = jax.tree.map(jnp.zeros_like, (params, state))
     restored = load.restore_weights(tmp_path / "net.safetensors", *zeros)
     assert jax.tree.structure(restored) == jax.tree.structure((params, state))
-    for one, expected in zip(jax.tree.leaves(restored), jax.tree.leaves((params, state)), strict=True):
+    for one, expected in zip(
+        jax.tree.leaves(restored), jax.tree.leaves((params, state)), strict=True
+    ):
         np.testing.assert_array_equal(one, expected)
     with pytest.raises(ConfigError, match=r"params/head/kernel: file \(6, 5\), model \(6, 9\)"):
         load.restore_weights(tmp_path / "net.safetensors", *init(Net(num_classes=9)))
@@ -206,7 +268,9 @@ def test_damaged_file_is_named(damage, tmp_path):
     path = tmp_path / ("net.npz" if damage == "suffix" else "net.safetensors")
     load.save_weights(path, *init(Net()))
     data = path.read_bytes()
-    damaged = {"cut": data[:-7], "header": data[:8] + b"?" + data[9:], "empty": b""}.get(damage, data)
+    damaged = {"cut": data[:-7], "header": data[:8] + b"?" + data[9:], "empty": b""}.get(
+        damage, data
+    )
     path.unlink() if damage == "missing" else path.write_bytes(damaged)
     with pytest.raises(DataError, match=r"net\."):
         load.load_weights(*init(Net()), path, RULES)

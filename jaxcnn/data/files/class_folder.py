@@ -15,19 +15,26 @@ from jaxcnn.data.memory import MemorySource, check_split, held_out
 from jaxcnn.data.stream import StreamSource, in_memory_if_small
 from jaxcnn.errors import DataError
 
-SPLIT_FOLDERS = {"train": ("train",), "eval": ("eval", "val", "valid", "validation"), "test": ("test",)}
+SPLIT_FOLDERS = {
+    "train": ("train",),
+    "eval": ("eval", "val", "valid", "validation"),
+    "test": ("test",),
+}
 Files = list[tuple[Path, int]]  # path and label, sorted by class and path
 
 
 @dataclass(frozen=True)
 class Folder:
-    """Images as "image" uint8 [H, W, channels] and "label" int32: the place of the sub-folder's name among the sorted class names.
+    """Images as "image" uint8 [H, W, channels] and "label" int32: the place of the sub-folder's
+    name among the sorted class names.
 
-    Either `path/<class>/**/<image>`, of which `eval_fraction` of each class is held out as "eval"; or `path/train/<class>/...`, with
-    `path/eval` (or val, valid, validation) and `path/test` beside it, where a missing `eval` is held out of `train`. Files are images by
-    their ending; hidden ones are ignored. `image_size` is (height, width), see `images.read_image`. Splits of at most `memory_mib` MiB are
-    decoded once and live on the device. A damaged image is a DataError naming it; with `skip_damaged` all images are decoded once
-    beforehand, and a warning counts those left out.
+    Either `path/<class>/**/<image>`, of which `eval_fraction` of each class is held out as "eval";
+    or `path/train/<class>/...`, with `path/eval` (or val, valid, validation) and `path/test` beside
+    it, where a missing `eval` is held out of `train`. Files are images by their ending; hidden ones
+    are ignored. `image_size` is (height, width), see `images.read_image`. Splits of at most
+    `memory_mib` MiB are decoded once and live on the device. A damaged image is a DataError naming
+    it; with `skip_damaged` all images are decoded once beforehand, and a warning counts those left
+    out.
     """
 
     path: str
@@ -47,26 +54,45 @@ class Folder:
         root = Path(self.path).expanduser()
         if not root.is_dir():
             raise DataError(
-                f"Folder: {root} is not a folder; it must hold one sub-folder of images per class, or train/ and eval/ with those"
+                f"Folder: {root} is not a folder; it must hold one sub-folder of images per "
+                "class, or train/ and eval/ with those"
             )
-        roots = {split: next((root / name for name in names if (root / name).is_dir()), None) for split, names in SPLIT_FOLDERS.items()}
+        roots = {
+            split: next((root / name for name in names if (root / name).is_dir()), None)
+            for split, names in SPLIT_FOLDERS.items()
+        }
         if roots["train"] is None:
             roots = {"train": root}
         train_root = roots["train"]
         assert train_root is not None
-        names = tuple(sorted(entry.name for entry in train_root.iterdir() if entry.is_dir() and not entry.name.startswith(".")))
-        files = {split: _labelled_files(folder, names) for split, folder in roots.items() if folder is not None}
+        names = tuple(
+            sorted(
+                entry.name
+                for entry in train_root.iterdir()
+                if entry.is_dir() and not entry.name.startswith(".")
+            )
+        )
+        files = {
+            split: _labelled_files(folder, names)
+            for split, folder in roots.items()
+            if folder is not None
+        }
         if self.skip_damaged:
             files = {split: _readable(found, self.channels) for split, found in files.items()}
         if "eval" not in files:
             held = held_out(np.array([label for _, label in files["train"]]), self.eval_fraction)
             files["eval"] = [entry for entry, out in zip(files["train"], held, strict=True) if out]
-            files["train"] = [entry for entry, out in zip(files["train"], held, strict=True) if not out]
+            files["train"] = [
+                entry for entry, out in zip(files["train"], held, strict=True) if not out
+            ]
         return names, files
 
     def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
         shape = (*self.image_size, self.channels)
-        return {"image": jax.ShapeDtypeStruct(shape, np.uint8), "label": jax.ShapeDtypeStruct((), np.int32)}
+        return {
+            "image": jax.ShapeDtypeStruct(shape, np.uint8),
+            "label": jax.ShapeDtypeStruct((), np.int32),
+        }
 
     def size(self, split: str) -> int:
         return len(self._listing[1].get(check_split(split), ()))
@@ -74,17 +100,25 @@ class Folder:
     def open(self, split: str) -> StreamSource | MemorySource:
         if not self.size(split):
             there = ", ".join(name for name, found in self._listing[1].items() if found)
-            raise DataError(f"Folder {self.path} has no {split!r} images (splits with images: {there}); add a sub-folder or eval_fraction")
+            raise DataError(
+                f"Folder {self.path} has no {split!r} images (splits with images: {there}); add a "
+                "sub-folder or eval_fraction"
+            )
         files = self._listing[1][split]
 
         def read(indices: list[int]) -> list[dict[str, np.ndarray]]:
             chosen = [files[index] for index in indices]
             return [
-                {"image": read_image(path, size=self.image_size, channels=self.channels), "label": np.asarray(label, np.int32)}
+                {
+                    "image": read_image(path, size=self.image_size, channels=self.channels),
+                    "label": np.asarray(label, np.int32),
+                }
                 for path, label in chosen
             ]
 
-        return in_memory_if_small(StreamSource(read, len(files), self.spec()), self.spec(), memory_mib=self.memory_mib)
+        return in_memory_if_small(
+            StreamSource(read, len(files), self.spec()), self.spec(), memory_mib=self.memory_mib
+        )
 
 
 def _labelled_files(root: Path, names: tuple[str, ...]) -> Files:
@@ -93,21 +127,38 @@ def _labelled_files(root: Path, names: tuple[str, ...]) -> Files:
 
     endings = Image.registered_extensions()  # also loads all of Pillow's formats
     strange = sorted(
-        entry.name for entry in root.iterdir() if entry.is_dir() and entry.name not in names and not entry.name.startswith(".")
+        entry.name
+        for entry in root.iterdir()
+        if entry.is_dir() and entry.name not in names and not entry.name.startswith(".")
     )
     if strange:
-        raise DataError(f"Folder: {root} has sub-folders {strange} that the training part has not; its classes are {list(names)}")
+        raise DataError(
+            f"Folder: {root} has sub-folders {strange} that the training part has not; its "
+            f"classes are {list(names)}"
+        )
     out: Files = []
     for label, name in enumerate(names):
         if not (root / name).is_dir():
             continue  # an evaluation part may lack a class
-        paths = (path for path in (root / name).rglob("*") if path.suffix.lower() in endings and not path.name.startswith("."))
-        found = sorted((path for path in paths if path.is_file()), key=lambda path: path.relative_to(root).as_posix())
+        paths = (
+            path
+            for path in (root / name).rglob("*")
+            if path.suffix.lower() in endings and not path.name.startswith(".")
+        )
+        found = sorted(
+            (path for path in paths if path.is_file()),
+            key=lambda path: path.relative_to(root).as_posix(),
+        )
         if not found:
-            raise DataError(f"Folder: {root / name} holds no image files; remove it, or put images of class {name!r} there")
+            raise DataError(
+                f"Folder: {root / name} holds no image files; remove it, or put images of class "
+                f"{name!r} there"
+            )
         out += [(path, label) for path in found]
     if not out:
-        raise DataError(f"Folder: {root} has no sub-folder with images; there must be one per class")
+        raise DataError(
+            f"Folder: {root} has no sub-folder with images; there must be one per class"
+        )
     return out
 
 
@@ -125,5 +176,9 @@ def _readable(files: Files, channels: int) -> Files:
         reasons = list(pool.map(reason, files))
     damaged = [text for text in reasons if text]
     if damaged:
-        warnings.warn(f"{len(damaged)} of {len(files)} images are damaged and left out; the first: {damaged[0]}", stacklevel=2)
+        warnings.warn(
+            f"{len(damaged)} of {len(files)} images are damaged and left out; the first: "
+            f"{damaged[0]}",
+            stacklevel=2,
+        )
     return [entry for entry, text in zip(files, reasons, strict=True) if not text]

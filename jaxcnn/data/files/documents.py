@@ -1,6 +1,8 @@
-"""Labelled texts as rows of token numbers: tokens, a vocabulary from the training split alone, padding.
+"""Labelled texts as rows of token numbers: tokens, a vocabulary from the training split alone,
+padding.
 
-Number 0 is padding, 1 any token that the vocabulary lacks, 2 the most frequent token of the training texts, and so on.
+Number 0 is padding, 1 any token that the vocabulary lacks, 2 the most frequent token of the
+training texts, and so on.
 """
 
 import collections
@@ -21,12 +23,15 @@ from jaxcnn.errors import ConfigError, DataError, did_you_mean
 
 PADDING, UNKNOWN = 0, 1
 NUM_RESERVED = 2
-WORD = re.compile(r"\w+(?:'\w+)?|([^\w\s])\1*")  # a word, which may hold one apostrophe; or a mark, repeated or not
+# a word, which may hold one apostrophe; or a mark, repeated or not
+WORD = re.compile(r"\w+(?:'\w+)?|([^\w\s])\1*")
 Texts_ = list[tuple[str, int]]  # text and label
 
 
 def tokenize_words(text: str) -> list[str]:
-    """Words and marks in lower case, a repeated mark as one: "Don't panic!!" -> ["don't", "panic", "!!"]."""
+    """Words and marks in lower case, a repeated mark as one: "Don't panic!!" -> ["don't", "panic",
+    "!!"].
+    """
     return [match.group() for match in WORD.finditer(text.lower())]
 
 
@@ -34,14 +39,20 @@ TOKENIZERS = {"words": tokenize_words, "characters": lambda text: list(text.lowe
 
 
 def build_vocabulary(documents: Iterable[Sequence[str]], *, size: int) -> tuple[str, ...]:
-    """The `size` - 2 most frequent tokens, most frequent first and equally frequent ones in the order of their characters."""
+    """The `size` - 2 most frequent tokens, most frequent first and equally frequent ones in the
+    order of their characters.
+    """
     counts = collections.Counter(token for document in documents for token in document)
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return tuple(token for token, _ in ranked[: size - NUM_RESERVED])
 
 
-def encode(documents: Iterable[Sequence[str]], vocabulary: Sequence[str], *, length: int) -> np.ndarray:
-    """Token numbers [N, length] int32: each document cut after `length` tokens, or followed by 0s."""
+def encode(
+    documents: Iterable[Sequence[str]], vocabulary: Sequence[str], *, length: int
+) -> np.ndarray:
+    """Token numbers [N, length] int32: each document cut after `length` tokens, or
+    followed by 0s.
+    """
     numbers = {token: number for number, token in enumerate(vocabulary, NUM_RESERVED)}
     rows = [[numbers.get(token, UNKNOWN) for token in document[:length]] for document in documents]
     out = np.full((len(rows), length), PADDING, np.int32)
@@ -52,12 +63,13 @@ def encode(documents: Iterable[Sequence[str]], vocabulary: Sequence[str], *, len
 
 @dataclass(frozen=True, kw_only=True)
 class TextDataset:
-    """Base of data sets of texts: "text" int32 [length] token numbers and "label" int32. A subclass says where the texts come from.
+    """Base of data sets of texts: "text" int32 [length] token numbers and "label" int32. A subclass
+    says where the texts come from.
 
     tokens: "words" (see `tokenize_words`) or "characters", both in lower case.
     length: tokens of an example: longer texts are cut, shorter ones padded with 0 at the end.
-    vocabulary_size: numbers in use, with the two reserved ones; the model's must be at least as large (its `alphabet_size` at least this
-    minus 2). All tokens come from the training split.
+    vocabulary_size: numbers in use, with the two reserved ones; the model's must be at least as
+    large (its `alphabet_size` at least this minus 2). All tokens come from the training split.
     """
 
     tokens: str = "words"
@@ -67,7 +79,10 @@ class TextDataset:
     def __post_init__(self):
         name = type(self).__name__
         if self.tokens not in TOKENIZERS:
-            raise ConfigError(f"{name}: tokens is {self.tokens!r}{did_you_mean(self.tokens, TOKENIZERS)}; 'words' or 'characters'")
+            raise ConfigError(
+                f"{name}: tokens is {self.tokens!r}{did_you_mean(self.tokens, TOKENIZERS)}; "
+                "'words' or 'characters'"
+            )
         if self.length < 1 or self.vocabulary_size <= NUM_RESERVED:
             raise ConfigError(
                 f"{name}: length is {self.length} and vocabulary_size is {self.vocabulary_size}; "
@@ -86,7 +101,9 @@ class TextDataset:
     def vocabulary(self) -> tuple[str, ...]:
         """The tokens of the numbers from 2 on."""
         tokenize = TOKENIZERS[self.tokens]
-        return build_vocabulary((tokenize(text) for text, _ in self._read[1]["train"]), size=self.vocabulary_size)
+        return build_vocabulary(
+            (tokenize(text) for text, _ in self._read[1]["train"]), size=self.vocabulary_size
+        )
 
     def encode(self, texts: Iterable[str]) -> np.ndarray:
         """The token numbers [N, length] int32 of any texts, such as new ones to predict."""
@@ -98,24 +115,37 @@ class TextDataset:
         return self._read[0]
 
     def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
-        return {"text": jax.ShapeDtypeStruct((self.length,), np.int32), "label": jax.ShapeDtypeStruct((), np.int32)}
+        return {
+            "text": jax.ShapeDtypeStruct((self.length,), np.int32),
+            "label": jax.ShapeDtypeStruct((), np.int32),
+        }
 
     def size(self, split: str) -> int:
         return len(self._read[1].get(check_split(split), ()))
 
     def open(self, split: str) -> MemorySource:
         if not self.size(split):
-            raise DataError(f"{type(self).__name__} has no {split!r} texts; it has {', '.join(k for k, v in self._read[1].items() if v)}")
+            raise DataError(
+                f"{type(self).__name__} has no {split!r} texts; it has "
+                f"{', '.join(k for k, v in self._read[1].items() if v)}"
+            )
         texts = self._read[1][split]
-        return MemorySource({"text": self.encode(text for text, _ in texts), "label": np.array([label for _, label in texts], np.int32)})
+        return MemorySource(
+            {
+                "text": self.encode(text for text, _ in texts),
+                "label": np.array([label for _, label in texts], np.int32),
+            }
+        )
 
 
 @dataclass(frozen=True)
 class Texts(TextDataset):
-    """Texts of your own: `path` is a folder with one sub-folder of .txt files for each class, or a .jsonl, .csv or .tsv file.
+    """Texts of your own: `path` is a folder with one sub-folder of .txt files for each class, or a
+    .jsonl, .csv or .tsv file.
 
-    Lines of .jsonl are objects; .csv and .tsv start with a line of names. `text` and `label` name the entries that hold the text and the
-    class. Classes are sorted by name. "eval" is `eval_path` where given, else `eval_fraction` of `path` is held out; "test" is `test_path`.
+    Lines of .jsonl are objects; .csv and .tsv start with a line of names. `text` and `label` name
+    the entries that hold the text and the class. Classes are sorted by name. "eval" is `eval_path`
+    where given, else `eval_fraction` of `path` is held out; "test" is `test_path`.
     Files are UTF-8. Errors: DataError naming file and line.
     """
 
@@ -129,46 +159,71 @@ class Texts(TextDataset):
     def read(self) -> tuple[tuple[str, ...], dict[str, Texts_]]:
         """Class names and texts by split."""
         paths = {"train": self.path, "eval": self.eval_path, "test": self.test_path}
-        found = {split: read_texts(path, text=self.text, label=self.label) for split, path in paths.items() if path}
+        found = {
+            split: read_texts(path, text=self.text, label=self.label)
+            for split, path in paths.items()
+            if path
+        }
         names = tuple(sorted({name for _, name in found["train"]}))
         strange = sorted({name for texts in found.values() for _, name in texts} - set(names))
         if strange:
             raise DataError(
-                f"Texts {self.path}: the classes {strange[:5]} occur in evaluation only; those for training are {list(names)[:20]}"
+                f"Texts {self.path}: the classes {strange[:5]} occur in evaluation only; those "
+                f"for training are {list(names)[:20]}"
             )
-        splits = {split: [(text, names.index(name)) for text, name in texts] for split, texts in found.items()}
+        splits = {
+            split: [(text, names.index(name)) for text, name in texts]
+            for split, texts in found.items()
+        }
         if "eval" not in splits:
             chosen = held_out(np.array([label for _, label in splits["train"]]), self.eval_fraction)
-            splits["eval"] = [entry for entry, out in zip(splits["train"], chosen, strict=True) if out]
-            splits["train"] = [entry for entry, out in zip(splits["train"], chosen, strict=True) if not out]
+            splits["eval"] = [
+                entry for entry, out in zip(splits["train"], chosen, strict=True) if out
+            ]
+            splits["train"] = [
+                entry for entry, out in zip(splits["train"], chosen, strict=True) if not out
+            ]
         return names, splits
 
 
 def read_texts(path: str, *, text: str = "text", label: str = "label") -> list[tuple[str, str]]:
-    """(text, class name) of each example of a folder, .jsonl, .csv or .tsv; see `Texts`. Errors: DataError."""
+    """(text, class name) of each example of a folder, .jsonl, .csv or .tsv; see `Texts`. Errors:
+    DataError.
+    """
     place = Path(path).expanduser()
     if not place.exists():
         raise DataError(f"{place}: there is no such file or folder")
     try:
         if place.is_dir():
-            files = sorted(place.glob("*/**/*.txt"), key=lambda file: file.relative_to(place).as_posix())
+            files = sorted(
+                place.glob("*/**/*.txt"), key=lambda file: file.relative_to(place).as_posix()
+            )
             out = [(file.read_text("utf-8"), file.relative_to(place).parts[0]) for file in files]
         elif place.suffix in (".jsonl", ".csv", ".tsv"):
             with open(place, encoding="utf-8", newline="") as file:
                 rows: Iterable[Any] = map(json.loads, file)
                 if place.suffix != ".jsonl":
-                    rows = csv.DictReader(file, delimiter="\t" if place.suffix == ".tsv" else ",", strict=True)
-                out = [(_entry(row, text, place, i), _entry(row, label, place, i)) for i, row in enumerate(rows, 1)]
+                    rows = csv.DictReader(
+                        file, delimiter="\t" if place.suffix == ".tsv" else ",", strict=True
+                    )
+                out = [
+                    (_entry(row, text, place, i), _entry(row, label, place, i))
+                    for i, row in enumerate(rows, 1)
+                ]
         else:
             raise DataError(f"{place}: is neither a folder nor a .jsonl, .csv or .tsv file")
     except (OSError, ValueError, csv.Error) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(
-            f"{place}: cannot be read ({type(error).__name__}: {error}); it must be UTF-8 text of the kind its ending says"
+            f"{place}: cannot be read ({type(error).__name__}: {error}); it must be UTF-8 text of "
+            "the kind its ending says"
         ) from error
     if not out:
-        raise DataError(f"{place}: there are no texts; a folder holds one sub-folder of .txt files for each class")
+        raise DataError(
+            f"{place}: there are no texts; a folder holds one sub-folder of .txt files for each "
+            "class"
+        )
     return out
 
 
@@ -176,5 +231,8 @@ def _entry(row: Any, name: str, place: Path, number: int) -> str:
     """Entry `name` of a row as a string."""
     if not isinstance(row, dict) or row.get(name) is None:
         there = [key for key in row if key is not None] if isinstance(row, dict) else []
-        raise DataError(f"{place}, example {number}: there is no {name!r}; there are {there}{did_you_mean(name, there)}")
+        raise DataError(
+            f"{place}, example {number}: there is no {name!r}; there are "
+            f"{there}{did_you_mean(name, there)}"
+        )
     return str(row[name])

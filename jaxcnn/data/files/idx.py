@@ -1,8 +1,10 @@
 """IDX files, the format of the original MNIST files, plain or gzipped.
 
-Layout (Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digits", section "The IDX file format"): two zero bytes, a type
-code, the number of dimensions, each dimension as a big-endian 32-bit count, then the elements in C order, big-endian. Headers are not
-trusted: a size is compared with what the file can hold before memory is asked for. A gzip file is always read to its end, where its CRC-32
+Layout (Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digits", section "The IDX
+file format"): two zero bytes, a type code, the number of dimensions, each dimension as a big-endian
+32-bit count, then the elements in C order, big-endian. Headers are not
+trusted: a size is compared with what the file can hold before memory is asked for. A gzip file is
+    always read to its end, where its CRC-32
 stands: reading only as many bytes as the header asks for leaves nearly all damage unnoticed.
 """
 
@@ -17,21 +19,32 @@ from typing import BinaryIO, cast
 import jax
 import numpy as np
 
-from jaxcnn.data.memory import MemorySource, canonical, check_split, header_spec, keep_split, num_held_out
+from jaxcnn.data.memory import (
+    MemorySource,
+    canonical,
+    check_split,
+    header_spec,
+    keep_split,
+    num_held_out,
+)
 from jaxcnn.errors import DataError
 
 TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-DEFLATE_RATIO = 1032  # the most that a byte of deflate can expand to (RFC 1951: 258 bytes from 2 bits)
+DEFLATE_RATIO = (
+    1032  # the most that a byte of deflate can expand to (RFC 1951: 258 bytes from 2 bits)
+)
 CHUNK = 2**20
 Header = tuple[tuple[int, ...], np.dtype]
 
 
 @dataclass(frozen=True)
 class Idx:
-    """IDX files of images [N, H, W] or [N, H, W, C] in 0..255 and of labels [N]: `Idx("train-images-idx3-ubyte.gz",
+    """IDX files of images [N, H, W] or [N, H, W, C] in 0..255 and of labels [N]:
+    `Idx("train-images-idx3-ubyte.gz",
     "train-labels-idx1-ubyte.gz")`.
 
-    "eval" is read from `eval_images` and `eval_labels` where given, else `eval_fraction` is held out; "test" likewise, but never held out.
+    "eval" is read from `eval_images` and `eval_labels` where given, else `eval_fraction` is held
+    out; "test" likewise, but never held out.
     Errors: DataError.
     """
 
@@ -52,7 +65,10 @@ class Idx:
             "test": (self.test_images, self.test_labels),
         }[check_split(split)]
         if any(given) and not all(given):
-            raise DataError(f"Idx: the {split!r} split has images {given[0]!r} and labels {given[1]!r}; it needs both")
+            raise DataError(
+                f"Idx: the {split!r} split has images {given[0]!r} and labels {given[1]!r}; it "
+                "needs both"
+            )
         if not any(given) and split == "eval":
             return self._paths("train")
         return {"image": given[0], "label": given[1]} if any(given) else {}
@@ -61,7 +77,10 @@ class Idx:
         return split != "test" and not self.eval_images
 
     def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
-        return header_spec({name: read_idx_header(path) for name, path in self._paths("train").items()}, where=self.images)
+        return header_spec(
+            {name: read_idx_header(path) for name, path in self._paths("train").items()},
+            where=self.images,
+        )
 
     def size(self, split: str) -> int:
         paths = self._paths(split)
@@ -76,9 +95,17 @@ class Idx:
     def open(self, split: str) -> MemorySource:
         paths = self._paths(split)
         if not paths or not self.size(split):
-            raise DataError(f"Idx {self.images} has no {split!r} examples; give {split}_images and {split}_labels")
-        arrays = canonical({name: read_idx(path) for name, path in paths.items()}, where=f"{paths['image']} and {paths['label']}")
-        return MemorySource(keep_split(arrays, split, self.eval_fraction) if self._holds_out(split) else arrays)
+            raise DataError(
+                f"Idx {self.images} has no {split!r} examples; give {split}_images and "
+                f"{split}_labels"
+            )
+        arrays = canonical(
+            {name: read_idx(path) for name, path in paths.items()},
+            where=f"{paths['image']} and {paths['label']}",
+        )
+        return MemorySource(
+            keep_split(arrays, split, self.eval_fraction) if self._holds_out(split) else arrays
+        )
 
 
 def read_idx_header(path: str) -> Header:
@@ -91,14 +118,21 @@ def read_idx_header(path: str) -> Header:
 
 
 def read_idx(path: str) -> np.ndarray:
-    """The array of an IDX file, in the byte order of this machine. Errors: DataError naming the file and what is wrong."""
+    """The array of an IDX file, in the byte order of this machine. Errors: DataError naming the
+    file and what is wrong.
+    """
     try:
         with _open(path) as file:
             shape, dtype = _read_header(file)
             size = math.prod(shape) * dtype.itemsize
-            available = os.path.getsize(Path(path).expanduser()) * (DEFLATE_RATIO if isinstance(file, gzip.GzipFile) else 1)
+            available = os.path.getsize(Path(path).expanduser()) * (
+                DEFLATE_RATIO if isinstance(file, gzip.GzipFile) else 1
+            )
             if size > available:
-                raise ValueError(f"the header declares {shape} of {dtype}, {size} bytes; the file cannot hold them")
+                raise ValueError(
+                    f"the header declares {shape} of {dtype}, {size} bytes; the file cannot hold "
+                    "them"
+                )
             chunks, length = [], 0
             while length <= size and (
                 chunk := file.read(min(CHUNK, size - length + 1))
@@ -107,7 +141,8 @@ def read_idx(path: str) -> np.ndarray:
                 length += len(chunk)
         if length != size:
             raise ValueError(
-                f"the header declares {shape} of {dtype}, {size} bytes; {'more' if length > size else f'only {length}'} follow"
+                f"the header declares {shape} of {dtype}, {size} bytes; "
+                f"{'more' if length > size else f'only {length}'} follow"
             )
         return np.frombuffer(b"".join(chunks), dtype).reshape(shape).astype(dtype.newbyteorder("="))
     except Exception as error:
@@ -126,7 +161,8 @@ def _read_header(file: BinaryIO) -> Header:
     magic = file.read(4)
     if len(magic) != 4 or magic[:2] != b"\0\0" or magic[2] not in TYPES or not 1 <= magic[3] <= 8:
         raise ValueError(
-            f"it starts with {magic.hex(' ')}; an IDX file starts with 00 00, a type code (08, 09, 0b..0e) and 1 to 8 dimensions"
+            f"it starts with {magic.hex(' ')}; an IDX file starts with 00 00, a type code (08, "
+            "09, 0b..0e) and 1 to 8 dimensions"
         )
     counts = file.read(4 * magic[3])
     if len(counts) != 4 * magic[3]:
@@ -137,4 +173,6 @@ def _read_header(file: BinaryIO) -> Header:
 def _unreadable(path: str, error: Exception) -> DataError:
     if isinstance(error, FileNotFoundError):
         return DataError(f"{path}: there is no such file")
-    return DataError(f"{path}: cannot be read as IDX ({type(error).__name__}: {error}); fetch or write it anew")
+    return DataError(
+        f"{path}: cannot be read as IDX ({type(error).__name__}: {error}); fetch or write it anew"
+    )

@@ -1,4 +1,6 @@
-"""Image files to arrays. Training and prediction share this one path, so a picture looks the same to a model in both."""
+"""Image files to arrays. Training and prediction share this one path, so a picture looks the same
+to a model in both.
+"""
 
 import io
 import os
@@ -9,23 +11,31 @@ import numpy as np
 from jaxcnn.errors import ConfigError, DataError
 
 
-def read_image(path: str | os.PathLike, *, size: tuple[int, int] | None, channels: int) -> np.ndarray:
+def read_image(
+    path: str | os.PathLike, *, size: tuple[int, int] | None, channels: int
+) -> np.ndarray:
     """The picture in a file, uint8 [H, W, channels] in 0..255.
 
-    Any format that Pillow reads; of an animation the first frame. The EXIF orientation is applied, transparency is laid over white, 16-bit
-    greys are reduced to 8 bits (the value over 257), colours become RGB (channels=3) or luma (channels=1, ITU-R BT.601). `size` (height,
-    width) resizes by a bilinear filter as wide as the reduction (so without aliasing), without regard to the aspect ratio; None keeps the
+    Any format that Pillow reads; of an animation the first frame. The EXIF orientation is applied,
+    transparency is laid over white, 16-bit greys are reduced to 8 bits (the value over 257),
+    colours become RGB (channels=3) or luma (channels=1, ITU-R BT.601). `size` (height, width)
+    resizes by a bilinear filter as wide as the reduction (so without aliasing), without regard to
+    the aspect ratio; None keeps the
     size. Errors: DataError naming the file and the reason.
     """
     return decode_image(path, name=os.fspath(path), size=size, channels=channels)
 
 
-def decode_image(file: bytes | str | os.PathLike, *, name: str, size: tuple[int, int] | None, channels: int) -> np.ndarray:
+def decode_image(
+    file: bytes | str | os.PathLike, *, name: str, size: tuple[int, int] | None, channels: int
+) -> np.ndarray:
     """`read_image` for a path or the bytes of an image file; `name` stands for it in errors."""
     from PIL import Image
 
     if channels not in (1, 3):
-        raise ConfigError(f"channels is {channels}; an image is read with 1 (grey) or 3 (RGB) channels")
+        raise ConfigError(
+            f"channels is {channels}; an image is read with 1 (grey) or 3 (RGB) channels"
+        )
     try:
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
             image = _converted(image, "L" if channels == 1 else "RGB")
@@ -34,10 +44,13 @@ def decode_image(file: bytes | str | os.PathLike, *, name: str, size: tuple[int,
             return np.asarray(image, np.uint8).reshape(image.height, image.width, channels)
     except FileNotFoundError:
         raise DataError(f"{name}: there is no such file") from None
-    except (
-        Exception
-    ) as error:  # on damaged bytes Pillow's decoders raise almost anything: OSError, SyntaxError, ValueError, struct.error, ...
-        raise DataError(f"{name}: cannot be read as an image ({type(error).__name__}: {error}); repair or remove it") from error
+    # on damaged bytes Pillow's decoders raise almost anything: OSError, SyntaxError, ValueError,
+    # struct.error, ...
+    except Exception as error:
+        raise DataError(
+            f"{name}: cannot be read as an image ({type(error).__name__}: {error}); repair or "
+            "remove it"
+        ) from error
 
 
 def _converted(image: Any, mode: str) -> Any:
@@ -56,11 +69,16 @@ def _converted(image: Any, mode: str) -> Any:
 
 
 def _eight_bits(image: Any) -> Any:
-    """A 16-bit grey (Pillow's modes I;16 and I, values in 0..65535) or float (F, values in [0, 1]) image as mode L."""
+    """A 16-bit grey (Pillow's modes I;16 and I, values in 0..65535) or float (F, values in [0, 1])
+    image as mode L.
+    """
     from PIL import Image
 
     pixels = np.asarray(image).astype(np.float64)
     top = 1.0 if image.mode == "F" else 65535.0
     if not (pixels.min() >= 0 and pixels.max() <= top):
-        raise ValueError(f"pixels of mode {image.mode} lie in [{pixels.min()}, {pixels.max()}]; they must lie in [0, {top:g}]")
+        raise ValueError(
+            f"pixels of mode {image.mode} lie in [{pixels.min()}, {pixels.max()}]; they must lie "
+            f"in [0, {top:g}]"
+        )
     return Image.fromarray(np.round(pixels * (255 / top)).astype(np.uint8))

@@ -7,22 +7,35 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcnn.data.files.annotated import IGNORED, AnnotatedImages, Faults, check_image_file, image_files, read_index_mask, resize_nearest
+from jaxcnn.data.files.annotated import (
+    IGNORED,
+    AnnotatedImages,
+    Faults,
+    check_image_file,
+    image_files,
+    read_index_mask,
+    resize_nearest,
+)
 from jaxcnn.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
 class MaskFolder(AnnotatedImages):
-    """The images of folder `images` with the masks of folder `masks`: "image" uint8 [H, W, channels], "segmentation" int32 [H, W].
+    """The images of folder `images` with the masks of folder `masks`: "image" uint8 [H, W,
+    channels], "segmentation" int32 [H, W].
 
-    An image and its mask have the same path below their folders but for the ending; masks of no image are not read. A mask is a palette or
-    grey image (PNG keeps its numbers; JPEG does not) of its image's size, whose pixels are class numbers, 0 the background by convention;
-    255 means that no class is known there.
+    An image and its mask have the same path below their folders but for the ending; masks of no
+    image are not read. A mask is a palette or grey image (PNG keeps its numbers; JPEG does not) of
+    its image's size, whose pixels are class numbers, 0 the background by convention; 255 means that
+    no class is known there.
 
     names: of the classes, in the order of their numbers; other numbers are then faults.
-    values: the pixel values that stand for the classes, such as (0, 255) for black and white masks; () where they are the numbers.
-    eval_images, eval_masks and test_images, test_masks: the folders of these splits; without eval, `eval_fraction` is held out.
-    Broken labels, as `invalid` says: images without a mask or of another size are left out, pixels of other values are ignored (255).
+    values: the pixel values that stand for the classes, such as (0, 255) for black and white masks;
+        () where they are the numbers.
+    eval_images, eval_masks and test_images, test_masks: the folders of these splits; without eval,
+    `eval_fraction` is held out.
+    Broken labels, as `invalid` says: images without a mask or of another size are left out, pixels
+    of other values are ignored (255).
     """
 
     images: str
@@ -36,9 +49,14 @@ class MaskFolder(AnnotatedImages):
 
     def __post_init__(self):
         if self.names and self.values and len(self.names) != len(self.values):
-            raise ConfigError(f"MaskFolder: {len(self.names)} names and {len(self.values)} values; each class has one of both")
+            raise ConfigError(
+                f"MaskFolder: {len(self.names)} names and {len(self.values)} values; each class "
+                "has one of both"
+            )
         if len(set(self.values)) < len(self.values):
-            raise ConfigError(f"MaskFolder: values={self.values}; each class has a value of its own")
+            raise ConfigError(
+                f"MaskFolder: values={self.values}; each class has a value of its own"
+            )
 
     def read(self) -> tuple[tuple[str, ...], dict[str, list[Any]]]:
         """The class names, and (image, mask) of each split."""
@@ -47,11 +65,15 @@ class MaskFolder(AnnotatedImages):
             "eval": (self.eval_images, self.eval_masks),
             "test": (self.test_images, self.test_masks),
         }
-        return self.names, {split: self._pairs(*pair, split) for split, pair in folders.items() if any(pair)}
+        return self.names, {
+            split: self._pairs(*pair, split) for split, pair in folders.items() if any(pair)
+        }
 
     def _pairs(self, images: str, masks: str, split: str) -> list[tuple[Path, Path]]:
         if not (images and masks):
-            raise ConfigError(f"MaskFolder: {split} has images={images!r} and masks={masks!r}; name both folders")
+            raise ConfigError(
+                f"MaskFolder: {split} has images={images!r} and masks={masks!r}; name both folders"
+            )
         faults, out = Faults(f"MaskFolder {images}", self.invalid), []
         found = image_files(Path(masks).expanduser())
         for stem, path in image_files(Path(images).expanduser()).items():
@@ -71,7 +93,9 @@ class MaskFolder(AnnotatedImages):
     def decode(self, item: tuple[Path, Path], faults: Faults) -> dict[str, np.ndarray]:
         """One image and its mask."""
         image, mask = item
-        segmentation = read_segmentation(mask, self.image_size, faults, values=self.values, num_classes=len(self.names) or None)
+        segmentation = read_segmentation(
+            mask, self.image_size, faults, values=self.values, num_classes=len(self.names) or None
+        )
         return {"image": self.read_image(image), "segmentation": segmentation}
 
 
@@ -81,14 +105,24 @@ def mask_fits(image: Path, mask: Path, faults: Faults) -> bool:
     if size is None or mask_size is None:
         return False
     if size != mask_size:
-        faults.add(f"{mask}: is {mask_size} (height, width) and its image {image} is {size}; they must be of one size")
+        faults.add(
+            f"{mask}: is {mask_size} (height, width) and its image {image} is {size}; they must "
+            "be of one size"
+        )
     return size == mask_size
 
 
 def read_segmentation(
-    path: Path, size: tuple[int, int], faults: Faults, *, values: tuple[int, ...] = (), num_classes: int | None = None
+    path: Path,
+    size: tuple[int, int],
+    faults: Faults,
+    *,
+    values: tuple[int, ...] = (),
+    num_classes: int | None = None,
 ) -> np.ndarray:
-    """The label map of a mask file, int32 [*size]. Pixels of values that stand for no class are a fault, and ignored."""
+    """The label map of a mask file, int32 [*size]. Pixels of values that stand for no class are a
+    fault, and ignored.
+    """
     pixels = read_index_mask(path, name=str(path))
     if values:
         out = np.full(pixels.shape, IGNORED, np.int32)
@@ -99,10 +133,16 @@ def read_segmentation(
     else:
         strange = (pixels < 0) | ((pixels >= num_classes) if num_classes else np.False_)
         strange &= pixels != IGNORED
-        out, allowed = np.where(strange, IGNORED, pixels), f"class numbers in [0, {num_classes}) or {IGNORED}"
+        out, allowed = (
+            np.where(strange, IGNORED, pixels),
+            f"class numbers in [0, {num_classes}) or {IGNORED}",
+        )
     if strange.any():
         found = np.unique(pixels[strange]).tolist()
-        faults.add(f"{path}: {int(strange.sum())} pixels hold {found[:8]}; a mask holds {allowed} (else set names or values)")
+        faults.add(
+            f"{path}: {int(strange.sum())} pixels hold {found[:8]}; a mask holds {allowed} (else "
+            "set names or values)"
+        )
     return resize_nearest(out.astype(np.int32), size)
 
 

@@ -1,4 +1,6 @@
-"""Data sets that come inside published packages: where they lie, and their files, whether unpacked or not."""
+"""Data sets that come inside published packages: where they lie, and their files, whether unpacked
+or not.
+"""
 
 import os
 import tarfile
@@ -15,26 +17,39 @@ def data_folder() -> Path:
 
 
 def find_package(path: str, patterns: tuple[str, ...], *, what: str, command: str) -> Path:
-    """`path` if given, else the last of the files or folders in `data_folder` that fit the first fitting pattern.
+    """`path` if given, else the last of the files or folders in `data_folder` that fit the first
+    fitting pattern.
 
-    Errors: DataError that names `what`, the places looked at, and `command` with {folder} as where to download to.
+    Errors: DataError that names `what`, the places looked at, and `command` with {folder} as where
+    to download to.
     """
     folder = data_folder()
-    matches = [Path(path).expanduser()] if path else [place for pattern in reversed(patterns) for place in sorted(folder.glob(pattern))]
+    matches = (
+        [Path(path).expanduser()]
+        if path
+        else [place for pattern in reversed(patterns) for place in sorted(folder.glob(pattern))]
+    )
     if matches and matches[-1].exists():
         return matches[-1]
-    looked = path or f"{' or '.join(patterns)} in {folder} (the environment variable JAXCNN_DATA_DIR chooses another folder)"
+    looked = (
+        path
+        or f"{' or '.join(patterns)} in {folder} (the environment variable JAXCNN_DATA_DIR "
+        "chooses another folder)"
+    )
     raise DataError(f"{what}: there is no {looked}. Fetch it once: {command.format(folder=folder)}")
 
 
 def read_members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
-    """(name, content) of each file whose name, relative to `path` and with "/", is `wanted`; in the order of the names.
+    """(name, content) of each file whose name, relative to `path` and with "/", is `wanted`; in the
+    order of the names.
 
     `path`: a folder, a .tgz or .tar.gz, or a .zip or .whl. Errors: DataError naming the file.
     """
     try:
         if path.is_dir():
-            names = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
+            names = sorted(
+                file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()
+            )
             for name in filter(wanted, names):
                 yield name, (path / name).read_bytes()
         elif zipfile.is_zipfile(path):
@@ -42,8 +57,23 @@ def read_members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[st
                 for name in filter(wanted, sorted(archive.namelist())):
                     yield name, archive.read(name)
         else:
-            with tarfile.open(path, "r:*") as archive:  # a stream: read once, in its own order, then sorted
-                files = ((member.name, archive.extractfile(member)) for member in archive if member.isfile() and wanted(member.name))
+            with tarfile.open(
+                path, "r:*"
+            ) as archive:  # a stream: read once, in its own order, then sorted
+                files = (
+                    (member.name, archive.extractfile(member))
+                    for member in archive
+                    if member.isfile() and wanted(member.name)
+                )
                 yield from sorted((name, file.read()) for name, file in files if file is not None)
-    except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        raise DataError(f"{path}: cannot be read ({type(error).__name__}: {error}); fetch it anew") from error
+    except (
+        OSError,
+        EOFError,
+        tarfile.TarError,
+        zipfile.BadZipFile,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:
+        raise DataError(
+            f"{path}: cannot be read ({type(error).__name__}: {error}); fetch it anew"
+        ) from error

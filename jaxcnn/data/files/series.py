@@ -1,8 +1,10 @@
 """Labelled time series in the .ts format of the UCR and UEA archives.
 
-Dau et al., "The UCR Time Series Archive" (2019); Bagnall et al., "The UEA Multivariate Time Series Classification Archive, 2018" (2018).
+Dau et al., "The UCR Time Series Archive" (2019); Bagnall et al., "The UEA Multivariate Time Series
+Classification Archive, 2018" (2018).
 
-A file has lines `@name value`, then `@data`, then one series a line: dimensions separated by ":", values by ",", the class last.
+A file has lines `@name value`, then `@data`, then one series a line: dimensions separated by ":",
+values by ",", the class last.
 """
 
 import functools
@@ -24,13 +26,16 @@ Series_ = tuple[tuple[str, ...], np.ndarray, np.ndarray]  # class names, signal 
 
 @dataclass(frozen=True)
 class Series:
-    """A set of the archive by name, such as "OSULeaf": "signal" float32 [T, C] and "label" int32. "train" is the archive's TRAIN part and
+    """A set of the archive by name, such as "OSULeaf": "signal" float32 [T, C] and "label" int32.
+    "train" is the archive's TRAIN part and
     "eval" its TEST part; there is no "test".
 
-    `path`: a folder that holds NAME_TRAIN.ts and NAME_TEST.ts, at any depth, or a package with them (.whl, .zip, .tgz). By default it is
-    looked for in $JAXCNN_DATA_DIR: a folder NAME, then aeon's wheel, which carries a dozen sets; then in an installed aeon.
-    `normalize` brings each dimension of each series to mean 0 and standard deviation 1 (a constant one to 0).
-    Errors: DataError where the set is not there or damaged, has missing values or time stamps, or series of different lengths.
+    `path`: a folder that holds NAME_TRAIN.ts and NAME_TEST.ts, at any depth, or a package with them
+    (.whl, .zip, .tgz). By default it is looked for in $JAXCNN_DATA_DIR: a folder NAME, then aeon's
+    wheel, which carries a dozen sets; then in an installed aeon. `normalize` brings each dimension
+    of each series to mean 0 and standard deviation 1 (a constant one to 0).
+    Errors: DataError where the set is not there or damaged, has missing values or time stamps, or
+    series of different lengths.
     """
 
     name: str
@@ -46,17 +51,30 @@ class Series:
         where = self._place()
         wanted = {f"{self.name}_{suffix}.ts": split for split, suffix in SUFFIXES.items()}
         found = {
-            wanted[name.rpartition("/")[2]]: (name, data) for name, data in read_members(where, lambda n: n.rpartition("/")[2] in wanted)
+            wanted[name.rpartition("/")[2]]: (name, data)
+            for name, data in read_members(where, lambda n: n.rpartition("/")[2] in wanted)
         }
         for file, split in wanted.items():
             if split not in found:
-                there = sorted({n.rpartition("/")[2][:-9] for n, _ in read_members(where, lambda n: n.endswith("_TRAIN.ts"))})
-                raise DataError(f"Series({self.name!r}): there is no {file} in {where}; there are the sets {there}")
-        splits = {split: parse_ts(data.decode("utf-8", "replace"), where=f"{where}: {name}") for split, (name, data) in found.items()}
+                there = sorted(
+                    {
+                        n.rpartition("/")[2][:-9]
+                        for n, _ in read_members(where, lambda n: n.endswith("_TRAIN.ts"))
+                    }
+                )
+                raise DataError(
+                    f"Series({self.name!r}): there is no {file} in {where}; there are the sets "
+                    f"{there}"
+                )
+        splits = {
+            split: parse_ts(data.decode("utf-8", "replace"), where=f"{where}: {name}")
+            for split, (name, data) in found.items()
+        }
         (names, train, _), (other_names, test, _) = splits["train"], splits["eval"]
         if names != other_names or train.shape[1:] != test.shape[1:]:
             raise DataError(
-                f"Series({self.name!r}) in {where}: TRAIN has classes {names} and series {train.shape[1:]}, TEST {other_names} and "
+                f"Series({self.name!r}) in {where}: TRAIN has classes {names} and series "
+                f"{train.shape[1:]}, TEST {other_names} and "
                 f"{test.shape[1:]}; they must agree"
             )
         return splits
@@ -64,7 +82,9 @@ class Series:
     def _place(self) -> Path:
         aeon = importlib.util.find_spec("aeon") if not self.path else None
         try:
-            return find_package(self.path, (self.name, "aeon-*.whl"), what=f"Series({self.name!r})", command=COMMAND)
+            return find_package(
+                self.path, (self.name, "aeon-*.whl"), what=f"Series({self.name!r})", command=COMMAND
+            )
         except DataError:
             if aeon is None or not aeon.submodule_search_locations:
                 raise
@@ -72,7 +92,10 @@ class Series:
 
     def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
         shape = self._splits["train"][1].shape[1:]
-        return {"signal": jax.ShapeDtypeStruct(shape, np.float32), "label": jax.ShapeDtypeStruct((), np.int32)}
+        return {
+            "signal": jax.ShapeDtypeStruct(shape, np.float32),
+            "label": jax.ShapeDtypeStruct((), np.int32),
+        }
 
     def size(self, split: str) -> int:
         return 0 if check_split(split) == "test" else len(self._splits[split][2])
@@ -81,18 +104,26 @@ class Series:
         if not self.size(split):
             raise DataError(f"Series({self.name!r}) has no {split!r} split; it has train, eval")
         _, signal, label = self._splits[split]
-        return MemorySource({"signal": normalized(signal) if self.normalize else signal.astype(np.float32), "label": label})
+        return MemorySource(
+            {
+                "signal": normalized(signal) if self.normalize else signal.astype(np.float32),
+                "label": label,
+            }
+        )
 
 
 def normalized(signal: np.ndarray) -> np.ndarray:
-    """[N, T, C] -> float32 [N, T, C] with mean 0 and standard deviation 1 over T; a constant series becomes 0."""
+    """[N, T, C] -> float32 [N, T, C] with mean 0 and standard deviation 1 over T; a constant series
+    becomes 0.
+    """
     centred = signal - signal.mean(1, keepdims=True)
     deviation = centred.std(1, keepdims=True)
     return (centred / np.where(deviation < 1e-8, 1.0, deviation)).astype(np.float32)
 
 
 def parse_ts(text: str, *, where: str) -> Series_:
-    """Class names in the order of the header, signal [N, T, C] float64, label [N] int32, of the text of a .ts file.
+    """Class names in the order of the header, signal [N, T, C] float64, label [N] int32, of the
+    text of a .ts file.
 
     Errors: DataError naming `where`, the line, and what is wrong.
     """
@@ -109,16 +140,24 @@ def parse_ts(text: str, *, where: str) -> Series_:
             continue
         *dimensions, label = line.split(":")
         if not names or label.strip() not in names:
-            raise DataError(f"{where}, line {number}: the class {label.strip()[:40]!r} is not one of those of the header, {list(names)}")
+            raise DataError(
+                f"{where}, line {number}: the class {label.strip()[:40]!r} is not one of those of "
+                f"the header, {list(names)}"
+            )
         rows.append(_values(dimensions, header, f"{where}, line {number}"))
         labels.append(names.index(label.strip()))
     if not rows:
-        raise DataError(f"{where}: there is no series after @data; it must be a .ts file of the UCR or UEA archive")
+        raise DataError(
+            f"{where}: there is no series after @data; it must be a .ts file of the UCR or UEA "
+            "archive"
+        )
     if len({row.shape for row in rows}) > 1:
         lengths = [row.shape[0] for row in rows]
         raise DataError(
-            f"{where}: series have lengths from {min(lengths)} to {max(lengths)} (or differ in dimensions); they must be equal: choose the "
-            "set's version of equal length, where there is one (its name ends in _eq), or pad or resample the series"
+            f"{where}: series have lengths from {min(lengths)} to {max(lengths)} (or differ in "
+            "dimensions); they must be equal: choose the "
+            "set's version of equal length, where there is one (its name ends in _eq), or pad or "
+            "resample the series"
         )
     return names, np.stack(rows), np.array(labels, np.int32)
 
@@ -126,11 +165,22 @@ def parse_ts(text: str, *, where: str) -> Series_:
 def _values(dimensions: list[str], header: dict[str, list[str]], where: str) -> np.ndarray:
     """[T, C] of one line."""
     if header.get("@timestamps", ["false"])[0].lower() == "true":
-        raise DataError(f"{where}: values with time stamps are not read; resample them to equal steps")
+        raise DataError(
+            f"{where}: values with time stamps are not read; resample them to equal steps"
+        )
     try:
         values = [np.array(dimension.split(","), np.float64) for dimension in dimensions]
     except ValueError as error:
-        raise DataError(f"{where}: {error}; values must be numbers, and missing ones ('?') be filled in") from error
-    if not values or len({len(v) for v in values}) > 1 or not all(np.isfinite(v).all() for v in values):
-        raise DataError(f"{where}: dimensions have lengths {[len(v) for v in values]}; they must be equal, and all values finite")
+        raise DataError(
+            f"{where}: {error}; values must be numbers, and missing ones ('?') be filled in"
+        ) from error
+    if (
+        not values
+        or len({len(v) for v in values}) > 1
+        or not all(np.isfinite(v).all() for v in values)
+    ):
+        raise DataError(
+            f"{where}: dimensions have lengths {[len(v) for v in values]}; they must be equal, "
+            "and all values finite"
+        )
     return np.stack(values, -1)

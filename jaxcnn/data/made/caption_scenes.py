@@ -1,7 +1,9 @@
-"""Scenes of two or three real things in a 2 x 2 grid, with sentences that say what lies where; and sentences as token numbers.
+"""Scenes of two or three real things in a 2 x 2 grid, with sentences that say what lies where; and
+sentences as token numbers.
 
-Tokens and vocabularies: see `jaxcnn.ops.decoding`. Scenes are made on the device, scene i of a split as a function of (seed, split, i)
-alone; things and photographs of training are never seen in evaluation.
+Tokens and vocabularies: see `jaxcnn.ops.decoding`. Scenes are made on the device, scene i of a
+split as a function of (seed, split, i) alone; things and photographs of training are never seen in
+evaluation.
 """
 
 import functools
@@ -25,8 +27,20 @@ from jaxcnn.metrics.text_overlap import tokenize
 from jaxcnn.ops.decoding import END, PAD, SPECIAL_WORDS, START, UNKNOWN
 
 # The kinds of Fashion-MNIST by number, in one word each.
-FASHION_WORDS = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
-# Without pullover (2) and shirt (6), which people too take for coats and T-shirts at 28 x 28 pixels.
+FASHION_WORDS = (
+    "t-shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "boot",
+)
+# Without pullover (2) and shirt (6), which people too take for coats and T-shirts at 28 x 28
+# pixels.
 DISTINCT_KINDS = (0, 1, 3, 4, 5, 7, 8, 9)
 CELLS = ("upper left", "upper right", "lower left", "lower right")
 # The cells that are taken: six pairs, then four triples.
@@ -39,14 +53,19 @@ INK = 12  # pixels brighter than this belong to a thing; Fashion-MNIST's black i
 
 @dataclass(frozen=True)
 class CaptionScenes:
-    """Scenes "image" uint8 [64, 64, 1] with "captions" int32 [3, 15]: three sentences each, all true, in the order of `layout_captions`.
+    """Scenes "image" uint8 [64, 64, 1] with "captions" int32 [3, 15]: three sentences each, all
+    true, in the order of `layout_captions`.
 
-    Two or three things (equally often), at most one in each 32 x 32 cell of a 2 x 2 grid, moved by up to `shift` pixels, on a piece of a
-    photograph dimmed to 30-60 %, or, with probability `plain_rate`, on a plain ground of 0-30 % grey. A thing hides what is behind it.
-    With `shuffled` the captions are those of another scene: a control, in which the image says nothing about them.
+    Two or three things (equally often), at most one in each 32 x 32 cell of a 2 x 2 grid, moved by
+    up to `shift` pixels, on a piece of a photograph dimmed to 30-60 %, or, with probability
+    `plain_rate`, on a plain ground of 0-30 % grey. A thing hides what is behind it.
+    With `shuffled` the captions are those of another scene: a control, in which the image says
+    nothing about them.
 
-    items: a data set of grey 28 x 28 pictures, bright on black, with "label"; its "train" part is used in training, "eval" in evaluation.
-    words: what each label is called, one word each; kinds: the labels that are used, all of them if ().
+    items: a data set of grey 28 x 28 pictures, bright on black, with "label"; its "train" part is
+        used in training, "eval" in evaluation.
+    words: what each label is called, one word each; kinds: the labels that are used, all of them if
+        ().
     Errors: ConfigError, DataError as of `items` and of `read_photo`.
     """
 
@@ -64,18 +83,36 @@ class CaptionScenes:
 
     def __post_init__(self):
         if not 0 <= self.shift <= 2:
-            raise ConfigError(f"CaptionScenes: shift={self.shift}; 28 pixels in a cell of 32 can move by 0, 1 or 2")
+            raise ConfigError(
+                f"CaptionScenes: shift={self.shift}; 28 pixels in a cell of 32 can move by 0, 1 "
+                "or 2"
+            )
         if any(not 0 <= kind < len(self.words) for kind in self.kinds):
-            raise ConfigError(f"CaptionScenes: kinds={self.kinds} must be numbers of the {len(self.words)} words, from 0")
+            raise ConfigError(
+                f"CaptionScenes: kinds={self.kinds} must be numbers of the {len(self.words)} "
+                "words, from 0"
+            )
         if any(tokenize(word) != (word,) for word in self.words):
-            raise ConfigError(f"CaptionScenes: words={self.words} must be single words in lower case, such as 't-shirt'")
+            raise ConfigError(
+                f"CaptionScenes: words={self.words} must be single words in lower case, such as "
+                "'t-shirt'"
+            )
         if set(self.train_photos) & set(self.eval_photos):
-            raise ConfigError(f"CaptionScenes: {sorted(set(self.train_photos) & set(self.eval_photos))} lie behind both splits")
+            raise ConfigError(
+                f"CaptionScenes: {sorted(set(self.train_photos) & set(self.eval_photos))} lie "
+                "behind both splits"
+            )
 
     @property
     def label_names(self) -> tuple[str, ...]:
         """The vocabulary: the name of each token."""
-        grammar = tokenize(" ".join(caption.format(*[""] * 4) for layout in LAYOUTS for caption in layout_captions(layout)))
+        grammar = tokenize(
+            " ".join(
+                caption.format(*[""] * 4)
+                for layout in LAYOUTS
+                for caption in layout_captions(layout)
+            )
+        )
         return (*SPECIAL_WORDS, *sorted({*grammar} | {self.words[kind] for kind in self._kinds()}))
 
     def _kinds(self) -> tuple[int, ...]:
@@ -92,12 +129,21 @@ class CaptionScenes:
 
     def open(self, split: str) -> ComposedSource:
         if not self.size(split):
-            raise DataError(f"CaptionScenes has no {split!r} scenes; it has train and eval (num_train and num_eval of them)")
+            raise DataError(
+                f"CaptionScenes has no {split!r} scenes; it has train and eval (num_train and "
+                "num_eval of them)"
+            )
         photos = backgrounds(self.train_photos if split == "train" else self.eval_photos, (64, 64))
-        material = photos, read_items(self.items, split, self._kinds()), jnp.asarray(self.templates())
+        material = (
+            photos,
+            read_items(self.items, split, self._kinds()),
+            jnp.asarray(self.templates()),
+        )
         tokens = jnp.asarray(self.item_tokens())
 
-        def compose(key: jax.Array, photos: Any, items: Any, templates: jax.Array) -> dict[str, jax.Array]:
+        def compose(
+            key: jax.Array, photos: Any, items: Any, templates: jax.Array
+        ) -> dict[str, jax.Array]:
             plan_key, other_key, ground_key = random.split(key, 3)
             layout, chosen, shifts = plan(plan_key, len(items[0]), self.shift)
             ground = paint_ground(ground_key, photos, self.plain_rate)
@@ -111,19 +157,34 @@ class CaptionScenes:
         return ComposedSource(compose, material, size=self.size(split), seed=self.seed, split=split)
 
     def templates(self) -> np.ndarray:
-        """Tokens of the captions of each layout, int32 [10, 3, 15]; -1 - c stands for the thing in cell c."""
+        """Tokens of the captions of each layout, int32 [10, 3, 15]; -1 - c stands for the thing in
+        cell c.
+        """
         slots = [f"cell{c}" for c in range(4)]
-        out = np.stack([encode([c.format(*slots) for c in layout_captions(layout)], (*self.label_names, *slots)) for layout in LAYOUTS])
-        return np.where(out >= len(self.label_names), len(self.label_names) - 1 - out, out).astype(np.int32)
+        out = np.stack(
+            [
+                encode(
+                    [c.format(*slots) for c in layout_captions(layout)], (*self.label_names, *slots)
+                )
+                for layout in LAYOUTS
+            ]
+        )
+        return np.where(out >= len(self.label_names), len(self.label_names) - 1 - out, out).astype(
+            np.int32
+        )
 
     def item_tokens(self) -> np.ndarray:
         """The token of each label, int32 [len(words)]; UNKNOWN for those that are not used."""
         names = self.label_names
-        return np.array([names.index(word) if word in names else UNKNOWN for word in self.words], np.int32)
+        return np.array(
+            [names.index(word) if word in names else UNKNOWN for word in self.words], np.int32
+        )
 
 
 def layout_captions(cells: Sequence[int]) -> tuple[str, str, str]:
-    """Three true sentences for things in these two or three cells (0..3, rising), as templates: "{2}" is the word for that in cell 2."""
+    """Three true sentences for things in these two or three cells (0..3, rising), as templates:
+    "{2}" is the word for that in cell 2.
+    """
     if len(cells) == 3:
         (empty,) = {0, 1, 2, 3} - {*cells}
         row, column = 1 - empty // 2, 1 - empty % 2  # the full ones
@@ -142,7 +203,11 @@ def layout_captions(cells: Sequence[int]) -> tuple[str, str, str]:
             f"a {{{first}}} with a {{{second}}} on its right",
         )
     if first % 2 == second % 2:
-        return f"a {{{first}}} above a {{{second}}}", f"a {{{second}}} below a {{{first}}}", f"a {{{first}}} with a {{{second}}} below"
+        return (
+            f"a {{{first}}} above a {{{second}}}",
+            f"a {{{second}}} below a {{{first}}}",
+            f"a {{{first}}} with a {{{second}}} below",
+        )
     return (
         f"a {{{first}}} on the {CELLS[first]} and a {{{second}}} on the {CELLS[second]}",
         f"a {{{second}}} on the {CELLS[second]} and a {{{first}}} on the {CELLS[first]}",
@@ -152,38 +217,60 @@ def layout_captions(cells: Sequence[int]) -> tuple[str, str, str]:
 
 @functools.lru_cache(maxsize=8)
 def read_items(items: Any, split: str, kinds: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
-    """The pictures [M, 28, 28] uint8 of these kinds in a split, and their labels [M] int32. Errors: ConfigError."""
+    """The pictures [M, 28, 28] uint8 of these kinds in a split, and their labels [M] int32. Errors:
+    ConfigError.
+    """
     source = items.open(split)
     whole = jax.device_get(source.take(np.arange(len(source))))
     image, label = whole["image"], whole["label"]
     if image.shape[1:] != (28, 28, 1) or image.dtype != np.uint8:
-        raise ConfigError(f"CaptionScenes: items give images {image.shape[1:]} of {image.dtype}; they must be (28, 28, 1) of uint8")
+        raise ConfigError(
+            f"CaptionScenes: items give images {image.shape[1:]} of {image.dtype}; they must be "
+            "(28, 28, 1) of uint8"
+        )
     chosen = np.isin(label, kinds)
     if not chosen.any():
-        raise ConfigError(f"CaptionScenes: no item of the {split!r} split is of the kinds {kinds}; its labels are {np.unique(label)}")
+        raise ConfigError(
+            f"CaptionScenes: no item of the {split!r} split is of the kinds {kinds}; its labels "
+            f"are {np.unique(label)}"
+        )
     return jnp.asarray(image[chosen, ..., 0]), jnp.asarray(label[chosen], jnp.int32)
 
 
 def plan(key: jax.Array, num_items: int, shift: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """What a scene shows: a layout [] (index of LAYOUTS), an item for each cell [4], and its offset from the cell's middle [4, 2]."""
+    """What a scene shows: a layout [] (index of LAYOUTS), an item for each cell [4], and its offset
+    from the cell's middle [4, 2].
+    """
     count_key, layout_key, item_key, shift_key = random.split(key, 4)
     pair = random.randint(layout_key, (), 0, NUM_PAIRS)
     triple = random.randint(layout_key, (), NUM_PAIRS, len(LAYOUTS))
     layout = jnp.where(random.bernoulli(count_key), pair, triple)
-    return layout, random.randint(item_key, (4,), 0, num_items), random.randint(shift_key, (4, 2), -shift, shift + 1)
+    return (
+        layout,
+        random.randint(item_key, (4,), 0, num_items),
+        random.randint(shift_key, (4, 2), -shift, shift + 1),
+    )
 
 
 def paint_ground(key: jax.Array, photos: Any, plain_rate: float) -> jax.Array:
     """A dimmed piece of a photograph, or plain grey. -> [64, 64] float32 in [0, 1]"""
     photo_key, choice_key, grey_key = random.split(key, 3)
     grey = random.uniform(grey_key, (), jnp.float32, 0.0, 0.3)
-    return jnp.where(random.bernoulli(choice_key, plain_rate), grey, dimmed_crop(photo_key, photos, (64, 64)))
+    return jnp.where(
+        random.bernoulli(choice_key, plain_rate), grey, dimmed_crop(photo_key, photos, (64, 64))
+    )
 
 
-def paste(ground: jax.Array, pictures: jax.Array, occupied: jax.Array, shifts: jax.Array) -> jax.Array:
-    """The ground [64, 64] with pictures [4, 28, 28] uint8 on it in the occupied [4] cells, moved by shifts [4, 2]. -> [64, 64, 1] uint8"""
+def paste(
+    ground: jax.Array, pictures: jax.Array, occupied: jax.Array, shifts: jax.Array
+) -> jax.Array:
+    """The ground [64, 64] with pictures [4, 28, 28] uint8 on it in the occupied [4] cells, moved by
+    shifts [4, 2]. -> [64, 64, 1] uint8
+    """
     empty = jnp.zeros((32, 32), jnp.uint8)
-    cells = jax.vmap(lambda picture, at: lax.dynamic_update_slice(empty, picture, (2 + at[0], 2 + at[1])))(pictures, shifts)
+    cells = jax.vmap(
+        lambda picture, at: lax.dynamic_update_slice(empty, picture, (2 + at[0], 2 + at[1]))
+    )(pictures, shifts)
     cells = jnp.where(occupied[:, None, None], cells, jnp.uint8(0))
     things = cells.reshape(2, 2, 32, 32).transpose(0, 2, 1, 3).reshape(64, 64)
     return jnp.where(things > INK, things, jnp.round(255.0 * ground).astype(jnp.uint8))[..., None]
@@ -197,22 +284,41 @@ def _occupied() -> jax.Array:
 # Sentences as tokens, for any captions
 
 
-def make_vocabulary(sentences: Iterable[str], *, min_count: int = 1, max_words: int | None = None) -> tuple[str, ...]:
-    """SPECIAL_WORDS, then the words that occur at least `min_count` times, the most frequent first (equals in alphabetical order)."""
+def make_vocabulary(
+    sentences: Iterable[str], *, min_count: int = 1, max_words: int | None = None
+) -> tuple[str, ...]:
+    """SPECIAL_WORDS, then the words that occur at least `min_count` times, the most frequent first
+    (equals in alphabetical order).
+    """
     counts = Counter(word for sentence in sentences for word in tokenize(sentence))
-    words = sorted((word for word, count in counts.items() if count >= min_count), key=lambda word: (-counts[word], word))
+    words = sorted(
+        (word for word, count in counts.items() if count >= min_count),
+        key=lambda word: (-counts[word], word),
+    )
     return (*SPECIAL_WORDS, *words[:max_words])
 
 
-def encode(sentences: Sequence[str], vocabulary: Sequence[str], *, num_captions: int = NUM_REFERENCES, length: int = LENGTH) -> np.ndarray:
-    """Captions int32 [num_captions, length]: start, words, end, padding in each row; rows of padding where there are fewer sentences.
+def encode(
+    sentences: Sequence[str],
+    vocabulary: Sequence[str],
+    *,
+    num_captions: int = NUM_REFERENCES,
+    length: int = LENGTH,
+) -> np.ndarray:
+    """Captions int32 [num_captions, length]: start, words, end, padding in each row; rows of
+    padding where there are fewer sentences.
 
-    Sentences beyond `num_captions` are left out, words beyond length - 2 are cut, words that the vocabulary lacks become UNKNOWN.
+    Sentences beyond `num_captions` are left out, words beyond length - 2 are cut, words that the
+    vocabulary lacks become UNKNOWN.
     """
     number = _numbers(tuple(vocabulary))
     out = np.full((num_captions, length), PAD, np.int32)
     for row, sentence in zip(out, sentences, strict=False):
-        tokens = [START, *(number.get(word, UNKNOWN) for word in tokenize(sentence)[: length - 2]), END]
+        tokens = [
+            START,
+            *(number.get(word, UNKNOWN) for word in tokenize(sentence)[: length - 2]),
+            END,
+        ]
         row[: len(tokens)] = tokens
     return out
 
@@ -220,13 +326,19 @@ def encode(sentences: Sequence[str], vocabulary: Sequence[str], *, num_captions:
 @functools.lru_cache(maxsize=8)
 def _numbers(vocabulary: tuple[str, ...]) -> dict[str, int]:
     if vocabulary[: len(SPECIAL_WORDS)] != SPECIAL_WORDS:
-        raise ConfigError(f"a vocabulary begins with {SPECIAL_WORDS}, this one with {vocabulary[: len(SPECIAL_WORDS)]}")
+        raise ConfigError(
+            f"a vocabulary begins with {SPECIAL_WORDS}, this one with "
+            f"{vocabulary[: len(SPECIAL_WORDS)]}"
+        )
     return {word: number for number, word in enumerate(vocabulary)}
 
 
 def draw_caption(key: jax.Array, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """An augmentation: keep one caption of each example, drawn anew each time among those that have words. [B, R, L] -> [B, 1, L]"""
+    """An augmentation: keep one caption of each example, drawn anew each time among those that have
+    words. [B, R, L] -> [B, 1, L]
+    """
     captions = batch["captions"]
     exists = (captions[..., 0] != PAD).astype(jnp.float32)  # [B, R]
-    chosen = random.categorical(key, jnp.log(exists), axis=-1)  # an example without any keeps its first, empty one
+    # an example without any keeps its first, empty one
+    chosen = random.categorical(key, jnp.log(exists), axis=-1)
     return {**batch, "captions": jnp.take_along_axis(captions, chosen[:, None, None], axis=1)}

@@ -1,7 +1,9 @@
-"""Labelled scenes of real things on real photographs: digits, or other small pictures, at random places, with all that is known of them.
+"""Labelled scenes of real things on real photographs: digits, or other small pictures, at random
+places, with all that is known of them.
 
-One scene serves many tasks: boxes, classes, a segmentation, a mask and points of each item are read off the same rendering. Scenes are made
-on the device, scene i of a split as a function of (seed, split, i) alone; items and photographs of training are never seen in evaluation.
+One scene serves many tasks: boxes, classes, a segmentation, a mask and points of each item are read
+off the same rendering. Scenes are made on the device, scene i of a split as a function of (seed,
+split, i) alone; items and photographs of training are never seen in evaluation.
 """
 
 import functools
@@ -27,17 +29,20 @@ POINT_NAMES = ("topmost", "lowest", "leftmost", "rightmost", "centroid")
 class Scenes:
     """Scenes with the entries asked for, N = max_items and (H, W) = image_size:
 
-        image uint8 [H, W, 1]                      a piece of a photograph, dimmed to 30-60 %, with bright items on it
-        boxes float32 [N, 4]                       (y0, x0, y1, x1) in [0, 1], tight around each item's ink; zeros where there is none
-        boxes_mask float32 [N]                     1 where there is an item
-        box_labels int32 [N], label int32 []       the items' classes; the first item's class
-        segmentation int32 [H, W]                  0 on the photograph, 1 + class on an item
-        instance_masks uint8 [N, H, W]             255 on the item's ink, else 0
-        points float32 [5, 2], points_mask [5]     (y, x) in [0, 1] of the first item: POINT_NAMES; where several pixels are topmost
+        image uint8 [H, W, 1]                      a piece of a photograph, dimmed to 30-60 %, with
+        bright items on it boxes float32 [N, 4]                       (y0, x0, y1, x1) in [0, 1],
+        tight around each item's ink; zeros where there is none boxes_mask float32 [N]
+        1 where there is an item box_labels int32 [N], label int32 []       the items' classes; the
+        first item's class segmentation int32 [H, W]                  0 on the photograph, 1 + class
+        on an item instance_masks uint8 [N, H, W]             255 on the item's ink, else 0
+        points float32 [5, 2], points_mask [5]     (y, x) in [0, 1] of the first item: POINT_NAMES;
+        where several pixels are topmost
                                                    (lowest, …), their middle
 
-    items: a data set of grey pictures, bright on black, with "label"; its "train" part is used in training, its "eval" part in evaluation.
-    item_heights: of the ink, in pixels, least and most. max_iou: of any two items' boxes; an item that finds no place is left out.
+    items: a data set of grey pictures, bright on black, with "label"; its "train" part is used in
+        training, its "eval" part in evaluation.
+    item_heights: of the ink, in pixels, least and most. max_iou: of any two items' boxes; an item
+        that finds no place is left out.
     Errors: ConfigError, DataError as of `items` and of `read_photo`.
     """
 
@@ -58,13 +63,25 @@ class Scenes:
         known = self._shapes()
         for name in self.entries:
             if name not in known:
-                raise ConfigError(f"Scenes: entry {name!r} is unknown{did_you_mean(name, known)}; there are {', '.join(known)}")
+                raise ConfigError(
+                    f"Scenes: entry {name!r} is unknown{did_you_mean(name, known)}; there are "
+                    f"{', '.join(known)}"
+                )
         if not 1 <= self.min_items <= self.max_items:
-            raise ConfigError(f"Scenes: min_items={self.min_items}, max_items={self.max_items}; they must be 1 <= min_items <= max_items")
+            raise ConfigError(
+                f"Scenes: min_items={self.min_items}, max_items={self.max_items}; they must be 1 "
+                "<= min_items <= max_items"
+            )
         if not 4 <= self.item_heights[0] <= self.item_heights[1] <= min(self.image_size):
-            raise ConfigError(f"Scenes: item_heights={self.item_heights} must rise, from at least 4 to at most the image {self.image_size}")
+            raise ConfigError(
+                f"Scenes: item_heights={self.item_heights} must rise, from at least 4 to at most "
+                f"the image {self.image_size}"
+            )
         if set(self.train_photos) & set(self.eval_photos):
-            raise ConfigError(f"Scenes: {sorted(set(self.train_photos) & set(self.eval_photos))} lie behind both splits; keep them apart")
+            raise ConfigError(
+                f"Scenes: {sorted(set(self.train_photos) & set(self.eval_photos))} lie behind "
+                "both splits; keep them apart"
+            )
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -93,7 +110,10 @@ class Scenes:
 
     def open(self, split: str) -> ComposedSource:
         if not self.size(split):
-            raise DataError(f"Scenes has no {split!r} scenes; it has train and eval (num_train={self.num_train}, num_eval={self.num_eval})")
+            raise DataError(
+                f"Scenes has no {split!r} scenes; it has train and eval "
+                f"(num_train={self.num_train}, num_eval={self.num_eval})"
+            )
         names = self.train_photos if split == "train" else self.eval_photos
 
         def compose(key: jax.Array, photos: Backgrounds, items: Cutouts) -> dict[str, jax.Array]:
@@ -104,40 +124,63 @@ class Scenes:
         return ComposedSource(compose, material, size=self.size(split), seed=self.seed, split=split)
 
 
-Backgrounds = tuple[jax.Array, jax.Array]  # pixels of all photographs in a row, uint8 [P]; (start, height, width) of each, int32 [N, 3]
-Cutouts = tuple[jax.Array, jax.Array, jax.Array]  # pictures uint8 [M, h, w]; ink boxes (y0, x0, y1, x1) float32 [M, 4] in pixels; label [M]
+# pixels of all photographs in a row, uint8 [P]; (start, height, width) of each, int32 [N, 3]
+Backgrounds = tuple[jax.Array, jax.Array]
+# pictures uint8 [M, h, w]; ink boxes (y0, x0, y1, x1) float32 [M, 4] in pixels; label [M]
+Cutouts = tuple[jax.Array, jax.Array, jax.Array]
 
 
 @functools.lru_cache(maxsize=8)
 def backgrounds(names: tuple[str, ...], image_size: tuple[int, int]) -> Backgrounds:
-    """The grey photographs of these names (see `read_photo`), each at least `image_size`. Errors: DataError."""
+    """The grey photographs of these names (see `read_photo`), each at least `image_size`. Errors:
+    DataError.
+    """
     photos = [read_photo(name, channels=1) for name in names]
     for name, photo in zip(names, photos, strict=True):
         if photo.shape[0] < image_size[0] or photo.shape[1] < image_size[1]:
-            raise DataError(f"{name}: is {photo.shape[:2]}, smaller than the scenes ({image_size}); take a larger one, or smaller scenes")
+            raise DataError(
+                f"{name}: is {photo.shape[:2]}, smaller than the scenes ({image_size}); take a "
+                "larger one, or smaller scenes"
+            )
     starts = np.cumsum([0] + [photo.size for photo in photos[:-1]])
-    places = np.array([(start, *photo.shape[:2]) for start, photo in zip(starts, photos, strict=True)], np.int32)
+    places = np.array(
+        [(start, *photo.shape[:2]) for start, photo in zip(starts, photos, strict=True)], np.int32
+    )
     return jnp.asarray(np.concatenate([photo.ravel() for photo in photos])), jnp.asarray(places)
 
 
 @functools.lru_cache(maxsize=8)
 def cutouts(items: Any, split: str) -> Cutouts:
-    """All pictures of a split with the tight boxes of their ink. Errors: ConfigError for pictures that are not grey."""
+    """All pictures of a split with the tight boxes of their ink. Errors: ConfigError for pictures
+    that are not grey.
+    """
     source = items.open(split)
     whole = jax.device_get(source.take(np.arange(len(source))))
     image, label = whole["image"], whole["label"]
     if image.ndim != 4 or image.shape[-1] != 1 or image.dtype != np.uint8:
-        raise ConfigError(f"Scenes: items give images {image.shape[1:]} of {image.dtype}; they must be grey, uint8 [H, W, 1]")
+        raise ConfigError(
+            f"Scenes: items give images {image.shape[1:]} of {image.dtype}; they must be grey, "
+            "uint8 [H, W, 1]"
+        )
     ink = image[..., 0] >= 255 * INK
     chosen = ink.any((1, 2))  # a picture without ink cannot be found
     image, ink, label = image[chosen, ..., 0], ink[chosen], label[chosen]
     rows, columns = ink.any(2), ink.any(1)
     height, width = ink.shape[1:]
-    first, last = (rows.argmax(1), columns.argmax(1)), (height - rows[:, ::-1].argmax(1), width - columns[:, ::-1].argmax(1))
-    return jnp.asarray(image), jnp.asarray(np.stack([*first, *last], 1).astype(np.float32)), jnp.asarray(label.astype(np.int32))
+    first, last = (
+        (rows.argmax(1), columns.argmax(1)),
+        (height - rows[:, ::-1].argmax(1), width - columns[:, ::-1].argmax(1)),
+    )
+    return (
+        jnp.asarray(image),
+        jnp.asarray(np.stack([*first, *last], 1).astype(np.float32)),
+        jnp.asarray(label.astype(np.int32)),
+    )
 
 
-def compose_scene(key: jax.Array, photos: Backgrounds, items: Cutouts, scenes: Scenes) -> dict[str, jax.Array]:
+def compose_scene(
+    key: jax.Array, photos: Backgrounds, items: Cutouts, scenes: Scenes
+) -> dict[str, jax.Array]:
     """One scene with all entries that `Scenes` knows."""
     photo_key, count_key, *item_keys = random.split(key, 2 + scenes.max_items)
     ground = dimmed_crop(photo_key, photos, scenes.image_size)
@@ -150,7 +193,9 @@ def compose_scene(key: jax.Array, photos: Backgrounds, items: Cutouts, scenes: S
         box, is_free = place_item(size_key, place_key, ink, boxes, scenes)
         exists = is_free & (i < count)
         boxes.append(jnp.where(exists, box, -1.0))  # an empty box far from all others
-        layers.append(jnp.where(exists, render_item(items[0][chosen], ink, box, scenes.image_size), 0.0))
+        layers.append(
+            jnp.where(exists, render_item(items[0][chosen], ink, box, scenes.image_size), 0.0)
+        )
         labels.append(items[2][chosen])
     layers, labels = jnp.stack(layers), jnp.stack(labels)  # [N, H, W] in [0, 1], [N]
     masks = layers >= INK
@@ -172,8 +217,16 @@ def compose_scene(key: jax.Array, photos: Backgrounds, items: Cutouts, scenes: S
     }
 
 
-def dimmed_crop(key: jax.Array, photos: Backgrounds, size: tuple[int, int], *, brightness: tuple[float, float] = (0.3, 0.6)) -> jax.Array:
-    """A random piece of a random photograph, dimmed to a random brightness in [0, 1]. -> [*size] float32"""
+def dimmed_crop(
+    key: jax.Array,
+    photos: Backgrounds,
+    size: tuple[int, int],
+    *,
+    brightness: tuple[float, float] = (0.3, 0.6),
+) -> jax.Array:
+    """A random piece of a random photograph, dimmed to a random brightness in [0, 1]. -> [*size]
+    float32
+    """
     pixels, places = photos
     choice_key, top_key, left_key, dim_key = random.split(key, 4)
     start, height, width = places[random.randint(choice_key, (), 0, len(places))]
@@ -184,8 +237,12 @@ def dimmed_crop(key: jax.Array, photos: Backgrounds, size: tuple[int, int], *, b
     return piece * random.uniform(dim_key, (), jnp.float32, *brightness)
 
 
-def place_item(size_key: jax.Array, place_key: jax.Array, ink: jax.Array, boxes: list, scenes: Scenes) -> tuple[jax.Array, jax.Array]:
-    """A box (y0, x0, y1, x1) in pixels for an item with this ink box, and whether it keeps clear of the `boxes` there are."""
+def place_item(
+    size_key: jax.Array, place_key: jax.Array, ink: jax.Array, boxes: list, scenes: Scenes
+) -> tuple[jax.Array, jax.Array]:
+    """A box (y0, x0, y1, x1) in pixels for an item with this ink box, and whether it keeps clear of
+    the `boxes` there are.
+    """
     height, width = scenes.image_size
     shape = ink[2:] - ink[:2]  # height, width
     tall = random.uniform(size_key, (), jnp.float32, *scenes.item_heights)
@@ -193,24 +250,37 @@ def place_item(size_key: jax.Array, place_key: jax.Array, ink: jax.Array, boxes:
     shrink = jnp.minimum(1.0, width / wide)  # a flat item, such as a shoe, must fit too
     tall, wide = tall * shrink, wide * shrink
     corner = random.uniform(place_key, (PLACES, 2)) * jnp.stack([height - tall, width - wide])[None]
-    candidates = jnp.concatenate([corner, corner + jnp.stack([tall, wide])[None]], axis=1)  # [PLACES, 4]
+    # [PLACES, 4]
+    candidates = jnp.concatenate([corner, corner + jnp.stack([tall, wide])[None]], axis=1)
     if not boxes:
         return candidates[0], jnp.ones((), bool)
     is_free = (_pixel_iou(candidates[:, None], jnp.stack(boxes)[None]) <= scenes.max_iou).all(1)
     return candidates[is_free.argmax()], is_free.any()
 
 
-def render_item(picture: jax.Array, ink: jax.Array, box: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """`picture` [h, w] uint8 scaled and moved so that its ink box fills `box` (both in pixels). -> [*size] float32 in [0, 1]"""
+def render_item(
+    picture: jax.Array, ink: jax.Array, box: jax.Array, size: tuple[int, int]
+) -> jax.Array:
+    """`picture` [h, w] uint8 scaled and moved so that its ink box fills `box` (both in pixels). ->
+    [*size] float32 in [0, 1]
+    """
     scale = (box[2:] - box[:2]) / (ink[2:] - ink[:2])
     moved = jax.image.scale_and_translate(
-        picture.astype(jnp.float32) / 255.0, size, (0, 1), scale, box[:2] - scale * ink[:2], "linear", precision=lax.Precision.HIGHEST
+        picture.astype(jnp.float32) / 255.0,
+        size,
+        (0, 1),
+        scale,
+        box[:2] - scale * ink[:2],
+        "linear",
+        precision=lax.Precision.HIGHEST,
     )
     return jnp.clip(moved, 0.0, 1.0)
 
 
 def tight_box(mask: jax.Array) -> jax.Array:
-    """(y0, x0, y1, x1) in [0, 1] around the true pixels, zeros if there are none. [H, W] bool -> [4] float32"""
+    """(y0, x0, y1, x1) in [0, 1] around the true pixels, zeros if there are none. [H, W] bool ->
+    [4] float32
+    """
 
     def ends(line):
         size = line.shape[0]
@@ -223,9 +293,14 @@ def tight_box(mask: jax.Array) -> jax.Array:
 
 
 def extreme_points(mask: jax.Array) -> jax.Array:
-    """The middles of the topmost, lowest, leftmost and rightmost true pixels and the centroid: (y, x) in [0, 1]. [H, W] -> [5, 2]"""
+    """The middles of the topmost, lowest, leftmost and rightmost true pixels and the centroid: (y,
+    x) in [0, 1]. [H, W] -> [5, 2]
+    """
     height, width = mask.shape
-    y, x = (jnp.arange(height, dtype=jnp.float32) + 0.5)[:, None], (jnp.arange(width, dtype=jnp.float32) + 0.5)[None]
+    y, x = (
+        (jnp.arange(height, dtype=jnp.float32) + 0.5)[:, None],
+        (jnp.arange(width, dtype=jnp.float32) + 0.5)[None],
+    )
     rows, columns = jnp.arange(height)[:, None], jnp.arange(width)[None]
     filled_rows, filled_columns = mask.any(1), mask.any(0)
     chosen = (
@@ -245,7 +320,10 @@ def extreme_points(mask: jax.Array) -> jax.Array:
 
 
 def _pixel_iou(first: jax.Array, second: jax.Array) -> jax.Array:
-    low, high = jnp.maximum(first[..., :2], second[..., :2]), jnp.minimum(first[..., 2:], second[..., 2:])
+    low, high = (
+        jnp.maximum(first[..., :2], second[..., :2]),
+        jnp.minimum(first[..., 2:], second[..., 2:]),
+    )
     shared = jnp.prod(jnp.maximum(high - low, 0.0), axis=-1)
     areas = [jnp.prod(box[..., 2:] - box[..., :2], axis=-1) for box in (first, second)]
     return shared / (areas[0] + areas[1] - shared)

@@ -1,4 +1,6 @@
-"""The four points of exclusive or: the smallest problem that no linear model solves (Minsky and Papert, "Perceptrons", 1969)."""
+"""The four points of exclusive or: the smallest problem that no linear model solves (Minsky and
+Papert, "Perceptrons", 1969).
+"""
 
 from dataclasses import dataclass
 
@@ -11,14 +13,19 @@ from jaxcnn.errors import DataError
 
 @dataclass(frozen=True)
 class Xor:
-    """Four examples: "point" [2] float32 in {0, 1}, "label" int32, the exclusive or of both. Training and evaluation see the same four."""
+    """Four examples: "point" [2] float32 in {0, 1}, "label" int32, the exclusive or of both.
+    Training and evaluation see the same four.
+    """
 
     @property
     def label_names(self) -> tuple[str, ...]:
         return ("equal", "different")
 
     def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
-        return {"point": jax.ShapeDtypeStruct((2,), np.float32), "label": jax.ShapeDtypeStruct((), np.int32)}
+        return {
+            "point": jax.ShapeDtypeStruct((2,), np.float32),
+            "label": jax.ShapeDtypeStruct((), np.int32),
+        }
 
     def size(self, split: str) -> int:
         return 0 if check_split(split) == "test" else 4

@@ -1,7 +1,9 @@
-"""Depthwise convolution (one filter a channel) as a sum over the kernel's taps, in pure JAX, for CPUs.
+"""Depthwise convolution (one filter a channel) as a sum over the kernel's taps, in pure JAX, for
+CPUs.
 
-XLA's CPU backend computes a convolution of many groups one channel at a time. Here each tap is a shifted image times one row of the
-kernel, which is vectorized over channels. The two gradients are sums of the same kind.
+XLA's CPU backend computes a convolution of many groups one channel at a time. Here each tap is a
+shifted image times one row of the kernel, which is vectorized over channels. The two gradients are
+sums of the same kind.
 """
 
 import itertools
@@ -11,38 +13,60 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-MOST_TAPS = 64  # a tap is an operation in the compiled program, so large windows would compile for long
+MOST_TAPS = (
+    64  # a tap is an operation in the compiled program, so large windows would compile for long
+)
 FEWEST_CHANNELS = 8  # of one vector register
 
 
 def suits(geometry, w_shape: tuple[int, ...], dtype) -> bool:
-    """True for as many groups as channels and features, at least FEWEST_CHANNELS, and at most MOST_TAPS taps; sums in half precision are
-    left to XLA. `w_shape` is the kernel's, [*window, C / groups, F]."""
+    """True for as many groups as channels and features, at least FEWEST_CHANNELS, and at most
+    MOST_TAPS taps; sums in half precision are left to XLA. `w_shape` is the kernel's, [*window, C /
+    groups, F].
+    """
     one_each = w_shape[-2] == 1 and w_shape[-1] == geometry.groups
     few_taps = math.prod(geometry.window) <= MOST_TAPS
-    return one_each and geometry.groups >= FEWEST_CHANNELS and few_taps and jnp.dtype(dtype).itemsize >= 4
+    return (
+        one_each
+        and geometry.groups >= FEWEST_CHANNELS
+        and few_taps
+        and jnp.dtype(dtype).itemsize >= 4
+    )
 
 
 def convolve(role: str, geometry, a, b, materialize):
-    """y(x, w), x(y, w) or w(x, y), by `role`: x [B, *spatial, C], w [*window, 1, C], y [B, *smaller, C].
+    """y(x, w), x(y, w) or w(x, y), by `role`: x [B, *spatial, C], w [*window, 1, C], y [B,
+    *smaller, C].
 
-    `materialize`: array -> array, which keeps the compiler from computing what it is given anew for each tap.
+    `materialize`: array -> array, which keeps the compiler from computing what it is given anew for
+    each tap.
     """
     if role == "x":
         full = [d * (k - 1) for k, d in zip(geometry.window, geometry.dilation, strict=True)]
         spread = [(n - 1) * s + 1 for n, s in zip(a.shape[1:-1], geometry.strides, strict=True)]
         edges = [
             (f - low, n + low - m, s - 1)  # so that the padded y has n + f places
-            for f, (low, _), n, m, s in zip(full, geometry.padding, geometry.spatial, spread, geometry.strides, strict=True)
+            for f, (low, _), n, m, s in zip(
+                full, geometry.padding, geometry.spatial, spread, geometry.strides, strict=True
+            )
         ]
         padded = materialize(_pad(a, edges))
         terms = (
-            _window(padded, [f - o for f, o in zip(full, offset, strict=True)], geometry.spatial, (1,) * len(full)) * _row(b, tap)
+            _window(
+                padded,
+                [f - o for f, o in zip(full, offset, strict=True)],
+                geometry.spatial,
+                (1,) * len(full),
+            )
+            * _row(b, tap)
             for tap, offset in _taps(geometry)
         )
         return materialize(sum(terms))
     padded = materialize(_pad(a, [(low, high, 0) for low, high in geometry.padding]))
-    shifted = ((tap, _window(padded, offset, geometry.output_spatial(), geometry.strides)) for tap, offset in _taps(geometry))
+    shifted = (
+        (tap, _window(padded, offset, geometry.output_spatial(), geometry.strides))
+        for tap, offset in _taps(geometry)
+    )
     if role == "y":
         return materialize(sum(part * _row(b, tap) for tap, part in shifted))
     y = materialize(b)
@@ -62,11 +86,15 @@ def _row(w: jax.Array, tap: tuple[int, ...]) -> jax.Array:
 
 
 def _pad(x: jax.Array, edges: list[tuple[int, int, int]]) -> jax.Array:
-    """x [B, *spatial, C] with (low, high, between) zeros on each spatial axis; a negative number removes."""
+    """x [B, *spatial, C] with (low, high, between) zeros on each spatial axis; a negative number
+    removes.
+    """
     return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
 
 
-def _window(x: jax.Array, offset: list[int], extent: tuple[int, ...], strides: tuple[int, ...]) -> jax.Array:
+def _window(
+    x: jax.Array, offset: list[int], extent: tuple[int, ...], strides: tuple[int, ...]
+) -> jax.Array:
     """The `extent` places of x [B, *spatial, C] from `offset` in `strides`."""
     ends = [o + (n - 1) * s + 1 for o, n, s in zip(offset, extent, strides, strict=True)]
     return lax.slice(x, (0, *offset, 0), (x.shape[0], *ends, x.shape[-1]), (1, *strides, 1))

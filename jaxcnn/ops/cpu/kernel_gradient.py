@@ -1,9 +1,13 @@
-"""The kernel's gradient of a two-dimensional convolution as XLA's CPU backend computes it fastest. Pure JAX, exact up to summation order.
+"""The kernel's gradient of a two-dimensional convolution as XLA's CPU backend computes it fastest.
+Pure JAX, exact up to summation order.
 
-XLA treats this gradient as a convolution of x [C, H, W, N] (channels are the "images", images the "channels") with y as its kernel, and so
-transposes all of x at once, reading along the images: numbers that lie a whole image apart, which caches do not forgive. Here it is done in
-two steps, each of which reads what lies together: the images become the innermost axis of [H, W, C, N], and there the columns and the
-channels are one axis, along which y is a kernel dilated by the number of channels.
+XLA treats this gradient as a convolution of x [C, H, W, N] (channels are the "images", images the
+"channels") with y as its kernel, and so
+transposes all of x at once, reading along the images: numbers that lie a whole image apart, which
+caches do not forgive. Here it is done in
+two steps, each of which reads what lies together: the images become the innermost axis of [H, W, C,
+N], and there the columns and the channels are one axis, along which y is a kernel dilated by the
+number of channels.
 """
 
 from __future__ import annotations
@@ -16,23 +20,43 @@ from jax import lax
 if TYPE_CHECKING:
     from jaxcnn.ops.convolution import Geometry
 
-# Fewer images are too short an innermost axis for windows of several elements at stride 1, which read it again and again.
+# Fewer images are too short an innermost axis for windows of several elements at stride 1, which
+# read it again and again.
 FEWEST_IMAGES = 16
 
 
 def suits(geometry: Geometry, images: int) -> bool:
-    """True where `kernel_gradient` applies and is not slower: on two cores it took 0.43 to 1.0 of the time of XLA's own way."""
+    """True where `kernel_gradient` applies and is not slower: on two cores it took 0.43 to 1.0 of
+    the time of XLA's own way.
+    """
     plain = len(geometry.window) == 2 and geometry.groups == 1 and set(geometry.dilation) == {1}
-    return plain and (images >= FEWEST_IMAGES or max(geometry.strides) > 1 or max(geometry.window) == 1)
+    return plain and (
+        images >= FEWEST_IMAGES or max(geometry.strides) > 1 or max(geometry.window) == 1
+    )
 
 
 def kernel_gradient(geometry: Geometry, x, y):
-    """w(x, y): x [N, H, W, C] and y [N, *output, F], of one dtype, -> [*window, C, F]; `geometry` as `suits` asks."""
+    """w(x, y): x [N, H, W, C] and y [N, *output, F], of one dtype, -> [*window, C, F]; `geometry`
+    as `suits` asks.
+    """
     images, height, width, channels = x.shape
-    pixels_first = lax.optimization_barrier(x.reshape(images, height * width, channels).swapaxes(0, 1))
-    images_last = lax.optimization_barrier(pixels_first.swapaxes(1, 2)).reshape(1, height, width * channels, images)
-    padding = []  # the rows and columns that y saw, no more: less than what was padded, where a stride left some over
-    for n, m, k, stride, (low, _) in zip((height, width), y.shape[1:-1], geometry.window, geometry.strides, geometry.padding, strict=True):
+    pixels_first = lax.optimization_barrier(
+        x.reshape(images, height * width, channels).swapaxes(0, 1)
+    )
+    images_last = lax.optimization_barrier(pixels_first.swapaxes(1, 2)).reshape(
+        1, height, width * channels, images
+    )
+    # the rows and columns that y saw, no more: less than what was padded, where a stride left some
+    # over
+    padding = []
+    for n, m, k, stride, (low, _) in zip(
+        (height, width),
+        y.shape[1:-1],
+        geometry.window,
+        geometry.strides,
+        geometry.padding,
+        strict=True,
+    ):
         padding.append((low, (m - 1) * stride + k - n - low))
     rows, columns = padding
     w = lax.conv_general_dilated(
