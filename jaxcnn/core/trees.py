@@ -1,0 +1,31 @@
+"""The names of a tree's leaves: the keys, attributes and indices on the way to a leaf, joined by
+"/", such as "params/Conv_0/kernel". Rules, checkpoints and weights files all name leaves so.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+
+def name_of(path: tuple[Any, ...]) -> str:
+    """The name of the leaf at `path`, a key path of `jax.tree_util`: "Conv_0/kernel"."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def flatten(tree: Any) -> dict[str, Any]:
+    """{name: leaf} of any tree, in the order of `jax.tree.leaves`."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {name_of(path): leaf for path, leaf in leaves}
+
+
+def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """The nested dict whose leaves have these names: of nested dicts, `flatten`'s inverse."""
+    tree: dict[str, Any] = {}
+    for name, leaf in leaves.items():
+        *parents, last = name.split("/")
+        node = tree
+        for part in parents:
+            node = node.setdefault(part, {})
+        node[last] = leaf
+    return tree

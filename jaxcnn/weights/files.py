@@ -1,0 +1,241 @@
+"""Files of named arrays: our own, sealed and written atomically; and those of other frameworks.
+
+Our file is a valid safetensors file (8 bytes: length of the header, little-endian; a JSON header;
+raw row-major little-endian bytes), so any safetensors reader opens it without jaxcnn; no pickle.
+Its metadata hold a SHA-256 over the whole file (with the digest's own place zeroed), so that any
+damage is noticed. Writing is: temporary file, fsync, rename, fsync of the folder. A crash leaves
+either the old file or the new one.
+"""
+
+import hashlib
+import json
+import math
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from jaxcnn.errors import CheckpointError, DataError, DependencyError, ResourceError
+
+Arrays = dict[str, np.ndarray]
+
+_DTYPES = {
+    "BOOL": np.dtype(bool),
+    "U8": np.dtype(np.uint8),
+    "I8": np.dtype(np.int8),
+    "U16": np.dtype(np.uint16),
+    "I16": np.dtype(np.int16),
+    "U32": np.dtype(np.uint32),
+    "I32": np.dtype(np.int32),
+    "U64": np.dtype(np.uint64),
+    "I64": np.dtype(np.int64),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "F32": np.dtype(np.float32),
+    "F64": np.dtype(np.float64),
+}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_MAX_HEADER = 100 * 2**20
+_NO_DIGEST = "0" * 64
+
+
+def write_arrays(path: Path, arrays: Arrays, metadata: dict[str, str]) -> None:
+    """Write named arrays and string metadata to `path`, sealed and atomically.
+
+    Errors: ResourceError (disk full, no permission); CheckpointError for a dtype that safetensors
+    does not know.
+    """
+    header: dict[str, Any] = {"__metadata__": {**metadata, "sha256": _NO_DIGEST}}
+    position, chunks = 0, []
+    for name, array in arrays.items():
+        if array.dtype not in _NAMES:
+            raise CheckpointError(
+                f"{name}: dtype {array.dtype} cannot be stored; known are "
+                f"{', '.join(map(str, _NAMES))}"
+            )
+        data = np.ascontiguousarray(array).tobytes()
+        header[name] = {
+            "dtype": _NAMES[array.dtype],
+            "shape": list(array.shape),
+            "data_offsets": [position, position + len(data)],
+        }
+        position += len(data)
+        chunks.append(data)
+    text = _encode(header)
+    sha = hashlib.sha256(text)
+    for chunk in chunks:
+        sha.update(chunk)
+    header["__metadata__"]["sha256"] = sha.hexdigest()
+    write_atomically(path, [_encode(header), *chunks])
+
+
+def _encode(header: dict[str, Any]) -> bytes:
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def write_atomically(path: Path, chunks: list[bytes]) -> None:
+    """Write bytes so that `path` holds either its old content or all of the new.
+
+    Errors: ResourceError.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ResourceError(
+            f"{path}: cannot be written ({error.strerror}); free disk space or choose another "
+            "--run-dir"
+        ) from error
+
+
+def read_sealed(path: Path) -> tuple[Arrays, dict[str, str]]:
+    """(arrays, metadata) of a file of `write_arrays`, verified; the arrays are read-only.
+
+    Errors: CheckpointError naming the file and what is wrong with it.
+    """
+    try:
+        blob = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+    try:
+        header, metadata, data = _parse(blob)
+        _verify(blob, metadata)
+        return _entries(header, data), metadata
+    except ValueError as error:
+        raise CheckpointError(f"{path}: damaged ({error})") from None
+
+
+def read_arrays(path: str | Path) -> Arrays:
+    """The arrays of a .safetensors, .pt, .pth, .bin (PyTorch) or .h5, .hdf5 (Keras) file, by name
+    ("/" between HDF5 groups). A safetensors file with our seal is verified.
+
+    Errors: DataError for a missing or damaged file or an unknown suffix, CheckpointError for a
+    sealed file that is damaged, DependencyError where torch or h5py is needed and missing.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"weights: no file {str(path)!r}")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if path.suffix in (".pt", ".pth", ".bin"):
+        return _read_torch(path)
+    if path.suffix in (".h5", ".hdf5"):
+        return _read_hdf5(path)
+    raise DataError(
+        f"weights: {str(path)!r} must end in .safetensors, .pt, .pth, .bin, .h5 or .hdf5"
+    )
+
+
+def _read_safetensors(path: Path) -> Arrays:
+    try:
+        header, metadata, data = _parse(path.read_bytes())
+        if not _is_ours(metadata):
+            return _entries(header, data)
+    except ValueError as error:
+        raise DataError(
+            f"weights: {str(path)!r} is not a whole safetensors file ({error}); fetch or write it "
+            "again"
+        ) from None
+    return read_sealed(path)[0]
+
+
+def _parse(blob: bytes) -> tuple[dict[str, Any], dict[str, str], memoryview]:
+    """(entries by name, metadata, their bytes) of a safetensors file. ValueError says what is
+    wrong.
+    """
+    length = int.from_bytes(blob[:8], "little")
+    if len(blob) < 8 or not 2 <= length <= min(_MAX_HEADER, len(blob) - 8):
+        raise ValueError("the header's length does not fit the file")
+    try:
+        header = json.loads(blob[8 : 8 + length])
+    except (ValueError, RecursionError):
+        raise ValueError("the header is not readable") from None
+    metadata = header.pop("__metadata__", None) or {} if isinstance(header, dict) else None
+    if not isinstance(metadata, dict):
+        raise ValueError("the header is not readable")
+    return header, metadata, memoryview(blob)[8 + length :]
+
+
+def _is_ours(metadata: dict[str, str]) -> bool:
+    """Whether a file was sealed; two marks, so that damage to one does not hide the seal."""
+    return "sha256" in metadata or str(metadata.get("format")).startswith("jaxcnn")
+
+
+def _verify(blob: bytes, metadata: dict[str, str]) -> None:
+    """ValueError where the seal is missing, or is not that of these bytes."""
+    claimed = metadata.get("sha256")
+    if not isinstance(claimed, str) or not re.fullmatch("[0-9a-f]{64}", claimed):
+        raise ValueError("the header has no seal")
+    end = 8 + int.from_bytes(blob[:8], "little")
+    if blob.count(claimed.encode(), 0, end) != 1:
+        raise ValueError("the seal is not readable")
+    sha = hashlib.sha256(blob[:end].replace(claimed.encode(), _NO_DIGEST.encode()))
+    sha.update(memoryview(blob)[end:])
+    if sha.hexdigest() != claimed:
+        raise ValueError("SHA-256 does not match: bytes were changed or are missing")
+
+
+def _entries(header: dict[str, Any], data: memoryview) -> Arrays:
+    """The arrays that a header describes, views of `data`. ValueError names a malformed entry."""
+    arrays = {}
+    for name, entry in header.items():
+        try:
+            dtype, shape = _DTYPES[entry["dtype"]], tuple(entry["shape"])
+            begin, end = entry["data_offsets"]
+            fits = 0 <= begin <= end <= len(data)
+            if not fits or end - begin != math.prod(shape) * dtype.itemsize:
+                raise ValueError("offsets do not fit the shape")
+            arrays[name] = np.frombuffer(data[begin:end], dtype).reshape(shape)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"the entry {name!r} is malformed: {error}") from None
+    return arrays
+
+
+def _read_torch(path: Path) -> Arrays:
+    try:
+        import torch
+    except ImportError as error:
+        raise DependencyError(
+            f"weights: {str(path)!r} needs PyTorch: pip install torch; or convert the file to "
+            ".safetensors"
+        ) from error
+    state = torch.load(path, map_location="cpu", weights_only=True)  # never runs code of the file
+    for wrapper in ("state_dict", "model", "model_state_dict"):
+        state = state[wrapper] if isinstance(state.get(wrapper), dict) else state
+    return {
+        name: (value.float() if value.is_floating_point() else value).numpy()
+        for name, value in state.items()
+        if isinstance(value, torch.Tensor)
+    }
+
+
+def _read_hdf5(path: Path) -> Arrays:
+    try:
+        import h5py
+    except ImportError as error:
+        raise DependencyError(f"weights: {str(path)!r} needs h5py: pip install h5py") from error
+    arrays = {}
+
+    def take(name, item):
+        if isinstance(item, h5py.Dataset):
+            arrays[name] = item[()]
+
+    with h5py.File(path, "r") as file:
+        file.visititems(take)
+    return arrays
