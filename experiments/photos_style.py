@@ -30,8 +30,8 @@ from jaxcnn.core.experiment import Experiment
 from jaxcnn.data.made.photo_crops import WholePhotos, resize_photo
 from jaxcnn.models.style_transfer import FreePicture, Stylizer, picture_logits, wanted_style
 from jaxcnn.tasks.style_transfer import StyleTransfer
-from jaxcnn.weights import load
-from jaxcnn.weights.rules import HED_VGG16
+from jaxcnn.weights import files, load
+from jaxcnn.weights.keras_rules import HED_VGG16
 
 SIZE = (128, 128)
 BLOCKS = ("block1", "block2", "block3", "block4")  # what the loss network has of VGG-16
@@ -44,7 +44,9 @@ def begin(params, model_state, source, *, style, features):
     """
     if path := os.environ.get(features):
         arrays = {
-            name: array for name, array in load.read_arrays(path).items() if name.startswith(BLOCKS)
+            name: array
+            for name, array in files.read_arrays(path).items()
+            if name.startswith(BLOCKS)
         }
         vgg, _, _ = load.load_weights(
             model_state["loss_network"]["params"], {}, arrays, HED_VGG16, layout="keras"

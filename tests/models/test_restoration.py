@@ -13,6 +13,7 @@ import pytest
 from jaxcnn.commands.check import pre_flight
 from jaxcnn.commands.experiments import load
 from jaxcnn.core.program import make_program
+from jaxcnn.core.trees import flatten
 from jaxcnn.errors import ConfigError
 from jaxcnn.metrics.image_quality import luma, resize_bicubic
 from jaxcnn.models import style_transfer
@@ -30,7 +31,6 @@ from jaxcnn.models.super_resolution import EDSR, ESPCN, SRCNN, LumaResidual, eds
 from jaxcnn.models.vgg import VGG
 from jaxcnn.ops.gram import adaptive_instance_norm, gram, moments, total_variation
 from jaxcnn.ops.pixel_shuffle import pixel_shuffle, pixel_unshuffle
-from jaxcnn.weights.load import flatten
 from tests.conftest import ROOT
 from tests.trials import to_jax
 

@@ -19,7 +19,7 @@ from jaxcnn.runs import loop
 from jaxcnn.runs.checkpoint import Checkpoints
 from jaxcnn.runs.writers import Console
 from jaxcnn.tasks.classification import Classification
-from jaxcnn.weights import load
+from jaxcnn.weights import files, load
 from tests.commands.test_cli import launch
 from tests.tiny import arrays, tiny
 
@@ -52,8 +52,8 @@ def test_a_run_is_fine_tuned_with_a_new_head_and_a_frozen_body(tmp_path):
     loop.train(second, tmp_path / "second", console=console)
     tuned = final_state(second, tmp_path / "second")
     best = sorted((tmp_path / "first/checkpoints").glob("best-*"))[-1]
-    taken = load.read_safetensors(best)
-    np.testing.assert_array_equal(tuned.params["Conv_0"]["kernel"], taken["params/Conv_0/kernel"])
+    taken = files.read_arrays(best)
+    np.testing.assert_array_equal(tuned.params["Conv_0"]["kernel"], taken["ema/Conv_0/kernel"])
     assert tuned.params["Dense_0"]["kernel"].shape[-1] == 5
     assert source.params["Dense_0"]["kernel"].shape[-1] == 3
     report = next(line for line in lines if "weights of" in line)
@@ -74,7 +74,7 @@ def test_fine_tuning_from_the_command_line(tmp_path):
     assert done.returncode == 0, done.stderr
     best = sorted((tmp_path / "a/checkpoints").glob("best-*"))[-1]
     before, after = (
-        load.read_safetensors(p) for p in (best, next((tmp_path / "b/checkpoints").glob("last-*")))
+        files.read_arrays(p) for p in (best, next((tmp_path / "b/checkpoints").glob("last-*")))
     )
     np.testing.assert_array_equal(before["params/C1/kernel"], after["params/C1/kernel"])
     assert json.loads((tmp_path / "b/run.json").read_text())["rendered"]["weights"] == str(

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jaxcnn.errors import ConfigError, DataError
+from jaxcnn.core import trees
+from jaxcnn.errors import CheckpointError, ConfigError, DataError
 from jaxcnn.layers.conv import Conv
 from jaxcnn.layers.conv_norm import ConvNorm
-from jaxcnn.runs.checkpoint import write_arrays
 from jaxcnn.weights import load
+from jaxcnn.weights.files import read_arrays, read_sealed, write_arrays
 
 DTYPES = (
     "float64",
@@ -58,6 +59,13 @@ RULES = (
 def init(model, channels=3):
     variables = dict(model.init(jax.random.key(0), jnp.zeros((1, 6, 8, channels)), train=False))
     return variables.pop("params"), variables
+
+
+def save(path, params, model_state):
+    """As a checkpoint has them."""
+    tree = {"params": params, "model_state": model_state}
+    arrays = {name: np.asarray(leaf) for name, leaf in trees.flatten(tree).items()}
+    write_arrays(path, arrays, {"format": "jaxcnn 1", "step": "1"})
 
 
 def torch_net():
@@ -116,7 +124,7 @@ def test_keras_file_is_taken_as_it_is(tmp_path):
     params, state = init(Net())
     expected = {
         path: rng.normal(size=leaf.shape).astype(np.float32)
-        for path, leaf in load.flatten(params).items()
+        for path, leaf in trees.flatten(params).items()
     }
     with h5py.File(tmp_path / "net.weights.h5", "w") as file:
         for path, array in expected.items():
@@ -129,7 +137,7 @@ def test_keras_file_is_taken_as_it_is(tmp_path):
         params, state, tmp_path / "net.weights.h5", ((r"layers/", ""),)
     )
     assert not report.unmatched
-    for path, array in load.flatten(params).items():
+    for path, array in trees.flatten(params).items():
         np.testing.assert_array_equal(array, expected[path])
     np.testing.assert_array_equal(state["batch_stats"]["norm"]["var"], [1, 2, 3, 4])
 
@@ -219,11 +227,11 @@ def test_our_files_are_read_by_the_safetensors_package(tmp_path):
         "safetensors.numpy", reason="needs safetensors: pip install safetensors"
     )
     params, state = init(Net())
-    load.save_weights(tmp_path / "net.safetensors", params, state)
+    save(tmp_path / "net.safetensors", params, state)
     arrays = numpy_io.load_file(tmp_path / "net.safetensors")
-    assert set(arrays) == {f"params/{path}" for path in load.flatten(params)} | {
-        "batch_stats/norm/mean",
-        "batch_stats/norm/var",
+    assert set(arrays) == {f"params/{path}" for path in trees.flatten(params)} | {
+        "model_state/batch_stats/norm/mean",
+        "model_state/batch_stats/norm/var",
     }
     np.testing.assert_array_equal(arrays["params/dense/kernel"], params["dense"]["kernel"])
 
@@ -237,40 +245,96 @@ def test_every_dtype_survives_both_ways(dtype, tmp_path):
         "a/b": np.arange(6).reshape(2, 3).astype(jnp.dtype(dtype)),
         "scalar": np.array(1).astype(jnp.dtype(dtype)),
     }
-    write_arrays(tmp_path / "ours", arrays, {})
-    numpy_io.save_file(arrays, tmp_path / "theirs")
-    for read in (
-        load.read_safetensors(tmp_path / "ours"),
-        load.read_safetensors(tmp_path / "theirs"),
-        numpy_io.load_file(tmp_path / "ours"),
-    ):
+    ours, theirs = tmp_path / "ours.safetensors", tmp_path / "theirs.safetensors"
+    write_arrays(ours, arrays, {})
+    numpy_io.save_file(arrays, theirs)
+    for read in (read_arrays(ours), read_arrays(theirs), numpy_io.load_file(ours)):
         for name, array in arrays.items():
             assert (read[name].dtype, read[name].shape) == (array.dtype, array.shape)
             np.testing.assert_array_equal(read[name], array)
 
 
-def test_restore_gives_back_what_was_saved_and_names_what_differs(tmp_path):
-    params, state = init(Net())
-    load.save_weights(tmp_path / "net.safetensors", params, state)
-    zeros = jax.tree.map(jnp.zeros_like, (params, state))
-    restored = load.restore_weights(tmp_path / "net.safetensors", *zeros)
-    assert jax.tree.structure(restored) == jax.tree.structure((params, state))
-    for one, expected in zip(
-        jax.tree.leaves(restored), jax.tree.leaves((params, state)), strict=True
-    ):
-        np.testing.assert_array_equal(one, expected)
-    with pytest.raises(ConfigError, match=r"params/head/kernel: file \(6, 5\), model \(6, 9\)"):
-        load.restore_weights(tmp_path / "net.safetensors", *init(Net(num_classes=9)))
-
-
 @pytest.mark.parametrize("damage", ["cut", "header", "empty", "missing", "suffix"])
 def test_damaged_file_is_named(damage, tmp_path):
     path = tmp_path / ("net.npz" if damage == "suffix" else "net.safetensors")
-    load.save_weights(path, *init(Net()))
+    save(path, *init(Net()))
     data = path.read_bytes()
     damaged = {"cut": data[:-7], "header": data[:8] + b"?" + data[9:], "empty": b""}.get(
         damage, data
     )
     path.unlink() if damage == "missing" else path.write_bytes(damaged)
-    with pytest.raises(DataError, match=r"net\."):
+    with pytest.raises(DataError if damage != "cut" else CheckpointError, match=r"net\."):
         load.load_weights(*init(Net()), path, RULES)
+
+
+def test_every_flipped_bit_of_a_sealed_file_is_noticed(tmp_path):
+    path = tmp_path / "net.safetensors"
+    metadata = {"format": "jaxcnn 1"}
+    write_arrays(path, {"params/kernel": np.arange(6, dtype=np.float32)}, metadata)
+    whole = path.read_bytes()
+    for bit in range(8 * len(whole)):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        with pytest.raises((CheckpointError, DataError)):
+            read_arrays(path)
+        with pytest.raises(CheckpointError):
+            read_sealed(path)
+
+
+def checkpoint(folder, kind, step, value, **parts):
+    """A checkpoint of Net in a run directory, all of whose parameters are `value`, those of `parts`
+    (such as ema=2.0) likewise.
+    """
+    params, model_state = init(Net())
+    tree = {
+        part: jax.tree.map(lambda leaf, value=v: np.full(leaf.shape, value, leaf.dtype), params)
+        for part, v in {"params": value, **parts}.items()
+    }
+    (folder / "checkpoints").mkdir(exist_ok=True)
+    path = folder / f"checkpoints/{kind}-{step:09d}.safetensors"
+    arrays = trees.flatten({**tree, "model_state": model_state, "step": np.int32(step)})
+    write_arrays(path, {n: np.asarray(x) for n, x in arrays.items()}, {"format": "jaxcnn 1"})
+    return path
+
+
+def filled_with(folder):
+    """The one value that all parameters have after `fill`, and the report."""
+    params, _, report = load.fill(Net(), *init(Net()), folder)
+    (value,) = {float(x) for leaf in jax.tree.leaves(params) for x in np.ravel(leaf)}
+    assert (report.unmatched, report.unused, report.new_head) == ((), (), ())
+    return value, report
+
+
+@pytest.mark.parametrize("ema", [True, False])
+def test_the_moving_average_of_a_run_is_taken_where_there_is_one(ema, tmp_path):
+    checkpoint(tmp_path, "best", 7, 1.0, **({"ema": 2.0} if ema else {}))
+    value, report = filled_with(tmp_path)
+    assert value == (2.0 if ema else 1.0)
+    assert ("moving average of the weights" in str(report)) == ema
+
+
+def test_the_best_checkpoint_of_a_run_is_taken_else_the_last(tmp_path):
+    checkpoint(tmp_path, "last", 30, 1.0)
+    checkpoint(tmp_path, "last", 40, 2.0)
+    assert filled_with(tmp_path)[0] == 2.0
+    checkpoint(tmp_path, "best", 10, 3.0)
+    checkpoint(tmp_path, "best", 20, 4.0)
+    assert filled_with(tmp_path)[0] == 4.0
+    assert filled_with(tmp_path / "checkpoints/best-000000010.safetensors")[0] == 3.0
+
+
+def test_no_other_checkpoint_is_taken_for_a_damaged_one(tmp_path):
+    checkpoint(tmp_path, "last", 40, 1.0)
+    checkpoint(tmp_path, "best", 10, 2.0)
+    best = checkpoint(tmp_path, "best", 20, 3.0)
+    data = bytearray(best.read_bytes())
+    data[-5] ^= 4
+    best.write_bytes(data)
+    with pytest.raises(CheckpointError, match=best.name):
+        filled_with(tmp_path)
+    best.rename(best.with_name(best.name + ".damaged"))  # as a resumed run does
+    with pytest.raises(CheckpointError, match=best.name):
+        filled_with(tmp_path)
+    checkpoint(tmp_path, "best", 20, 4.0)  # made again
+    assert filled_with(tmp_path)[0] == 4.0
