@@ -36,7 +36,7 @@ def main(args: argparse.Namespace) -> int:
     Errors: ConfigError for an unknown set, DependencyError without TensorFlow, DataError where the
     download or the writing fails.
     """
-    from jaxcnn.data.files.tfds import read_builder
+    from jaxcnn.data.files.tfds_folder import read_builder
 
     builder = _prepared(args.name, args.data_dir)
     if builder is None:
@@ -53,7 +53,7 @@ def main(args: argparse.Namespace) -> int:
 
 def _prepared(name: str, data_dir: str) -> Any:
     """The builder of a set that can be read already, or None."""
-    from jaxcnn.data.files.tfds import read_builder
+    from jaxcnn.data.files.tfds_folder import read_builder
 
     try:
         return read_builder(name, data_dir)
@@ -86,7 +86,7 @@ def _download_and_prepare(name: str, data_dir: str) -> None:
         )
     import tensorflow_datasets as tfds
 
-    from jaxcnn.data.files.tfds import data_root
+    from jaxcnn.data.files.tfds_folder import data_root
 
     root = data_root(data_dir)
     try:

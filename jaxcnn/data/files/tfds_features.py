@@ -1,0 +1,243 @@
+"""What is wanted of a TFDS set, and what its features make of it: names, shapes and dtypes."""
+
+from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcnn.errors import ConfigError, DataError, did_you_mean
+
+# name features of objects, one for each of `boxes`
+OBJECT_FIELDS = ("box_labels", "instance_masks", "skip_objects")
+FITS = ("stretch", "crop")
+POINT_UNITS = ("pixels", "shares")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The entries that are wanted of the set `name`: each field names a feature of the set, with
+    dots into nested ones, or is "" for none.
+
+        Tfds("voc/2007", eval="validation", label="", image_size=(384, 384), boxes="objects.bbox",
+             box_labels="objects.label", skip_objects="objects.is_difficult", max_items=42)
+        Tfds("oxford_iiit_pet", image_size=(128, 128), segmentation="segmentation_mask",
+             segmentation_offset=-1)
+        Tfds("oxford_iiit_pet", label="species", image_size=(128, 128), boxes="head_bbox")
+        Tfds("celeb_a", label="", points=("landmarks.lefteye_x", "landmarks.lefteye_y",
+             "landmarks.nose_x", "landmarks.nose_y"))
+        Tfds("div2k/bicubic_x2", eval="validation", image="lr", target="hr", label="",
+             image_size=(96, 96), fit="crop", crops=8)
+
+    image: "image" uint8 [H, W, C]. image_size: (height, width) resizes (see `images.read_image`)
+        and is needed where images differ in size; () keeps the size.
+    label: "label" int32 (float32 where the set has floats).
+    boxes: (y0, x0, y1, x1) in [0, 1]; a sequence fills "boxes" float32 [max_items, 4] and
+        "boxes_mask" [max_items], a single box [1, 4].
+    box_labels, instance_masks: one for each box; "box_labels" int32 [N], "instance_masks" uint8 [N,
+        H, W], 0 or 255. label_names are then those of box_labels.
+    skip_objects: a feature of objects; those for which it is true or not 0 (difficult, a crowd) are
+        left out.
+    max_items: N, room for so many objects; of more, only the largest are kept, as a fault.
+    segmentation: an image of numbers (of colour images the grey value), "segmentation" int32 [H,
+        W]; `segmentation_offset` is added, and what is then negative becomes 255, ignored.
+    points: names of x and y in turn, each of one or of J numbers, or one name of an array [J, 2] of
+        (x, y); "points" float32 [J, 2] (y, x) and "points_mask" [J], 0 outside the image.
+        `point_units`: "pixels" of the whole image, or "shares" of its size.
+    fit: "stretch" resizes to image_size without regard to the aspect ratio; "crop" cuts it out (of
+        images and segmentation only): the middle, or, with `crops` above 1, so many examples an
+        image at random places, which are functions of the example's number.
+    target: the same picture `target_scale` times larger, for super-resolution, cut at the same
+        place; "target" uint8.
+    invalid: labels that break a rule (boxes that are empty or outside, features of different
+        lengths, masks of another size, too many objects) are left out with a warning that counts
+        them ("skip"; a set of others cannot be repaired), or a DataError ("error").
+    """
+
+    name: str
+    _: KW_ONLY
+    image: str = "image"
+    label: str = "label"
+    image_size: tuple[int, int] | tuple[()] = ()
+    boxes: str = ""
+    box_labels: str = ""
+    instance_masks: str = ""
+    skip_objects: str = ""
+    max_items: int = 32
+    segmentation: str = ""
+    segmentation_offset: int = 0
+    points: tuple[str, ...] = ()
+    point_units: str = "pixels"
+    fit: str = "stretch"
+    crops: int = 1
+    target: str = ""
+    target_scale: int = 2
+    invalid: str = "skip"
+
+
+def feature_names(wanted: Wanted) -> list[tuple[str, str]]:
+    """(field, feature's dotted name) of all features that `wanted` names."""
+    fields = ("image", "target", "label", "segmentation", "boxes", *OBJECT_FIELDS)
+    named = [(field, getattr(wanted, field)) for field in fields]
+    return [(field, name) for field, name in named if name] + [
+        ("points", name) for name in wanted.points
+    ]
+
+
+def find_feature(features: Any, path: str) -> tuple[Any, bool]:
+    """The feature at a dotted path, and whether it lies in a sequence, of which it is then one
+    element. KeyError if there is none.
+    """
+    node, repeated = features, False
+    for part in path.split("."):
+        children = dict(node.items()) if hasattr(node, "items") else {}
+        node = children[part]
+        if hasattr(node, "feature"):  # a Sequence
+            node, repeated = node.feature, True
+    return node, repeated
+
+
+def all_paths(features: Any, *, prefix: str = "") -> Iterator[str]:
+    """The dotted names of all features."""
+    for name, node in features.items():
+        inner = getattr(node, "feature", node)
+        if hasattr(inner, "items"):
+            yield from all_paths(inner, prefix=f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def check_features(wanted: Wanted, features: Any) -> dict[str, Any]:
+    """The named features by their dotted names.
+
+    Errors: ConfigError for a name that the set has not, or fields that do not go together.
+    """
+    there, out = sorted(all_paths(features)), {}
+    for field, name in feature_names(wanted):
+        try:
+            out[name], _ = find_feature(features, name)
+        except KeyError:
+            raise ConfigError(
+                f"Tfds({wanted.name!r}): {field} is {name!r}; the set has the features "
+                f"{there}{did_you_mean(name, there)}"
+                + ("; label='' for none" if field == "label" and "label" not in there else "")
+            ) from None
+    for problem in _problems(wanted):
+        raise ConfigError(f"Tfds({wanted.name!r}): {problem}")
+    return out
+
+
+def _problems(wanted: Wanted) -> Iterator[str]:
+    """What is wrong with the fields, whatever the set is."""
+    if wanted.fit not in FITS:
+        yield f"fit is {wanted.fit!r}; it must be one of {', '.join(FITS)}"
+    if wanted.point_units not in POINT_UNITS:
+        yield (f"point_units is {wanted.point_units!r}; it must be one of {', '.join(POINT_UNITS)}")
+    if wanted.max_items < 1:
+        yield f"max_items is {wanted.max_items}; there must be room for at least 1 object"
+    alone = [field for field in OBJECT_FIELDS if getattr(wanted, field) and not wanted.boxes]
+    if alone:
+        yield (
+            f"{', '.join(alone)} describe objects; name the set's boxes too: boxes='objects.bbox'"
+        )
+    if wanted.fit == "crop" and (wanted.boxes or wanted.points):
+        yield ("fit='crop' moves images and segmentation only; boxes and points need fit='stretch'")
+    if wanted.crops < 1 or wanted.target_scale < 1:
+        yield (f"crops={wanted.crops}, target_scale={wanted.target_scale}; both are at least 1")
+    if wanted.fit != "crop" and (wanted.crops > 1 or wanted.target):
+        yield (
+            "crops and target need fit='crop': resizing would undo what a larger target has to "
+            "teach"
+        )
+
+
+def entry_specs(wanted: Wanted, features: Any) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shape and dtype of one example. Errors: ConfigError, DataError."""
+    found = check_features(wanted, features)
+    image = _image_spec(wanted, found[wanted.image])
+    size, channels = image.shape[:2], image.shape[2]
+    out = {"image": image}
+    if wanted.label:
+        out["label"] = _label_spec(wanted, features)
+    if wanted.target:
+        scale = wanted.target_scale
+        large = (size[0] * scale, size[1] * scale, channels)
+        out["target"] = jax.ShapeDtypeStruct(large, np.uint8)
+    if wanted.segmentation:
+        out["segmentation"] = jax.ShapeDtypeStruct(size, np.int32)
+    if wanted.boxes:
+        out |= _object_specs(wanted, features, size)
+    if wanted.points:
+        count = _num_points(wanted, features)
+        out["points"] = jax.ShapeDtypeStruct((count, 2), np.float32)
+        out["points_mask"] = jax.ShapeDtypeStruct((count,), np.float32)
+    return out
+
+
+def _image_spec(wanted: Wanted, image: Any) -> jax.ShapeDtypeStruct:
+    where = f"Tfds({wanted.name!r})"
+    if len(image.shape) != 3:
+        raise ConfigError(
+            f"{where}: image is {wanted.image!r}, which has shape {image.shape}; an image has "
+            "(height, width, channels)"
+        )
+    *size, channels = image.shape
+    size = wanted.image_size or tuple(size)
+    if len(size) != 2 or None in size:
+        raise ConfigError(
+            f"{where}: images have shape {image.shape}; set image_size=(height, width)"
+        )
+    if image.np_dtype != np.uint8:
+        raise DataError(
+            f"{where}: {wanted.image!r} is {image.np_dtype}; only uint8 images can be read"
+        )
+    return jax.ShapeDtypeStruct((*size, 1 if channels == 1 else 3), np.uint8)
+
+
+def _label_spec(wanted: Wanted, features: Any) -> jax.ShapeDtypeStruct:
+    label, repeated = find_feature(features, wanted.label)
+    kind = np.dtype(label.np_dtype).kind
+    if kind not in "biuf" or None in label.shape or repeated:
+        raise ConfigError(
+            f"Tfds({wanted.name!r}): {wanted.label!r} is {label!r}; a label is a number or a fixed "
+            "number of them"
+        )
+    return jax.ShapeDtypeStruct(label.shape, np.float32 if kind == "f" else np.int32)
+
+
+def _object_specs(
+    wanted: Wanted, features: Any, size: tuple[int, ...]
+) -> dict[str, jax.ShapeDtypeStruct]:
+    box, repeated = find_feature(features, wanted.boxes)
+    if tuple(box.shape) != (4,):
+        raise ConfigError(
+            f"Tfds({wanted.name!r}): boxes is {wanted.boxes!r}, which is {box!r}; a box has 4 "
+            "numbers (y0, x0, y1, x1)"
+        )
+    rows = wanted.max_items if repeated else 1
+    out = {
+        "boxes": jax.ShapeDtypeStruct((rows, 4), np.float32),
+        "boxes_mask": jax.ShapeDtypeStruct((rows,), np.float32),
+    }
+    if wanted.box_labels:
+        out["box_labels"] = jax.ShapeDtypeStruct((rows,), np.int32)
+    if wanted.instance_masks:
+        out["instance_masks"] = jax.ShapeDtypeStruct((rows, *size), np.uint8)
+    return out
+
+
+def _num_points(wanted: Wanted, features: Any) -> int:
+    """J, the number of points that the features named by `points` have together."""
+    shapes = [tuple(find_feature(features, name)[0].shape) for name in wanted.points]
+    if len(shapes) == 1 and len(shapes[0]) == 2 and shapes[0][1] == 2 and shapes[0][0]:
+        return shapes[0][0]
+    lengths = [shape[0] if shape else 1 for shape in shapes]
+    alone = len(shapes) % 2 or any(len(shape) > 1 for shape in shapes) or None in lengths
+    if alone or lengths[::2] != lengths[1::2]:
+        raise ConfigError(
+            f"Tfds({wanted.name!r}): points are features of shapes {shapes}; name one of shape "
+            "(J, 2), or x and y in turn, of one or of J points each: "
+            "points=('landmarks.nose_x', 'landmarks.nose_y', …)"
+        )
+    return sum(lengths[::2])
