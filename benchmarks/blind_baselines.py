@@ -19,7 +19,7 @@ prepare_process()
 import jax  # noqa: E402 (after the environment is set)
 import numpy as np  # noqa: E402
 
-from jaxcnn.commands.experiments import load  # noqa: E402
+from jaxcnn.runs.code import load  # noqa: E402
 from jaxcnn.runs.evaluation import merge  # noqa: E402
 
 FOLDER = Path(__file__).parents[1] / "experiments"

@@ -21,11 +21,11 @@ prepare_process()
 import jax  # noqa: E402 (after the environment is set)
 import numpy as np  # noqa: E402
 
-from jaxcnn.commands.experiments import load  # noqa: E402
 from jaxcnn.metrics import average_precision  # noqa: E402
 from jaxcnn.ops import masks  # noqa: E402
 from jaxcnn.ops.roi_align import roi_align  # noqa: E402
 from jaxcnn.ops.roi_paste import roi_paste  # noqa: E402
+from jaxcnn.runs.code import load  # noqa: E402
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 BRIGHT, LEAST_PIXELS = 160, 30

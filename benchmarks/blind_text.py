@@ -18,11 +18,11 @@ prepare_process()
 import jax  # noqa: E402 (after the environment is set)
 import numpy as np  # noqa: E402
 
-from jaxcnn.commands.experiments import load  # noqa: E402
 from jaxcnn.metrics import matching  # noqa: E402
+from jaxcnn.metrics.edit_distance import character_error_rate  # noqa: E402
 from jaxcnn.ops import polygons  # noqa: E402
 from jaxcnn.ops.alphabet import decode  # noqa: E402
-from jaxcnn.ops.sequences import character_error_rate  # noqa: E402
+from jaxcnn.runs.code import load  # noqa: E402
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 

@@ -23,9 +23,9 @@ def first_step(name: str) -> None:
     import jax
     import numpy as np
 
-    from jaxcnn.commands.experiments import find, load
     from jaxcnn.core.program import make_program
     from jaxcnn.core.transforms import compile
+    from jaxcnn.runs.code import find, load
 
     e = load(find(name), [])
     source = e.data.open("train")

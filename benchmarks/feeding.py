@@ -14,8 +14,8 @@ prepare_process()
 import jax  # noqa: E402 (after the environment is set)
 import numpy as np  # noqa: E402
 
-from jaxcnn.commands.experiments import find, load  # noqa: E402
 from jaxcnn.core.program import make_program  # noqa: E402
+from jaxcnn.runs.code import find, load  # noqa: E402
 from jaxcnn.runs.evaluation import compiled  # noqa: E402
 from jaxcnn.runs.feed import batches, pieces  # noqa: E402
 from jaxcnn.runs.loop import open_checked  # noqa: E402

@@ -20,8 +20,8 @@ prepare_process()
 import jax  # noqa: E402 (after the environment is set)
 import numpy as np  # noqa: E402
 
-from jaxcnn.commands.experiments import find, load  # noqa: E402
 from jaxcnn.core.program import make_program  # noqa: E402
+from jaxcnn.runs.code import find, load  # noqa: E402
 from jaxcnn.runs.evaluation import compiled, evaluate  # noqa: E402
 from jaxcnn.runs.feed import batches, pieces, steps_per_dispatch  # noqa: E402
 from jaxcnn.runs.loop import initialized, open_checked  # noqa: E402

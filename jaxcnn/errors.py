@@ -4,15 +4,14 @@ A message names the thing, the value, the rule and the remedy. The command line 
 traceback and exits with `exit_code`.
 """
 
-PREEMPTED = (
-    75  # EX_TEMPFAIL of sysexits.h: saved after a signal; run the same command with --resume
-)
-
-
 class JaxcnnError(Exception):
     """Base of all errors that jaxcnn raises for a user to read."""
 
     exit_code = 1
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows instead of a traceback: these are messages for a user."""
+        return [f"{type(self).__name__}: {self}"]
 
 
 class ConfigError(JaxcnnError, ValueError):
@@ -53,6 +52,12 @@ class BusyError(JaxcnnError):
 
 class DependencyError(ConfigError):
     """An optional package is missing; the message holds the install line."""
+
+
+class Preempted(JaxcnnError):
+    """A signal asked the run to stop; the state was saved and can be resumed."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again, with --resume
 
 
 def did_you_mean(name: str, names) -> str:

@@ -1,7 +1,8 @@
 """The command line: `jaxcnn VERB …`, the same as `python launch.py VERB …`.
 
-Verbs are modules of this package with EXAMPLE, `add_arguments(parser)` and `main(args) -> exit
-code`. Nothing heavy is imported before a verb runs, so that --help answers at once.
+Each verb is the module of its name in this package, with EXAMPLE, `add_arguments(parser)` and
+`main(args) -> exit code`. Nothing heavy is imported before a verb runs, so that --help answers at
+once.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from jaxcnn import __version__
-from jaxcnn.errors import JaxcnnError, ResourceError, did_you_mean
+from jaxcnn.errors import JaxcnnError, Preempted, ResourceError, did_you_mean
 
 VERBS = {
     "train": "train an experiment, or go on with a run",
@@ -38,8 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except JaxcnnError as error:
         if os.environ.get("JAXCNN_DEBUG"):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        stopped = isinstance(error, Preempted)  # which is no error
+        print(error if stopped else f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     except MemoryError:
         return _out_of_memory("the host's memory is full")
     except BrokenPipeError:  # the reader of our output went away, e.g. `| head`

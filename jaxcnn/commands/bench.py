@@ -10,8 +10,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from jaxcnn.commands import experiments
 from jaxcnn.errors import ConfigError, JaxcnnError, ResourceError
+from jaxcnn.runs import code
 from jaxcnn.runs.environment import prepare_process
 
 EXAMPLE = "python launch.py bench fashion_cnn --batch-size 32,64 --peer torch"
@@ -26,7 +26,7 @@ def add_arguments(parser: Any) -> None:
         "names",
         nargs="*",
         metavar="EXPERIMENT|MODEL",
-        help=f"experiments or models by name (default: {experiments.DEFAULT})",
+        help=f"experiments or models by name (default: {code.DEFAULT})",
     )
     parser.set_defaults(overrides=[])  # PATH=VALUE, found among the names
     parser.add_argument(
@@ -100,7 +100,7 @@ def main(args: Any) -> int:
     found = []
     with contextlib.ExitStack() as stack:
         running = {peer: stack.enter_context(Peer(peer, outside)) for peer in peers}
-        for result in results(args, names or [experiments.DEFAULT], running):
+        for result in results(args, names or [code.DEFAULT], running):
             found.append(result)
             if not args.form:
                 print(as_text(result), end="\n\n", flush=True)
@@ -231,14 +231,10 @@ def choose(
     ConfigError.
     """
     from jaxcnn import models
-    from jaxcnn.commands.check import abstract_state
+    from jaxcnn.runs.check import abstract_state
 
-    by_name = name in models.MODELS and name not in experiments.files()
-    e = (
-        model_experiment(name, overrides)
-        if by_name
-        else experiments.load(experiments.find(name), overrides)
-    )
+    by_name = name in models.MODELS and name not in code.files()
+    e = model_experiment(name, overrides) if by_name else code.load(code.find(name), overrides)
     dropped = []
     if bare:
         plain = {"augment": (), "clip_norm": None, "accumulate": 1, "ema": None, "rates": ()}
@@ -308,8 +304,8 @@ def open_peer(peer: Any, e: Any, layers: list, *, compile: bool) -> None:
     """
     import jax
 
-    from jaxcnn.commands.check import abstract_state
-    from jaxcnn.core.program import model_inputs, prepare
+    from jaxcnn.core.forward import model_inputs, prepare
+    from jaxcnn.runs.check import abstract_state
 
     if not hasattr(e.task, "label_smoothing"):
         raise ConfigError(

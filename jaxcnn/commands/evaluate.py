@@ -1,18 +1,23 @@
-"""`evaluate`: exact metrics of a run's model on a split of its data."""
+"""`evaluate`: exact metrics of a run's model on a split of its data, or on other data."""
 
 import json
-from pathlib import Path
 from typing import Any
 
-from jaxcnn.commands import experiments
+from jaxcnn.commands import _arguments
 from jaxcnn.runs.environment import prepare_process
 
 EXAMPLE = "python launch.py evaluate runs/first --split test --checkpoint best"
 
 
 def add_arguments(parser: Any) -> None:
-    experiments.add_model_arguments(parser)
+    _arguments.add_model_arguments(parser)
     parser.add_argument("--split", default="eval", choices=("train", "eval", "test"))
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        metavar="PATH=VALUE",
+        help="other data of the same kind: fields of the run's data to change, e.g. path=photos2",
+    )
     parser.add_argument(
         "--json", action="store_true", help="print all metrics (per class, confusion, …) as JSON"
     )
@@ -21,31 +26,25 @@ def add_arguments(parser: Any) -> None:
 def main(args: Any) -> int:
     prepare_process()
 
-    from jaxcnn.runs.evaluation import evaluate_split
+    from jaxcnn.core.override import override_all
     from jaxcnn.runs.writers import format_number
 
+    run = _arguments.open_model(args)
+    data = None
+    if args.data:
+        e = run.replicas[0].experiment
+        data = override_all(e, [f"data.{assignment}" for assignment in args.data]).data
+    head: dict[str, Any] = {"run": str(args.run), "split": args.split}
+    metrics = run.evaluate(args.split, data=data)
     if args.ensemble:
-        experiment, states, chosen = experiments.restore_ensemble(args.run, kind=args.checkpoint)
-        single = [
-            evaluate_split(experiment, state, args.split)[experiment.task.metric]
-            for state in states
-        ]
-        metrics = evaluate_split(experiment, states, args.split)
+        metric = run.trained()[0].experiment.task.metric
+        single = [replica.evaluate(args.split, data=data)[metric] for replica in run.trained()]
         mean = sum(single) / len(single)
-        gain = {
-            "replicas": chosen,
-            "mean_of_replicas": mean,
-            "ensemble_gain": metrics[experiment.task.metric] - mean,
-        }
-        head, metrics = {"run": str(args.run), "split": args.split}, {**gain, **metrics}
+        chosen = [replica.record["replica"] for replica in run.trained()]
+        gain = {"replicas": chosen, "mean_of_replicas": mean}
+        metrics = {**gain, "ensemble_gain": metrics[metric] - mean, **metrics}
     else:
-        experiment, state, step = experiments.restore_run(
-            args.run, kind=args.checkpoint, replica=args.replica
-        )
-        head = {"run": str(args.run), "step": step, "split": args.split}
-        metrics = evaluate_split(
-            experiment, state, args.split, metrics=validation_metrics(args.run)
-        )
+        head = {"run": str(args.run), "step": run.step, "split": args.split}
     if args.json:
         print(json.dumps({**head, **metrics}))
         return 0
@@ -53,16 +52,8 @@ def main(args: Any) -> int:
     for name, value in metrics.items():
         if isinstance(value, (int, float)):
             print(f"  {name:24} {format_number(value)}")
-    names = experiment.data.label_names
+    names = run.data.label_names
     for i, value in enumerate(metrics.get("per_class_accuracy", [])):
         shown = "no examples" if value is None else format_number(value)
         print(f"  {'accuracy of ' + (names[i] if i < len(names) else str(i)):24} {shown}")
     return 0
-
-
-def validation_metrics(run: Path) -> dict | None:
-    """The last validation metrics of a single run: decisions such as a threshold come from them."""
-    from jaxcnn.runs.writers import History
-
-    evaluations = History(run / "metrics.jsonl").evaluations()
-    return evaluations[-1]["metrics"] if evaluations else None

@@ -4,7 +4,7 @@ import ast
 import json
 from typing import Any
 
-from jaxcnn.commands import experiments
+from jaxcnn.runs import code
 
 EXAMPLE = "python launch.py list"
 
@@ -15,7 +15,7 @@ def add_arguments(parser: Any) -> None:
 
 def main(args: Any) -> int:
     rows = []
-    for name, path in experiments.files().items():
+    for name, path in code.files().items():
         doc = ast.get_docstring(ast.parse(path.read_text())) or ""
         rows.append({"name": name, "path": str(path), "description": doc.partition("\n")[0]})
     if args.json:

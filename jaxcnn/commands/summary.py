@@ -3,19 +3,20 @@
 import json
 from typing import Any
 
-from jaxcnn.commands import experiments
+from jaxcnn.commands import _arguments
+from jaxcnn.runs import code
 from jaxcnn.runs.environment import prepare_process
 
 EXAMPLE = "python launch.py summary experiments/rgb_digits_lenet.py"
 
 
 def add_arguments(parser: Any) -> None:
-    experiments.add_experiment_arguments(parser)
+    _arguments.add_experiment_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print params, macs and layers as JSON")
 
 
 def main(args: Any) -> int:
-    experiments.split_overrides(args)
+    _arguments.split_overrides(args)
     prepare_process()
     model, inputs, title = _model(args)
 
@@ -35,13 +36,13 @@ def _model(args: Any) -> tuple[Any, tuple, str]:
 
     from jaxcnn import models
 
-    if args.experiment in models.MODELS and args.experiment not in experiments.files():
+    if args.experiment in models.MODELS and args.experiment not in code.files():
         model, shape = models.build(args.experiment)
         return model, (jax.ShapeDtypeStruct((1, *shape), jnp.float32),), args.experiment
-    from jaxcnn.commands.check import abstract_state
-    from jaxcnn.core.program import model_inputs, prepare
+    from jaxcnn.core.forward import model_inputs, prepare
+    from jaxcnn.runs.check import abstract_state
 
-    e = experiments.load(experiments.find(args.experiment), args.overrides)
+    e = code.load(args.experiment, args.overrides)
     abstract_state(e)
     batch = {
         name: jax.ShapeDtypeStruct((1, *s.shape), s.dtype) for name, s in e.data.spec().items()

@@ -1,21 +1,25 @@
 """`train`: an experiment file becomes a run directory."""
 
-import sys
+import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jaxcnn.commands import experiments
-from jaxcnn.errors import PREEMPTED, ConfigError
-from jaxcnn.runs.environment import prepare_process
+from jaxcnn.commands import _arguments
+from jaxcnn.errors import ConfigError
+from jaxcnn.runs import code
+from jaxcnn.runs.environment import prepare_process, recorded
+
+if TYPE_CHECKING:
+    from jaxcnn.core.experiment import Experiment
 
 EXAMPLE = (
-    "python launch.py train experiments/mnist_lenet5.py epochs=2 "
-    "optimizer.learning_rate=0.05 --run-dir runs/first"
+    "python launch.py train experiments/mnist_lenet5.py epochs=2 optimizer.learning_rate=0.05 "
+    "--run-dir runs/first"
 )
 
 
 def add_arguments(parser: Any) -> None:
-    experiments.add_experiment_arguments(parser)
+    _arguments.add_experiment_arguments(parser)
     parser.add_argument(
         "--run-dir", type=Path, help="where the run is kept (default: runs/<experiment>-<time>)"
     )
@@ -24,6 +28,13 @@ def add_arguments(parser: Any) -> None:
         type=Path,
         metavar="RUN",
         help="go on with this run, to the bits of one that never stopped",
+    )
+    parser.add_argument(
+        "--from",
+        dest="start",
+        type=Path,
+        metavar="RUN",
+        help="go on from this run's state with other settings, e.g. epochs=40, in a new run",
     )
     parser.add_argument("--json", action="store_true", help="print the summary as JSON on stdout")
     parser.add_argument("--quiet", action="store_true", help="no progress")
@@ -51,117 +62,98 @@ def add_arguments(parser: Any) -> None:
 
 def main(args: Any) -> int:
     """Train. Exit code 75 after SIGTERM or Ctrl-C: the state was saved, --resume goes on."""
-    experiments.split_overrides(args)
+    _arguments.split_overrides(args)
+    named = args.experiment != code.DEFAULT
     if args.resume is not None and (
-        args.experiment != experiments.DEFAULT
-        or args.overrides
-        or args.run_dir
-        or args.sweep is not None
+        named or args.overrides or args.run_dir or args.start or args.sweep is not None
     ):
         raise ConfigError(
             "--resume goes on with a run exactly as it was started: give no experiment, override, "
-            "--sweep or --run-dir with it"
+            "--sweep or --run-dir with it; to train longer or otherwise: --from RUN epochs=40"
         )
+    if args.start is not None and (named or args.sweep is not None):
+        raise ConfigError("--from takes the experiment of its run; give it overrides alone")
     if args.halving is not None and args.halving < 2:
         raise ConfigError(
             f"--halving {args.halving}: keeps one replica in H, so it must be at least 2"
         )
-    prepare_process(_environment(args.resume) if args.resume else None)
+    prepare_process(recorded(args.resume) if args.resume else None)
 
-    from jaxcnn.runs.rundir import Preempted
-
-    try:
-        return _resume(args) if args.resume else _start(args)
-    except Preempted as error:
-        print(error, file=sys.stderr)
-        return PREEMPTED
-
-
-def _start(args: Any) -> int:
-    """A new run, or a new sweep."""
-    from jaxcnn.commands import sweeps
-    from jaxcnn.runs.loop import train
+    from jaxcnn.runs.train import train
     from jaxcnn.runs.writers import Console
 
-    path = experiments.find(args.experiment)
-    module = experiments.module_of(path)
-    experiment, name = experiments.experiment_in(module, path, args.overrides), path.stem
-    points = sweeps.points_of(experiment, module, args) if args.sweep is not None else None
-    check(experiment)
-    folder = args.run_dir or _new_folder(name)
-    _copy(path, folder)
-    record = {"source": str(path), "overrides": args.overrides}
     console = Console(quiet=args.quiet)
-    console.line(f"run: {folder}")
-    if points is None:
-        report(
-            train(experiment, folder, name=name, record=record, console=console),
-            folder,
-            as_json=args.json,
-        )
+    if args.resume:
+        console.line(f"run: {args.resume}")
+        run = train(None, args.resume, resume=True, way=args.replicas_by, console=console)
     else:
-        options = {"way": args.replicas_by, "halving": args.halving}
-        summary = sweeps.train_sweep(
+        experiment, origin, points = _new(args)
+        run = train(
             experiment,
-            points,
-            folder,
-            name=name,
-            record=record,
+            args.run_dir,
+            points=points,
+            start=args.start,
+            origin=origin,
+            way=args.replicas_by,
+            halving=args.halving,
             console=console,
-            resume=False,
-            **options,
         )
-        sweeps.report(summary, folder, as_json=args.json)
-    return 0
-
-
-def _resume(args: Any) -> int:
-    """Go on with a run or a sweep."""
-    from jaxcnn.commands import sweeps
-    from jaxcnn.runs.loop import train
-    from jaxcnn.runs.rundir import read_json
-    from jaxcnn.runs.writers import Console
-
-    folder, console = args.resume, Console(quiet=args.quiet)
-    experiment, record = experiments.load_run(folder)
-    common = {"name": record["experiment"], "console": console, "resume": True}
-    console.line(f"run: {folder}")
-    if (folder / "sweep.json").is_file():
-        record = read_json(folder / "sweep.json")
-        points = [experiments.as_point(row["point"]) for row in record["replicas"]]
-        kept = {"source": record["source"], "overrides": record["overrides"]}
-        sweeps.report(
-            sweeps.train_sweep(
-                experiment, points, folder, record=kept, **common, **record["options"]
-            ),
-            folder,
-            as_json=args.json,
-        )
+    show = _report_sweep if run.is_sweep else _report
+    if args.json:
+        print(json.dumps({**run.summary, "run": str(run.folder)}))
     else:
-        report(train(experiment, folder, **common), folder, as_json=args.json)
+        show(run.summary, run.folder)
     return 0
 
 
-def check(experiment: Any) -> None:
-    """Refuse what can be seen to be wrong from metadata alone, before a run directory is made."""
-    from jaxcnn.commands.check import abstract_state
+def _new(args: Any) -> "tuple[Experiment, code.Origin | None, list[dict[str, Any]] | None]":
+    """The experiment of a new run, where it comes from, and the points of a sweep; checked."""
+    from jaxcnn.core.override import override_all
+    from jaxcnn.runs.check import abstract_state
+    from jaxcnn.runs.open import open
 
+    points = None
+    if args.start is not None:
+        start = open(args.start)
+        experiment = override_all(start.experiment, args.overrides)
+        origin = code.origin_in(start.folder, start.record, args.overrides)
+    else:
+        path = code.find(args.experiment)
+        module = code.module_of(path)
+        experiment = code.experiment_in(module, path, args.overrides)
+        origin = code.Origin(path, module.__name__, tuple(args.overrides))
+        points = points_of(experiment, module, args) if args.sweep is not None else None
     abstract_state(experiment)
+    return experiment, origin, points
 
 
-def report(summary: dict, folder: Path, *, as_json: bool) -> None:
+def points_of(experiment: "Experiment", module: Any, args: Any) -> list[dict[str, Any]]:
+    """The points that the command line or the experiment file's `sweep()` asks for."""
+    from jaxcnn.runs import sweep
+
+    if args.sweep:
+        points = sweep.parse(experiment, args.sweep, zip_axes=args.zip)
+    elif hasattr(module, "sweep"):
+        points = [dict(point) for point in module.sweep()]
+    else:
+        raise ConfigError(
+            "--sweep without axes: the experiment file has no `def sweep()`; give axes such as "
+            "seed=0..7 optimizer.learning_rate=0.05,0.1"
+        )
+    for point in points:
+        sweep.at(experiment, point)
+    if not points:
+        raise ConfigError("--sweep: no points")
+    return sweep.sample(points, args.sample) if args.sample else points
+
+
+def _report(summary: dict[str, Any], folder: Path) -> None:
     """The result on stdout."""
-    import json
-
     from jaxcnn.runs.writers import format_number
 
-    if as_json:
-        print(json.dumps({**summary, "run": str(folder)}))
-        return
     for split in ("eval", "test"):
-        numbers = {
-            k: v for k, v in (summary.get(split) or {}).items() if isinstance(v, (int, float))
-        }
+        metrics = summary.get(split) or {}
+        numbers = {k: v for k, v in metrics.items() if isinstance(v, (int, float))}
         if numbers:
             print(f"{split}: " + "  ".join(f"{k} {format_number(v)}" for k, v in numbers.items()))
     print(
@@ -170,47 +162,22 @@ def report(summary: dict, folder: Path, *, as_json: bool) -> None:
     )
 
 
-def _environment(run: Path) -> dict:
-    """What run.json records of the process, read without importing JAX; {} if it cannot be read
-    (the error comes later).
-    """
-    import json
-
-    try:
-        return json.loads((run / "run.json").read_text())["environment"]
-    except (OSError, ValueError, KeyError):
-        return {}
-
-
-def _new_folder(name: str) -> Path:
-    import time
-
-    base = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder, n = base, 1
-    while folder.exists():
-        n += 1
-        folder = base.with_name(f"{base.name}-{n}")
-    return folder
-
-
-def _copy(source: Path, folder: Path) -> None:
-    """Keep the experiment file with the run, unless the folder is in use (which `train`
-    will say).
-    """
-    from jaxcnn.errors import ResourceError
-
-    if folder.exists() and (
-        not folder.is_dir()
-        or any(p.name not in ("run.lock", "experiment.py") for p in folder.iterdir())
-    ):
-        raise ConfigError(
-            f"{folder}: exists already; go on with `train --resume {folder}`, or choose another "
-            "--run-dir"
-        )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "experiment.py").write_bytes(source.read_bytes())
-    except OSError as error:
-        raise ResourceError(
-            f"{folder}: cannot be made or written to ({error.strerror}); choose another --run-dir"
-        ) from error
+def _report_sweep(summary: dict[str, Any], folder: Path) -> None:
+    """The table of settings on stdout."""
+    print(
+        f"{summary['metric']}: mean ± std over replicas (95 % interval of the mean); "
+        f"{summary['rule']}"
+    )
+    for row in summary["settings"]:
+        name = "  ".join(f"{path}={value}" for path, value in row["setting"].items()) or "all seeds"
+        lost = f"  ({row['lost']} diverged or dropped)" if row["lost"] else ""
+        if row["mean"] is None:
+            print(f"  {name:48} no value{lost}")
+        elif row["std"] is None:
+            print(f"  {name:48} {row['mean']:.4f} (n = 1){lost}")
+        else:
+            print(
+                f"  {name:48} {row['mean']:.4f} ± {row['std']:.4f} (± {row['interval95']:.4f}, n "
+                f"= {row['n']}){lost}"
+            )
+    print(f"{len(summary['replicas'])} replicas, {summary['seconds']:.1f} s; kept in {folder}")

@@ -9,10 +9,32 @@ import dataclasses
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
+
+import jax
+import optax
 
 from jaxcnn.core import schedules
+from jaxcnn.core.protocols import Batch, Collections, Numbers, Program, Variables
+from jaxcnn.data.dataset import Dataset
 from jaxcnn.errors import ConfigError
+from jaxcnn.tasks.task import Task
+
+
+class Objective(Protocol):
+    """What is minimized. Of a raw batch (uint8 images; see jaxcnn.core.program.prepare) and a key,
+    (loss of each row [B] float32, next collections, numbers to be logged).
+    """
+
+    def __call__(
+        self, e: "Experiment", variables: Variables, batch: Batch, key: jax.Array, /
+    ) -> tuple[jax.Array, Collections, Numbers]: ...
+
+
+class MakeProgram(Protocol):
+    """How the step is made, for a run of `steps` updates."""
+
+    def __call__(self, e: "Experiment", /, *, steps: int) -> Program: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +60,8 @@ class Experiment:
     clip_norm: largest global L2 norm of the gradient. accumulate: micro-batches per update (divides
         batch_size).
     rates: (regular expression over parameter names 'a/b/kernel', multiplier of its update); the
-        first match counts, 0 freezes.
+        first match counts. 0 freezes: no gradient, no slot in the optimizer, and modules that are
+        frozen whole run as in evaluation, so that BatchNorm's statistics stay, too.
     ema: decay of the exponential moving average of the weights, used for evaluation.
     compute_dtype: "float32" or "bfloat16"; parameters, gradients and BatchNorm statistics stay
         float32.
@@ -47,15 +70,20 @@ class Experiment:
     steps_per_dispatch: updates that one call of the device makes. None: 16 on accelerators whose
         memory holds the data; 1 on CPU, where a convolution inside a compiled loop is slow. A run
         keeps its number over a resume: the two differ in rounding.
+    objective: what is minimized; default `jaxcnn.core.program.supervised`, the task's loss of the
+        augmented batch. For all that is one gradient of one loss: distillation, contrastive
+        learning, regularizers.
+    program: (experiment, steps=…) -> Program; default `jaxcnn.core.program.descend`. For all else:
+        several optimizers, two gradients a step.
     initialize: (params, model_state, training source) -> (params, model_state) on the host before
-    the first step, e.g. whitening.
+        the first step, e.g. whitening.
     """
 
     model: Any
-    task: Any
-    data: Any
-    optimizer: Any
-    schedule: Callable = schedules.constant
+    task: Task
+    data: Dataset
+    optimizer: Callable[[], optax.GradientTransformation]
+    schedule: Callable[[jax.Array], jax.Array] = schedules.constant
     augment: tuple = ()
     transform: tuple = ()
     batch_size: int = 128
@@ -72,6 +100,8 @@ class Experiment:
     compute_dtype: str = "float32"
     weights: str | None = None
     steps_per_dispatch: int | None = None
+    objective: Objective | None = None
+    program: MakeProgram | None = None
     initialize: Callable | None = None
     log_every: int = 50
 
@@ -154,15 +184,24 @@ def _problems(e: Experiment):
         yield f"schedule={e.schedule!r}: must be a function of progress in [0, 1]"
     if not (hasattr(e.model, "init") and hasattr(e.model, "apply")):
         yield f"model={e.model!r}: must be a flax.linen module instance"
-    for name, methods in (
-        ("task", ("loss", "statistics", "summarize")),
-        ("data", ("spec", "size", "open")),
-    ):
-        missing = [m for m in methods if not hasattr(getattr(e, name), m)]
+    for name in ("objective", "program", "initialize"):
+        if getattr(e, name) is not None and not callable(getattr(e, name)):
+            yield f"{name}={getattr(e, name)!r}: must be a function or None"
+    for name, protocol in (("task", Task), ("data", Dataset)):
+        missing = [m for m in members(protocol) if not hasattr(type(getattr(e, name)), m)]
+        missing = [
+            m for m in missing if m not in getattr(type(getattr(e, name)), "__annotations__", {})
+        ]
         if missing:
             yield (
                 f"{name}={getattr(e, name)!r}: lacks {', '.join(missing)}; see the {name} protocol"
             )
+
+
+def members(protocol: type) -> list[str]:
+    """The names that a class must have to keep a protocol."""
+    public = [name for name in vars(protocol) if not name.startswith("_")]
+    return [*protocol.__annotations__, *public]
 
 
 def optimizer_numbers(e: Experiment) -> dict[str, float]:

@@ -15,6 +15,7 @@ import optax
 from jaxcnn.errors import ConfigError, did_you_mean
 
 Number = float | jax.Array
+Rules = tuple[tuple[str, Number], ...]  # (regular expression over parameter names, multiplier)
 
 
 def sgd(
@@ -60,7 +61,7 @@ def kernels(params: Any) -> Any:
     return jax.tree.map(lambda leaf: jnp.ndim(leaf) >= 2, params)
 
 
-def rate_multipliers(params: Any, rules: tuple[tuple[str, Number], ...]) -> Any:
+def rate_multipliers(params: Any, rules: Rules) -> Any:
     """Tree of what each parameter's learning rate is multiplied by.
 
     Rules (("^Conv_0/", 0.0), ("bias$", 2.0)) freeze Conv_0 and double the rate of the other biases.
@@ -112,3 +113,26 @@ def ema(old: Any, new: Any, *, decay: Number, step: jax.Array) -> Any:
         old,
         new,
     )
+
+
+def averaged_params(opt_state: Any, params: Any) -> Any:
+    """The parameters that a schedule-free optimizer is evaluated at, or None for other optimizers.
+
+    A. Defazio et al., "The road less scheduled" (2024), section 3: training moves y, evaluation
+    takes x = (y - (1 - b1) z) / b1. Leaves that the optimizer does not hold (frozen) stay.
+    """
+    found = _schedule_free(opt_state)
+    if found is None:
+        return None
+
+    def average(z, y):
+        return y if z is None else ((y - (1.0 - found.b1) * z) / found.b1).astype(y.dtype)
+
+    return jax.tree.map(average, found.z, params, is_leaf=lambda x: x is None)
+
+
+def _schedule_free(opt_state: Any) -> Any:
+    """The state of a schedule-free optimizer within `opt_state`, or None."""
+    kind = optax.contrib.ScheduleFreeState
+    leaves = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, kind))
+    return next((x for x in leaves if isinstance(x, kind)), None)

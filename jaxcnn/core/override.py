@@ -1,4 +1,4 @@
-"""Dotted edits of an experiment, and its rendering.
+"""Dotted edits of an experiment.
 
 An experiment is a tree of frozen dataclasses, Linen modules, `functools.partial`s and tuples.
 `override` follows a dotted path through it and returns a new tree; nothing is changed in place.
@@ -194,55 +194,3 @@ def _literal(path: str, text: str, old: Any, allowed: tuple[type, ...]) -> Any:
             f"{path}={text}: expected {wanted} like {old!r}, got {type(new).__name__}"
         )
     return new
-
-
-def render(value: Any) -> Any:
-    """`value` as JSON: dataclasses, modules and partials become {"type": "module:name", field: …},
-    functions "module:name".
-    """
-    if isinstance(value, partial):
-        named = (
-            dict(zip(inspect.signature(value.func).parameters, value.args, strict=False))
-            | value.keywords
-        )
-        return {"type": render(value.func)} | {k: render(v) for k, v in named.items()}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = [
-            f.name for f in dataclasses.fields(value) if f.init and f.repr and f.name not in _HIDDEN
-        ]
-        return {"type": render(type(value))} | {
-            name: render(getattr(value, name)) for name in fields
-        }
-    if isinstance(value, dict):
-        return {str(k): render(v) for k, v in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [render(v) for v in value]
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if hasattr(value, "__qualname__"):
-        return f"{value.__module__}:{value.__qualname__}"
-    return repr(value)
-
-
-def render_text(value: Any, *, indent: int = 0) -> str:
-    """The rendering as an indented outline, one `field: value` a line."""
-    return "\n".join(_lines(render(value), indent))
-
-
-def _lines(value: Any, indent: int) -> list[str]:
-    pad, out = "  " * indent, []
-    for key, item in (
-        value.items() if isinstance(value, dict) else ((str(i), v) for i, v in enumerate(value))
-    ):
-        if key == "type":
-            continue
-        if isinstance(item, dict) or (
-            isinstance(item, list) and any(isinstance(v, dict) for v in item)
-        ):
-            head = (
-                item["type"].rpartition(":")[2] if isinstance(item, dict) and "type" in item else ""
-            )
-            out += [f"{pad}{key}: {head}".rstrip(), *_lines(item, indent + 1)]
-        else:
-            out.append(f"{pad}{key}: {item}")
-    return out

@@ -1,12 +1,18 @@
-"""THE training step. An experiment determines a program of pure functions; running them changes a
-state, which is nothing but arrays.
+"""THE training step. An experiment names a program of pure functions; running them changes a state,
+which is nothing but arrays.
 
 Pure: no I/O, no devices, no loop. Seeds, data parallelism and many steps a dispatch are
 transformations of a program (jaxcnn.core.transforms). A batch is a dict of arrays with a leading
 axis B. Images arrive as uint8 and become float32 in [0, 1] here; `mask` [B] is 1 for real rows.
+
+Two seams open the step. `Experiment.objective` is for all that is one gradient of one loss
+(distillation, contrastive learning, regularizers): it sees the variables, the raw batch and a key.
+`Experiment.program` is for all else (several optimizers, two gradients a step): it is built of the
+pieces below, most often as `descend(e, steps=steps)._replace(train_step=…)`. Both are shown in use
+in experiments/ and in docs/howto.md.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -14,240 +20,274 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxcnn.core import optimizers
+from jaxcnn.core import freezing, optimizers, schedules
 from jaxcnn.core.experiment import Experiment, optimizer_numbers
-from jaxcnn.core.override import replace_at
+from jaxcnn.core.forward import apply_model, fresh_variables, prepare, with_numbers
+from jaxcnn.core.protocols import Batch, Collections, Numbers, Program, Variables
+from jaxcnn.errors import ConfigError
+
+RESERVED = ("kind", "step", "epoch", "seconds", "images_per_second", "replica", "loss", "grad_norm")
 
 
 class State(flax.struct.PyTreeNode):
-    """All that changes while training. Arrays only."""
+    """All that changes while training by gradient descent. Arrays only."""
 
-    # int32 []: updates made; everything random is folded from it, so it is all that a resumed run
-    # needs
-    step: Any
+    step: jax.Array  # int32 []: updates made; everything random is folded from it
     params: Any  # float32 pytree
     model_state: Any  # the model's other collections, e.g. {"batch_stats": …}
     opt_state: Any  # optax state
-    key: Any  # PRNG key []
-    # {"optimizer.learning_rate": float32 [], …}: numbers by their dotted path in the experiment
-    hyperparams: Any
+    key: jax.Array  # PRNG key []
+    hyperparams: dict[str, jax.Array]  # {"optimizer.learning_rate": float32 [], …}, by dotted path
     ema: Any  # moving average of params, or None
-    # bool []: False from the first non-finite loss or gradient on, or by early stop; the state is
-    # then frozen
-    live: Any
+    live: jax.Array  # bool []: False from the first non-finite loss or gradient on: then frozen
 
 
-class Program(NamedTuple):
-    """The pure functions that an experiment determines."""
+class Gradient(NamedTuple):
+    """What `gradient` finds."""
 
-    init: Callable[..., Any]  # (key, hyperparams={}) -> State
-    train_step: Callable[..., Any]  # (State, batch) -> (State, {"loss", "grad_norm", "live"})
-    eval_step: Callable[..., Any]  # (State, batch) -> (sums, records)
-    predict_step: Callable[..., Any]  # (State, batch) -> {"label": [B], …}
-    # (State, batch) -> (the model's outputs in evaluation, the batch as the task sees it)
-    output_step: Callable[..., Any]
+    loss: jax.Array  # float32 []: mean over the real rows
+    grads: Any  # of the trainable parameters; None in the places of frozen ones
+    model_state: Collections  # after the forward pass
+    numbers: Numbers  # of the objective, to be logged
 
 
 def make_program(e: Experiment, *, steps: int) -> Program:
     """The program of experiment `e` for a run of `steps` updates (the schedule's length)."""
+    return (e.program or descend)(e, steps=steps)
 
-    def init(key: jax.Array, hyperparams: dict[str, Any] | None = None) -> State:
-        numbers = {**optimizer_numbers(e), **(hyperparams or {})}
-        numbers = {path: jnp.asarray(value, jnp.float32) for path, value in numbers.items()}
+
+def descend(e: Experiment, *, steps: int) -> Program:
+    """Gradient descent on `e.objective` by `e.optimizer`: the default program."""
+
+    def init(
+        key: jax.Array,
+        numbers: Mapping[str, Any] | None = None,
+        variables: Variables | None = None,
+    ) -> State:
+        values = {**optimizer_numbers(e), **(numbers or {})}
+        values = {path: jnp.asarray(value, jnp.float32) for path, value in values.items()}
         params_key, run_key = jax.random.split(key)
-        example = prepare(
-            e, {name: jnp.zeros((1, *s.shape), s.dtype) for name, s in e.data.spec().items()}
-        )
-        model_state = dict(e.model.init(params_key, *model_inputs(e, example), train=False))
-        params = model_state.pop("params", {})
+        fresh = fresh_variables(e, params_key) if variables is None else dict(variables)
+        params = fresh.pop("params", {})
+        trainable, _ = freezing.split(params, e.rates)
+        opt_state = make_optimizer(with_numbers(e, values)).init(trainable)
+        if optimizers.averaged_params(opt_state, trainable) is not None:
+            _check_schedule_free(e)
         return State(
             step=jnp.zeros((), jnp.int32),
             params=params,
-            model_state=model_state,
-            opt_state=make_optimizer(with_numbers(e, numbers)).init(params),
+            model_state=fresh,
+            opt_state=opt_state,
             key=run_key,
-            hyperparams=numbers,
-            ema=None if e.ema is None else params,
+            hyperparams=values,
+            ema=None if e.ema is None else jax.tree.map(jnp.copy, params),
             live=jnp.ones((), bool),
         )
 
-    def train_step(state: State, batch: dict) -> tuple[State, dict]:
+    def train_step(state: State, batch: Batch) -> tuple[State, Numbers]:
         now = with_numbers(e, state.hyperparams)
-        augment_key, dropout_key = jax.random.split(jax.random.fold_in(state.key, state.step))
-        batch = prepare(now, batch, augment_key)
-        loss, model_state, grads = gradient(now, state, batch, dropout_key)
-        grad_norm = optax.tree.norm(grads)
-        if now.clip_norm is not None:
-            shrink = jnp.minimum(1.0, now.clip_norm / (grad_norm + 1e-12))
-            grads = jax.tree.map(lambda g: g * shrink, grads)
-        updates, opt_state = make_optimizer(now).update(grads, state.opt_state, state.params)
-        multiplier = now.schedule(state.step.astype(jnp.float32) / steps)
-        rates = optimizers.rate_multipliers(state.params, now.rates)
-        params = jax.tree.map(
-            lambda p, u, rate: p + u * (multiplier * rate).astype(p.dtype),
-            state.params,
-            updates,
-            rates,
-        )
-        live = state.live & jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-        new = state.replace(
-            step=state.step + 1,
-            params=params,
-            model_state=model_state,
-            opt_state=opt_state,
-            ema=None
-            if now.ema is None
-            else optimizers.ema(state.ema, params, decay=now.ema, step=state.step),
-        )
-        # A step that is not finite is not taken, nor is any after it: the state stays the last good
-        # one and its `step` says when.
-        new = jax.tree.map(
-            lambda a, b: jnp.where(live, a, b), new.replace(key=None), state.replace(key=None)
-        )
-        return new.replace(key=state.key, live=live), {
-            "loss": loss,
-            "grad_norm": grad_norm,
-            "live": live,
-        }
+        key = jax.random.fold_in(state.key, state.step)
+        found = gradient(now, state, batch, key)
+        new, numbers = update(now, state, found, steps=steps, again=(batch, key))
+        finite = jnp.isfinite(found.loss) & jnp.isfinite(numbers["grad_norm"])
+        return advance(state, new, finite=finite), {**found.numbers, "loss": found.loss, **numbers}
 
-    def output_step(state: State, batch: dict) -> tuple[Any, dict]:
+    def output_step(state: State, batch: Batch) -> tuple[Any, Batch]:
         now = with_numbers(e, state.hyperparams)
         batch = prepare(now, batch)
-        variables = {
-            "params": state.params if state.ema is None else state.ema,
-            **state.model_state,
-        }
-        return apply_model(now, variables, batch, train=False), batch
+        variables = evaluation_variables(state)
+        return apply_model(now, variables, batch, train=False, key=state.key), batch
 
-    def eval_step(state: State, batch: dict) -> tuple[Any, dict]:
-        task = with_numbers(e, state.hyperparams).task
-        outputs, batch = output_step(state, batch)
-        return task.statistics(outputs, batch), task.records(outputs, batch)
-
-    def predict_step(state: State, batch: dict) -> dict:
-        return with_numbers(e, state.hyperparams).task.predict(output_step(state, batch)[0])
-
-    return Program(init, train_step, eval_step, predict_step, output_step)
+    return Program(init, train_step, output_step)
 
 
-def gradient(
-    e: Experiment, state: State, batch: dict, dropout_key: jax.Array
-) -> tuple[jax.Array, Any, Any]:
-    """(mean loss [], next model_state, gradient) of a prepared batch, in `e.accumulate`
-    micro-batches of equal size.
+def supervised(
+    e: Experiment, variables: Variables, batch: Batch, key: jax.Array
+) -> tuple[jax.Array, Collections, Numbers]:
+    """The default objective: (`task.loss` of each row [B], next collections, the task's running
+    metrics) of a raw batch, augmented.
     """
+    augment_key, model_key = jax.random.split(key)
+    batch = prepare(e, batch, augment_key)
+    outputs, collections = apply_model(e, variables, batch, train=True, key=model_key, mutable=True)
+    return e.task.loss(outputs, batch), collections, e.task.running(outputs, batch)
 
-    def mean_loss(params, model_state, part, key):
-        outputs, model_state = apply_model(
-            e, {"params": params, **model_state}, part, train=True, key=key, mutable=True
-        )
-        mask = part["mask"]
-        return (e.task.loss(outputs, part) * mask).sum() / jnp.maximum(mask.sum(), 1.0), model_state
+
+def gradient(e: Experiment, state: State, batch: Batch, key: jax.Array) -> Gradient:
+    """Mean loss and gradient of the objective over a raw batch, in `e.accumulate` micro-batches of
+    equal size, each augmented by itself with a key of its own.
+
+    Errors: ConfigError for an objective that returns something else than a loss of each row.
+    """
+    trainable, frozen = freezing.split(state.params, e.rates)
+
+    def mean_loss(trainable, model_state, part, key):
+        variables = {"params": freezing.merge(trainable, frozen), **model_state}
+        loss, model_state, numbers = (e.objective or supervised)(e, variables, part, key)
+        _check_objective(e, loss, numbers, part)
+        numbers = {name: jnp.asarray(value, jnp.float32) for name, value in numbers.items()}
+        mask = part.get("mask", jnp.ones(loss.shape, jnp.float32))
+        mean = (loss * mask).sum() / jnp.maximum(mask.sum(), 1.0)
+        return mean, (dict(model_state), numbers)
 
     value_and_grad = jax.value_and_grad(mean_loss, has_aux=True)
     if e.accumulate == 1:
-        (loss, model_state), grads = value_and_grad(
-            state.params, state.model_state, batch, dropout_key
+        (loss, (model_state, numbers)), grads = value_and_grad(
+            trainable, state.model_state, batch, key
         )
-        return loss, model_state, grads
+        return Gradient(loss, grads, model_state, numbers)
 
     def add(carry, part):
-        loss, model_state, grads = carry
-        part, key = part
-        (new_loss, model_state), new_grads = value_and_grad(state.params, model_state, part, key)
-        return (loss + new_loss, model_state, jax.tree.map(jnp.add, grads, new_grads)), None
+        model_state, sums = carry
+        (loss, (model_state, numbers)), grads = value_and_grad(trainable, model_state, *part)
+        return (model_state, jax.tree.map(jnp.add, sums, (loss, grads, numbers))), None
 
-    parts = jax.tree.map(
-        lambda x: x.reshape(e.accumulate, x.shape[0] // e.accumulate, *x.shape[1:]), batch
+    rows = next(iter(batch.values())).shape[0] // e.accumulate
+    parts = jax.tree.map(lambda x: x.reshape(e.accumulate, rows, *x.shape[1:]), batch)
+    parts = (parts, jax.random.split(key, e.accumulate))
+    first = jax.tree.map(lambda x: x[0], parts)
+    (loss, (_, numbers)), grads = jax.eval_shape(
+        value_and_grad, trainable, state.model_state, *first
     )
-    start = (jnp.zeros(()), state.model_state, jax.tree.map(jnp.zeros_like, state.params))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (loss, grads, numbers))
     # On CPU a convolution inside a loop runs several times slower, so the loop is unrolled there.
-    (loss, model_state, grads), _ = jax.lax.scan(
-        add,
-        start,
-        (parts, jax.random.split(dropout_key, e.accumulate)),
-        unroll=jax.default_backend() == "cpu",
+    (model_state, sums), _ = jax.lax.scan(
+        add, (state.model_state, zeros), parts, unroll=jax.default_backend() == "cpu"
     )
-    return loss / e.accumulate, model_state, jax.tree.map(lambda g: g / e.accumulate, grads)
+    loss, grads, numbers = jax.tree.map(lambda x: x / e.accumulate, sums)
+    return Gradient(loss, grads, model_state, numbers)
 
 
-def apply_model(
+def update(
     e: Experiment,
-    variables: dict,
-    batch: dict,
+    state: State,
+    found: Gradient,
     *,
-    train: bool,
-    key: jax.Array | None = None,
-    mutable: bool = False,
-) -> Any:
-    """Outputs in float32, computed in `e.compute_dtype`; with `mutable`, (outputs, next model_state
-    with the dtypes of the old).
-    """
-    dtype = jnp.dtype(e.compute_dtype)
-    params, inputs = _cast(variables["params"], dtype), _cast(model_inputs(e, batch), dtype)
-    model_state = {name: value for name, value in variables.items() if name != "params"}
-    rngs = None if key is None else {"dropout": key}
-    result = e.model.apply(
-        {"params": params, **model_state},
-        *inputs,
-        train=train,
-        rngs=rngs,
-        mutable=list(model_state) if mutable else False,
-    )
-    if not mutable:
-        return _cast(result, jnp.float32)
-    outputs, new_state = result
-    return _cast(outputs, jnp.float32), jax.tree.map(
-        lambda new, old: new.astype(old.dtype), dict(new_state), model_state
-    )
+    steps: int,
+    again: tuple[Batch, jax.Array] | None = None,
+) -> tuple[State, Numbers]:
+    """The state after one update by `found`, clipped, through the optimizer, times schedule and
+    per-parameter rates; with the numbers that say how large it was. `step` stays, see `advance`.
 
-
-def prepare(e: Experiment, batch: dict, augment_key: jax.Array | None = None) -> dict:
-    """The batch as model and task see it: uint8 images as float32 in [0, 1], augmented if there is
-    a key, transformed; `mask` added.
+    `again`: the (raw batch, key) of `found`, for optimizers that look at other parameters on the
+    same batch (a line search, SAM): they get value_fn(params) -> loss and grad_fn(params, i) ->
+    gradient besides value=, grad= and scale= (what their update will be multiplied by).
     """
-    rows = next(iter(batch.values())).shape[0]
-    batch = {
-        name: x.astype(jnp.float32) / 255.0 if x.dtype == jnp.uint8 else x
-        for name, x in batch.items()
+    trainable, frozen = freezing.split(state.params, e.rates)
+    norm = optax.tree.norm(found.grads)
+    grads = found.grads
+    if e.clip_norm is not None:
+        shrink = jnp.minimum(1.0, e.clip_norm / (norm + 1e-12))
+        grads = jax.tree.map(lambda g: g * shrink, grads)
+    multiplier = e.schedule(state.step.astype(jnp.float32) / steps)
+    rates = freezing.split(optimizers.rate_multipliers(state.params, e.rates), e.rates)[0]
+    scale = jax.tree.map(lambda rate: multiplier * rate, rates)
+    more = {"value": found.loss, "grad": grads, "scale": scale}
+    if again is not None:
+        more |= _looking_again(e, state, again)
+    updates, opt_state = make_optimizer(e).update(grads, state.opt_state, trainable, **more)
+    updates = jax.tree.map(lambda u, s, p: u * s.astype(p.dtype), updates, scale, trainable)
+    params = freezing.merge(jax.tree.map(jnp.add, trainable, updates), frozen)
+    new = state.replace(params=params, opt_state=opt_state, model_state=found.model_state)
+    if e.ema is not None:
+        old, fixed = freezing.split(state.ema, e.rates)
+        now, _ = freezing.split(params, e.rates)
+        averaged = optimizers.ema(old, now, decay=e.ema, step=state.step)
+        new = new.replace(ema=freezing.merge(averaged, fixed))
+    peak = state.hyperparams.get("optimizer.learning_rate")
+    return new, {
+        "grad_norm": norm,
+        "param_norm": optax.tree.norm(params),
+        "update_norm": optax.tree.norm(updates),
+        **({"schedule": multiplier} if peak is None else {"learning_rate": peak * multiplier}),
     }
-    batch.setdefault("mask", jnp.ones((rows,), jnp.float32))
-    if augment_key is not None:
-        for i, augment in enumerate(e.augment):
-            batch = augment(jax.random.fold_in(augment_key, i), batch)
-    for transform in e.transform:
-        batch = transform(batch)
-    return batch
 
 
-def model_inputs(e: Experiment, batch: dict) -> list:
-    """The entries of the batch that the model takes, in order."""
-    return [batch[name] for name in e.task.inputs]
+def _looking_again(e: Experiment, state: State, again: tuple[Batch, jax.Array]) -> dict[str, Any]:
+    """value_fn and grad_fn of a batch, as functions of the trainable parameters."""
+    _, frozen = freezing.split(state.params, e.rates)
+
+    def at(trainable: Any) -> Gradient:
+        there = state.replace(params=freezing.merge(trainable, frozen))
+        return gradient(e, there, *again)
+
+    return {
+        "value_fn": lambda params: at(params).loss,
+        "grad_fn": lambda params, _: at(params).grads,
+    }
 
 
-def make_optimizer(e: Experiment) -> optax.GradientTransformation:
+def advance(before: Any, after: Any, *, finite: jax.Array) -> Any:
+    """`after` with its step counted, if that step was finite and the state still live; else
+    `before`, no longer live: the state stays the last good one, and its `step` says when.
+
+    Both are states with `step` and `live`, made by flax.struct; `finite` is bool [].
+    """
+    live = before.live & finite
+    after = after.replace(step=before.step + 1)
+    new = jax.tree.map(lambda a, b: a if a is b else jnp.where(live, a, b), after, before)
+    return new.replace(live=live)
+
+
+def evaluation_variables(state: State) -> dict[str, Any]:
+    """{"params": …, **collections} that a state is evaluated with: the moving average where there
+    is one, the evaluation parameters of a schedule-free optimizer, else the parameters.
+    """
+    params = state.params if state.ema is None else state.ema
+    averaged = optimizers.averaged_params(state.opt_state, params)
+    return {"params": params if averaged is None else averaged, **state.model_state}
+
+
+def make_optimizer(e: Experiment) -> optax.GradientTransformationExtraArgs:
     """The optimizer of the experiment; cheap, so that it is made anew inside the step from the
-    numbers in the state.
+    numbers in the state. It takes extra arguments, and leaves out those that it has no use for.
 
     optax relies on JAX's implicit dtype promotion, which whoever calls us may have forbidden.
     """
-    optimizer = e.optimizer()
+    with jax.numpy_dtype_promotion("standard"):
+        optimizer = optax.with_extra_args_support(e.optimizer())
 
-    def update(grads, state, params=None):
+    def init(params):
         with jax.numpy_dtype_promotion("standard"):
-            return optimizer.update(grads, state, params)
+            return optimizer.init(params)
 
-    return optax.GradientTransformation(optimizer.init, update)  # pyright: ignore[reportArgumentType]
+    def apply(grads, state, params=None, **more):
+        with jax.numpy_dtype_promotion("standard"):
+            return optimizer.update(grads, state, params, **more)
 
-
-def with_numbers(e: Experiment, numbers: dict[str, Any]) -> Experiment:
-    """The experiment with the numbers of the state (traced arrays) in their places."""
-    for path, value in numbers.items():
-        e = replace_at(e, path, value)
-    return e
+    return optax.GradientTransformationExtraArgs(init, apply)
 
 
-def _cast(tree: Any, dtype: Any) -> Any:
-    return jax.tree.map(
-        lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
-    )
+def _check_objective(e: Experiment, loss: Any, numbers: Any, batch: Batch) -> None:
+    """ConfigError for an objective's results of a wrong form; seen when the step is traced."""
+    name = getattr(e.objective, "__name__", "the task's loss") if e.objective else "the task's loss"
+    rows = next(iter(batch.values())).shape[0]
+    if jnp.shape(loss) != (rows,):
+        raise ConfigError(
+            f"{name}: the loss has shape {list(jnp.shape(loss))}; it must be one number a row, "
+            f"[{rows}], so that padding can be left out: return losses before any mean over rows"
+        )
+    for key, value in dict(numbers).items():
+        if jnp.shape(value) != ():
+            raise ConfigError(
+                f"{name}: logs {key!r} of shape {list(jnp.shape(value))}; what is logged is a "
+                "single number: take its mean"
+            )
+        if key in RESERVED:
+            raise ConfigError(f"{name}: logs {key!r}, a name that every record has; choose another")
+
+
+def _check_schedule_free(e: Experiment) -> None:
+    """ConfigError for what a schedule-free optimizer does by itself, or what would break it."""
+    wrong = {
+        "schedule": e.schedule is not schedules.constant,
+        "ema": e.ema is not None,
+        "rates": any(rate not in (0, 1) for _, rate in e.rates),
+    }
+    if any(wrong.values()):
+        names = ", ".join(f"{name}={getattr(e, name)!r}" for name, bad in wrong.items() if bad)
+        raise ConfigError(
+            f"{names}: a schedule-free optimizer averages its weights instead of lowering its "
+            "rate, and any other factor would break the average; leave these at their defaults "
+            "(rates of 0 and 1 are fine) and give the optimizer warmup_steps"
+        )

@@ -8,6 +8,7 @@ import ctypes
 import gc
 import importlib.metadata
 import importlib.util
+import json
 import os
 import platform
 import subprocess
@@ -17,7 +18,9 @@ from typing import Any
 
 # XLA's CPU convolutions through YNNPACK run on one thread for some shapes (docs/LOG.md). Other
 # versions may not know the flag and would abort.
-_CPU_FLAGS = {"0.10": "--xla_cpu_experimental_ynn_fusion_type=-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"}
+_CPU_FLAGS = {
+    "0.10": "--xla_cpu_experimental_ynn_fusion_type=-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
+}
 
 
 def cache_folder() -> Path:
@@ -36,7 +39,12 @@ def prepare_process(recorded: dict[str, Any] | None = None) -> None:
     collect_rarely()
     keep_memory()
     os.environ.setdefault(
-        "NPROC", str(recorded.get("NPROC") or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+        "NPROC",
+        str(
+            recorded.get("NPROC") or len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else os.cpu_count()
+        ),
     )
     if recorded.get("convolution"):  # formulations agree within rounding, not in bits
         os.environ.setdefault("JAXCNN_CONVOLUTION", recorded["convolution"])
@@ -52,6 +60,16 @@ def prepare_process(recorded: dict[str, Any] | None = None) -> None:
             return  # a home that cannot be written to costs compilation time, nothing else
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
+
+def recorded(run: Path) -> dict[str, Any]:
+    """What a run's run.json says of its process, read without importing JAX; {} if it cannot be
+    read (the error comes later).
+    """
+    try:
+        return dict(json.loads((run / "run.json").read_text())["environment"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def collect_rarely() -> None:
@@ -80,9 +98,16 @@ def keep_memory() -> None:
     memory back only when the process ends. Left alone: settings of malloc by the user, other
     libraries for malloc, and machines with an accelerator, whose memory JAX manages itself.
     """
-    theirs = any(name in os.environ for name in ("GLIBC_TUNABLES", "LD_PRELOAD")) or any(name.startswith("MALLOC_") for name in os.environ)
+    theirs = any(name in os.environ for name in ("GLIBC_TUNABLES", "LD_PRELOAD")) or any(
+        name.startswith("MALLOC_") for name in os.environ
+    )
     accelerator = any(importlib.util.find_spec(name) for name in ("jax_plugins", "libtpu"))
-    if theirs or accelerator or sys.platform != "linux" or "CS_GNU_LIBC_VERSION" not in os.confstr_names:
+    if (
+        theirs
+        or accelerator
+        or sys.platform != "linux"
+        or "CS_GNU_LIBC_VERSION" not in os.confstr_names
+    ):
         return
     for parameter, value in _MALLOC.items():
         ctypes.CDLL(None).mallopt(parameter, value)
@@ -98,7 +123,9 @@ def describe() -> dict[str, Any]:
     return {
         "command": sys.argv,
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in ("jaxcnn", "jax", "jaxlib", "flax", "optax", "numpy")},
+        "versions": {
+            name: _version(name) for name in ("jaxcnn", "jax", "jaxlib", "flax", "optax", "numpy")
+        },
         "platform": platform.platform(),
         "processor": _processor(),
         "backend": jax.default_backend(),
@@ -113,9 +140,21 @@ def describe() -> dict[str, Any]:
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What has changed between two records that can change the bits of a result."""
-    names = ("versions", "backend", "device", "num_devices", "NPROC", "XLA_FLAGS", "convolution", "processor")
-    return [f"{name}: {old.get(name)} then, "
-            f"{new.get(name)} now" for name in names if old.get(name) != new.get(name)]
+    names = (
+        "versions",
+        "backend",
+        "device",
+        "num_devices",
+        "NPROC",
+        "XLA_FLAGS",
+        "convolution",
+        "processor",
+    )
+    return [
+        f"{name}: {old.get(name)} then, {new.get(name)} now"
+        for name in names
+        if old.get(name) != new.get(name)
+    ]
 
 
 def _version(package: str) -> str:
@@ -128,8 +167,9 @@ def _version(package: str) -> str:
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model "
-                                                                                        "name"))
+        return next(
+            line.partition(":")[2].strip() for line in lines if line.startswith("model name")
+        )
     except (OSError, StopIteration):
         return platform.processor()
 
@@ -137,6 +177,8 @@ def _processor() -> str:
 def _git(*arguments: str) -> str | None:
     try:
         folder = Path(__file__).parent
-        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=5, check=True
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None

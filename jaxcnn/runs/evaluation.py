@@ -4,58 +4,59 @@ Host-side bookkeeping, no mathematics.
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import PartitionSpec
 
 from jaxcnn.core import transforms
+from jaxcnn.core.experiment import Experiment
+from jaxcnn.core.program import make_program
+from jaxcnn.core.protocols import Program
+from jaxcnn.core.transforms import ensemble, predicting, scored
 from jaxcnn.data.dataset import Source
 from jaxcnn.errors import ConfigError, DataError
-from jaxcnn.core.experiment import Experiment
-from jaxcnn.core.program import Program, State, make_program
+from jaxcnn.tasks.task import Task
+
+ScoreStep = Callable[[Any, Any], Any]  # (state, batch) -> (sums, records)
 
 
-def compiled(program: Program, *, scanned: bool = False) -> Program:
-    """The program compiled for the devices at hand: data-parallel where there are several.
-    `scanned`: many steps a dispatch.
-    """
-    program = transforms.scan(program) if scanned else program
-    if len(jax.devices()) == 1:
-        return transforms.compile(program)
-    rows = PartitionSpec("data")
-    return transforms.shard(program, transforms.data_mesh(), batch=PartitionSpec(None, "data") if scanned else rows, eval_batch=rows)
-
-
-def evaluate(program: Program, state: State, source: Source, e: Experiment) -> dict[str, Any]:
+def evaluate(program: Program, state: Any, source: Source, e: Experiment) -> dict[str, Any]:
     """Exact metrics over all examples of `source`: the last batch is padded and masked, never
-    dropped.
+    dropped. `program`: of `jaxcnn.core.program.scored`, compiled or not.
     """
-    return merge(e.task, collect(program, state, source, e))
+    return merge(e.task, collect([(program.output_step, state)], source, e)[0])
 
 
-def collect(program: Program, state: Any, source: Source, e: Experiment) -> list[tuple[int, Any]]:
-    """[(number of real rows, (sums, records))] of each evaluation batch, on the host."""
+def collect(
+    steps: Sequence[tuple[ScoreStep, Any]], source: Source, e: Experiment
+) -> list[list[tuple[int, Any]]]:
+    """For each (step, state): [(number of real rows, (sums, records))] of each evaluation batch, on
+    the host. A batch is taken once for all of them.
+    """
     size, devices = len(source), len(jax.devices())
     rows = min(e.eval_batch_size or max(256, e.batch_size), size)
     rows = -(-rows // devices) * devices
-    results = []
+    results: list[list[tuple[int, Any]]] = [[] for _ in steps]
     for start in range(0, size, rows):
         count = min(rows, size - start)
         indices = np.zeros(rows, np.int32)
         indices[:count] = np.arange(start, start + count)
         batch = {**source.take(indices), "mask": (np.arange(rows) < count).astype(np.float32)}
-        results.append((count, program.eval_step(state, batch)))
+        for result, (step, state) in zip(results, steps, strict=True):
+            result.append((count, step(state, batch)))
     return jax.device_get(results)
 
 
-def merge(task: Any, results: list[tuple[int, Any]]) -> dict[str, Any]:
+def merge(task: Task, results: list[tuple[int, Any]]) -> dict[str, Any]:
     """Metrics from the batches' results: sums added in 64 bits, records of real rows appended."""
     sums, records = None, []
     for count, (part, rows) in results:
-        wide = jax.tree.map(lambda x: x.astype(np.int64 if np.issubdtype(x.dtype, np.integer) else np.float64), part)
+        wide = jax.tree.map(
+            lambda x: x.astype(np.int64 if np.issubdtype(x.dtype, np.integer) else np.float64),
+            part,
+        )
         sums = wide if sums is None else jax.tree.map(np.add, sums, wide)
         records.append({name: x[:count] for name, x in rows.items()})
     joined = {name: np.concatenate([r[name] for r in records]) for name in records[0]}
@@ -73,22 +74,28 @@ def without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def evaluate_split(e: Experiment, state: Any, split: str, *, metrics: dict | None = None) -> dict[str, Any]:
-    """Metrics of `state` on a split, with the task's decisions (a threshold, …) taken from
-    validation `metrics` where given.
+def evaluate_split(
+    e: Experiment, state: Any, split: str, *, metrics: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Metrics of `state` (of a tuple of states as an ensemble) on a split, with the task's
+    decisions (a threshold, …) taken from validation `metrics` where given.
     """
     if not e.data.size(split):
         raise ConfigError(f"--split {split}: this experiment's data have no {split!r} split")
     e = dataclasses.replace(e, task=e.task.calibrate(metrics)) if metrics else e
-    return evaluate(program_of(e, state), state, open_checked(e, split), e)
+    program = transforms.on_devices(scored(program_of(e, state), e))
+    return evaluate(program, state, open_checked(e, split), e)
 
 
 def program_of(e: Experiment, state: Any) -> Program:
-    """The compiled program to evaluate or predict with a state, or with a tuple of states as an
-    ensemble.
-    """
+    """The program to evaluate or predict with a state, or with a tuple of states as an ensemble."""
     program = make_program(e, steps=1)
-    return compiled(transforms.ensemble(program, e.task) if isinstance(state, tuple) else program)
+    return ensemble(program, e) if type(state) is tuple else program
+
+
+def predict_step(e: Experiment, state: Any) -> Callable[[Any, Any], dict[str, Any]]:
+    """(state, batch) -> predictions of each row, compiled for the default device."""
+    return transforms.compile(predicting(program_of(e, state), e)).output_step
 
 
 def open_checked(e: Experiment, split: str) -> Source:
@@ -109,8 +116,9 @@ def open_checked(e: Experiment, split: str) -> Source:
 
 
 class CheckedStream:
-    """A streaming source whose every batch `check` looks at, in the thread that decodes it. Errors:
-    those of `check`, at `take`.
+    """A streaming source whose every batch `check` looks at, in the thread that decodes it.
+
+    Errors: those of `check`, at `take`.
     """
 
     streaming = True
@@ -129,27 +137,29 @@ class CheckedStream:
         return batch
 
 
-def best_evaluation(e: Experiment, evaluations: list[dict]) -> dict:
-    """The evaluation with the best value of the task's metric; the first of equals; one without a
-    value comes last.
+class Best:
+    """Which of a run's evaluations is the best so far, by the task's metric: the first of equals;
+    one without a value comes last.
     """
-    sign = 1 if e.task.larger_is_better else -1
 
-    def rank(evaluation: dict) -> float:
-        value = evaluation["metrics"][e.task.metric]
-        return -math.inf if value is None else sign * value
+    def __init__(self, task: Task):
+        self._task = task
+        self.record: dict[str, Any] | None = None  # the best evaluation
+        self.since = 0  # evaluations after it
 
-    return max(evaluations, key=rank)
-
-
-def is_best(e: Experiment, before: list[dict], metrics: dict) -> bool:
-    """Whether `metrics` are better than all evaluations `before`."""
-    new = {"metrics": metrics}
-    return best_evaluation(e, [*before, new]) is new
-
-
-def out_of_patience(e: Experiment, evaluations: list[dict]) -> bool:
-    """Whether the last `e.patience` evaluations brought no better metric."""
-    if e.patience is None or len(evaluations) <= e.patience:
+    def add(self, record: dict[str, Any]) -> bool:
+        """Count an evaluation; whether it is the best so far."""
+        if self.record is None or self._rank(record) > self._rank(self.record):
+            self.record, self.since = record, 0
+            return True
+        self.since += 1
         return False
-    return evaluations.index(best_evaluation(e, evaluations)) < len(evaluations) - e.patience
+
+    def _rank(self, record: dict[str, Any]) -> float:
+        return rank(self._task, record["metrics"])
+
+
+def rank(task: Task, metrics: dict[str, Any] | None) -> float:
+    """The value of the task's metric, the larger the better; -inf where it has none."""
+    value = None if metrics is None else metrics.get(task.metric)
+    return -math.inf if value is None else value * (1 if task.larger_is_better else -1)

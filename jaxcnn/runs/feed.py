@@ -8,9 +8,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxcnn.data.dataset import Source, indices_of_steps
 from jaxcnn.core.experiment import Experiment
+from jaxcnn.data.dataset import Source, indices_of_steps
 
 # on accelerators: enough to hide the host, few enough to stop soon after a signal
 STEPS_PER_DISPATCH = 16
@@ -27,7 +28,9 @@ def steps_per_dispatch(e: Experiment, source: Source) -> int:
     return 1 if jax.default_backend() == "cpu" or source.streaming else STEPS_PER_DISPATCH
 
 
-def pieces(start: int, stop: int, *, size: int, intervals: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+def pieces(
+    start: int, stop: int, *, size: int, intervals: tuple[int, ...]
+) -> Iterator[tuple[int, int]]:
     """The steps [start, stop) as (first, end) of `size` steps each; of one step each where a
     multiple of an interval would lie inside.
 
@@ -35,7 +38,9 @@ def pieces(start: int, stop: int, *, size: int, intervals: tuple[int, ...]) -> I
     on with the same pieces.
     """
     while start < stop:
-        end = min(start + size, stop, *(interval * (start // interval + 1) for interval in intervals))
+        end = min(
+            start + size, stop, *(interval * (start // interval + 1) for interval in intervals)
+        )
         step = size if end - start == size else 1
         for first in range(start, end, step):
             yield first, first + step
@@ -43,10 +48,16 @@ def pieces(start: int, stop: int, *, size: int, intervals: tuple[int, ...]) -> I
 
 
 def batches(
-    source: Source, steps: Iterable[tuple[int, int]], *, seed: int, batch_size: int, settle: Callable[[], Any] = lambda: None
+    source: Source,
+    steps: Iterable[tuple[int, int]],
+    *,
+    seed: int | tuple[int, ...],
+    batch_size: int,
+    settle: Callable[[], Any] = lambda: None,
 ) -> Iterator[tuple[tuple[int, int], dict]]:
     """Each piece (first, end) of `steps` with its training batch: arrays [B, …] of one step, [end -
-    first, B, …] of more.
+    first, B, …] of more. With a tuple of R seeds the batches of R replicas together, [R, B, …] and
+    [end - first, R, B, …].
 
     Sources that decode on the host are asked two pieces ahead, in the background; of others small
     batches are gathered many at a time. `settle` waits for the steps in progress. It is called on
@@ -55,8 +66,13 @@ def batches(
     """
 
     def take(first: int, end: int, *shape: int) -> dict:
-        rows = indices_of_steps(seed, first, end, size=len(source), batch_size=batch_size)
-        return source.take(rows.reshape(*shape, batch_size))
+        def rows(seed: int) -> np.ndarray:
+            order = indices_of_steps(seed, first, end, size=len(source), batch_size=batch_size)
+            return order.reshape(*shape, batch_size)
+
+        if isinstance(seed, int):
+            return source.take(rows(seed))
+        return source.take(np.stack([rows(one) for one in seed], axis=-2))
 
     def take_piece(piece: tuple[int, int]) -> dict:
         length = piece[1] - piece[0]
@@ -73,7 +89,11 @@ def batches(
                     settle()
                 length = group[0][1] - group[0][0]
                 shape = (len(group), *(() if length == 1 else (length,)))
-                taken = _apart(take(group[0][0], group[-1][1], *shape)) if len(group) > 1 else [take_piece(group[0])]
+                taken = (
+                    _apart(take(group[0][0], group[-1][1], *shape))
+                    if len(group) > 1
+                    else [take_piece(group[0])]
+                )
                 yield from zip(group, taken, strict=True)
         return
     with ThreadPoolExecutor(1) as pool:
@@ -98,4 +118,7 @@ def _alike(steps: Iterable[tuple[int, int]], most: int) -> Iterator[list[tuple[i
 @jax.jit
 def _apart(batch: dict) -> list[dict]:
     """The batches that lie along the leading axis."""
-    return [dict(zip(batch, arrays, strict=True)) for arrays in zip(*map(jnp.unstack, batch.values()), strict=True)]
+    return [
+        dict(zip(batch, arrays, strict=True))
+        for arrays in zip(*map(jnp.unstack, batch.values()), strict=True)
+    ]

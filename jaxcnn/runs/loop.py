@@ -1,298 +1,216 @@
-"""The loop that runs a program: batches in, history and checkpoints out. No mathematics, and no
-knowledge of devices.
+"""The loop: trains R >= 1 replicas of a program together; batches in, events out. No mathematics,
+and no knowledge of devices. A solo run is one replica.
 
-A run directory holds: run.json (the rendered experiment, overrides, environment), experiment.py (a
-copy of its file), metrics.jsonl, checkpoints/, summary.json, run.lock, and tensorboard/ where the
-writer is installed.
+What one replica does, each does: evaluation, best checkpoint, early stop, test split, the layer of
+the first value that is not finite. A replica that stops is frozen in the program; the others go on.
 """
 
-import dataclasses
-import json
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxcnn.runs import environment
-from jaxcnn.weights import load
-from jaxcnn.runs.checkpoint import Checkpoints, digest, write_atomically
-from jaxcnn.data.dataset import Source, batch_indices
-from jaxcnn.runs.diagnosis import first_non_finite
-from jaxcnn.errors import ConfigError, DivergedError, ResourceError
-from jaxcnn.runs.evaluation import best_evaluation, compiled, evaluate, evaluate_split, is_best, open_checked, out_of_patience
-from jaxcnn.core.experiment import Experiment
-from jaxcnn.runs.feed import batches, pieces, steps_per_dispatch
-from jaxcnn.runs.rundir import Preempted, locked, make_folder, read_json, signals
-from jaxcnn.runs.writers import Console, History, TensorBoard
-from jaxcnn.ops.convolution import current_formulation
-from jaxcnn.core.override import render
-from jaxcnn.core.program import Program, State, make_optimizer, make_program, with_numbers
+from jaxcnn.errors import ConfigError, Preempted, ResourceError
+from jaxcnn.runs import evaluation
+from jaxcnn.runs.feed import batches, pieces
+from jaxcnn.runs.group import Group
+from jaxcnn.runs.replica import Replica
+from jaxcnn.runs.stopping import diverge, drop_due, going_on, raise_if_lost, stop_replica
+from jaxcnn.runs.ways import members
 
-# at most so much work is lost by a kill; a save takes milliseconds at LeNet size
-SAVE_SECONDS = 30.0
+SAVE_SECONDS = (
+    30.0  # at most so much work is lost by a kill; a save takes milliseconds at LeNet size
+)
 
 
-def train(
-    experiment: Experiment,
-    folder: Path | str,
-    *,
-    resume: bool = False,
-    name: str = "experiment",
-    record: dict | None = None,
-    console: Console | None = None,
-) -> dict[str, Any]:
-    """Train `experiment` in the run directory `folder` and return its summary; with `resume`, go on
-    from the newest good checkpoint there.
-
-    `name` and `record` (source, overrides) say where the experiment came from. A resumed run gives
-    the same bits as one never interrupted.
-    Errors: the classes of jaxcnn.errors; Preempted after SIGTERM or SIGINT, with the state saved.
-    """
-    folder, console = Path(folder).absolute(), console or Console()
-    with locked(folder, resume=resume):
-        run = _open_run(experiment, folder, name=name, record=record or {}, resume=resume, console=console)
-        try:
-            with signals() as stop:
-                return _loop(run, stop)
-        finally:
-            console.stop()
-            run.tensorboard.close()
-
-
-@dataclasses.dataclass
-class _Run:
-    """What one process holds of a run while it trains."""
-
-    experiment: Experiment
-    name: str
-    folder: Path
-    console: Console
-    program: Program
-    scanned: Program  # the same with `dispatch` steps a call of train_step
-    dispatch: int
-    state: State
-    steps: int
-    train: Source
-    eval: Source
-    history: History
-    checkpoints: Checkpoints
-    tensorboard: TensorBoard
-    started: float
-    saved: float = 0.0  # monotonic time of the last save
-    since: float = 0.0  # monotonic time from which `pending` counts
-    # metrics of the steps since the last record, still on the device
-    pending: list = dataclasses.field(default_factory=list)
-    failed_save: ResourceError | None = None
-
-    def seconds(self) -> float:
-        return time.monotonic() - self.started
-
-    def epoch(self, step: int) -> float:
-        return step * self.experiment.batch_size / len(self.train)
-
-    def settle(self) -> None:
-        """Wait for the steps in progress."""
-        jax.block_until_ready(self.state)
-
-
-def _open_run(e: Experiment, folder: Path, *, name: str, record: dict, resume: bool, console: Console) -> _Run:
-    """Open data, make the program, and initialize or restore the state."""
-    steps = e.total_steps(e.data.size("train"))
-    plain = make_program(e, steps=steps)
-    program, scanned = compiled(plain), compiled(plain, scanned=True)
-    train_source, eval_source = open_checked(e, "train"), open_checked(e, "eval")
-    dispatch = read_json(folder / "run.json").get("steps_per_dispatch", 1) if resume else steps_per_dispatch(e, train_source)
-    seen = {**environment.describe(), "convolution": current_formulation()}
-    checkpoints = Checkpoints(folder / "checkpoints")
-    history = History(folder / "metrics.jsonl")
-    state = None
-    if resume:
-        checkpoints.clean()
-        template = jax.eval_shape(program.init, jax.random.key(e.seed))
-        restored = checkpoints.restore(template, warn=lambda text: console.line(f"warning: {text}"))
-        if restored:
-            state, step = restored
-            history.truncate(step)
-            for difference in environment.differences(read_json(folder / "run.json")["environment"], seen):
-                console.line(f"warning: not bit-exact from step {step} on: {difference}")
-        else:
-            history.truncate(-1)
-    else:
-        make_folder(folder / "checkpoints")
-        description = {"experiment": name, **record, "steps_per_dispatch": dispatch, "rendered": render(e), "environment": seen}
-        write_atomically(folder / "run.json", [json.dumps(description, indent=1).encode()])
-    if state is None:
-        state = initialized(e, program.init(jax.random.key(e.seed)), train_source, console)
-    tensorboard = TensorBoard(folder / "tensorboard", purge_step=int(state.step) + 1)
-    started = time.monotonic() - history.seconds()
-    sources, outputs = (train_source, eval_source), (history, checkpoints, tensorboard)
-    return _Run(e, name, folder, console, program, scanned, dispatch, state, steps, *sources, *outputs, started)
-
-
-def _loop(run: _Run, stop: Callable[[], bool]) -> dict[str, Any]:
-    """Train to the last step. Metrics are fetched at log intervals only, so the device never waits
+def run(group: Group, stop: Callable[[], bool]) -> None:
+    """Train to the last step. Numbers are fetched at log intervals only, so the device never waits
     for the host.
+
+    Errors: Preempted once `stop()` says so, with the states saved; DivergedError if no replica is
+    left; ConfigError for a step that compiles again and again.
     """
-    e, step = run.experiment, int(run.state.step)
-    evaluate_every = e.eval_interval(len(run.train))
-    run.saved = run.since = time.monotonic()
-    run.console.start(step=step, steps=run.steps)
-    ahead = pieces(step, run.steps, size=run.dispatch, intervals=(e.log_every, evaluate_every))
-    for (start, step_after), batch in batches(run.train, ahead, seed=e.seed, batch_size=e.batch_size, settle=run.settle):
-        if out_of_patience(e, run.history.evaluations()):
-            run.console.line(f"stopped early at step {step}: no better {e.task.metric} in "
-                             f"{e.patience} evaluations")
-            break
-        program = run.program if step_after - start == 1 else run.scanned
-        run.state, metrics = program.train_step(run.state, batch)
-        run.pending.append(metrics)
-        step = step_after
-        if step % e.log_every == 0:
-            _log(run, step)
-        evaluating = step % evaluate_every == 0 or step == run.steps
+    group.saved = group.since = time.monotonic()
+    while group.step < group.steps and going_on(group):
+        drop_due(group)
+        if _train_until(
+            group, min([s for s in group.rungs if s > group.step] + [group.steps]), stop
+        ):
+            raise Preempted(f"stopped by a signal at step {group.step} of {group.steps}")
+    raise_if_lost(group)
+
+
+def _train_until(group: Group, end: int, stop: Callable[[], bool]) -> bool:
+    """Train to step `end`, or until every replica has stopped; whether a signal came before the
+    last step.
+    """
+    e = group.experiment
+    interval = e.eval_interval(len(group.train))
+    for after, of_bundles in _feed(group, end, intervals=(e.log_every, interval)):
+        for i, (bundle, batch) in enumerate(zip(group.bundles, of_bundles, strict=True)):
+            program = bundle.single if after - group.step == 1 else bundle.many
+            group.states[i], numbers = program.train_step(group.states[i], batch)
+            group.pending[i].append(numbers)
+        group.step = after
+        if after % e.log_every == 0:
+            _log(group)
+        evaluating = after % interval == 0 or after == end
         stopping = stop()  # asked once: what is saved below is what is stopped at
         if evaluating:
-            _evaluate(run, step)
-        elif stopping or time.monotonic() - run.saved > SAVE_SECONDS:
-            _save(run, step)
-        if stopping and step < run.steps:
-            write_summary(run, step, completed=False)
-            raise Preempted(f"stopped by a signal at step {step} of {run.steps}, state saved; go "
-                            f"on with: train --resume {run.folder}")
-    summary = write_summary(run, step, completed=True)
-    if run.failed_save:
-        raise run.failed_save
-    return summary
+            _evaluate(group)
+        elif stopping or time.monotonic() - group.saved > SAVE_SECONDS:
+            _save(group)
+        if stopping and after < group.steps:
+            return True
+        if not going_on(group):
+            return False
+    return False
 
 
-def _log(run: _Run, step: int) -> None:
-    """Fetch the metrics since the last record, check them, and write one record (means over the
-    interval).
-    """
-    if not run.pending:
+def _feed(
+    group: Group, end: int, *, intervals: tuple[int, ...]
+) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    """(step after it, a batch for each bundle) of each piece of the steps up to `end`."""
+
+    def settle() -> None:
+        jax.block_until_ready(group.states)
+
+    feeds = []
+    for bundle, owners in zip(group.bundles, members(group.way.sizes, group.active), strict=True):
+        seeds = tuple(replica.experiment.seed for replica in owners)
+        feed = batches(
+            group.train,
+            pieces(group.step, end, size=group.dispatch, intervals=intervals),
+            seed=seeds[0] if bundle.kind == "solo" else seeds,
+            batch_size=group.experiment.batch_size,
+            settle=settle,
+        )
+        if bundle.device is not None:
+            feed = ((piece, jax.device_put(batch, bundle.device)) for piece, batch in feed)
+        feeds.append(feed)
+    for rows in zip(*feeds, strict=True):
+        yield rows[0][0][1], tuple(batch for _, batch in rows)
+
+
+def _log(group: Group) -> None:
+    """Fetch the numbers since the last record, check them, and tell each replica's means."""
+    if not group.pending[0]:
         return
-    fetched, run.pending = jax.device_get(run.pending), []
-    of_steps = {name: np.concatenate([np.atleast_1d(m[name]) for m in fetched]) for name in fetched[0]}
-    if not of_steps["live"].all():
-        raise _diverged(run)
-    for program in (run.program, run.scanned):
-        _check_compiled_once(program.train_step, step)
-    rate = len(of_steps["live"]) * run.experiment.batch_size / max(time.monotonic() - run.since, 1e-9)
-    means = {name: float(np.mean(of_steps[name])) for name in ("loss", "grad_norm")}
-    record = {"kind": "train", "step": step, "epoch": run.epoch(step), **means, "images_per_second": rate, "seconds": run.seconds()}
-    run.history.append(record)
-    run.tensorboard.write(record)
-    run.console.train(record)
-    run.since = time.monotonic()
+    alive = [b.read(s, "live") for b, s in zip(group.bundles, group.states, strict=True)]
+    fetched, alive = jax.device_get((group.pending, alive))
+    group.pending = [[] for _ in group.bundles]
+    elapsed = max(time.monotonic() - group.since, 1e-9)
+    steps, place = 0, 0
+    means: list[dict[str, float | None]] = []
+    for bundle, of_steps, live in zip(group.bundles, fetched, alive, strict=True):
+        names = of_steps[0]
+        columns = {
+            name: np.concatenate([np.reshape(n[name], (-1, bundle.count)) for n in of_steps])
+            for name in names
+        }
+        for i, ok in enumerate(np.reshape(live, -1).tolist()):
+            replica = group.active[place]
+            if not ok and replica.stopped is None:
+                diverge(group, place)
+            means.append(_means(group, replica, {name: x[:, i] for name, x in columns.items()}))
+            place += 1
+        steps = len(next(iter(columns.values()), [None]))
+    _check_compiled_once(group)
+    rate = steps * group.experiment.batch_size / elapsed
+    for replica, numbers in zip(group.active, means, strict=True):
+        if replica.stopped is None:
+            record = group.record("train", replica, **numbers, images_per_second=rate)
+            group.tell("train", replica, record)
+    group.since = time.monotonic()
 
 
-def _check_compiled_once(train_step: Callable, step: int) -> None:
+def _means(group: Group, replica: Replica, columns: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The mean of each number over the steps; None, said once, where it is not finite."""
+    means = {name: float(np.mean(values, dtype=np.float64)) for name, values in columns.items()}
+    if replica.stopped is None:
+        for name in [name for name, mean in means.items() if not np.isfinite(mean)]:
+            group.once(f"{name!r} is not finite at step {group.step}; it is logged as null")
+    return {name: mean if np.isfinite(mean) else None for name, mean in means.items()}
+
+
+def _check_compiled_once(group: Group) -> None:
     """ConfigError if the step was compiled more than once: a run that compiles again and again is
     slow without a word.
     """
-    # of what jax.jit returns; a step over several devices has none
-    count = getattr(train_step, "_cache_size", lambda: 1)()
-    if count > 1:
-        raise ConfigError(
-            f"the training step was compiled {count} times in {step} steps: an array of the batch "
-            "or the state changes its shape, dtype or "
-            "device from step to step; a source must hand out the shapes and dtypes of its "
-            "spec(), whatever the indices"
-        )
+    devices = len({bundle.device for bundle in group.bundles})  # once for each is right
+    for bundle in group.bundles:
+        for program in (bundle.single, bundle.many):
+            # of what jax.jit returns; a step over several devices has none
+            count = getattr(program.train_step, "_cache_size", lambda: 1)()
+            if count > devices:
+                raise ConfigError(
+                    f"the training step was compiled {count} times in {group.step} steps: an array "
+                    "of the batch or the state changes its shape, dtype or device from step to "
+                    "step; a source must hand out the shapes and dtypes of its spec(), whatever "
+                    "the indices"
+                )
 
 
-def _evaluate(run: _Run, step: int) -> None:
-    _log(run, step)
-    e = run.experiment
-    metrics = evaluate(run.program, run.state, run.eval, e)
-    best = is_best(e, run.history.evaluations(), metrics)
-    record = {"kind": "eval", "step": step, "epoch": run.epoch(step), "metrics": metrics, "seconds": run.seconds()}
-    run.history.append(record)
-    run.tensorboard.write(record)
-    run.console.evaluate(record)
-    _save(run, step, best=best)
-    run.since = time.monotonic()  # evaluation does not count as training
+def _evaluate(group: Group) -> None:
+    """Evaluate all replicas, save each (its best as such), stop those out of patience."""
+    _log(group)
+    if not going_on(group):
+        return
+    e = group.experiment
+    steps = [
+        (bundle.single.output_step, state)
+        for bundle, state in zip(group.bundles, group.states, strict=True)
+    ]
+    results = evaluation.collect(steps, group.eval, e)
+    place, best = 0, set()
+    for bundle, rows in zip(group.bundles, results, strict=True):
+        for i in range(bundle.count):
+            replica = group.active[place]
+            place += 1
+            if replica.stopped is not None:
+                continue
+            own = rows if bundle.kind == "solo" else _row(rows, i)
+            metrics = evaluation.merge(e.task, own)
+            if e.task.metric not in metrics:
+                raise ConfigError(
+                    f"task {type(e.task).__name__}: its metric {e.task.metric!r} is not among what "
+                    f"summarize gives: {', '.join(metrics)}"
+                )
+            record = group.record("eval", replica, metrics=metrics)
+            if replica.best.add(record):
+                best.add(replica.index)
+            group.tell("eval", replica, record)
+    _save(group, best=best)
+    for place, replica in enumerate(group.active):
+        patient = e.patience is None or replica.best.since < e.patience
+        if replica.stopped is None and not patient and group.step < group.steps:
+            stop_replica(group, place, "stopped early", at=group.step)
+    group.since = time.monotonic()  # evaluation does not count as training
 
 
-def _save(run: _Run, step: int, *, best: bool = False) -> None:
-    """Log what is pending, so that the history is whole up to the checkpoint, and save; only a
-    finite state gets here.
+def _row(results: list[tuple[int, Any]], i: int) -> list[tuple[int, Any]]:
+    return [(count, jax.tree.map(lambda x: x[i], result)) for count, result in results]
+
+
+def _save(group: Group, *, best: set[int] = frozenset()) -> None:  # pyright: ignore
+    """Log what is pending, so that the histories are whole up to the checkpoints, and save all that
+    go on.
 
     A full disk is reported and training goes on, with the older checkpoints kept.
     """
-    _log(run, step)
-    run.saved = time.monotonic()
+    _log(group)
+    group.saved = time.monotonic()
+    states = group.solo_states()
     try:
-        run.history.sync()
-        run.checkpoints.save(run.state, step=step, best=best)
-        run.failed_save = None
+        for replica, state in zip(group.active, states, strict=True):
+            if replica.stopped is None:
+                is_best = replica.index in best
+                replica.history.sync()
+                replica.checkpoints.save(replica.to_file(state), step=group.step, best=is_best)
+                group.tell("save", replica, group.record("save", replica, best=is_best))
+        group.failed_save = None
     except ResourceError as error:
-        run.failed_save = error
-        run.console.line(f"warning: {error}; training goes on, the next save will be tried")
-
-
-def _diverged(run: _Run) -> DivergedError:
-    """The error for a run whose state was frozen before its first non-finite update; names step,
-    layer and the last good checkpoint.
-    """
-    step, e = int(run.state.step), run.experiment
-    batch = run.train.take(batch_indices(e.seed, step, size=len(run.train), batch_size=e.batch_size))
-    where = first_non_finite(e, run.state, batch)
-    # its numbers are the last good ones
-    run.state = run.state.replace(live=jax.numpy.ones((), bool))
-    _save(run, step)
-    remedy = "lower optimizer.learning_rate, set clip_norm=1.0, or lengthen the schedule's warm-up"
-    return DivergedError(
-        f"the loss or a gradient is not finite at step {step} ({where}); the state before it was "
-        f"saved in {run.folder}; {remedy}"
-    )
-
-
-def write_summary(run: _Run, step: int, *, completed: bool) -> dict[str, Any]:
-    """Write and return summary.json; a completed run is also scored on the test split, if the data
-    have one.
-    """
-    e = run.experiment
-    evaluations = run.history.evaluations()
-    summary: dict[str, Any] = {
-        "experiment": run.name,
-        "completed": completed,
-        "step": step,
-        "epoch": run.epoch(step),
-        "seconds": run.seconds(),
-        "num_params": sum(x.size for x in jax.tree.leaves(run.state.params)),
-        "state_sha256": digest(run.state),
-        "eval": evaluations[-1]["metrics"] if evaluations else None,
-    }
-    if evaluations:
-        best = best_evaluation(e, evaluations)
-        summary["best"] = {
-            "step": best["step"],
-            "epoch": best["epoch"],
-            **{k: v for k, v in best["metrics"].items() if isinstance(v, (int, float))},
-        }
-    if completed and evaluations and e.data.size("test"):
-        summary["test"] = evaluate_split(e, run.state, "test", metrics=summary["eval"])
-    write_atomically(run.folder / "summary.json", [json.dumps(summary, indent=1).encode()])
-    return summary
-
-
-def initialized(e: Experiment, state: State, source: Source, console: Console) -> State:
-    """A fresh state with the weights that the experiment asks for, and what its `initialize` makes
-    of them.
-    """
-    if e.weights is None and e.initialize is None:
-        return state
-    params, model_state = state.params, state.model_state
-    if e.weights is not None:
-        params, model_state, report = load.fill(e.model, params, model_state, e.weights)
-        console.line(f"weights of {e.weights}: {report}")
-    if e.initialize is not None:
-        params, model_state = e.initialize(params, model_state, source)
-    opt_state = make_optimizer(with_numbers(e, state.hyperparams)).init(params)
-    # not the same buffers: both are donated to the step
-    ema = None if e.ema is None else jax.tree.map(jax.numpy.copy, params)
-    return state.replace(params=params, model_state=model_state, opt_state=opt_state, ema=ema)
+        group.failed_save = error
+        group.say(f"warning: {error}; training goes on, the next save will be tried")

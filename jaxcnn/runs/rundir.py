@@ -1,32 +1,52 @@
 """A run directory as a place: made, owned by one process, read; and the signals that ask its
 process to stop.
+
+A run directory holds
+    run.json         the rendered experiment, where it came from, environment, what prediction needs
+    code/            the experiment's own code, see jaxcnn.runs.code
+    metrics.jsonl    the history, one record a line
+    checkpoints/     last-<step>.safetensors (the newest two), best-<step>.safetensors
+    summary.json     what came out
+    tensorboard/     where tensorboardX is installed
+    run.lock         who trains here
+A sweep's directory holds run.json (with "points"), code/, summary.json, sweep.png, run.lock, and
+replicas/<i>/, each a run directory of its own.
 """
 
-import fcntl
 import json
 import os
 import signal
 import socket
 import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from jaxcnn.errors import BusyError, CheckpointError, ConfigError, ResourceError
+from jaxcnn.weights.files import write_atomically
 
-
-class Preempted(Exception):
-    """A signal asked the run to stop; the state was saved and can be resumed."""
+SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")  # those that this system has
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """Errors: ConfigError where there is none, CheckpointError for one that cannot be read."""
     try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise ConfigError(f"{path.parent}: is not a run directory (no {path.name}); a run is what "
-                          "`train` makes") from None
-    except (OSError, ValueError) as error:
+        content = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConfigError(
+            f"{path.parent}: is not a run directory (no {path.name}); a run is what `train` makes"
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error})") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: cannot be read (it holds {type(content).__name__})")
+    return content
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Atomically. Errors: ResourceError."""
+    write_atomically(path, [json.dumps(content, indent=1).encode()])
 
 
 def make_folder(folder: Path) -> None:
@@ -34,23 +54,33 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ResourceError(f"{folder}: cannot be made ({error.strerror}); choose another "
-                            "--run-dir") from error
+        raise ResourceError(
+            f"{folder}: cannot be made ({error.strerror}); choose another --run-dir"
+        ) from error
+
+
+def replica_folder(folder: Path, index: int) -> Path:
+    """Where replica `index` of a sweep lies."""
+    return folder / "replicas" / str(index)
 
 
 @contextmanager
-def locked(folder: Path, *, resume: bool):
+def locked(folder: Path, *, resume: bool) -> Iterator[None]:
     """Own the run directory: made if new; refused if another process owns it or if it holds a run
-    that is not to be resumed.
+    that is not to be resumed. What was made is removed again if nothing else came into it.
     """
+    import fcntl
+
+    new = not folder.exists()
     try:
         if resume:
             read_json(folder / "run.json")
         folder.mkdir(parents=True, exist_ok=True)
         lock = open(folder / "run.lock", "a+")  # noqa: SIM115 (held until the run ends)
     except OSError as error:
-        raise ResourceError(f"{folder}: cannot be made or written to ({error.strerror}); choose "
-                            "another --run-dir") from error
+        raise ResourceError(
+            f"{folder}: cannot be made or written to ({error.strerror}); choose another --run-dir"
+        ) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -60,24 +90,36 @@ def locked(folder: Path, *, resume: bool):
                 f"{folder}: another process trains here ({lock.read().strip()}); wait for it, or "
                 "choose another --run-dir"
             ) from None
-        if not resume and set(os.listdir(folder)) - {"run.lock", "experiment.py"}:
-            raise ConfigError(f"{folder}: holds files already; go on with `train --resume "
-                              f"{folder}` or choose another --run-dir")
+        if not resume and set(os.listdir(folder)) - {"run.lock"}:
+            raise ConfigError(
+                f"{folder}: holds files already; go on with `train --resume {folder}` or choose "
+                "another --run-dir"
+            )
         lock.truncate(0)
         lock.write(f"pid {os.getpid()} on {socket.gethostname()}")
         lock.flush()
-        yield
+        try:
+            yield
+        finally:
+            if not resume and set(os.listdir(folder)) == {"run.lock"}:
+                (folder / "run.lock").unlink()
+                if new:
+                    folder.rmdir()
 
 
 @contextmanager
-def signals():
-    """A function that says whether SIGTERM or SIGINT has come. The handler only sets a flag
-    (raising inside a compilation would crash the process); a second signal ends the process at
-    once.
+def signals() -> Iterator[Callable[[], bool]]:
+    """A function that says whether a signal to stop has come. The handler only sets a flag (raising
+    inside a compilation would crash the process); a second Ctrl-C raises KeyboardInterrupt, a
+    second signal of another kind ends the process.
+
+    In a thread other than the main one, where Python lets nobody set handlers, it is never true.
     """
     seen: list[int] = []
 
-    def handle(number, frame):
+    def handle(number: int, frame: Any) -> None:
+        if seen and number == signal.SIGINT:
+            raise KeyboardInterrupt
         if seen:
             os._exit(128 + number)
         seen.append(number)
@@ -85,7 +127,8 @@ def signals():
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    old = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
+    old = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield lambda: bool(seen)
     finally:

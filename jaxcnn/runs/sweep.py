@@ -12,8 +12,9 @@ import random
 import re
 from typing import Any
 
+from jaxcnn.core.override import get_at, override, replace_at
+from jaxcnn.core.rendering import render
 from jaxcnn.errors import ConfigError
-from jaxcnn.core.override import get_at, override, render, replace_at
 
 Point = dict[str, Any]
 
@@ -62,9 +63,13 @@ def parse(experiment: Any, assignments: list[str], *, zip_axes: bool = False) ->
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals or not text:
-            raise ConfigError(f"--sweep {assignment!r}: must be path=values, e.g. seed=0..7 or "
-                              "optimizer.learning_rate=0.05,0.1")
-        axes[path] = tuple(get_at(override(experiment, path, value), path) for value in _values(text))
+            raise ConfigError(
+                f"--sweep {assignment!r}: must be path=values, e.g. seed=0..7 or "
+                "optimizer.learning_rate=0.05,0.1"
+            )
+        axes[path] = tuple(
+            get_at(override(experiment, path, value), path) for value in _values(text)
+        )
     combine = zipped if zip_axes else grid
     return combine(**{path.replace(".", "__"): values for path, values in axes.items()})
 
@@ -77,8 +82,9 @@ def _values(text: str) -> list[str]:
         try:
             return [str(v) for v in log_range(float(match[1]), float(match[2]), int(match[3]))]
         except ValueError:
-            raise ConfigError(f"{text}: log(low,high,count) takes two numbers and a "
-                              "count") from None
+            raise ConfigError(
+                f"{text}: log(low,high,count) takes two numbers and a count"
+            ) from None
     return text.split(",") if not text.startswith("(") else [text]
 
 
@@ -94,7 +100,11 @@ def is_number_of_state(experiment: Any, path: str, value: Any) -> bool:
     """Whether a value can live in the training state: a float of the optimizer or the task."""
     head = path.partition(".")[0]
     old = get_at(experiment, path)
-    return head in ("optimizer", "task") and path.count(".") == 1 and all(isinstance(v, float) and math.isfinite(v) for v in (old, value))
+    return (
+        head in ("optimizer", "task")
+        and path.count(".") == 1
+        and all(isinstance(v, float) and math.isfinite(v) for v in (old, value))
+    )
 
 
 def groups(experiment: Any, points: list[Point]) -> list[tuple[Any, list[int]]]:
@@ -106,10 +116,39 @@ def groups(experiment: Any, points: list[Point]) -> list[tuple[Any, list[int]]]:
         shared = numbers(experiment, point).keys() | {"seed"}
         fixed = {path: value for path, value in point.items() if path not in shared}
         base = at(experiment, fixed)
-        found.setdefault(repr(sorted((k, render(v)) for k, v in fixed.items())), (base, []))[1].append(i)
+        found.setdefault(repr(sorted((k, render(v)) for k, v in fixed.items())), (base, []))[
+            1
+        ].append(i)
     return list(found.values())
 
 
 def numbers(experiment: Any, point: Point) -> dict[str, float]:
     """The numbers of a point that go into the state."""
-    return {path: value for path, value in point.items() if path != "seed" and is_number_of_state(experiment, path, value)}
+    return {
+        path: value
+        for path, value in point.items()
+        if path != "seed" and is_number_of_state(experiment, path, value)
+    }
+
+
+def all_numbers(experiment: Any, points: list[Point]) -> list[dict[str, float]]:
+    """For each point of a group, every number by which any of them differs in the state."""
+    paths = sorted({path for point in points for path in numbers(experiment, point)})
+    return [{p: point.get(p, get_at(experiment, p)) for p in paths} for point in points]
+
+
+def as_point(values: dict[str, Any]) -> Point:
+    """A point from JSON: lists are tuples again."""
+    return {path: tuple(v) if isinstance(v, list) else v for path, v in values.items()}
+
+
+def rungs(steps: int, replicas: int, halving: int) -> dict[int, int]:
+    """{step: replicas kept from there on}: rounds of successive halving until one replica is left,
+    the last round ending at `steps`.
+    """
+    kept: list[int] = []
+    while (kept[-1] if kept else replicas) > 1:
+        kept.append(-(-(kept[-1] if kept else replicas) // halving))
+    return {
+        max(1, round(steps / halving ** (len(kept) - i))): count for i, count in enumerate(kept)
+    }

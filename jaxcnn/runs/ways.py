@@ -1,7 +1,8 @@
-"""How replicas are run together: the fastest way is measured on the actual shapes, not assumed.
+"""How replicas run together: the fastest way is measured on the actual shapes, not assumed.
 
 Convolutions under `vmap` over their weights become grouped convolutions, which are slower than a
-loop on some hardware and several times faster on other.
+loop on some hardware and several times faster on other. A way divides replicas into bundles, each
+trained by one compiled program; a run of one replica is one bundle of one.
 """
 
 import dataclasses
@@ -9,27 +10,66 @@ import hashlib
 import json
 import statistics
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 
-from jaxcnn.runs import environment
 from jaxcnn.core import transforms
-from jaxcnn.runs.checkpoint import write_atomically
+from jaxcnn.core.protocols import Program
 from jaxcnn.errors import ConfigError, ResourceError, did_you_mean
-from jaxcnn.runs.writers import Console
-from jaxcnn.core.program import Program
+from jaxcnn.runs import environment
+from jaxcnn.weights.files import write_atomically
 
 KINDS = ("loop", "vmap", "unrolled", "devices")
+SHARE = 0.1  # of the run's expected time that a trial of ways may take
+UNLIKELY = 3.0  # what compiling vmapped steps was seen to cost, in compilations of the solo step
+
+
+@dataclasses.dataclass(frozen=True)
+class Bundle:
+    """`count` replicas that one program trains. "solo": the program itself, with the bits of a solo
+    run; "vmap": along a leading axis; "unrolled": a tuple of states, one after another.
+    """
+
+    kind: str
+    count: int
+    single: Program  # compiled, a step a dispatch; batches [B, …], or [count, B, …] unless solo
+    many: Program  # compiled, many steps a dispatch; batches have one more leading axis
+    device: Any = None  # where it runs; None: the default device, or all of them along the rows
+
+    def join(self, states: list[Any]) -> Any:
+        """One state for the program, from the states of solo runs."""
+        if self.kind == "solo":
+            (joined,) = states
+        elif self.kind == "unrolled":
+            joined = tuple(states)
+        else:
+            joined = jax.tree.map(lambda *x: jax.numpy.stack(x), *states)
+        return joined if self.device is None else jax.device_put(joined, self.device)
+
+    def split(self, state: Any) -> list[Any]:
+        """The states of solo runs: the inverse of `join`."""
+        if self.kind == "solo":
+            return [state]
+        if self.kind == "unrolled":
+            return list(state)
+        return [jax.tree.map(lambda x, i=i: x[i], state) for i in range(self.count)]
+
+    def read(self, state: Any, name: str) -> Any:
+        """One field of the states, such as "live": an array, or a list of them, of all replicas."""
+        if self.kind == "unrolled":
+            return [getattr(one, name) for one in state]
+        return getattr(state, name)
 
 
 @dataclasses.dataclass(frozen=True)
 class Way:
-    """`kind` and the sizes of the vmapped chunks.
+    """`kind` and the sizes of its bundles.
 
     "loop" (a dispatch each; the bits of solo runs), "vmap" (all at once), "unrolled" (all in one
-    dispatch, without vmap), "devices" (an equal chunk on each device), or "chunks" of equal size, a
-    dispatch each.
+    dispatch, without vmap), "devices" (an equal bundle on each device), or "chunks" of equal size,
+    a dispatch each.
     """
 
     kind: str
@@ -37,19 +77,22 @@ class Way:
 
     @staticmethod
     def from_text(text: str, replicas: int) -> "Way":
-        """The way named `text` (one of KINDS, or a chunk size) for so many replicas. Errors:
-        ConfigError.
+        """The way named `text` (one of KINDS, or a chunk size) for so many replicas.
+
+        Errors: ConfigError.
         """
         if text.isdigit() and int(text) >= 1:
             return Way("chunks", _chunks(replicas, int(text)))
-        if text in ("loop", "unrolled"):
+        if text == "loop":
             return Way(text, (1,) * replicas)
-        if text == "vmap":
+        if text in ("vmap", "unrolled"):
             return Way(text, (replicas,))
         if text == "devices":
             return Way(text, _chunks(replicas, -(-replicas // len(jax.devices()))))
-        raise ConfigError(f"--replicas-by {text!r}: must be a chunk size or one of "
-                          f"{', '.join(KINDS)}{did_you_mean(text, KINDS)}")
+        raise ConfigError(
+            f"--replicas-by {text!r}: must be a chunk size or one of "
+            f"{', '.join(KINDS)}{did_you_mean(text, KINDS)}"
+        )
 
     def text(self) -> str:
         """The name that `from_text` takes."""
@@ -59,12 +102,17 @@ class Way:
         """The same way for another number of replicas."""
         return Way.from_text(self.text(), replicas)
 
-    def apply(self, program: Program) -> Program:
-        """The compiled program of all replicas; its state is a tuple of chunks
-        (jaxcnn.core.transforms.chunked).
-        """
-        devices = jax.devices() if self.kind == "devices" else None
-        return transforms.chunked(program, self.sizes, together=self.kind == "unrolled", devices=devices)
+    def bundles(self, program: Program) -> list[Bundle]:
+        """The compiled programs of all replicas, in their order; equal bundles share one."""
+        made: dict[Any, Bundle] = {}
+        out = []
+        for i, size in enumerate(self.sizes):
+            device = jax.devices()[i % len(jax.devices())] if self.kind == "devices" else None
+            kind = "solo" if size == 1 else "unrolled" if self.kind == "unrolled" else "vmap"
+            if size not in made:
+                made[size] = _bundle(program, kind, size, apart=device is not None)
+            out.append(dataclasses.replace(made[size], device=device))
+        return out
 
 
 def _chunks(replicas: int, size: int) -> tuple[int, ...]:
@@ -72,66 +120,147 @@ def _chunks(replicas: int, size: int) -> tuple[int, ...]:
     return (size,) * whole + ((rest,) if rest else ())
 
 
-def choose(
-    program: Program, keys: Any, numbers: dict, batch: dict, *, forced: str | None = None, console: Console, about: Any, repeats: int = 5
-) -> Way:
-    """The way with the smallest median time of a training step on these replicas and this batch,
-    "loop" first among equals (within 3 %).
+def _bundle(program: Program, kind: str, count: int, *, apart: bool) -> Bundle:
+    """`apart`: each bundle on a device of its own, so none is split over devices."""
+    if kind == "vmap":
+        program = transforms.replicate(program)
+    elif kind == "unrolled":
+        program = transforms.unroll(program, count)
+    axes = 0 if kind == "solo" else 1
 
-    `about` (JSON-able) identifies the experiment: a choice is remembered in the user's cache for
-    the same experiment, shapes and machine.
+    def compiled(p: Program, axes: int) -> Program:
+        return transforms.compile(p) if apart else transforms.on_devices(p, axes=axes)
+
+    return Bundle(
+        kind, count, compiled(program, axes), compiled(transforms.scan(program), axes + 1)
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """What a trial of ways needs to know of the run.
+
+    states(): fresh states of all replicas. batches(way): a training batch for each of its bundles.
+    steps: of the whole run. about: JSON-able, identifies the experiment and its shapes: a choice is
+    remembered in the user's cache for the same experiment, shapes and machine.
     """
-    replicas = len(keys)
+
+    program: Program
+    replicas: int
+    states: Callable[[], list[Any]]
+    batches: Callable[[Way], list[Any]]
+    steps: int
+    about: Any
+    say: Callable[[str], None]
+
+
+def choose(trial: Trial, *, forced: str | None = None) -> Way:
+    """The way with the smallest median time of a training step, "loop" first among equals (within
+    3 %). The trial takes at most SHARE of the time that the run would take by "loop": a way whose
+    compilation would not fit is left out, and said.
+    """
     if forced:
-        return Way.from_text(forced, replicas)
-    if replicas == 1:
+        return Way.from_text(forced, trial.replicas)
+    if trial.replicas == 1:
         return Way.from_text("loop", 1)
-    remembered = _memory(about, batch)
+    remembered = _memory(trial)
     if remembered.exists():
         try:
-            return Way.from_text(json.loads(remembered.read_text())["way"], replicas)
-        except (ValueError, KeyError, ConfigError):
+            return Way.from_text(json.loads(remembered.read_text())["way"], trial.replicas)
+        except (ValueError, KeyError, TypeError, AttributeError, ConfigError):
             remembered.unlink(missing_ok=True)
-    names = ["loop", "vmap"] + [str(size) for size in (4, 16) if size < replicas] + (["devices"] if len(jax.devices()) > 1 else [])
-    if replicas <= 8:  # unrolling compiles every replica anew
-        names.append("unrolled")
-    seconds = trial(program, keys, numbers, batch, names, repeats=repeats)
+    seconds = measure(trial, candidates(trial.replicas))
     best = min(seconds, key=lambda name: seconds[name] * (0.97 if name == "loop" else 1.0))
-    shown = ", ".join(f"{name} "
-                      f"{1e3 * s / replicas:.2f}" for name, s in sorted(seconds.items(), key=lambda item: item[1]))
-    console.line(f"replicas by {best!r} (ms per replica and step: {shown})")
+    shown = ", ".join(
+        f"{name} {1e3 * s / trial.replicas:.2f}"
+        for name, s in sorted(seconds.items(), key=lambda item: item[1])
+    )
+    trial.say(f"replicas by {best!r} (ms per replica and step: {shown})")
+    if len(seconds) <= len(candidates(trial.replicas)):  # a longer run would try more
+        return Way.from_text(best, trial.replicas)
     try:
         remembered.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(remembered, [json.dumps({"way": best, "seconds": seconds}).encode()])
+        content = json.dumps({"way": best, "seconds": seconds}).encode()
+        write_atomically(remembered, [content])
     except (OSError, ResourceError):
         pass  # it will be measured again
-    return Way.from_text(best, replicas)
+    return Way.from_text(best, trial.replicas)
 
 
-def trial(program: Program, keys: Any, numbers: dict, batch: dict, names: list[str], *, repeats: int) -> dict[str, float]:
-    """{way: median seconds of a training step of all replicas}, measured in turns, after one step
-    to compile.
+def candidates(replicas: int) -> list[str]:
+    """The ways worth a trial, those that are likeliest to pay first."""
+    names = ["vmap", *(str(size) for size in (4, 16) if size < replicas)]
+    if len(jax.devices()) > 1:
+        names.append("devices")
+    # unrolling compiles every replica anew
+    return [*names, "unrolled"] if replicas <= 8 else names
+
+
+def measure(trial: Trial, names: list[str], *, repeats: int = 5) -> dict[str, float]:
+    """{way: median seconds of a training step of all replicas}, in turns, after one to compile;
+    "loop" always, the others while they fit into SHARE of the run.
     """
-    ready = {}
+    trial.say(f"trying ways to run {trial.replicas} replicas: compiling loop")
+    start = time.perf_counter()
+    loop = _Runner(trial, "loop")
+    compiling = time.perf_counter() - start
+    once = statistics.median(loop.step() for _ in range(2))
+    spare = SHARE * once * trial.steps
+    ready = {"loop": loop}
     for name in names:
-        compiled = Way.from_text(name, len(keys)).apply(program)
-        state, metrics = compiled.train_step(compiled.init(keys, numbers), batch)
-        jax.block_until_ready(metrics)
-        ready[name] = (compiled, state)
-    times: dict[str, list[float]] = {name: [] for name in names}
+        factor = trial.replicas if name == "unrolled" else UNLIKELY
+        expected = factor * compiling + repeats * once
+        if expected > spare:
+            trial.say(
+                f"{name}: not tried, compiling it may take {expected:.1f} s and a trial "
+                f"{max(spare, 0.0):.1f} s more ({SHARE:.0%} of the run); --replicas-by forces it"
+            )
+            continue
+        trial.say(f"compiling {name}")
+        start = time.perf_counter()
+        ready[name] = _Runner(trial, name)
+        spare -= time.perf_counter() - start
+    if len(ready) == 1:
+        return {"loop": once}
+    times: dict[str, list[float]] = {name: [] for name in ready}
     for _ in range(repeats):
-        for name, (compiled, state) in list(ready.items()):
-            start = time.perf_counter()
-            state, metrics = compiled.train_step(state, batch)
-            jax.block_until_ready((state, metrics))
-            times[name].append(time.perf_counter() - start)
-            ready[name] = (compiled, state)
+        for name, runner in ready.items():
+            times[name].append(runner.step())
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def _memory(about: Any, batch: dict) -> Any:
+class _Runner:
+    """A way that was compiled by a first step."""
+
+    def __init__(self, trial: Trial, name: str):
+        way = Way.from_text(name, trial.replicas)
+        states = iter(trial.states())
+        self.batches = trial.batches(way)
+        self.bundles = way.bundles(trial.program)
+        self.states = [b.join([next(states) for _ in range(b.count)]) for b in self.bundles]
+        self.step()
+
+    def step(self) -> float:
+        """Seconds of a step of all replicas."""
+        start = time.perf_counter()
+        for i, (bundle, batch) in enumerate(zip(self.bundles, self.batches, strict=True)):
+            self.states[i], _ = bundle.single.train_step(self.states[i], batch)
+        jax.block_until_ready(self.states)
+        return time.perf_counter() - start
+
+
+def members(sizes: tuple[int, ...], items: list[Any]) -> Iterator[list[Any]]:
+    """The items of each bundle."""
+    start = 0
+    for size in sizes:
+        yield items[start : start + size]
+        start += size
+
+
+def _memory(trial: Trial) -> Any:
     seen = environment.describe()
-    where = {name: seen[name] for name in ("versions", "device", "num_devices", "NPROC", "XLA_FLAGS", "processor")}
-    shapes = {name: [list(x.shape), str(x.dtype)] for name, x in batch.items()}
-    text = json.dumps([about, where, shapes], sort_keys=True)
-    return environment.cache_folder() / "ways" / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
+    names = ("versions", "device", "num_devices", "NPROC", "XLA_FLAGS", "processor")
+    where = {name: seen[name] for name in names}
+    text = json.dumps([trial.about, trial.replicas, where], sort_keys=True)
+    key = hashlib.sha256(text.encode()).hexdigest()[:24]
+    return environment.cache_folder() / "ways" / f"{key}.json"

@@ -1,27 +1,33 @@
 """What a run tells: a history on disk (JSON lines), a console (progress bar or plain lines),
-TensorBoard where its writer is installed.
+TensorBoard where its writer is installed. Each is an observer (jaxcnn.runs.events).
 """
 
+import contextlib
 import json
 import os
 import sys
 from pathlib import Path
 from typing import Any, TextIO
 
-from jaxcnn.runs.checkpoint import write_atomically
+from jaxcnn.errors import ResourceError
+from jaxcnn.runs.events import Event, Record
+from jaxcnn.weights.files import write_atomically
+
+KEPT = ("train", "eval", "stop")  # the kinds of events that the history keeps
 
 
 class History:
     """`metrics.jsonl`: one JSON object a line, in the order of steps, each step once however often
     the run was interrupted.
 
-    Records have "kind" ("train" or "eval"), "step", "epoch", "seconds" (training time so far) and
-    numbers.
+    Records have "kind" ("train", "eval" or "stop"), "step", "epoch", "seconds" (training time so
+    far) and numbers. Where the disk is full they wait in memory for the next `sync`.
     """
 
     def __init__(self, path: Path):
         self.path = path
-        self.records: list[dict[str, Any]] = []
+        self.records: list[Record] = []
+        self._unwritten: list[str] = []
         if path.exists():
             for line in path.read_text().splitlines():
                 try:
@@ -29,109 +35,172 @@ class History:
                 except ValueError:
                     break  # a line torn by a crash, and whatever followed it
 
-    def append(self, record: dict[str, Any]) -> None:
+    def __call__(self, event: Event) -> None:
+        if event.kind in KEPT:
+            self.append(event.record)
+
+    def append(self, record: Record) -> None:
+        """Add a record; one that cannot be written now is kept for `sync`."""
         self.records.append(record)
+        self._unwritten.append(json.dumps(record) + "\n")
+        with contextlib.suppress(OSError):  # `sync` tries again, and reports it
+            self._write()
+
+    def _write(self) -> None:
         with open(self.path, "a") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write("".join(self._unwritten))
+        self._unwritten = []
 
     def sync(self) -> None:
-        """Make sure that what was appended survives a power cut."""
-        if self.path.exists():
+        """Make sure that what was appended survives a power cut. Errors: ResourceError."""
+        if not self.records:
+            return
+        try:
+            if self._unwritten:  # part of a line may have been written: write all of it anew
+                self._rewrite()
             with open(self.path, "a") as file:
                 os.fsync(file.fileno())
+        except OSError as error:
+            raise ResourceError(
+                f"{self.path}: cannot be written ({error.strerror}); free disk space"
+            ) from error
 
     def truncate(self, step: int) -> None:
         """Forget what came after `step`: a resumed run will write it again."""
         self.records = [r for r in self.records if r["step"] <= step]
+        self._rewrite()
+
+    def _rewrite(self) -> None:
         write_atomically(self.path, [json.dumps(r).encode() + b"\n" for r in self.records])
+        self._unwritten = []
 
     def seconds(self) -> float:
         """Training time up to the last record."""
         return self.records[-1]["seconds"] if self.records else 0.0
 
-    def evaluations(self) -> list[dict[str, Any]]:
+    def evaluations(self) -> list[Record]:
+        """The records of kind "eval"."""
         return [r for r in self.records if r["kind"] == "eval"]
 
 
 class Console:
-    """Progress for a person: a rich progress bar on a terminal, one plain line a record elsewhere,
-    nothing when quiet. Writes to stderr.
+    """Progress for a person: a rich progress bar on a terminal and in a notebook, one plain line a
+    record elsewhere, nothing when quiet. Writes to stderr.
+
+    Of several replicas it shows the means over those in training.
     """
 
     def __init__(self, *, quiet: bool = False, stream: TextIO | None = None):
         self.stream = stream or sys.stderr
         self.quiet = quiet
-        self.bar = None
-        self.task: Any = None
+        self._bar: Any = None
+        self._task: Any = None
+        self._replicas: list[int] = [0]
+        self._rows: dict[int, Record] = {}
 
-    def start(self, *, step: int, steps: int) -> None:
-        if self.quiet or not self.stream.isatty():
+    def __call__(self, event: Event) -> None:
+        if event.kind == "start":
+            self._replicas = event.record["replicas"]
+            self._start(step=event.step, steps=event.record["steps"])
+        elif event.kind == "end":
+            self.stop()
+        elif event.kind == "stop" and len(self._replicas) > 1:
+            point = event.record.get("point") or ""
+            why = event.record["why"]
+            self.line(f"replica {event.replica} {point}: {why} at step {event.record['at']}")
+            self._replicas = [i for i in self._replicas if i != event.replica]
+        elif event.kind in ("train", "eval"):
+            self._rows[event.replica] = event.record
+            if event.replica == self._replicas[-1]:
+                show = self._train if event.kind == "train" else self._evaluate
+                show(list(self._rows.values()))
+                self._rows = {}
+
+    def _start(self, *, step: int, steps: int) -> None:
+        notebook = "ipykernel" in sys.modules and self.stream is sys.stderr
+        if self._bar or self.quiet or not (notebook or self.stream.isatty()):
             return
         from rich.console import Console as RichConsole
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import TimeRemainingColumn as Remaining
 
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} steps"), TimeElapsedColumn())
-        self.bar = Progress(*columns, TextColumn("ETA"), TimeRemainingColumn(), console=RichConsole(file=self.stream))
-        self.task = self.bar.add_task("compiling", total=steps, completed=step)
-        self.bar.start()
+        done = TextColumn("{task.completed}/{task.total} steps")
+        columns = (TextColumn("{task.description}"), BarColumn(), done, TimeElapsedColumn())
+        console = RichConsole() if notebook else RichConsole(file=self.stream)
+        self._bar = Progress(*columns, TextColumn("ETA"), Remaining(), console=console)
+        self._task = self._bar.add_task("compiling", total=steps, completed=step)
+        self._bar.start()
 
-    def train(self, record: dict[str, Any]) -> None:
-        text = (
-        f"epoch {record['epoch']:.2f}  loss {record['loss']:.4f}  "
-        f"{record['images_per_second']:,.0f} images/s"
-)
-        if self.bar:
-            self.bar.update(self.task, completed=record["step"], description=text)
+    def _train(self, rows: list[Record]) -> None:
+        rate = sum(row["images_per_second"] for row in rows)
+        text = f"epoch {rows[0]['epoch']:.2f}"
+        for name in ("loss", "accuracy"):
+            if (value := _mean([row.get(name) for row in rows])) is not None:
+                text += f"  {name} {value:.4f}"
+        text += f"  {rate:,.0f} images/s"
+        if self._bar:
+            self._bar.update(self._task, completed=rows[0]["step"], description=text)
         else:
-            self.line(f"step {record['step']}  {text}")
+            self.line(f"step {rows[0]['step']}  {text}")
 
-    def evaluate(self, record: dict[str, Any]) -> None:
-        numbers = (
-        " "
-        " "
-).join(f"{k} "
-       f"{format_number(v)}" for k, v in record["metrics"].items() if isinstance(v, (int, float)))
-        self.line(f"step {record['step']}  epoch {record['epoch']:.2f}  eval  {numbers}")
+    def _evaluate(self, rows: list[Record]) -> None:
+        head = f"step {rows[0]['step']}  epoch {rows[0]['epoch']:.2f}  eval"
+        if len(rows) > 1:
+            head += f" of {len(rows)} replicas, means:"
+        numbers = []
+        for name in rows[0]["metrics"]:
+            if (value := _mean([row["metrics"].get(name) for row in rows])) is not None:
+                whole = isinstance(rows[0]["metrics"][name], int) and value == int(value)
+                numbers.append(f"{name} {format_number(int(value) if whole else value)}")
+        self.line(f"{head}  {'  '.join(numbers)}")
 
     def line(self, text: str) -> None:
+        """One line for the user."""
         if self.quiet:
             return
-        if self.bar:
-            self.bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        if self._bar:
+            self._bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
         else:
             print(text, file=self.stream, flush=True)
 
     def stop(self) -> None:
-        if self.bar:
-            self.bar.stop()
-            self.bar = None
+        """Take the bar away."""
+        if self._bar:
+            self._bar.stop()
+            self._bar = None
 
 
 class TensorBoard:
-    """Event files in `folder`, through tensorboardX; does nothing where that is not installed (`pip
-    install 'jaxcnn[tensorboard]'`).
+    """Event files in `folder`, through tensorboardX; does nothing where that is not installed
+    (`pip install 'jaxcnn[tensorboard]'`).
     """
 
     def __init__(self, folder: Path, *, purge_step: int | None = None):
         try:
             from tensorboardX import SummaryWriter
         except ImportError:
-            self.writer = None
+            self._writer = None
         else:
-            self.writer = SummaryWriter(str(folder), purge_step=purge_step)
+            self._writer = SummaryWriter(str(folder), purge_step=purge_step)
 
-    def write(self, record: dict[str, Any]) -> None:
-        if self.writer:
-            numbers = record.get("metrics", record)
-            for name, value in numbers.items():
-                if isinstance(value, (int, float)) and name not in ("step", "epoch", "kind"):
-                    self.writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])
-
-    def close(self) -> None:
-        if self.writer:
-            self.writer.close()
+    def __call__(self, event: Event) -> None:
+        if self._writer is None:
+            return
+        if event.kind in ("train", "eval"):
+            for name, value in event.record.get("metrics", event.record).items():
+                number = isinstance(value, (int, float)) and not isinstance(value, bool)
+                if number and name not in ("step", "epoch", "replica"):
+                    self._writer.add_scalar(f"{event.kind}/{name}", value, event.step)
+        elif event.kind == "end":
+            self._writer.close()
 
 
 def format_number(value: float) -> str:
     """Short text of a metric: integers plainly, fractions with four digits."""
     return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+
+
+def _mean(values: list[Any]) -> float | None:
+    """The mean of the numbers among `values`; None where there is none."""
+    numbers = [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)]
+    return sum(numbers) / len(numbers) if numbers else None

@@ -16,11 +16,11 @@ from jax.scipy.special import logsumexp
 from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.metrics import ranking
 from jaxcnn.tasks.checks import check_image, check_label
-from jaxcnn.tasks.task import Batch
+from jaxcnn.tasks.task import BaseTask, Batch
 
 
 @dataclasses.dataclass(frozen=True)
-class BinaryClassification:
+class BinaryClassification(BaseTask):
     """Is this example positive? `positive` lists the labels that count as such (a "cat detector" on
     ten classes); None: label 1.
 
@@ -65,6 +65,11 @@ class BinaryClassification:
                 jnp.where(real, self.loss(outputs, batch), 0.0)
             ),  # where, not times: a padded row may hold NaN
         }
+
+    def running(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
+        """accuracy: the share of rows on the right side of a probability of 1/2."""
+        right = (_logit(outputs) > 0) == self._is_positive(batch["label"])
+        return {"accuracy": jnp.mean(right, dtype=jnp.float32)}
 
     def records(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
         """score [B] float32 (the logit: probabilities near 1 would round to ties) and label [B]

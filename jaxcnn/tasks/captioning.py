@@ -20,11 +20,11 @@ from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.metrics import text_overlap as metrics
 from jaxcnn.ops.decoding import END, PAD, START, to_words
 from jaxcnn.tasks.checks import check_image
-from jaxcnn.tasks.task import Batch
+from jaxcnn.tasks.task import BaseTask, Batch
 
 
 @dataclasses.dataclass(frozen=True)
-class Captioning:
+class Captioning(BaseTask):
     """Sentences over a vocabulary of `vocabulary_size` words, the special ones included.
 
     `label_smoothing` in [0, 1) moves that share of the target evenly to all words (Szegedy et al.,
@@ -34,6 +34,7 @@ class Captioning:
     vocabulary_size: int
     label_smoothing: float = 0.0
     inputs: tuple[str, ...] = ("image", "captions")
+    training_inputs = ("captions",)
     metric: str = "cider"
     larger_is_better: bool = True
 
@@ -173,10 +174,6 @@ class Captioning:
             **joined,
             "tokens": jnp.take_along_axis(tokens, votes.argmax(0)[None, :, None], axis=0)[0],
         }
-
-    def calibrate(self, metrics: dict[str, Any]) -> "Captioning":
-        """Itself: captions need no threshold."""
-        return self
 
 
 SCORES = ("exact", "bleu1", "bleu2", "bleu3", "bleu4", "cider", "rouge_l")

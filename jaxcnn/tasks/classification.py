@@ -16,7 +16,7 @@ from jax.scipy.special import logsumexp
 
 from jaxcnn.errors import ConfigError
 from jaxcnn.tasks.checks import check_image, check_label
-from jaxcnn.tasks.task import Batch
+from jaxcnn.tasks.task import BaseTask, Batch
 
 # above, the K x K matrix is left out: nobody reads it, and ImageNet's would add 4 MB to each
 # evaluation
@@ -24,7 +24,7 @@ MAX_CONFUSION_CLASSES = 100
 
 
 @dataclasses.dataclass(frozen=True)
-class Classification:
+class Classification(BaseTask):
     """One of `num_classes` labels for each example.
 
     `label_smoothing` in [0, 1) moves that share of the target evenly to all classes (Szegedy et
@@ -94,9 +94,10 @@ class Classification:
             sums["confusion"] = empty.at[label, predicted].add(real.astype(jnp.int32))
         return sums
 
-    def records(self, outputs: Any, batch: Batch) -> dict[str, jax.Array]:
-        """None: sums are enough."""
-        return {}
+    def running(self, outputs: Any, batch: Batch) -> dict[str, jax.Array]:
+        """accuracy: the share of rows whose likeliest class is `label`, mixed or not."""
+        right = jnp.argmax(_first(outputs), axis=-1) == batch["label"]
+        return {"accuracy": jnp.mean(right, dtype=jnp.float32)}
 
     def summarize(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
         """accuracy, top<k>_accuracy (if K > k), loss, count; up to 100 classes also
@@ -159,10 +160,6 @@ class Classification:
         """Logits [B, K] whose softmax is the mean of the models' class probabilities."""
         log_probabilities = [jax.nn.log_softmax(_first(o).astype(jnp.float32)) for o in outputs]
         return logsumexp(jnp.stack(log_probabilities), axis=0) - jnp.log(jnp.float32(len(outputs)))
-
-    def calibrate(self, metrics: dict[str, Any]) -> "Classification":
-        """Itself: the likeliest class needs no threshold."""
-        return self
 
     def _log_normalizer(self, logits: jax.Array) -> jax.Array:
         """log sum exp over the classes, and over the rubbish class if there is one. [B,

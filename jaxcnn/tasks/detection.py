@@ -28,7 +28,7 @@ from jaxcnn.tasks.objects import (
     to_truths,
     usable_boxes,
 )
-from jaxcnn.tasks.task import Batch
+from jaxcnn.tasks.task import BaseTask, Batch
 
 LEAST_SCORE = (
     0.01  # detections below change no average precision that anybody reports, and there are many
@@ -36,7 +36,7 @@ LEAST_SCORE = (
 
 
 @dataclasses.dataclass(frozen=True)
-class BoxDetection:
+class BoxDetection(BaseTask):
     """Base of the forms of detection: counting, COCO's average precision, pictures. A subclass has
     `loss`, `predict` and `ensemble`.
 
@@ -125,10 +125,6 @@ class BoxDetection:
         check_boxes(batch, invalid=self.invalid, num_classes=self.num_classes)
         if "image" in batch:
             check_image(batch["image"])
-
-    def calibrate(self, metrics: dict[str, Any]) -> "BoxDetection":
-        """Itself: average precision needs no threshold."""
-        return self
 
 
 @dataclasses.dataclass(frozen=True)

@@ -42,6 +42,7 @@ class InstanceSegmentation(CenterDetection):
 
     mask_weight: float = 1.0
     inputs: tuple[str, ...] = ("image", "boxes")
+    training_inputs = ("boxes",)
     metric: str = "mask_AP"
 
     def loss(self, outputs: dict[str, jax.Array], batch: Batch) -> jax.Array:

@@ -18,7 +18,7 @@ from jaxcnn.errors import ConfigError, DataError, did_you_mean
 from jaxcnn.metrics import keypoints
 from jaxcnn.ops import heatmaps
 from jaxcnn.tasks.checks import check_image
-from jaxcnn.tasks.task import Batch
+from jaxcnn.tasks.task import BaseTask, Batch
 
 METHODS = ("heatmap", "dsnt", "direct")
 DECODERS = {
@@ -32,7 +32,7 @@ TINY = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
-class Keypoints:
+class Keypoints(BaseTask):
     """`num_points` points of the object in the image.
 
     method: "heatmap": mean squared error to Gaussians of `sigma` cells around the visible points
@@ -169,10 +169,6 @@ class Keypoints:
             sums["similarity"] = jnp.sum(jnp.where(measured, similarity, 0.0))
         return sums
 
-    def records(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
-        """None: sums are enough."""
-        return {}
-
     def summarize(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
         """pck, the share of visible points within `threshold` reference lengths, and per_point_pck
         [J] (None for a point never seen); nme, the mean over rows of the visible points' mean
@@ -267,10 +263,6 @@ class Keypoints:
                 )
             )
         return jnp.mean(jnp.stack(outputs), axis=0)
-
-    def calibrate(self, metrics: dict[str, Any]) -> "Keypoints":
-        """Itself: there is nothing to decide."""
-        return self
 
     def _truth(self, outputs: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
         """Points [B, J, 2] and whether each is visible and in the image [B, J]; the others are

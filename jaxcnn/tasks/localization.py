@@ -17,11 +17,11 @@ from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.ops import boxes
 from jaxcnn.tasks.checks import check_image, check_label
 from jaxcnn.tasks.objects import average, check_boxes, check_invalid, describe_object, usable_boxes
-from jaxcnn.tasks.task import Batch
+from jaxcnn.tasks.task import BaseTask, Batch
 
 
 @dataclasses.dataclass(frozen=True)
-class Localization:
+class Localization(BaseTask):
     """One of `num_classes` labels and one box for each image.
 
     The loss is cross-entropy plus `box_weight` times (1 - GIoU), which has a gradient where boxes
@@ -86,10 +86,6 @@ class Localization:
             "loss": jnp.sum(jnp.where(real, self.loss(outputs, batch), 0.0)),
         }
 
-    def records(self, outputs: dict[str, jax.Array], batch: Batch) -> dict[str, jax.Array]:
-        """None: sums are enough."""
-        return {}
-
     def summarize(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
         """mean_iou and localized (shares of the images with a box), accuracy, loss,
         count, skipped.
@@ -152,10 +148,6 @@ class Localization:
             "logits": jnp.log(jnp.maximum(probabilities, 1e-30)),
             "box": average([o["box"] for o in outputs]),
         }
-
-    def calibrate(self, metrics: dict[str, Any]) -> "Localization":
-        """Itself: it decides nothing by a threshold."""
-        return self
 
 
 def _first(batch: Batch) -> tuple[jax.Array, jax.Array]:

@@ -16,14 +16,15 @@ import optax
 from jax.scipy.special import logsumexp
 
 from jaxcnn.errors import ConfigError, DataError
+from jaxcnn.metrics.edit_distance import character_error_rate, word_error_rate
 from jaxcnn.ops import alphabet as characters
-from jaxcnn.ops import sequences
+from jaxcnn.ops import ctc
 from jaxcnn.tasks.checks import check_image
-from jaxcnn.tasks.task import Batch
+from jaxcnn.tasks.task import BaseTask, Batch
 
 
 @dataclasses.dataclass(frozen=True)
-class TextRecognition:
+class TextRecognition(BaseTask):
     """The characters of a line of text, from left to right.
 
     `alphabet` holds each character once. A frame is `stride` columns of the image. A text of n
@@ -105,8 +106,8 @@ class TextRecognition:
         count = int(sums["count"])
         return {
             "exact": sum(a == b for a, b in zip(lines, truths, strict=True)) / max(count, 1),
-            "cer": sequences.character_error_rate(lines, truths) if any(truths) else float("nan"),
-            "wer": sequences.word_error_rate(lines, truths)
+            "cer": character_error_rate(lines, truths) if any(truths) else float("nan"),
+            "wer": word_error_rate(lines, truths)
             if any(line.split() for line in truths)
             else float("nan"),
             "loss": float(sums["loss"]) / max(count, 1),
@@ -119,7 +120,7 @@ class TextRecognition:
         path; for a beam also log_probabilities
         [B, T, K + 1] of the frames."""
         log_probabilities = jax.nn.log_softmax(outputs.astype(jnp.float32))
-        labels, _ = sequences.ctc_greedy(log_probabilities, blank=0)
+        labels, _ = ctc.greedy(log_probabilities, blank=0)
         predicted = {
             "text": jnp.maximum(labels, 0),
             "probability": jnp.exp(log_probabilities.max(-1).sum(-1)),
@@ -133,7 +134,7 @@ class TextRecognition:
         the text, else of its likeliest path.
         """
         if self.beam > 1:
-            (labels, score), *_ = sequences.ctc_beam_search(
+            (labels, score), *_ = ctc.beam_search(
                 row["log_probabilities"], width=self.beam, blank=0
             )
             return {
@@ -185,12 +186,8 @@ class TextRecognition:
         log_probabilities = [jax.nn.log_softmax(o.astype(jnp.float32)) for o in outputs]
         return logsumexp(jnp.stack(log_probabilities), axis=0) - jnp.log(jnp.float32(len(outputs)))
 
-    def calibrate(self, metrics: dict[str, Any]) -> "TextRecognition":
-        """Itself: the likeliest text needs no threshold."""
-        return self
-
     def _search(self, log_probabilities: np.ndarray) -> str:
-        (labels, _), *_ = sequences.ctc_beam_search(log_probabilities, width=self.beam, blank=0)
+        (labels, _), *_ = ctc.beam_search(log_probabilities, width=self.beam, blank=0)
         return characters.decode([labels], alphabet=self.alphabet)[0]
 
     def _is_skipped(self, logits: jax.Array, text: jax.Array) -> jax.Array:
@@ -229,6 +226,6 @@ class TextRecognition:
 
 def frames_needed(text: Any) -> Any:
     """Frames that each padded text needs at least, [B, L] -> [B]; NumPy or JAX. (As
-    `sequences.ctc_frames_needed`, for whole batches.)
+    `ctc.frames_needed`, for whole batches.)
     """
     return (text > 0).sum(-1) + ((text[:, 1:] == text[:, :-1]) & (text[:, 1:] > 0)).sum(-1)

@@ -17,14 +17,14 @@ from jax.scipy.special import logsumexp
 
 from jaxcnn.errors import ConfigError, DataError, did_you_mean
 from jaxcnn.tasks.checks import check_image
-from jaxcnn.tasks.task import Batch
+from jaxcnn.tasks.task import BaseTask, Batch
 
 INVALID = ("error", "skip")
 MAX_CONFUSION_CLASSES = 100  # above, the matrix is summed but not listed: nobody reads it
 
 
 @dataclasses.dataclass(frozen=True)
-class Segmentation:
+class Segmentation(BaseTask):
     """One of `num_classes` classes for each pixel.
 
     The loss of an image is the mean cross-entropy of its labelled pixels plus `dice_weight` times
@@ -112,9 +112,12 @@ class Segmentation:
             "invalid": jnp.sum(inside & ~valid & (truth != self.ignore), dtype=jnp.int32),
         }
 
-    def records(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
-        """None: sums are enough."""
-        return {}
+    def running(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
+        """pixel_accuracy: the share of the labelled pixels whose likeliest class is theirs."""
+        truth, valid = self._truth(outputs, batch)
+        right = valid & (jnp.argmax(outputs, axis=-1) == truth)
+        known = jnp.maximum(jnp.sum(valid, dtype=jnp.float32), 1.0)
+        return {"pixel_accuracy": jnp.sum(right, dtype=jnp.float32) / known}
 
     def summarize(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
         """mIoU, the mean of per_class_iou [K] over the classes that occur (true or predicted;
@@ -214,10 +217,6 @@ class Segmentation:
             [jax.nn.log_softmax(logits.astype(jnp.float32)) for logits in outputs]
         )
         return logsumexp(log_probabilities, axis=0) - jnp.log(jnp.float32(len(outputs)))
-
-    def calibrate(self, metrics: dict[str, Any]) -> "Segmentation":
-        """Itself: the likeliest class needs no threshold."""
-        return self
 
     def _truth(self, outputs: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
         """Classes [B, H, W] int32 and where they are valid. ConfigError where the outputs do not

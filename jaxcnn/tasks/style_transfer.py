@@ -16,13 +16,13 @@ import numpy as np
 from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.ops.gram import total_variation
 from jaxcnn.tasks.checks import check_image
-from jaxcnn.tasks.task import Batch
+from jaxcnn.tasks.task import BaseTask, Batch
 
 TINY = 1e-12  # keeps 0 / 0 out of a picture that is in the wanted style to begin with
 
 
 @dataclasses.dataclass(frozen=True)
-class StyleTransfer:
+class StyleTransfer(BaseTask):
     """loss = style_weight * style ratio + content_weight * content ratio + smoothness * total
     variation.
 
@@ -75,10 +75,6 @@ class StyleTransfer:
         sums = {name: jnp.sum(jnp.where(real, term, 0.0)) for name, term in terms.items()}
         return {"count": jnp.sum(real, dtype=jnp.int32), **sums}
 
-    def records(self, outputs: Any, batch: Batch) -> dict[str, jax.Array]:
-        """None: sums are enough."""
-        return {}
-
     def summarize(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
         """style_ratio, content_ratio and loss, means over pictures; count."""
         count = int(sums["count"])
@@ -125,10 +121,6 @@ class StyleTransfer:
             lambda *parts: jnp.mean(jnp.stack([p.astype(jnp.float32) for p in parts]), axis=0),
             *outputs,
         )
-
-    def calibrate(self, metrics: dict[str, Any]) -> "StyleTransfer":
-        """Itself: there is nothing to decide."""
-        return self
 
 
 def style_ratio(outputs: Any) -> jax.Array:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.metrics import image_quality
 from jaxcnn.tasks.checks import check_image
-from jaxcnn.tasks.task import Batch
+from jaxcnn.tasks.task import BaseTask, Batch
 
 # of a crop restored exactly, as of a black sky: an infinite PSNR would make every mean infinite
 MOST_DECIBELS = 100.0
@@ -23,7 +23,7 @@ SSIM_WINDOW = 11
 
 
 @dataclasses.dataclass(frozen=True)
-class SuperResolution:
+class SuperResolution(BaseTask):
     """The picture `scale` times larger.
 
     Scores are those of the field: PSNR and SSIM of the luma (ITU-R BT.601) of values cut to [0, 1],
@@ -75,10 +75,6 @@ class SuperResolution:
         # where: a padded row may hold NaN
         sums = {name: jnp.sum(jnp.where(real, score, 0.0)) for name, score in scores.items()}
         return {"count": jnp.sum(real, dtype=jnp.int32), **sums}
-
-    def records(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
-        """None: sums are enough."""
-        return {}
 
     def summarize(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
         """psnr and bicubic_psnr in dB, psnr_gain (their difference), ssim and bicubic_ssim, loss,
@@ -135,10 +131,6 @@ class SuperResolution:
     def ensemble(self, outputs: list) -> jax.Array:
         """The mean of the models' pictures."""
         return jnp.mean(jnp.stack([o.astype(jnp.float32) for o in outputs]), axis=0)
-
-    def calibrate(self, metrics: dict[str, Any]) -> "SuperResolution":
-        """Itself: there is nothing to decide."""
-        return self
 
     def _scores(self, image: jax.Array, truth: jax.Array, prefix: str) -> dict[str, jax.Array]:
         """PSNR and SSIM [B] of the luma without its frame."""

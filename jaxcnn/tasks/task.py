@@ -12,17 +12,20 @@ from typing import Any, Protocol
 
 import jax
 
+from jaxcnn.errors import ConfigError
+
 Batch = dict[str, jax.Array]
 
 
 class Task(Protocol):
-    """Structural type of every task. One whose model takes pictures of any size may say so by a
-    class attribute `any_size = True`.
+    """Structural type of every task; `BaseTask` has what most of them share.
     """
 
     inputs: tuple[str, ...]  # names of the batch entries handed to the model, in order
     metric: str  # the summary entry that picks the best checkpoint, e.g. "accuracy"
     larger_is_better: bool
+    any_size: bool  # whether the model takes pictures of any size
+    training_inputs: tuple[str, ...]  # of `inputs`, those known in training alone: zeros elsewhere
 
     def loss(self, outputs: Any, batch: Batch) -> jax.Array:
         """Loss of each row, [B] float32; not multiplied by the mask."""
@@ -36,6 +39,10 @@ class Task(Protocol):
         """Per-row arrays [B, ...] that the summary needs whole (scores for a ranking metric); {} if
         sums are enough.
         """
+        ...
+
+    def running(self, outputs: Any, batch: Batch) -> dict[str, jax.Array]:
+        """What is cheap to say of a training batch, by name: scalars such as its accuracy."""
         ...
 
     def summarize(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
@@ -79,3 +86,39 @@ class Task(Protocol):
         has none.
         """
         ...
+
+
+class BaseTask:
+    """What most tasks share: a task of one's own derives from it and adds `loss`, `statistics`,
+    `summarize` and `predict`, with the fields `inputs`, `metric` and `larger_is_better`.
+    """
+
+    any_size = False
+    training_inputs: tuple[str, ...] = ()
+
+    def records(self, outputs: Any, batch: Batch) -> dict[str, jax.Array]:
+        """None: sums are enough."""
+        return {}
+
+    def running(self, outputs: Any, batch: Batch) -> dict[str, jax.Array]:
+        """Nothing."""
+        return {}
+
+    def predict(self, outputs: Any) -> dict[str, jax.Array]:
+        """The outputs themselves, where they are one array."""
+        return outputs if isinstance(outputs, dict) else {"outputs": outputs}
+
+    def describe(self, row: dict[str, Any], *, names: tuple[str, ...]) -> dict[str, Any]:
+        """Nothing that a person would read."""
+        return {}
+
+    def check(self, batch: dict[str, Any]) -> None:
+        """Nothing is refused."""
+
+    def ensemble(self, outputs: list) -> Any:
+        """Errors: ConfigError, since outputs of this task cannot be joined."""
+        raise ConfigError(f"{type(self).__name__}: its outputs cannot be joined to an ensemble")
+
+    def calibrate(self, metrics: dict[str, Any]) -> "BaseTask":
+        """Itself: it takes no decision from validation."""
+        return self

@@ -23,7 +23,7 @@ from jaxcnn.metrics import matching
 from jaxcnn.ops import polygons
 from jaxcnn.ops.components import label_components
 from jaxcnn.tasks.checks import check_image
-from jaxcnn.tasks.task import Batch
+from jaxcnn.tasks.task import BaseTask, Batch
 
 # background cells that count for each kernel cell, the hardest (2020, section "Optimization")
 NEGATIVES = 3
@@ -31,7 +31,7 @@ MIN_AREA = 1e-6  # of a polygon, in images: below, there is nothing to find
 
 
 @dataclasses.dataclass(frozen=True)
-class TextDetection:
+class TextDetection(BaseTask):
     """Rectangles around lines of text.
 
     A line's kernel is its polygon inset by area (1 - shrink_ratio^2) / perimeter: 0.4 as published,
@@ -242,10 +242,6 @@ class TextDetection:
         return logsumexp(jax.nn.log_sigmoid(logits), axis=0) - logsumexp(
             jax.nn.log_sigmoid(-logits), axis=0
         )
-
-    def calibrate(self, metrics: dict[str, Any]) -> "TextDetection":
-        """Itself: the thresholds are fields."""
-        return self
 
 
 def _is_sound(outline: Any) -> Any:

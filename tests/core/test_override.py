@@ -4,7 +4,8 @@ from functools import partial
 import optax
 import pytest
 
-from jaxcnn.core.override import get_at, override, override_all, render, render_text
+from jaxcnn.core.override import get_at, override, override_all
+from jaxcnn.core.rendering import render, render_text
 from jaxcnn.errors import ConfigError
 from tests.tiny import tiny
 

@@ -11,8 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcnn.runs.checkpoint import Checkpoints, digest, flatten, read_arrays, unflatten, write_arrays
 from jaxcnn.errors import CheckpointError, JaxcnnError, ResourceError
+from jaxcnn.runs.checkpoint import (
+    Checkpoints,
+    digest,
+    flatten,
+    read_arrays,
+    unflatten,
+    write_arrays,
+)
 
 
 def tree(seed=0):

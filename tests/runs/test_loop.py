@@ -12,19 +12,17 @@ import numpy as np
 import optax
 import pytest
 
-from jaxcnn.runs import evaluation
-from jaxcnn.runs import feed
-from jaxcnn.runs import loop
-from jaxcnn.runs.checkpoint import Checkpoints
+from jaxcnn.core.program import make_program
 from jaxcnn.data.dataset import batch_indices
 from jaxcnn.data.files.class_folder import Folder
 from jaxcnn.data.memory import Arrays, MemorySource
 from jaxcnn.data.stream import StreamSource, in_memory_if_small
 from jaxcnn.errors import BusyError, CheckpointError, ConfigError, DataError, DivergedError
+from jaxcnn.runs import evaluation, feed, loop
+from jaxcnn.runs.checkpoint import Checkpoints
 from jaxcnn.runs.evaluation import evaluate
 from jaxcnn.runs.rundir import Preempted, locked
 from jaxcnn.runs.writers import Console, History
-from jaxcnn.core.program import make_program
 from jaxcnn.tasks.binary import BinaryClassification
 from tests.tiny import arrays, tiny
 

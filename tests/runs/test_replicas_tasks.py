@@ -11,9 +11,9 @@ import optax
 import pytest
 
 from jaxcnn.core import transforms
-from jaxcnn.commands.experiments import load
-from jaxcnn.runs.evaluation import merge
 from jaxcnn.core.program import make_program
+from jaxcnn.runs.code import load
+from jaxcnn.runs.evaluation import merge
 from tests.conftest import ROOT
 from tests.test_experiments import data_of
 

@@ -13,17 +13,15 @@ import optax
 import pytest
 
 from jaxcnn.core import transforms
-from jaxcnn.runs import replicas
-from jaxcnn.runs import loop
-from jaxcnn.runs import sweep
-from jaxcnn.commands.sweeps import table
+from jaxcnn.core.program import make_program
 from jaxcnn.data.memory import Arrays
 from jaxcnn.errors import ConfigError, DivergedError
+from jaxcnn.runs import loop, replicas, sweep
 from jaxcnn.runs.rundir import Preempted
-from jaxcnn.runs.writers import Console, History
-from jaxcnn.core.program import make_program
-from jaxcnn.tasks.binary import BinaryClassification
+from jaxcnn.runs.table import table
 from jaxcnn.runs.ways import Way
+from jaxcnn.runs.writers import Console, History
+from jaxcnn.tasks.binary import BinaryClassification
 from tests.tiny import TinyNet, arrays, tiny
 
 QUIET = Console(quiet=True)

@@ -1,0 +1,63 @@
+"""Arguments that several verbs take."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxcnn.runs.code import DEFAULT
+
+if TYPE_CHECKING:
+    from jaxcnn.runs.open import Run
+
+
+def add_experiment_arguments(parser: Any) -> None:
+    """EXPERIMENT and overrides."""
+    parser.add_argument(
+        "experiment",
+        nargs="?",
+        default=DEFAULT,
+        metavar="EXPERIMENT",
+        help=f"path or name of an experiment file (default: {DEFAULT})",
+    )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="PATH=VALUE",
+        help="change a field, e.g. optimizer.learning_rate=0.2 model.num_classes=62 epochs=5",
+    )
+
+
+def split_overrides(args: Any) -> None:
+    """`verb a.b=c` without an experiment: the default one is meant."""
+    if "=" in args.experiment and not args.experiment.endswith(".py"):
+        args.overrides.insert(0, args.experiment)
+        args.experiment = DEFAULT
+
+
+def add_model_arguments(parser: Any) -> None:
+    """RUN, and which of its models."""
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run directory")
+    parser.add_argument("--checkpoint", default="last", choices=("last", "best"))
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--replica", type=int, metavar="I", help="replica I of a sweep")
+    which.add_argument(
+        "--ensemble",
+        action="store_true",
+        help="all replicas of a sweep together, their probabilities averaged",
+    )
+
+
+def open_model(args: Any) -> "Run":
+    """The run that `add_model_arguments` asks for. Errors: ConfigError."""
+    from jaxcnn.errors import ConfigError
+    from jaxcnn.runs.open import open
+
+    run = open(args.run, replica=args.replica, checkpoint=args.checkpoint)
+    if args.ensemble and not run.is_sweep:
+        raise ConfigError(f"--ensemble: {args.run} is a single run, not a sweep")
+    if run.is_sweep and not args.ensemble:
+        last = len(run.record["points"]) - 1
+        raise ConfigError(
+            f"{args.run} is a sweep: choose one with --replica 0 to {last}, or take all with "
+            "--ensemble"
+        )
+    return run

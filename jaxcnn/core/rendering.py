@@ -1,0 +1,117 @@
+"""An experiment as JSON, and back.
+
+Dataclasses and modules become {"type": "module:name", field: …}, partials {"partial":
+"module:name",
+argument: …}, functions and classes {"function": "module:name"}, arrays their shape, dtype and
+SHA-256; tuples become lists. `build` is the inverse, where everything can be imported.
+"""
+
+import dataclasses
+import hashlib
+import importlib
+import inspect
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from jaxcnn.errors import ConfigError
+
+HIDDEN = ("parent", "name")  # fields that Linen adds to every module
+NAMES = ("type", "partial", "function")
+
+
+def render(value: Any) -> Any:
+    """`value` as JSON."""
+    if isinstance(value, partial):
+        names = inspect.signature(value.func).parameters
+        named = dict(zip(names, value.args, strict=False)) | value.keywords
+        return {"partial": _name(value.func)} | {k: render(v) for k, v in named.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = [f for f in dataclasses.fields(value) if f.init and f.repr]
+        names = [f.name for f in fields if f.name not in HIDDEN]
+        return {"type": _name(type(value))} | {n: render(getattr(value, n)) for n in names}
+    if isinstance(value, dict):
+        return {str(k): render(v) for k, v in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [render(v) for v in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if hasattr(value, "__qualname__"):
+        return {"function": _name(value)}
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        array = np.ascontiguousarray(value)
+        digest = hashlib.sha256(array.tobytes()).hexdigest()[:16]
+        return {"array": f"{array.dtype}{list(array.shape)}", "sha256": digest}
+    return {"repr": repr(value)}
+
+
+def _name(value: Any) -> str:
+    return f"{value.__module__}:{value.__qualname__}"
+
+
+def build(rendered: Any) -> Any:
+    """What was rendered. Errors: ConfigError for what has no name to import, or another meaning."""
+    if isinstance(rendered, list):
+        return tuple(build(v) for v in rendered)
+    if not isinstance(rendered, dict):
+        return rendered
+    if "array" in rendered or "repr" in rendered:
+        shown = rendered.get("array") or rendered.get("repr")
+        raise ConfigError(f"{shown}: cannot be made again from its rendering")
+    fields = {k: build(v) for k, v in rendered.items() if k not in NAMES}
+    kind = next((k for k in NAMES if k in rendered), None)
+    if kind is None:
+        return fields
+    found = resolve(rendered[kind])
+    if kind == "function":
+        return found
+    try:
+        return partial(found, **fields) if kind == "partial" else found(**fields)
+    except TypeError as error:
+        raise ConfigError(f"{rendered[kind]}: {error}") from error
+
+
+def resolve(name: str) -> Any:
+    """The class or function called "module:qualified.name". Errors: ConfigError."""
+    module, _, path = name.partition(":")
+    try:
+        found = importlib.import_module(module)
+        for part in path.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        where = "a notebook or a script" if module == "__main__" else f"module {module!r}"
+        raise ConfigError(
+            f"{path!r} of {where} cannot be found ({error}); define or import it first, or give "
+            "the experiment: open(folder, experiment=…)"
+        ) from error
+    return found
+
+
+def render_text(value: Any, *, indent: int = 0) -> str:
+    """The rendering as an indented outline, one `field: value` a line."""
+    return "\n".join(_lines(render(value), indent))
+
+
+def _lines(value: Any, indent: int) -> list[str]:
+    pad, out = "  " * indent, []
+    pairs = value.items() if isinstance(value, dict) else ((str(i), v) for i, v in enumerate(value))
+    for key, item in pairs:
+        if key in NAMES:
+            continue
+        if isinstance(item, dict) and set(item) == {"function"}:
+            out.append(f"{pad}{key}: {item['function'].rpartition(':')[2]}")
+        elif isinstance(item, dict) or _holds_dicts(item):
+            out += [f"{pad}{key}: {_head(item)}".rstrip(), *_lines(item, indent + 1)]
+        else:
+            out.append(f"{pad}{key}: {item}")
+    return out
+
+
+def _holds_dicts(item: Any) -> bool:
+    return isinstance(item, list) and any(isinstance(v, dict) for v in item)
+
+
+def _head(item: Any) -> str:
+    names = [item[k] for k in NAMES if k in item] if isinstance(item, dict) else []
+    return names[0].rpartition(":")[2] if names else ""

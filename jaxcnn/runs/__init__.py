@@ -1,0 +1,1 @@
+"""Running a program: the loop, run directories, checkpoints, evaluation, sweeps."""

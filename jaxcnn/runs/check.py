@@ -1,0 +1,107 @@
+"""Everything that can be known of a run before touching its data: shapes, bytes, steps."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcnn.core.experiment import Experiment
+from jaxcnn.core.forward import prepare
+from jaxcnn.core.program import make_program
+from jaxcnn.data.dataset import SPLITS, Dataset
+from jaxcnn.errors import ConfigError, DataError, JaxcnnError
+from jaxcnn.runs.replica import check_program
+
+
+def abstract_state(e: Experiment) -> Any:
+    """The training state as shapes. Errors: ConfigError that names the input's shape where the
+    model refuses it.
+    """
+
+    spec = e.data.spec()
+    batch = {n: jax.ShapeDtypeStruct((e.batch_size, *s.shape), s.dtype) for n, s in spec.items()}
+    try:
+        entries = jax.eval_shape(lambda b: prepare(e, b), batch)
+        missing = [name for name in e.task.inputs if name not in entries]
+        if missing:
+            raise ConfigError(
+                f"task {type(e.task).__name__} needs {missing} but the data have only "
+                f"{list(entries)}; choose another task or rename the keys"
+            )
+        program = make_program(e, steps=1)
+        check_program(program, e)
+        state = jax.eval_shape(program.init, jax.random.key(0))
+        jax.eval_shape(program.train_step, state, batch)
+    except JaxcnnError:
+        raise
+    except (
+        TypeError,
+        ValueError,
+        AttributeError,
+        KeyError,
+        ZeroDivisionError,
+        IndexError,
+        AssertionError,
+    ) as error:
+        shapes = ", ".join(f"{name} {list(s.shape)} {s.dtype}" for name, s in spec.items())
+        raise ConfigError(
+            f"the model, task or augmentation refuses these data ({shapes}): "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    return state
+
+
+def size_of(data: Dataset, split: str) -> int | None:
+    """The number of examples of a split; None where the data are not there yet."""
+
+    try:
+        count = data.size(split)
+    except DataError:
+        return None
+    return None if split == "train" and count == 0 else count
+
+
+def pre_flight(e: Experiment, *, compile: bool = False) -> dict[str, Any]:
+    """Sizes and counts of a run, from metadata alone."""
+
+    def count(tree):
+        return int(sum(np.prod(x.shape, dtype=np.int64) for x in jax.tree.leaves(tree)))
+
+    def size(tree):
+        return int(
+            sum(np.prod(x.shape, dtype=np.int64) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+        )
+
+    state, spec = abstract_state(e), e.data.spec()
+    sizes = {split: size_of(e.data, split) for split in SPLITS}
+    train_size = sizes["train"]
+    known = bool(train_size) or e.steps is not None
+    steps = e.total_steps(train_size or 0) if known else 1
+    batch = {
+        name: jax.ShapeDtypeStruct((e.batch_size, *s.shape), s.dtype) for name, s in spec.items()
+    }
+    result = {
+        "inputs": {name: [*spec[name].shape] for name in e.task.inputs},
+        "params": count(state.params),
+        "param_bytes": size(state.params),
+        "optimizer_bytes": size(state.opt_state),
+        "model_state_bytes": size(state.model_state),
+        "batch_bytes": size(batch),
+        **{f"{split}_examples": count for split, count in sizes.items()},
+        "steps": steps if known else None,
+        "steps_per_epoch": round(train_size / e.batch_size, 2) if train_size else None,
+        "steps_per_evaluation": e.eval_interval(train_size) if train_size else None,
+        "backend": jax.default_backend(),
+        "devices": len(jax.devices()),
+    }
+    if compile:
+        memory = (
+            jax.jit(make_program(e, steps=steps).train_step, donate_argnums=0)
+            .lower(state, batch)
+            .compile()
+            .memory_analysis()
+        )
+        result["compiled_temporary_bytes"] = (
+            int(getattr(memory, "temp_size_in_bytes", 0)) if memory else 0
+        )
+    return result

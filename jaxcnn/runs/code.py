@@ -1,0 +1,326 @@
+"""An experiment's own code: finding it by name, loading it, keeping it with the run, and making the
+experiment again from what was kept.
+
+Loading an experiment file runs its code, as with any Python file. Kept are the file and the modules
+of the same project that it imports, whole; of installed packages the versions alone (run.json). An
+experiment that was made in Python without a file is kept as its rendering (`run.json`, "rendered"),
+and made again from that: its classes and functions must then be importable, so what was defined in
+a notebook or a script must be defined again, or the experiment be given to `open`.
+"""
+
+import ast
+import contextlib
+import dataclasses
+import importlib
+import importlib.util
+import shutil
+import sys
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from jaxcnn.errors import ConfigError, did_you_mean
+
+DEFAULT = "digits_lenet5"
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where an experiment came from: the variable `experiment` of a file, with overrides."""
+
+    path: Path
+    module: str
+    overrides: tuple[str, ...] = ()
+
+
+# ---- by name ---------------------------------------------------------------------------------
+
+
+def folders() -> list[Path]:
+    """Where experiments are looked up by name: ./experiments, then those that come with jaxcnn."""
+    candidates = [Path.cwd() / "experiments", PACKAGE / "experiments"]
+    candidates.append(PACKAGE.parent / "experiments")
+    return [f for f in dict.fromkeys(candidates) if f.is_dir()]
+
+
+def files() -> dict[str, Path]:
+    """{name: path} of all experiments that can be named."""
+    found: dict[str, Path] = {}
+    for folder in folders():
+        for path in sorted(folder.glob("*.py")):
+            if not path.name.startswith("_"):
+                found.setdefault(path.stem, path)
+    return found
+
+
+def find(name: str | Path) -> Path:
+    """The experiment file of a path or a name. Errors: ConfigError with the nearest name."""
+    path = Path(name)
+    if path.suffix == ".py" and path.is_file():
+        return path.resolve()
+    known = files()
+    if path.stem in known and (path.suffix == ".py" or path.name == path.stem):
+        return known[path.stem].resolve()
+    raise ConfigError(
+        f"no experiment {str(name)!r}{did_you_mean(path.stem, known)} `python launch.py list` "
+        "shows them all; or give the path of a .py file"
+    )
+
+
+# ---- loading ---------------------------------------------------------------------------------
+
+
+def load(name: str | Path, overrides: Any = ()) -> Any:
+    """The Experiment of a file, by path or name, with overrides such as "epochs=5" applied.
+
+    Errors: ConfigError with file and line of what went wrong.
+    """
+    path = find(name)
+    return experiment_in(module_of(path), path, overrides)
+
+
+def module_of(path: Path, *, name: str | None = None) -> ModuleType:
+    """The module in `path`, executed; it may import its neighbours. Errors: ConfigError."""
+    spec = importlib.util.spec_from_file_location(name or f"experiment_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{path}: is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # so that what the file defines can be found by name
+    try:
+        with _first_on_path(path.parent):
+            spec.loader.exec_module(module)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [f.lineno for f in frames if f.filename == str(path)]
+        line = getattr(error, "lineno", None) or (lines[-1] if lines else "?")
+        raise ConfigError(f"{path}:{line}: {type(error).__name__}: {error}") from error
+    return module
+
+
+@contextlib.contextmanager
+def _first_on_path(folder: Path) -> Iterator[None]:
+    """`folder` is the first place to import from; afterwards, for late imports, the last."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        if str(folder) not in sys.path:
+            sys.path.append(str(folder))
+
+
+def experiment_in(module: ModuleType, path: Path, overrides: Any = ()) -> Any:
+    """The Experiment of an experiment file's module, with overrides. Errors: ConfigError."""
+    from jaxcnn.core.experiment import Experiment
+    from jaxcnn.core.override import override_all
+
+    experiment = getattr(module, "experiment", None)
+    if not isinstance(experiment, Experiment):
+        raise ConfigError(
+            f"{path}: must end in `experiment = Experiment(…)`; found {type(experiment).__name__}"
+        )
+    return override_all(experiment, overrides)
+
+
+def origin_of(experiment: Any) -> Origin | None:
+    """The imported module whose `experiment` this is; None for one that was made elsewhere."""
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if name != "__main__" and file and vars(module).get("experiment") is experiment:
+            return Origin(Path(file).resolve(), name)
+    return None
+
+
+def origin_in(folder: Path, record: dict[str, Any], overrides: Any = ()) -> Origin | None:
+    """The origin of a run's experiment in its own directory, with more overrides."""
+    kept = record["code"]
+    if not kept.get("file"):
+        return None
+    path = folder / "code" / kept["file"]
+    return Origin(path, kept["module"], (*kept["overrides"], *overrides))
+
+
+# ---- keeping ---------------------------------------------------------------------------------
+
+
+def keep(folder: Path, experiment: Any, origin: Origin | None) -> dict[str, Any]:
+    """Copy the experiment's own code into `folder` and say what was copied, for run.json:
+    {"file", "module", "overrides", "local": {module: file}}; "file" is None without a file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if origin is None:
+        from jaxcnn.core.rendering import render
+
+        local = _local_modules(sorted(_modules_in(render(experiment))))
+        _keep_notebook(folder)
+        main: dict[str, Any] = {"file": None}
+    else:
+        local = _local_modules(_imported(origin.path))
+        local.pop(origin.module, None)
+        shutil.copyfile(origin.path, folder / origin.path.name)
+        main = {"file": origin.path.name, "module": origin.module}
+        main |= {"source": str(origin.path), "overrides": list(origin.overrides)}
+    kept = {}
+    for name, path in local.items():
+        place = Path(*name.split("."))
+        place = place / "__init__.py" if path.name == "__init__.py" else place.with_suffix(".py")
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, folder / place)
+        kept[name] = str(place)
+    return {**main, "local": kept}
+
+
+def _imported(path: Path) -> list[str]:
+    """The names of the modules that a file may import."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return names
+
+
+def _local_modules(names: list[str]) -> dict[str, Path]:
+    """{module: file} of those of `names` that belong to the user's project, with all that these
+    import in turn.
+    """
+    found: dict[str, Path] = {}
+    todo = list(names)
+    while todo:
+        name = todo.pop()
+        parents = name.split(".")
+        for module in (".".join(parents[: i + 1]) for i in range(len(parents))):
+            loaded = sys.modules.get(module)
+            file = getattr(loaded, "__file__", None)
+            if module in found or file is None or not _is_local(Path(file)):
+                continue
+            found[module] = Path(file)
+            todo += _imported(Path(file))
+            package = module if Path(file).name == "__init__.py" else module.rpartition(".")[0]
+            todo += [n for n in sys.modules if package and n.startswith(f"{package}.")]
+    return found
+
+
+def _is_local(file: Path) -> bool:
+    """Whether a module is the user's own: a Python file outside jaxcnn and what is installed."""
+    installed = [Path(path).resolve() for path in sysconfig.get_paths().values()]
+    file = file.resolve()
+    parts = file.parts
+    return (
+        file.suffix == ".py"
+        and not file.is_relative_to(PACKAGE)
+        and "site-packages" not in parts
+        and "dist-packages" not in parts
+        and not any(file.is_relative_to(p) for p in installed[:4])
+    )
+
+
+def _modules_in(rendered: Any) -> set[str]:
+    """The modules of the classes and functions of a rendering."""
+    if isinstance(rendered, list):
+        return set().union(*map(_modules_in, rendered))
+    if not isinstance(rendered, dict):
+        return set()
+    named = {
+        v.partition(":")[0] for k, v in rendered.items() if k in ("type", "partial", "function")
+    }
+    return named.union(*map(_modules_in, rendered.values()))
+
+
+def _keep_notebook(folder: Path) -> None:
+    """The cells that were run so far, for a person to read."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    if shell is not None:
+        cells = [cell for cell in shell.user_ns.get("In", []) if cell.strip()]
+        (folder / "notebook_cells.py").write_text("\n\n# %%\n".join(cells) + "\n")
+
+
+# ---- making it again -------------------------------------------------------------------------
+
+
+def reopen(folder: Path, record: dict[str, Any]) -> Any:
+    """The Experiment of a run directory whose run.json is `record`, from the code kept there.
+
+    Errors: ConfigError where the code is missing, does not mean any more what it meant, or was
+    never in a file that could be kept.
+    """
+    from jaxcnn.core.rendering import render
+    from jaxcnn.data.recorded import Recorded
+    from jaxcnn.runs.sweep import as_point, at
+
+    code, rendered = record.get("code"), record.get("rendered")
+    if not isinstance(code, dict) or not isinstance(rendered, dict):
+        raise ConfigError(f"{folder}: run.json is of another version of jaxcnn; open it with that")
+    with _own_modules(folder / "code", code):
+        if code.get("file"):
+            path = folder / "code" / code["file"]
+            if not path.is_file():
+                raise ConfigError(f"{path}: the experiment's code is gone; give the experiment")
+            module = module_of(path, name=code["module"])
+            experiment = experiment_in(module, path, code["overrides"])
+            experiment = at(experiment, as_point(record.get("point", {})))
+        else:
+            experiment = _build(rendered, record)
+    found = render(experiment)
+    if isinstance(experiment.data, Recorded):
+        found["data"] = rendered["data"]
+    if changed := differences(rendered, found):
+        raise ConfigError(
+            f"{folder}: its experiment now means something else than when it ran: "
+            f"{'; '.join(changed[:5])} (its code or jaxcnn's defaults have changed)"
+        )
+    return experiment
+
+
+def _build(rendered: dict[str, Any], record: dict[str, Any]) -> Any:
+    """The experiment of a rendering; where its data were arrays in memory, with what was recorded
+    of them.
+    """
+    from jaxcnn.core.rendering import build, resolve
+    from jaxcnn.data.recorded import Recorded
+
+    try:
+        data = build(rendered["data"])
+    except ConfigError:
+        data = Recorded.from_json(record["data"])
+    fields = {k: build(v) for k, v in rendered.items() if k not in ("type", "data")}
+    return resolve(rendered["type"])(**fields, data=data)
+
+
+@contextlib.contextmanager
+def _own_modules(folder: Path, code: dict[str, Any]) -> Iterator[None]:
+    """The modules kept in `folder` are imported from there, whatever was imported before."""
+    names = [*code.get("local", {}), *([code["module"]] if code.get("file") else [])]
+    before = {name: sys.modules.pop(name) for name in names if name in sys.modules}
+    importlib.invalidate_caches()
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        sys.modules.update(before)
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """What differs between two renderings: ["epochs: 5 then, 6 now", …]."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = dict.fromkeys([*old, *new])
+        found = [differences(old.get(n), new.get(n), f"{path}.{n}".lstrip(".")) for n in names]
+        return [text for texts in found for text in texts]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = enumerate(zip(old, new, strict=True))
+        return [text for i, (a, b) in pairs for text in differences(a, b, f"{path}.{i}")]
+    return [] if old == new else [f"{path}: {_short(old)} then, {_short(new)} now"]
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "…"

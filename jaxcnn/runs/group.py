@@ -1,0 +1,84 @@
+"""Replicas that train together, as one process holds them."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from jaxcnn.core.experiment import Experiment
+from jaxcnn.core.protocols import Program
+from jaxcnn.data.dataset import Source
+from jaxcnn.errors import ResourceError
+from jaxcnn.runs.events import Event, Record
+from jaxcnn.runs.replica import Replica
+from jaxcnn.runs.ways import Bundle, Way, members
+
+
+@dataclasses.dataclass(eq=False)
+class Group:
+    """Replicas that one program trains. `active`: those still in it, in the order of the states."""
+
+    experiment: Experiment  # what they have in common
+    program: Program  # of one replica, not compiled; its output_step gives (sums, records)
+    replicas: list[Replica]
+    way: Way
+    steps: int
+    dispatch: int  # updates a call of the device makes
+    train: Source
+    eval: Source
+    say: Callable[[str], None]
+    rungs: dict[int, int] = dataclasses.field(default_factory=dict)  # {step: replicas kept}
+    step: int = 0
+    active: list[Replica] = dataclasses.field(default_factory=list)
+    bundles: list[Bundle] = dataclasses.field(default_factory=list)
+    states: list[Any] = dataclasses.field(default_factory=list)  # one a bundle
+    pending: list[list[Any]] = dataclasses.field(default_factory=list)  # numbers, on the device
+    started: float = 0.0
+    since: float = 0.0  # monotonic time from which `pending` counts
+    saved: float = 0.0  # monotonic time of the last save
+    failed_save: ResourceError | None = None
+    told: set[str] = dataclasses.field(default_factory=set)
+
+    def take(self, active: list[Replica], states: list[Any]) -> None:
+        """Train these replicas from these states of solo runs."""
+        self.way = self.way.resized(len(active))
+        self.active, self.bundles = active, self.way.bundles(self.program)
+        parts = members(self.way.sizes, states)
+        self.states = [b.join(part) for b, part in zip(self.bundles, parts, strict=True)]
+        self.pending = [[] for _ in self.bundles]
+
+    def solo_states(self) -> list[Any]:
+        """The states of the active replicas, as solo runs have them in the program."""
+        pairs = zip(self.bundles, self.states, strict=True)
+        return [state for bundle, joined in pairs for state in bundle.split(joined)]
+
+    def seconds(self) -> float:
+        """Training time so far, over all processes."""
+        return time.monotonic() - self.started
+
+    def epoch(self) -> float:
+        """Passes over the training split so far."""
+        return self.step * self.experiment.batch_size / len(self.train)
+
+    def record(self, kind: str, replica: Replica, **content: Any) -> Record:
+        """What every record has, and `content`."""
+        which = {"replica": replica.index} if len(self.replicas) > 1 else {}
+        base = {"kind": kind, "step": self.step, "epoch": self.epoch(), **which}
+        return {**base, **content, "seconds": self.seconds()}
+
+    def tell(self, kind: str, replica: Replica, record: Record) -> None:
+        """Notify the observers of a replica."""
+
+        def state() -> Any:
+            own = self.solo_states()[self.active.index(replica)]
+            return replica.to_file(jax.tree.map(jax.numpy.copy, own))
+
+        replica.notify(Event(kind, self.step, record, state, replica.index))
+
+    def once(self, text: str) -> None:
+        """Say something, the first time that it is found."""
+        if text not in self.told:
+            self.told.add(text)
+            self.say(f"warning: {text}")

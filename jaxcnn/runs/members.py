@@ -1,0 +1,207 @@
+"""The members of a run: which replicas share a program, where each lies, what each starts from, and
+what is written of each at the end.
+"""
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcnn.core.experiment import Experiment
+from jaxcnn.core.program import make_program
+from jaxcnn.core.rendering import render
+from jaxcnn.core.transforms import scored
+from jaxcnn.data.dataset import Source, batch_indices
+from jaxcnn.errors import Preempted
+from jaxcnn.runs import code, evaluation, loop, sweep
+from jaxcnn.runs.carry import carry
+from jaxcnn.runs.checkpoint import Checkpoints
+from jaxcnn.runs.evaluation import Best
+from jaxcnn.runs.events import Notifier, Observer
+from jaxcnn.runs.group import Group
+from jaxcnn.runs.open import Run
+from jaxcnn.runs.replica import Replica, initial_states, restore
+from jaxcnn.runs.rundir import make_folder, read_json, replica_folder, write_json
+from jaxcnn.runs.sweep import Point
+from jaxcnn.runs.ways import Trial, Way, choose, members
+from jaxcnn.runs.writers import Console, History, TensorBoard
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is to be trained, where, and how, besides what the experiment says."""
+
+    experiment: Experiment
+    name: str
+    folder: Path
+    console: Console
+    resume: bool = False
+    points: tuple[Point, ...] | None = None  # None: a solo run
+    way: str | None = None
+    halving: int | None = None
+    observe: tuple[Observer, ...] = ()
+    origin: code.Origin | None = None
+    start: Run | None = None  # the run whose state and history are carried over
+
+    @property
+    def solo(self) -> bool:
+        """Whether it is a run of one replica, which lies in the folder itself."""
+        return self.points is None
+
+    def groups(self) -> list[tuple[Experiment, list[int]]]:
+        """[(experiment, indices of points)] of the replicas that can share a program."""
+        return sweep.groups(self.experiment, list(self.points or ({},)))
+
+
+def train_group(
+    plan: Plan,
+    base: Experiment,
+    indices: list[int],
+    sources: tuple[Source, Source],
+    dispatch: int,
+    stop: Callable[[], bool],
+) -> None:
+    """Train the replicas `indices`, which share a program of the experiment `base`.
+
+    Errors: those of `jaxcnn.runs.loop.run`.
+    """
+    if not plan.solo and all(_is_done(replica_folder(plan.folder, i)) for i in indices):
+        return
+    say, steps = plan.console.line, base.total_steps(len(sources[0]))
+    points = [{} if plan.points is None else plan.points[i] for i in indices]
+    replicas = [
+        _open_replica(plan, base, i, point, numbers)
+        for i, point, numbers in zip(indices, points, sweep.all_numbers(base, points), strict=True)
+    ]
+    program = scored(make_program(base, steps=steps), base)
+    restored = restore(replicas, steps, say) if plan.resume else None
+    states, at = restored or (initial_states(replicas, program, sources[0], say), 0)
+    if restored is None and plan.start is not None:
+        states, at = carry(plan.start, replicas, states, steps=steps, say=say)
+    way = _way(
+        plan,
+        base,
+        replicas,
+        Trial(
+            program=program,
+            replicas=len(replicas),
+            states=lambda: [
+                jax.tree.map(jnp.copy, state) for state in states
+            ],  # a step donates its own
+            batches=lambda way: _first_batches(way, base, replicas, sources[0]),
+            steps=steps,
+            about=[render(base), {n: str(s) for n, s in base.data.spec().items()}],
+            say=say,
+        ),
+    )
+    rungs = sweep.rungs(steps, len(replicas), plan.halving) if plan.halving else {}
+    group = Group(
+        base, program, replicas, way, steps, dispatch, *sources, say, rungs=rungs, step=at
+    )
+    group.take(*_without_dropped(replicas, states))
+    group.started = time.monotonic() - max(r.history.seconds() for r in replicas)
+    _run(plan, group, stop)
+
+
+def _open_replica(
+    plan: Plan, base: Experiment, index: int, point: Point, numbers: dict[str, float]
+) -> Replica:
+    """A replica with its place on disk and its observers."""
+    folder = plan.folder if plan.solo else replica_folder(plan.folder, index)
+    make_folder(folder / "checkpoints")
+    history = History(folder / "metrics.jsonl")
+    last = history.records[-1]["step"] if history.records else 0
+    board = TensorBoard(folder / "tensorboard", purge_step=last + 1)
+    e = sweep.at(base, point)
+    notify = Notifier((history, plan.console, board, *plan.observe), plan.console.line)
+    checkpoints = Checkpoints(folder / "checkpoints")
+    return Replica(index, point, folder, e, numbers, history, checkpoints, Best(e.task), notify)
+
+
+def _first_batches(
+    way: Way, base: Experiment, replicas: list[Replica], source: Source
+) -> list[Any]:
+    """A training batch for each bundle of a way."""
+    size, batch_size = len(source), base.batch_size
+    rows = [batch_indices(r.experiment.seed, 0, size=size, batch_size=batch_size) for r in replicas]
+    parts = members(way.sizes, rows)
+    return [source.take(part[0] if len(part) == 1 else np.stack(part)) for part in parts]
+
+
+def _way(plan: Plan, base: Experiment, replicas: list[Replica], trial: Trial) -> Way:
+    """How the replicas run: as it was asked for, as before, or as a trial finds. With it run.json
+    of each replica is written, with which it is a run of its own.
+    """
+    if plan.solo:
+        return Way.from_text("loop", 1)
+    forced, record = plan.way, replicas[0].folder / "run.json"
+    if record.is_file():
+        before = read_json(record)["way"]
+        if forced not in (None, before):
+            trial.say(f"warning: not bit-exact from here on: by {forced} now, by {before} before")
+        forced = forced or before
+    way = choose(trial, forced=forced)
+    content = read_json(plan.folder / "run.json")
+    for name in ("points", "halving"):
+        content.pop(name, None)
+    for replica in replicas:
+        own = {"replica": replica.index, "point": replica.point, "way": way.text()}
+        shutil.copytree(plan.folder / "code", replica.folder / "code", dirs_exist_ok=True)
+        rendered = {"rendered": render(replica.experiment)}
+        write_json(replica.folder / "run.json", {**content, **own, **rendered})
+    return way
+
+
+def _without_dropped(replicas: list[Replica], states: list[Any]) -> tuple[list[Replica], list[Any]]:
+    """Those that are still in the program: not the ones that a rung dropped."""
+    pairs = [
+        (replica, state)
+        for replica, state in zip(replicas, states, strict=True)
+        if not (replica.stopped and replica.stopped["why"].startswith("dropped"))
+    ]
+    return [replica for replica, _ in pairs], [state for _, state in pairs]
+
+
+def _run(plan: Plan, group: Group, stop: Callable[[], bool]) -> None:
+    """The loop between its start and end events, and the summaries."""
+    active = [r.index for r in group.active if r.stopped is None]
+    for replica in group.active:
+        content = {"steps": group.steps, "replicas": active}
+        group.tell("start", replica, group.record("start", replica, **content))
+    try:
+        loop.run(group, stop)
+    except Preempted:
+        _summarize(plan, group, completed=False)
+        raise
+    else:
+        _summarize(plan, group, completed=True)
+    finally:
+        for replica in group.active:
+            group.tell("end", replica, group.record("end", replica))
+
+
+def _summarize(plan: Plan, group: Group, *, completed: bool) -> None:
+    """summary.json of each replica; of a finished one with its score on the test split."""
+    states = dict(zip([r.index for r in group.active], group.solo_states(), strict=True))
+    for replica in group.replicas:
+        state, e = states.get(replica.index), replica.experiment
+        at = group.step if replica.stopped is None else replica.stopped["at"]
+        content = {"experiment": plan.name, "completed": completed, "step": at}
+        content |= {"epoch": at * e.batch_size / len(group.train), "seconds": group.seconds()}
+        summary = replica.summarize(state, content)
+        ended = replica.verdict().split(" at ")[0] in ("completed", "stopped early")
+        if completed and ended and state is not None and summary["eval"] and e.data.size("test"):
+            own = replica.to_file(state)
+            test = evaluation.evaluate_split(e, own, "test", metrics=summary["eval"])
+            write_json(replica.folder / "summary.json", {**summary, "test": test})
+
+
+def _is_done(folder: Path) -> bool:
+    path = folder / "summary.json"
+    return path.is_file() and bool(read_json(path).get("completed"))

@@ -1,0 +1,256 @@
+"""A run in the hand: `open(folder)` gives its experiment, state and history, and evaluates,
+predicts and exports, wherever the folder lies and whether its data are still there or not.
+"""
+
+import dataclasses
+import functools
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxcnn.core.experiment import Experiment
+from jaxcnn.core.program import make_program
+from jaxcnn.core.rendering import render
+from jaxcnn.data.dataset import Dataset
+from jaxcnn.data.recorded import Recorded
+from jaxcnn.data.recorded import record as record_data
+from jaxcnn.errors import CheckpointError, ConfigError, DataError
+from jaxcnn.runs import code, evaluation, predict
+from jaxcnn.runs.checkpoint import Checkpoints
+from jaxcnn.runs.rundir import read_json, replica_folder
+from jaxcnn.runs.writers import History
+
+
+class Run:
+    """A run directory. Nothing is read before it is asked for, and nothing is changed.
+
+    `checkpoint`: "last" or "best". Of a sweep `replicas` are the runs; the sweep itself has a
+    summary, and evaluates and predicts as an ensemble of those trained to the end.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        experiment: Experiment | None = None,
+        *,
+        checkpoint: str = "last",
+    ):
+        if checkpoint not in ("last", "best"):
+            raise ConfigError(f"checkpoint={checkpoint!r}: must be 'last' or 'best'")
+        self.folder = Path(folder).absolute()
+        self.checkpoint = checkpoint
+        self.record = read_json(self.folder / "run.json")
+        self._given = experiment
+
+    @staticmethod
+    def of(run: "Run | Path | str") -> "Run":
+        """A run, or the run in a folder."""
+        return run if isinstance(run, Run) else Run(run)
+
+    @functools.cached_property
+    def experiment(self) -> Experiment:
+        """Errors: ConfigError where it cannot be made again, see jaxcnn.runs.code."""
+        if self._given is None:
+            return code.reopen(self.folder, self.record)
+        rendered = render(self._given)
+        if changed := code.differences(self.record["rendered"], rendered):
+            raise ConfigError(
+                f"{self.folder}: is a run of another experiment: {'; '.join(changed[:5])}"
+            )
+        return self._given
+
+    @property
+    def data(self) -> Recorded:
+        """What was recorded of the training data: shapes, class names, sizes."""
+        if "data" not in self.record:
+            raise ConfigError(f"{self.folder}: run.json is of another version of jaxcnn")
+        return Recorded.from_json(self.record["data"])
+
+    @property
+    def replicas(self) -> list["Run"]:
+        """The runs of a sweep, each whole in itself; of a solo run, itself."""
+        if "points" not in self.record:
+            return [self]
+        folders = [replica_folder(self.folder, i) for i in range(len(self.record["points"]))]
+        return [Run(f, checkpoint=self.checkpoint) for f in folders if (f / "run.json").is_file()]
+
+    @property
+    def is_sweep(self) -> bool:
+        """Whether it has several replicas."""
+        return "points" in self.record
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What came out: summary.json; {} before the end."""
+        path = self.folder / "summary.json"
+        return read_json(path) if path.is_file() else {}
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """The records of metrics.jsonl in the order of steps: kind, step, loss, metrics, …"""
+        return History(self.folder / "metrics.jsonl").records
+
+    @property
+    def metrics(self) -> dict[str, Any] | None:
+        """The last evaluation on validation data."""
+        evaluations = History(self.folder / "metrics.jsonl").evaluations()
+        return evaluations[-1]["metrics"] if evaluations else None
+
+    @property
+    def total_steps(self) -> int | None:
+        """The updates that it was to make; None where that depends on data that are gone."""
+        return self.experiment.total_steps(self.data.size("train"))
+
+    @functools.cached_property
+    def state(self) -> Any:
+        """The state of the checkpoint. Of a sweep the tuple of its replicas' states, an ensemble.
+
+        Errors: CheckpointError where there is none, or none that can be read.
+        """
+        if self.is_sweep:
+            return tuple(run.state for run in self.trained())
+        e = self.standalone()
+        template = jax.eval_shape(make_program(e, steps=1).init, jax.random.key(e.seed))
+        found = Checkpoints(self.folder / "checkpoints").restore(template, kind=self.checkpoint)
+        if found is None:
+            raise CheckpointError(
+                f"{self.folder}: has no {self.checkpoint!r} checkpoint yet; go on with "
+                f"`train --resume {self.folder}`"
+            )
+        return found[0]
+
+    @property
+    def step(self) -> int:
+        """The updates that the state has seen."""
+        return int(self.state.step)
+
+    def standalone(self) -> Experiment:
+        """The experiment with what was recorded of its data, which need not be there."""
+        e = self.trained()[0].experiment if self.is_sweep else self.experiment
+        return dataclasses.replace(e, data=self.data)
+
+    def trained(self) -> list["Run"]:
+        """The replicas of a sweep that were trained to the end."""
+        done = [run for run in self.replicas if ended_well(run.summary)]
+        if not done:
+            raise ConfigError(f"{self.folder}: no replica was trained to the end")
+        if len({repr(run.experiment.model) for run in done}) > 1:
+            raise ConfigError(
+                f"{self.folder}: the replicas have different models; choose one, e.g. "
+                f"{done[0].folder}"
+            )
+        return done
+
+    def evaluate(self, split: str = "eval", *, data: Dataset | None = None) -> dict[str, Any]:
+        """Exact metrics on a split of the run's data, or of other `data` of the same kind.
+
+        Decisions such as a threshold are those of the last validation.
+        Errors: DataError where the data are gone or of another kind.
+        """
+        e = self.trained()[0].experiment if self.is_sweep else self.experiment
+        if data is not None:
+            check_same_kind(self.data, data)
+            e = dataclasses.replace(e, data=data)
+        metrics = None if self.is_sweep else self.metrics
+        return evaluation.evaluate_split(e, self.state, split, metrics=metrics)
+
+    def predict(self, inputs: Any, *, batch_size: int = 64) -> list[dict[str, Any]]:
+        """What the model says of each input, as the task describes it: {"label", "name",
+        "probability", "top"}, {"objects"}, {"points"}, …; of files also {"path"}, and {"path",
+        "error"} for one that cannot be read.
+
+        inputs: paths of pictures (files, folders, globs), or an array of images [N, H, W, C], uint8
+        or float in [0, 1], or {name: array} of all inputs of a model that takes several.
+        """
+        return predict.predict(self, inputs, batch_size=batch_size)
+
+    def export(self, path: Path | str, *, platforms: Sequence[str] = ("cpu",)) -> Mapping[str, Any]:
+        """Write the model as one file that JAX alone can open; what its inputs and outputs are.
+
+        The batch size is free. Needs `pip install 'jaxcnn[export]'`.
+        """
+        from jaxcnn.runs.export import export
+
+        return export(self, Path(path), platforms=tuple(platforms))
+
+    def __repr__(self) -> str:
+        name = self.record.get("experiment", "?")
+        shown = ", ".join(f"{k}={v:.4g}" for k, v in self._headline().items())
+        return f"Run({str(self.folder)!r}, {name}{', ' + shown if shown else ''})"
+
+    def _repr_html_(self) -> str:
+        """A short table for notebooks."""
+        rows = {"experiment": self.record.get("experiment", "?"), "folder": self.folder}
+        rows |= {k: f"{v:.4g}" for k, v in self._headline().items()}
+        cells = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(str(k))}</th>"
+            f"<td style='text-align:left'>{html.escape(str(v))}</td></tr>"
+            for k, v in rows.items()
+        )
+        return f"<table>{cells}</table>"
+
+    def _headline(self) -> dict[str, float]:
+        """A few numbers of the summary, or of the last evaluation."""
+        summary = self.summary
+        metrics = summary.get("eval") or {}
+        numbers = {k: v for k, v in metrics.items() if isinstance(v, (int, float))}
+        first = dict(list(numbers.items())[:2])
+        return ({"step": summary["step"]} if "step" in summary else {}) | first
+
+
+def open(
+    folder: Path | str,
+    experiment: Experiment | None = None,
+    *,
+    replica: int | None = None,
+    checkpoint: str = "last",
+) -> Run:
+    """The run in a directory. `experiment`: for a run that was made from what Python cannot import
+    again (a notebook's cells); it must be the same. `replica`: one of a sweep.
+
+    Errors: ConfigError for a folder that is no run.
+    """
+    run = Run(folder, experiment, checkpoint=checkpoint)
+    if replica is None:
+        return run
+    if not run.is_sweep:
+        raise ConfigError(f"replica={replica}: {run.folder} is a single run, not a sweep")
+    count = len(run.record["points"])
+    place = replica_folder(run.folder, replica)
+    if not 0 <= replica < count:
+        raise ConfigError(f"replica={replica}: {run.folder} has replicas 0 to {count - 1}")
+    return Run(place, experiment, checkpoint=checkpoint)
+
+
+def ended_well(summary: dict[str, Any]) -> bool:
+    """Whether a replica was trained to its end, or stopped early as it was asked to."""
+    return summary.get("verdict", "").split(" at ")[0] in ("completed", "stopped early")
+
+
+def check_same_kind(trained: Recorded, data: Dataset) -> None:
+    """DataError for data with other entries, shapes or class names than those of training."""
+    other = record_data(data)
+    if other.label_names != trained.label_names:
+        raise DataError(
+            f"these data have the classes {list(other.label_names)}, the run was trained on "
+            f"{list(trained.label_names)}; labels would mean something else"
+        )
+    old, new = trained.spec(), other.spec()
+    wrong = [
+        n
+        for n in old
+        if n not in new or (old[n].shape, old[n].dtype) != (new[n].shape, new[n].dtype)
+    ]
+    if wrong:
+        raise DataError(
+            f"these data differ in {wrong}: {[new.get(n) for n in wrong]}, trained on "
+            f"{[old[n] for n in wrong]}"
+        )
+
+
+def evaluate(run: Run | Path | str, split: str = "eval", **options: Any) -> dict[str, Any]:
+    """Metrics of a run: `open(run).evaluate(split, …)`."""
+    return Run.of(run).evaluate(split, **options)

@@ -1,0 +1,207 @@
+"""One replica of a run: its place on disk, its history, its state between program and file.
+
+On disk a replica is a solo run, whatever the way it was trained: the numbers that its state holds
+only so that they can differ between replicas are left out, since its experiment has them.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxcnn.core.experiment import Experiment, optimizer_numbers
+from jaxcnn.core.forward import fresh_variables
+from jaxcnn.core.program import make_program
+from jaxcnn.core.protocols import HasNumbers, Program
+from jaxcnn.data.dataset import Source
+from jaxcnn.errors import CheckpointError, ConfigError
+from jaxcnn.runs.checkpoint import Checkpoints, digest
+from jaxcnn.runs.evaluation import Best
+from jaxcnn.runs.events import Notifier
+from jaxcnn.runs.rundir import write_json
+from jaxcnn.runs.sweep import Point
+from jaxcnn.runs.writers import History
+from jaxcnn.weights import load
+
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(eq=False)
+class Replica:
+    """`experiment` is that of its point; `numbers` are those that its program's state holds."""
+
+    index: int
+    point: Point
+    folder: Path
+    experiment: Experiment
+    numbers: dict[str, float]
+    history: History
+    checkpoints: Checkpoints
+    best: Best
+    notify: Notifier
+    stopped: dict[str, Any] | None = None  # the record of why, if it stopped before the last step
+
+    def key(self) -> jax.Array:
+        """The PRNG key that it starts from."""
+        return jax.random.key(self.experiment.seed)
+
+    def template(self, program: Program) -> Any:
+        """The shapes of its state in a file."""
+        return jax.eval_shape(program.init, self.key())
+
+    def to_file(self, state: Any) -> Any:
+        """Its state as a solo run has it."""
+        if not isinstance(state, HasNumbers):
+            return state
+        own = optimizer_numbers(self.experiment)
+        kept = {path: state.hyperparams[path] for path in own if path in state.hyperparams}
+        return replace(state, hyperparams=kept)
+
+    def from_file(self, state: Any) -> Any:
+        """Its state as the program has it: the inverse of `to_file`."""
+        if not isinstance(state, HasNumbers):
+            return state
+        numbers = {path: jnp.asarray(value, jnp.float32) for path, value in self.numbers.items()}
+        return replace(state, hyperparams={**numbers, **state.hyperparams})
+
+    def remember(self) -> None:
+        """Take up what the history says: the best evaluation, and whether it has stopped."""
+        self.best = Best(self.experiment.task)
+        for record in self.history.evaluations():
+            self.best.add(record)
+        stops = [r for r in self.history.records if r["kind"] == "stop"]
+        self.stopped = stops[-1] if stops else None
+
+    def verdict(self) -> str:
+        """How it ended, in words."""
+        if self.stopped is None:
+            return "completed"
+        if self.stopped["why"].startswith("dropped"):
+            return self.stopped["why"]
+        return f"{self.stopped['why']} at step {self.stopped['at']}"
+
+    def summarize(self, state: Any, content: dict[str, Any]) -> dict[str, Any]:
+        """Write and return summary.json; `state` is None where the replica left the program."""
+        evaluations = self.history.evaluations()
+        params = getattr(state, "params", None)
+        summary = {
+            **content,
+            "verdict": self.verdict() if content["completed"] else "not finished",
+            "num_params": None if params is None else sum(x.size for x in jax.tree.leaves(params)),
+            "state_sha256": None if state is None else digest(self.to_file(state)),
+            "eval": evaluations[-1]["metrics"] if evaluations else None,
+        }
+        if self.best.record is not None:
+            best = self.best.record
+            numbers = {k: v for k, v in best["metrics"].items() if isinstance(v, (int, float))}
+            summary["best"] = {"step": best["step"], "epoch": best["epoch"], **numbers}
+        write_json(self.folder / "summary.json", summary)
+        return summary
+
+
+def replace(state: Any, **fields: Any) -> Any:
+    """A state with other fields, whether a flax.struct or a NamedTuple."""
+    if dataclasses.is_dataclass(state) and not isinstance(state, type):
+        return dataclasses.replace(state, **fields)
+    return state._replace(**fields)
+
+
+def check_program(program: Program, e: Experiment) -> None:
+    """ConfigError for a program whose state lacks what the loop needs, or that is no Program."""
+    if not isinstance(program, Program):
+        raise ConfigError(
+            f"program={e.program!r}: returned {type(program).__name__}; it must return a "
+            "Program(init, train_step, output_step)"
+        )
+    state = jax.eval_shape(program.init, jax.random.key(0))
+    for name, dtype, shape in (("step", jnp.int32, ()), ("live", jnp.bool_, ())):
+        found = getattr(state, name, None)
+        if found is None or found.dtype != dtype or found.shape != shape:
+            seen = "none" if found is None else f"{found.dtype}{list(found.shape)}"
+            raise ConfigError(
+                f"the state {type(state).__name__} of this program must have {name!r}, "
+                f"{jnp.dtype(dtype)} []; it has {seen}. `step` counts updates; `live` turns false "
+                "at a step that is not finite (see jaxcnn.core.program.advance)"
+            )
+
+
+def initial_states(replicas: list[Replica], program: Program, source: Source, say: Say) -> list:
+    """Fresh states as the program has them, each initialized as by itself."""
+    init = jax.jit(program.init)
+    states = []
+    for replica in replicas:
+        variables = start_variables(replica.experiment, replica.key(), source, say)
+        more = () if variables is None else (variables,)
+        numbers = {path: jnp.float32(value) for path, value in replica.numbers.items()}
+        states.append(init(replica.key(), numbers, *more))
+    return states
+
+
+def start_variables(e: Experiment, key: jax.Array, source: Source, say: Say) -> Any:
+    """What the experiment asks to start from (`weights`, `initialize`); None: fresh variables."""
+    if e.weights is None and e.initialize is None:
+        return None
+    fresh = dict(jax.jit(lambda key: fresh_variables(e, key))(jax.random.split(key)[0]))
+    params, model_state = fresh.pop("params", {}), fresh
+    if e.weights is not None:
+        params, model_state, report = load.fill(e.model, params, model_state, e.weights)
+        say(f"weights of {e.weights}: {report}")
+    if e.initialize is not None:
+        params, model_state = e.initialize(params, model_state, source)
+    return {"params": params, **model_state}
+
+
+def restore(replicas: list[Replica], steps: int, say: Say) -> tuple[list[Any], int] | None:
+    """(states as the program has them, step) of the newest step of which every replica that has not
+    stopped has a good checkpoint; None if there is none yet. Histories are cut off there.
+    """
+    for replica in replicas:
+        replica.checkpoints.clean()
+        replica.remember()
+    for at in _common_steps(replicas):
+        states = [_restore(replica, at, steps, say) for replica in replicas]
+        if all(state is not None for state in states):
+            for replica in replicas:
+                replica.history.truncate(at)
+                replica.remember()
+            return states, at
+    if any(replica.checkpoints.damaged() for replica in replicas):
+        raise CheckpointError(
+            f"{replicas[0].folder}: every checkpoint is damaged; start a new run (nothing here was "
+            "deleted)"
+        )
+    for replica in replicas:
+        replica.history.truncate(-1)
+        replica.remember()
+    return None
+
+
+def _restore(replica: Replica, at: int, steps: int, say: Say) -> Any:
+    """The replica's state of step `at`, or of where it stopped before; None if it is damaged."""
+    stopped = replica.stopped is not None and replica.stopped["step"] <= at
+    found = replica.checkpoints.restore(
+        replica.template(make_program(replica.experiment, steps=steps)),
+        among=None if stopped else {at},
+        warn=lambda text: say(f"warning: {text}"),
+    )
+    if found is None:
+        return None
+    return replace(replica.from_file(found[0]), live=jnp.asarray(not stopped))
+
+
+def _common_steps(replicas: list[Replica]) -> list[int]:
+    """The steps of which all that go on have a checkpoint, newest first."""
+    going_on = [r for r in replicas if r.stopped is None]
+    if not going_on:
+        return [max(r.stopped["step"] for r in replicas if r.stopped)]
+    held = [set(r.checkpoints.steps()) for r in going_on]
+    common = sorted(set.intersection(*held), reverse=True)
+    if not common and all(held):
+        raise CheckpointError(
+            f"{going_on[0].folder.parent}: the replicas have no checkpoint of a common step (were "
+            "files removed?); train one of them on alone: train --from"
+        )
+    return common

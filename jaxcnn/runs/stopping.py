@@ -1,0 +1,98 @@
+"""Replicas that stop before the last step: diverged, out of patience, dropped at a rung. A replica
+that stops is frozen in the program; the others go on.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcnn.core.program import State
+from jaxcnn.data.dataset import batch_indices
+from jaxcnn.errors import DivergedError, ResourceError
+from jaxcnn.runs import evaluation
+from jaxcnn.runs.diagnosis import first_non_finite
+from jaxcnn.runs.group import Group
+from jaxcnn.runs.replica import Replica, replace
+from jaxcnn.runs.ways import members
+
+
+def going_on(group: Group) -> list[Replica]:
+    return [replica for replica in group.active if replica.stopped is None]
+
+
+def stop_replica(group: Group, place: int, why: str, *, at: int, **more: Any) -> None:
+    """Freeze a replica for good, and record why."""
+    replica, states = group.active[place], group.solo_states()
+    states[place] = replace(states[place], live=jax.numpy.zeros((), bool))
+    parts = members(group.way.sizes, states)
+    group.states = [b.join(part) for b, part in zip(group.bundles, parts, strict=True)]
+    content = {"why": why, "at": at, **more}
+    replica.stopped = group.record("stop", replica, **content, point=replica.point)
+    group.tell("stop", replica, replica.stopped)
+
+
+def diverge(group: Group, place: int) -> None:
+    """Stop a replica whose state was frozen before its first update that is not finite; its numbers
+    are the last good ones, and are saved. The record names the layer.
+    """
+    replica, state = group.active[place], group.solo_states()[place]
+    at, e = int(state.step), replica.experiment
+    indices = batch_indices(e.seed, at, size=len(group.train), batch_size=e.batch_size)
+    where = "no layer is known of a program of one's own"
+    if isinstance(state, State):
+        where = first_non_finite(e, state, group.train.take(indices))
+    good = replace(state, live=jax.numpy.ones((), bool))
+    try:
+        replica.checkpoints.save(replica.to_file(good), step=at)
+    except ResourceError as error:
+        group.say(f"warning: {error}")
+    stop_replica(group, place, "diverged", at=at, where=where)
+
+
+def drop_due(group: Group) -> None:
+    """Successive halving: at a rung the best go on, in a program of their own; the others stop.
+
+    The latest rung that was reached counts, so that a run resumed at a rung drops there.
+    """
+    keep = min([kept for step, kept in group.rungs.items() if step <= group.step], default=0)
+    if not keep or len(group.active) <= keep:
+        return
+
+    def rank(replica: Replica) -> float:
+        evaluations = replica.history.evaluations()
+        if not evaluations or replica.stopped is not None:
+            return -np.inf
+        return evaluation.rank(group.experiment.task, evaluations[-1]["metrics"])
+
+    best = sorted(group.active, key=rank, reverse=True)[:keep]
+    kept = [replica for replica in group.active if replica in best]
+    group.say(
+        f"rung at step {group.step}: {len(kept)} of {len(group.active)} replicas go on: "
+        f"{[replica.index for replica in kept]}"
+    )
+    for place, replica in enumerate(group.active):
+        if replica not in kept and replica.stopped is None:
+            stop_replica(group, place, "dropped at a rung", at=group.step)
+    states = dict(zip([r.index for r in group.active], group.solo_states(), strict=True))
+    group.take(kept, [states[replica.index] for replica in kept])
+
+
+def raise_if_lost(group: Group) -> None:
+    """Raise what the whole group failed of."""
+    diverged = [r for r in group.replicas if r.stopped and r.stopped["why"] == "diverged"]
+    if len(diverged) == len(group.replicas):
+        remedy = (
+            "lower optimizer.learning_rate, set clip_norm=1.0, or lengthen the schedule's warm-up"
+        )
+        if len(diverged) > 1:
+            steps = ", ".join(str(r.stopped["at"]) for r in diverged if r.stopped)
+            raise DivergedError(f"all {len(diverged)} replicas diverged (steps {steps}); {remedy}")
+        (replica,) = diverged
+        raise DivergedError(
+            f"the loss or a gradient is not finite at step {replica.stopped['at']} "
+            f"({replica.stopped['where']}); the state before it was saved in {replica.folder}; "
+            f"{remedy}"
+        )
+    if group.failed_save:
+        raise group.failed_save

@@ -1,0 +1,208 @@
+"""From an experiment to a run directory: solo runs, sweeps, resumed runs, runs that go on from
+another.
+"""
+
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxcnn.core.experiment import Experiment
+from jaxcnn.core.program import make_program
+from jaxcnn.core.rendering import render
+from jaxcnn.data.dataset import Source
+from jaxcnn.data.recorded import record as record_data
+from jaxcnn.errors import ConfigError, DivergedError, Preempted
+from jaxcnn.ops.convolution import current_formulation
+from jaxcnn.runs import code, environment, sweep
+from jaxcnn.runs.carry import carried_record
+from jaxcnn.runs.evaluation import open_checked
+from jaxcnn.runs.events import Observer
+from jaxcnn.runs.feed import steps_per_dispatch
+from jaxcnn.runs.members import Plan, train_group
+from jaxcnn.runs.open import Run
+from jaxcnn.runs.replica import check_program
+from jaxcnn.runs.rundir import locked, read_json, signals, write_json
+from jaxcnn.runs.sweep import Point
+from jaxcnn.runs.table import summarize_sweep
+from jaxcnn.runs.writers import Console
+
+
+def train(
+    experiment: Experiment | str | Path | None = None,
+    folder: Path | str | None = None,
+    *,
+    points: Iterable[Point] | None = None,
+    observe: Sequence[Observer] = (),
+    resume: bool = False,
+    start: "Run | Path | str | None" = None,
+    name: str | None = None,
+    overrides: Sequence[str] = (),
+    origin: code.Origin | None = None,
+    way: str | None = None,
+    halving: int | None = None,
+    console: Console | None = None,
+    quiet: bool = False,
+) -> Run:
+    """Train an experiment, and return its run.
+
+    Args:
+        experiment: an Experiment, or the path or name of an experiment file, to which `overrides`
+            such as "epochs=5" are applied.
+        folder: the run directory (default: runs/<name>-<time>); new, unless `resume`.
+        points: of a sweep (jaxcnn.runs.sweep): one replica for each, each in replicas/<i>. Those
+            that differ in the seed and in numbers of the state alone share a program.
+        observe: functions of an event, see jaxcnn.runs.events.
+        resume: go on with the run in `folder`, to the bits of one that was never stopped; the
+            experiment may be left out, and is compared with the run's own if it is given.
+        start: a run to go on from: its state and history are carried over, and what the experiment
+            changes is said. The new run is not bit-exact with anything.
+        origin: where the experiment came from, if it cannot be seen (jaxcnn.runs.code).
+        way: how replicas run, "vmap", "loop", "unrolled", "devices" or a chunk size; by default the
+            fastest in a short trial. It may change over a resume, which then is not bit-exact.
+        halving: successive halving: one replica in `halving` goes on at each rung, at 1/halving of
+            the steps for each power (K. Jamieson and A. Talwalkar, "Non-stochastic best arm
+            identification and hyperparameter optimization", 2016, figure 1).
+
+    A signal or a first Ctrl-C saves, and raises Preempted; a second Ctrl-C is KeyboardInterrupt. In
+    a thread other than the main one signals cannot be heard.
+    Errors: the classes of jaxcnn.errors; DivergedError only if every replica diverges.
+    """
+    environment.prepare_process()
+    console = console or Console(quiet=quiet)
+    if isinstance(experiment, (str, Path)):
+        path = code.find(experiment)
+        module = code.module_of(path)
+        experiment = code.experiment_in(module, path, overrides)
+        origin = code.Origin(path, module.__name__, tuple(overrides))
+    elif overrides:
+        raise ConfigError("overrides: belong to an experiment file; dataclasses.replace does here")
+    if resume:
+        return _resume(experiment, folder, way=way, observe=tuple(observe), console=console)
+    if experiment is None:
+        raise ConfigError("train: give an experiment, or a folder with resume=True")
+    origin = origin or code.origin_of(experiment)
+    name = name or (origin.path.stem if origin else "experiment")
+    folder = Path(folder).absolute() if folder else new_folder(name)
+    console.line(f"run: {folder}")
+    plan = Plan(
+        experiment,
+        name,
+        folder,
+        console,
+        points=None if points is None else tuple(dict(point) for point in points),
+        way=way,
+        halving=halving,
+        observe=tuple(observe),
+        origin=origin,
+        start=None if start is None else Run.of(start),
+    )
+    with locked(folder, resume=False):
+        return _train(plan)
+
+
+def new_folder(name: str) -> Path:
+    """runs/<name>-<time>, with a number behind it where that exists."""
+    base = Path("runs").absolute() / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder, n = base, 1
+    while folder.exists():
+        n += 1
+        folder = base.with_name(f"{base.name}-{n}")
+    return folder
+
+
+def _resume(
+    experiment: Experiment | None,
+    folder: Path | str | None,
+    *,
+    way: str | None,
+    observe: tuple[Observer, ...],
+    console: Console,
+) -> Run:
+    if folder is None:
+        raise ConfigError("train(resume=True): give the run's folder")
+    folder = Path(folder).absolute()
+    with locked(folder, resume=True):
+        record = read_json(folder / "run.json")
+        if experiment is None:
+            experiment = code.reopen(folder, record)
+        elif changed := code.differences(record["rendered"], render(experiment)):
+            raise ConfigError(
+                f"{folder}: is a run of another experiment: {'; '.join(changed[:5])}; resume it as "
+                "it was (leave the experiment out), or go on from it with other settings: "
+                "train --from, train(experiment, start=folder)"
+            )
+        points = record.get("points")
+        plan = Plan(
+            experiment,
+            record["experiment"],
+            folder,
+            console,
+            resume=True,
+            points=None if points is None else tuple(map(sweep.as_point, points)),
+            way=way,
+            halving=record.get("halving"),
+            observe=observe,
+        )
+        return _train(plan)
+
+
+def _train(plan: Plan) -> Run:
+    """Train in a locked folder: one group of replicas after another."""
+    e, console, groups = plan.experiment, plan.console, plan.groups()
+    for base, _ in groups:
+        check_program(make_program(base, steps=1), base)
+    sources = open_checked(e, "train"), open_checked(e, "eval")
+    dispatch = _describe(plan, sources[0])
+    lost = 0
+    try:
+        with signals() as stop:
+            for number, (base, indices) in enumerate(groups):
+                if len(groups) > 1:
+                    text = f"group {number + 1} of {len(groups)}: {len(indices)} replicas"
+                    console.line(text)
+                    sources = open_checked(base, "train"), open_checked(base, "eval")
+                try:
+                    train_group(plan, base, indices, sources, dispatch, stop)
+                except DivergedError as error:
+                    lost += 1
+                    if lost == len(groups):
+                        raise
+                    console.line(f"warning: {error}")
+    except Preempted as error:
+        text = f"{error}, state saved; go on with: train --resume {plan.folder}"
+        raise Preempted(text) from None
+    finally:
+        console.stop()
+    if plan.points is not None:
+        together = [indices for _, indices in groups]
+        points = list(plan.points)
+        summarize_sweep(plan.folder, plan.name, e.task, points, together, say=console.line)
+    return Run(plan.folder, e)
+
+
+def _describe(plan: Plan, source: Source) -> int:
+    """Write run.json and code/ of a new run, or compare with those of an old one; the number of
+    steps a dispatch.
+    """
+    seen = {**environment.describe(), "convolution": current_formulation()}
+    if plan.resume:
+        old = read_json(plan.folder / "run.json")
+        for difference in environment.differences(old["environment"], seen):
+            plan.console.line(f"warning: not bit-exact from here on: {difference}")
+        return old["steps_per_dispatch"]
+    e = plan.experiment
+    content: dict[str, Any] = {
+        "format": 2,
+        "experiment": plan.name,
+        "code": code.keep(plan.folder / "code", e, plan.origin),
+        "steps_per_dispatch": steps_per_dispatch(e, source),
+        "data": record_data(e.data).to_json(),
+    }
+    if plan.points is not None:
+        content |= {"points": list(plan.points), "halving": plan.halving}
+    if plan.start is not None:
+        content["started_from"] = carried_record(plan.start)
+    content |= {"rendered": render(e), "environment": seen}
+    write_json(plan.folder / "run.json", content)
+    return content["steps_per_dispatch"]
