@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcnn.commands.check import pre_flight
-from jaxcnn.commands.experiments import load
 from jaxcnn.data.made.digits import Digits
 from jaxcnn.data.made.text_scenes import TextScenes
 from jaxcnn.errors import ConfigError, DataError
-from jaxcnn.ops import alphabet, polygons, sequences
+from jaxcnn.ops import alphabet, ctc, polygons
+from jaxcnn.runs.check import pre_flight
+from jaxcnn.runs.code import load
 from jaxcnn.tasks.recognition import TextRecognition, frames_needed
 from jaxcnn.tasks.text_detection import TextDetection
 from tests.conftest import ROOT
@@ -182,7 +182,7 @@ def test_frames_needed_by_a_batch_are_those_of_each_text():
     text = np.where(
         np.arange(6) < generator.integers(0, 7, (200, 1)), generator.integers(1, 3, (200, 6)), 0
     )
-    expected = [sequences.ctc_frames_needed(row[row > 0].tolist()) for row in text]
+    expected = [ctc.frames_needed(row[row > 0].tolist()) for row in text]
     np.testing.assert_array_equal(frames_needed(text), expected)
     np.testing.assert_array_equal(frames_needed(jnp.asarray(text)), expected)
 

@@ -1,8 +1,8 @@
-"""Label sequences: connectionist temporal classification (CTC) decoding, edit distance, character
-and word error rate.
+"""Connectionist temporal classification (CTC): from scores of each frame to a sequence of labels.
 
-Source of CTC: Graves et al., "Connectionist temporal classification", 2006: a path of one label a
-frame spells the sequence that remains when repeats are merged and then blanks dropped.
+Source: Graves et al., "Connectionist temporal classification: labelling unsegmented sequence data
+with recurrent neural networks", 2006: a path of one label a frame spells the sequence that remains
+when repeats are merged and then blanks dropped.
 """
 
 import itertools
@@ -13,12 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn.errors import DataError
-
 PADDING = -1  # fills the rows of decoded labels; never a label
 
 
-def ctc_greedy(
+def greedy(
     logits: jax.Array, frames: jax.Array | None = None, *, blank: int = 0
 ) -> tuple[jax.Array, jax.Array]:
     """The sequence spelled by the likeliest label of each frame. [B, T, K] -> labels [B, T] int32
@@ -40,7 +38,7 @@ def ctc_greedy(
     return labels, jnp.sum(keep, axis=1, dtype=jnp.int32)
 
 
-def ctc_beam_search(
+def beam_search(
     log_probabilities: np.ndarray, *, width: int = 10, blank: int = 0
 ) -> list[tuple[tuple[int, ...], float]]:
     """The likeliest sequences of one row, best first, with the logarithm of their probability. [T,
@@ -63,9 +61,8 @@ def ctc_beam_search(
                 if label == blank:
                     continue
                 longer = (*prefix, label)
-                if (
-                    prefix and label == prefix[-1]
-                ):  # without a blank between, a repeat is the same label
+                # without a blank between, a repeat is the same label
+                if prefix and label == prefix[-1]:
                     ends_label[prefix] = float(
                         np.logaddexp(ends_label[prefix], label_score + frame[label])
                     )
@@ -85,54 +82,6 @@ def ctc_beam_search(
     return [(prefix, float(np.logaddexp(*score))) for prefix, score in beam.items()]
 
 
-def ctc_frames_needed(labels: Sequence[int]) -> int:
+def frames_needed(labels: Sequence[int]) -> int:
     """The fewest frames that can spell `labels`: one each, and a blank between equal neighbors."""
     return len(labels) + sum(a == b for a, b in itertools.pairwise(labels))
-
-
-def edit_distance(first: Sequence, second: Sequence) -> int:
-    """The fewest insertions, deletions and substitutions that turn one sequence (characters, words,
-    labels) into the other.
-
-    Levenshtein, "Binary codes capable of correcting deletions, insertions, and reversals", 1966.
-    """
-    row = list(range(len(second) + 1))
-    for i, a in enumerate(first, start=1):
-        diagonal, row[0] = row[0], i
-        for j, b in enumerate(second, start=1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (a != b))
-    return row[-1]
-
-
-def character_error_rate(predictions: Sequence[str], references: Sequence[str]) -> float:
-    """Edits over characters of the references, summed over all lines; can exceed 1.
-
-    Errors: DataError if the lists differ in length or all references are empty.
-    """
-    return _error_rate(predictions, references, "characters")
-
-
-def word_error_rate(predictions: Sequence[str], references: Sequence[str]) -> float:
-    """Edits over words (separated by white space) of the references, summed over all lines; can
-    exceed 1. Errors: as above.
-    """
-    return _error_rate(
-        [line.split() for line in predictions], [line.split() for line in references], "words"
-    )
-
-
-def _error_rate(
-    predictions: Sequence[Sequence], references: Sequence[Sequence], unit: str
-) -> float:
-    if len(predictions) != len(references):
-        raise DataError(
-            f"{len(predictions)} predictions for {len(references)} references; give one of each a "
-            "line"
-        )
-    total = sum(map(len, references))
-    if not total:
-        raise DataError(
-            f"the {len(references)} references hold no {unit}; an error rate needs some to count "
-            "errors against"
-        )
-    return sum(map(edit_distance, predictions, references)) / total

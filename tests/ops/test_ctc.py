@@ -1,17 +1,13 @@
-"""CTC decoding against summing over all paths; edit distance against its recursive definition."""
+"""CTC decoding against summing over all paths."""
 
-import functools
 import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from jaxcnn.errors import DataError
-from jaxcnn.ops import sequences
+from jaxcnn.ops import ctc
 
 
 def spell(path, blank=0):
@@ -40,12 +36,12 @@ def random_frames(seed, frames, classes, batch=()):
 def test_beam_search_equals_the_sum_over_all_paths(seed, frames, classes, blank):
     rows = random_frames(seed, frames, classes)
     expected = sum_over_paths(rows, blank)
-    found = sequences.ctc_beam_search(rows, width=10_000, blank=blank)
+    found = ctc.beam_search(rows, width=10_000, blank=blank)
     assert {prefix: np.exp(score) for prefix, score in found if score > -np.inf} == pytest.approx(
         expected
     )
     assert found[0][0] == max(expected, key=lambda sequence: expected[sequence])
-    narrow = sequences.ctc_beam_search(rows, width=3, blank=blank)
+    narrow = ctc.beam_search(rows, width=3, blank=blank)
     assert len(narrow) == min(3, len(expected))
     assert all(np.exp(score) <= expected[prefix] * (1 + 1e-9) for prefix, score in narrow)
 
@@ -55,21 +51,21 @@ def test_beam_search_finds_what_greedy_misses():
     (.64). Graves et al. 2006, section 3.2.
     """
     rows = np.log([[0.6, 0.4], [0.6, 0.4]])
-    assert sequences.ctc_beam_search(rows)[0] == ((1,), pytest.approx(np.log(0.64)))
-    assert int(sequences.ctc_greedy(jnp.asarray(rows, jnp.float32)[None])[1][0]) == 0
+    assert ctc.beam_search(rows)[0] == ((1,), pytest.approx(np.log(0.64)))
+    assert int(ctc.greedy(jnp.asarray(rows, jnp.float32)[None])[1][0]) == 0
 
 
 @pytest.mark.parametrize("blank", [0, 2])
 def test_greedy_spells_the_likeliest_path(blank):
     rows = random_frames(5, 12, 4, batch=(30,))
     frames = np.random.default_rng(6).integers(0, 13, 30)
-    decode = jax.jit(lambda logits, frames: sequences.ctc_greedy(logits, frames, blank=blank))
+    decode = jax.jit(lambda logits, frames: ctc.greedy(logits, frames, blank=blank))
     labels, lengths = jax.device_get(decode(jnp.asarray(rows, jnp.float32), jnp.asarray(frames)))
     for i in range(30):
         expected = spell(rows[i, : frames[i]].argmax(axis=-1).tolist(), blank)
         assert tuple(labels[i, : lengths[i]]) == expected
-        assert (labels[i, lengths[i] :] == sequences.PADDING).all()
-    whole = sequences.ctc_greedy(jnp.asarray(rows, jnp.float32), blank=blank)
+        assert (labels[i, lengths[i] :] == ctc.PADDING).all()
+    whole = ctc.greedy(jnp.asarray(rows, jnp.float32), blank=blank)
     np.testing.assert_array_equal(
         whole[0], decode(jnp.asarray(rows, jnp.float32), jnp.full(30, 12))[0]
     )
@@ -82,42 +78,4 @@ def test_frames_needed_is_the_shortest_path_that_spells_the_labels(labels):
         for n in range(9)
         if any(spell(path) == labels for path in itertools.product(range(3), repeat=n))
     )
-    assert sequences.ctc_frames_needed(labels) == shortest
-
-
-@given(st.text("ab c", max_size=8), st.text("abd ", max_size=8))
-@settings(max_examples=150, deadline=None)
-def test_edit_distance_equals_its_definition(first, second):
-    @functools.cache
-    def distance(i, j):
-        if not i or not j:
-            return i + j
-        return min(
-            distance(i - 1, j) + 1,
-            distance(i, j - 1) + 1,
-            distance(i - 1, j - 1) + (first[i - 1] != second[j - 1]),
-        )
-
-    assert sequences.edit_distance(first, second) == distance(len(first), len(second))
-    assert sequences.edit_distance(first.split(), second.split()) <= max(
-        len(first.split()), len(second.split())
-    )
-
-
-def test_error_rates_are_summed_over_lines():
-    predictions, references = ["kitten", "a cat sat", ""], ["sitting", "the cat sat", "x"]
-    assert sequences.character_error_rate(predictions, references) == pytest.approx(
-        (3 + 3 + 1) / (7 + 11 + 1)
-    )
-    assert sequences.word_error_rate(predictions, references) == pytest.approx(
-        (1 + 1 + 1) / (1 + 3 + 1)
-    )
-
-
-@pytest.mark.parametrize(
-    "predictions, references, says",
-    [(["a"], [], "1 predictions for 0"), (["a"], [""], "hold no characters")],
-)
-def test_bad_input_is_refused(predictions, references, says):
-    with pytest.raises(DataError, match=says):
-        sequences.character_error_rate(predictions, references)
+    assert ctc.frames_needed(labels) == shortest
