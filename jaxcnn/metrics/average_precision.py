@@ -1,16 +1,10 @@
 """Average precision of detections, as the COCO and PASCAL VOC evaluations define it. NumPy, exact,
 on the host.
 
-`truths` and `predictions` are lists with one dict an image. Objects of a truth: "label" [G] int,
-"box" [G, 4] (y0, x0, y1, x1), optionally
-"crowd" [G] bool (a group: detections in it are neither right nor wrong), "area" [G] and "difficult"
-[G] bool (VOC). Of a prediction:
-"label" [D] int, "score" [D], "box" [D, 4]. For masks "mask" [G or D, H, W] bool in place of "box";
-for keypoints "points" [G or D, J, 2] (y, x), and of the truth "visible" [G, J] too. Pixels are the
-unit: the size classes (small below 32², large above 96² pixels) depend on
-it, all else not. Sources: Lin et al., "Microsoft COCO: common objects in context", 2014, and its
-evaluation code; Everingham et al., "The PASCAL visual object classes (VOC) challenge", 2010,
-section 4.2.
+`truths` and `predictions` are lists with one dict an image, as `jaxcnn.metrics.objects` says.
+Pixels are the unit: the size classes (small below 32², large above 96² pixels) depend on it, all
+else not. Sources: Lin et al., "Microsoft COCO: common objects in context", 2014, and its evaluation
+code; Everingham et al., "The PASCAL visual object classes (VOC) challenge", 2010, section 4.2.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,10 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnn.errors import DataError
+from jaxcnn.metrics import objects
+from jaxcnn.metrics.objects import Objects
 from jaxcnn.ops import masks
-
-Objects = dict[str, Any]
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
@@ -33,30 +26,12 @@ SIZES = {
 }
 # Per-keypoint constants of COCO's 17 body points (nose, eyes, ears, shoulders, elbows, wrists,
 # hips, knees, ankles), from its evaluation page.
-COCO_SIGMAS = (
-    np.array(
-        [
-            0.26,
-            0.25,
-            0.25,
-            0.35,
-            0.35,
-            0.79,
-            0.79,
-            0.72,
-            0.72,
-            0.62,
-            0.62,
-            1.07,
-            1.07,
-            0.87,
-            0.87,
-            0.89,
-            0.89,
-        ]
-    )
-    / 10
-)
+# fmt: off
+COCO_SIGMAS = np.array([
+    0.26, 0.25, 0.25, 0.35, 0.35, 0.79, 0.79, 0.72, 0.72, 0.62, 0.62, 1.07, 1.07, 0.87, 0.87, 0.89,
+    0.89,
+]) / 10
+# fmt: on
 
 
 def coco_boxes(truths: Sequence[Objects], predictions: Sequence[Objects]) -> dict[str, float]:
@@ -65,23 +40,24 @@ def coco_boxes(truths: Sequence[Objects], predictions: Sequence[Objects]) -> dic
     """
 
     def compare(truth, prediction):
-        return _box_iou(_boxes(prediction), _boxes(truth), _flags(truth, "crowd")), _box_area(
-            _boxes(prediction)
-        )
+        found, crowd = objects.boxes(prediction), objects.flags(truth, "crowd")
+        return objects.box_iou(found, objects.boxes(truth), crowd), objects.box_area(found)
 
-    return _summary(
-        _evaluate(truths, predictions, compare, truth_area=lambda truth: _box_area(_boxes(truth)))
-    )
+    def area(truth):
+        return objects.box_area(objects.boxes(truth))
+
+    return _summary(_evaluate(truths, predictions, compare, truth_area=area))
 
 
 def coco_masks(truths: Sequence[Objects], predictions: Sequence[Objects]) -> dict[str, float]:
     """As `coco_boxes`, with the overlap of masks."""
 
     def compare(truth, prediction):
-        overlap = masks.pairwise_iou(prediction["mask"], truth["mask"], _flags(truth, "crowd"))
-        return overlap, _mask_area(prediction)
+        crowd = objects.flags(truth, "crowd")
+        overlap = masks.pairwise_iou(prediction["mask"], truth["mask"], crowd)
+        return overlap, objects.mask_area(prediction)
 
-    return _summary(_evaluate(truths, predictions, compare, truth_area=_mask_area))
+    return _summary(_evaluate(truths, predictions, compare, truth_area=objects.mask_area))
 
 
 def coco_keypoints(
@@ -96,10 +72,10 @@ def coco_keypoints(
     def compare(truth, prediction):
         points = np.asarray(prediction["points"], np.float64).reshape(-1, len(sigmas), 2)
         extent = np.ptp(points, axis=1) if len(points) else np.zeros((0, 2))
-        return _keypoint_similarity(points, truth, sigmas), extent[:, 0] * extent[:, 1]
+        return objects.keypoint_similarity(points, truth, sigmas), extent[:, 0] * extent[:, 1]
 
     def ignored(truth):
-        return ~_any_visible(truth, len(sigmas))
+        return ~objects.any_visible(truth, len(sigmas))
 
     sizes = {name: SIZES[name] for name in ("all", "medium", "large")}
     results = _evaluate(
@@ -129,18 +105,19 @@ def voc_boxes(
     there; "difficult" truths count for nothing. Boxes are continuous: VOC's own code adds a pixel
     to each side.
     """
-    _check(truths, predictions)
+    objects.check(truths, predictions)
     found = {}
-    for label in _labels(truths):
+    for label in objects.labels(truths):
         total, scores, hits, misses = 0, [], [], []
         for truth, prediction in zip(truths, predictions, strict=True):
             truth, prediction = (
-                _of_class(truth, label),
-                _by_score(_of_class(prediction, label), None),
+                objects.of_class(truth, label),
+                objects.by_score(objects.of_class(prediction, label), None),
             )
-            difficult = _flags(truth, "difficult")
+            difficult = objects.flags(truth, "difficult")
             total += int(np.sum(~difficult))
-            overlap = _box_iou(_boxes(prediction), _boxes(truth), np.zeros(len(difficult), bool))
+            no_crowd = np.zeros(len(difficult), bool)
+            overlap = objects.box_iou(objects.boxes(prediction), objects.boxes(truth), no_crowd)
             taken = np.zeros(len(difficult), bool)
             for row, score in zip(overlap, prediction["score"], strict=True):
                 best = int(np.argmax(row)) if row.size else -1
@@ -182,17 +159,17 @@ def _evaluate(
     """For each class: score [D] and rank [D] (in its image) of all detections; matched and ignored
     [A, T, D]; number of truths [A].
     """
-    _check(truths, predictions)
+    objects.check(truths, predictions)
     results = []
-    for label in _labels(truths):
+    for label in objects.labels(truths):
         pieces, num_truths = [], np.zeros(len(sizes), np.int64)
         for truth, prediction in zip(truths, predictions, strict=True):
             truth, prediction = (
-                _of_class(truth, label),
-                _by_score(_of_class(prediction, label), most),
+                objects.of_class(truth, label),
+                objects.by_score(objects.of_class(prediction, label), most),
             )
             similarity, area = compare(truth, prediction)
-            crowd = _flags(truth, "crowd")
+            crowd = objects.flags(truth, "crowd")
             # [A, G]
             other_size = _outside(
                 np.asarray(truth["area"] if "area" in truth else truth_area(truth), np.float64),
@@ -317,93 +294,6 @@ def _curves(
     best = np.concatenate([best, np.zeros((len(best), 1))], axis=1)
     at = np.stack([np.searchsorted(row, RECALLS, side="left") for row in recall])
     return np.take_along_axis(best, at, axis=1), recall[:, -1]
-
-
-def _keypoint_similarity(points: np.ndarray, truth: Objects, sigmas: np.ndarray) -> np.ndarray:
-    """Object keypoint similarity of detections [D, J, 2] and truths -> [D, G]: the mean over
-    visible points of a Gaussian of the distance, whose width is 2 sigma times the root of the
-    object's area. A truth without visible points is compared by the distance to its doubled box."""
-    target = np.asarray(truth["points"], np.float64).reshape(-1, len(sigmas), 2)
-    visible = np.asarray(truth["visible"], bool).reshape(-1, len(sigmas))
-    box, area = _boxes(truth), np.asarray(truth["area"], np.float64)
-    offset = points[:, None] - target[None]  # [D, G, J, 2]
-    # the box grown by its own size to each side
-    low, high = (
-        2 * box[:, :2] - box[:, 2:],
-        2 * box[:, 2:] - box[:, :2],
-    )
-    beyond = np.maximum(low[None, :, None] - points[:, None], 0) + np.maximum(
-        points[:, None] - high[None, :, None], 0
-    )
-    has_points = _any_visible(truth, len(sigmas))
-    offset = np.where(has_points[None, :, None, None], offset, beyond)
-    exponent = (
-        np.sum(offset**2, axis=-1) / (2 * sigmas) ** 2 / (area + np.spacing(1))[None, :, None] / 2
-    )
-    weight = np.where(has_points[:, None], visible, True)[None].astype(np.float64)
-    return np.sum(np.exp(-exponent) * weight, axis=-1) / np.sum(weight, axis=-1)
-
-
-def _any_visible(truth: Objects, num_points: int) -> np.ndarray:
-    return np.count_nonzero(np.asarray(truth["visible"]).reshape(-1, num_points), axis=1) > 0
-
-
-def _check(truths: Sequence[Objects], predictions: Sequence[Objects]) -> None:
-    if len(truths) != len(predictions):
-        raise DataError(
-            f"{len(truths)} images have truths and {len(predictions)} have predictions; give one "
-            "dict an image to each"
-        )
-    for i, prediction in enumerate(predictions):
-        if np.isnan(np.asarray(prediction["score"], np.float64)).any():
-            raise DataError(
-                f"a detection in image {i} has score NaN; detections are ranked by score: look at "
-                "the loss of this run"
-            )
-
-
-def _labels(truths: Sequence[Objects]) -> list[int]:
-    return sorted({int(label) for truth in truths for label in np.asarray(truth["label"]).ravel()})
-
-
-def _of_class(objects: Objects, label: int) -> Objects:
-    chosen = np.asarray(objects["label"]).ravel() == label
-    return {name: np.asarray(value)[chosen] for name, value in objects.items()}
-
-
-def _by_score(prediction: Objects, most: int | None) -> Objects:
-    order = np.argsort(-np.asarray(prediction["score"], np.float64), kind="stable")[:most]
-    return {name: value[order] for name, value in prediction.items()}
-
-
-def _flags(objects: Objects, name: str) -> np.ndarray:
-    return (
-        np.asarray(objects[name], bool).ravel()
-        if name in objects
-        else np.zeros(np.size(objects["label"]), bool)
-    )
-
-
-def _boxes(objects: Objects) -> np.ndarray:
-    return np.asarray(objects["box"], np.float64).reshape(-1, 4)
-
-
-def _box_area(box: np.ndarray) -> np.ndarray:
-    return (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])
-
-
-def _mask_area(objects: Objects) -> np.ndarray:
-    return np.asarray(objects["mask"], bool).sum(axis=(1, 2)).astype(np.float64)
-
-
-def _box_iou(first: np.ndarray, second: np.ndarray, crowd: np.ndarray) -> np.ndarray:
-    """[D, 4], [G, 4] -> [D, G]; with a crowd the union is the first box's own area."""
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    shared = np.prod(np.maximum(high - low, 0), axis=-1)
-    own = _box_area(first)[:, None]
-    whole = np.where(crowd[None], own, own + _box_area(second)[None] - shared)
-    return np.divide(shared, whole, out=np.zeros_like(shared), where=whole > 0)
 
 
 def _outside(area: np.ndarray, sizes: dict[str, tuple[float, float]]) -> np.ndarray:

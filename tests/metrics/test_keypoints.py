@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn.metrics import average_precision, keypoints
+from jaxcnn.metrics import average_precision, keypoints, objects
 
 
 def example(rows: int = 5, joints: int = 17):
@@ -46,7 +46,7 @@ def test_similarity_equals_that_of_average_precision():
         area=area,
         sigmas=jnp.asarray(average_precision.COCO_SIGMAS, jnp.float32),
     )
-    theirs = average_precision._keypoint_similarity(
+    theirs = objects.keypoint_similarity(
         np.asarray(point, np.float64),
         {"points": truth, "visible": visible, "area": area, "box": np.zeros((5, 4))},
         average_precision.COCO_SIGMAS,

@@ -1,0 +1,110 @@
+"""The objects of an image, as the evaluations of detections take them, and how alike two are.
+NumPy, on the host.
+
+A dict of arrays, one row an object. Of a truth: "label" [G] int, "box" [G, 4] (y0, x0, y1, x1),
+optionally "crowd" [G] bool (a group: detections in it are neither right nor wrong), "area" [G] and
+"difficult" [G] bool (VOC). Of a prediction: "label" [D] int, "score" [D], "box" [D, 4]. For masks
+"mask" [G or D, H, W] bool in place of "box"; for keypoints "points" [G or D, J, 2] (y, x), and of
+the truth "visible" [G, J] too.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxcnn.errors import DataError
+
+Objects = dict[str, Any]
+
+
+def check(truths: Sequence[Objects], predictions: Sequence[Objects]) -> None:
+    """Raise DataError unless there is one dict an image of each, and every score is a number."""
+    if len(truths) != len(predictions):
+        raise DataError(
+            f"{len(truths)} images have truths and {len(predictions)} have predictions; give one "
+            "dict an image to each"
+        )
+    for i, prediction in enumerate(predictions):
+        if np.isnan(np.asarray(prediction["score"], np.float64)).any():
+            raise DataError(
+                f"a detection in image {i} has score NaN; detections are ranked by score: look at "
+                "the loss of this run"
+            )
+
+
+def labels(truths: Sequence[Objects]) -> list[int]:
+    """The classes that occur, in order."""
+    return sorted({int(label) for truth in truths for label in np.asarray(truth["label"]).ravel()})
+
+
+def of_class(objects: Objects, label: int) -> Objects:
+    """The objects of one class."""
+    chosen = np.asarray(objects["label"]).ravel() == label
+    return {name: np.asarray(value)[chosen] for name, value in objects.items()}
+
+
+def by_score(prediction: Objects, most: int | None) -> Objects:
+    """The `most` best scored detections, best first; None keeps all."""
+    order = np.argsort(-np.asarray(prediction["score"], np.float64), kind="stable")[:most]
+    return {name: value[order] for name, value in prediction.items()}
+
+
+def flags(objects: Objects, name: str) -> np.ndarray:
+    """The entry `name` [N] bool, all False where it is missing."""
+    if name not in objects:
+        return np.zeros(np.size(objects["label"]), bool)
+    return np.asarray(objects[name], bool).ravel()
+
+
+def boxes(objects: Objects) -> np.ndarray:
+    """[N, 4] float64."""
+    return np.asarray(objects["box"], np.float64).reshape(-1, 4)
+
+
+def box_area(box: np.ndarray) -> np.ndarray:
+    """[N, 4] -> [N]"""
+    return (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])
+
+
+def mask_area(objects: Objects) -> np.ndarray:
+    """Pixels of each mask, [N] float64."""
+    return np.asarray(objects["mask"], bool).sum(axis=(1, 2)).astype(np.float64)
+
+
+def box_iou(first: np.ndarray, second: np.ndarray, crowd: np.ndarray) -> np.ndarray:
+    """[D, 4], [G, 4] -> [D, G]; with a crowd the union is the first box's own area."""
+    low = np.maximum(first[:, None, :2], second[None, :, :2])
+    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    shared = np.prod(np.maximum(high - low, 0), axis=-1)
+    own = box_area(first)[:, None]
+    whole = np.where(crowd[None], own, own + box_area(second)[None] - shared)
+    return np.divide(shared, whole, out=np.zeros_like(shared), where=whole > 0)
+
+
+def keypoint_similarity(points: np.ndarray, truth: Objects, sigmas: np.ndarray) -> np.ndarray:
+    """Object keypoint similarity of detections [D, J, 2] and truths -> [D, G]: the mean over
+    visible points of a Gaussian of the distance, whose width is 2 sigma times the root of the
+    object's area. A truth without visible points is compared by the distance to its doubled box.
+    """
+    target = np.asarray(truth["points"], np.float64).reshape(-1, len(sigmas), 2)
+    visible = np.asarray(truth["visible"], bool).reshape(-1, len(sigmas))
+    box, area = boxes(truth), np.asarray(truth["area"], np.float64)
+    offset = points[:, None] - target[None]  # [D, G, J, 2]
+    # the box grown by its own size to each side
+    low, high = 2 * box[:, :2] - box[:, 2:], 2 * box[:, 2:] - box[:, :2]
+    beyond = np.maximum(low[None, :, None] - points[:, None], 0) + np.maximum(
+        points[:, None] - high[None, :, None], 0
+    )
+    has_points = any_visible(truth, len(sigmas))
+    offset = np.where(has_points[None, :, None, None], offset, beyond)
+    exponent = (
+        np.sum(offset**2, axis=-1) / (2 * sigmas) ** 2 / (area + np.spacing(1))[None, :, None] / 2
+    )
+    weight = np.where(has_points[:, None], visible, True)[None].astype(np.float64)
+    return np.sum(np.exp(-exponent) * weight, axis=-1) / np.sum(weight, axis=-1)
+
+
+def any_visible(truth: Objects, num_points: int) -> np.ndarray:
+    """Whether an object has a visible point, [G] bool."""
+    return np.count_nonzero(np.asarray(truth["visible"]).reshape(-1, num_points), axis=1) > 0
