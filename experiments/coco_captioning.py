@@ -20,7 +20,6 @@ from jaxcnn.core import optimizers, schedules
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.data import augment
 from jaxcnn.data.files.coco import Coco
-from jaxcnn.data.made.caption_scenes import draw_caption
 from jaxcnn.models.captioning import AttentionLSTM, CaptionNet
 from jaxcnn.models.resnet import resnet50
 from jaxcnn.tasks.captioning import Captioning
@@ -45,7 +44,7 @@ experiment = Experiment(
         eval_images=f"{COCO}/val2017",
         image_size=(256, 256),
     ),
-    augment=(draw_caption, augment.jitter_color),
+    augment=(augment.draw_caption, augment.jitter_color),
     transform=(
         partial(augment.standardize, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
     ),

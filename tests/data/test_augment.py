@@ -640,3 +640,22 @@ def test_mixing_twice_or_without_labels_is_refused(name):
         augment.mixup(KEY, mixed)
     with pytest.raises(ConfigError, match=r"no 'label'.*image"):
         MIXING[name](KEY, {"image": mixed["image"]})
+
+
+def test_one_caption_is_drawn_evenly_among_those_that_exist():
+    captions = jnp.asarray([[1, 4, 2, 0, 0], [1, 4, 5, 2, 0], [1, 4, 5, 6, 2]], jnp.int32)
+    batch = {
+        "captions": jnp.stack([captions, captions.at[1].set(0), jnp.zeros_like(captions)]),
+        "image": jnp.zeros((3, 1)),
+    }
+    draw = jax.vmap(lambda key: augment.draw_caption(key, batch)["captions"])
+    drawn = np.asarray(draw(jax.random.split(jax.random.key(0), 600)))  # [600, 3, 1, L]
+    assert drawn.shape == (600, 3, 1, 5)
+    shares = np.array(
+        [
+            [(drawn[:, row, 0] == np.asarray(caption)).all(-1).mean() for caption in captions]
+            for row in range(3)
+        ]
+    )
+    np.testing.assert_allclose(shares, [[1 / 3] * 3, [1 / 2, 0, 1 / 2], [0, 0, 0]], atol=0.07)
+    assert not drawn[:, 2].any()

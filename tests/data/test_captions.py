@@ -1,10 +1,9 @@
-"""Caption scenes: what the sentences say is where the pixels are; and sentences as tokens."""
+"""Caption scenes: what the sentences say is where the pixels are."""
 
 import dataclasses
 import re
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,16 +12,13 @@ from jaxcnn.data.made.caption_scenes import (
     LAYOUTS,
     LENGTH,
     CaptionScenes,
-    draw_caption,
-    encode,
     layout_captions,
-    make_vocabulary,
     read_items,
 )
 from jaxcnn.data.made.digits import Digits
 from jaxcnn.data.memory import Arrays
 from jaxcnn.errors import ConfigError, DataError
-from jaxcnn.ops.decoding import END, PAD, SPECIAL_WORDS, START, UNKNOWN, to_words
+from jaxcnn.ops.decoding import PAD, SPECIAL_WORDS, to_words
 
 pytest.importorskip("skimage", reason="the photographs come with scikit-image")
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -223,50 +219,3 @@ def test_what_cannot_be_opened():
         dataclasses.replace(SQUARES, kinds=(0,)).open("train")
     with pytest.raises(IndexError):
         SCENES.open("eval").take(np.array([60]))
-
-
-# Sentences as tokens
-
-
-def test_a_vocabulary_counts_words():
-    said = ["A cat, a dog.", "the cat's dog", "a bird"]
-    assert make_vocabulary(said) == (*SPECIAL_WORDS, "a", "dog", "bird", "cat", "cat's", "the")
-    assert make_vocabulary(said, min_count=2) == (*SPECIAL_WORDS, "a", "dog")
-    assert make_vocabulary(said, max_words=1) == (*SPECIAL_WORDS, "a")
-
-
-def test_encoding_cuts_pads_and_marks_unknown_words():
-    names = make_vocabulary(["a black cat"])
-    out = encode(
-        ["A cat!", "a black cat on a mat", "", "left out"], names, num_captions=3, length=6
-    )
-    a, black, cat = (names.index(word) for word in ("a", "black", "cat"))
-    assert out.dtype == np.int32
-    assert out.tolist() == [
-        [START, a, cat, END, PAD, PAD],
-        [START, a, black, cat, UNKNOWN, END],
-        [START, END, PAD, PAD, PAD, PAD],
-    ]
-    assert encode([], names, num_captions=1, length=3).tolist() == [[PAD] * 3]
-    assert to_words(out[0], names) == ("a", "cat")
-    with pytest.raises(ConfigError, match="a vocabulary begins with"):
-        encode(["a"], ("a", "b"))
-
-
-def test_one_caption_is_drawn_evenly_among_those_that_exist():
-    captions = jnp.asarray(encode(["a", "a b", "a b c"], make_vocabulary(["a b c"])))
-    batch = {
-        "captions": jnp.stack([captions, captions.at[1].set(PAD), jnp.zeros_like(captions)]),
-        "image": jnp.zeros((3, 1)),
-    }
-    draw = jax.vmap(lambda key: draw_caption(key, batch)["captions"])
-    drawn = np.asarray(draw(jax.random.split(jax.random.key(0), 600)))  # [600, 3, 1, L]
-    assert drawn.shape == (600, 3, 1, LENGTH)
-    shares = np.array(
-        [
-            [(drawn[:, row, 0] == np.asarray(caption)).all(-1).mean() for caption in captions]
-            for row in range(3)
-        ]
-    )
-    np.testing.assert_allclose(shares, [[1 / 3] * 3, [1 / 2, 0, 1 / 2], [0, 0, 0]], atol=0.07)
-    assert not drawn[:, 2].any()

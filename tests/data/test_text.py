@@ -1,4 +1,4 @@
-"""Texts: tokens, vocabulary, padding, readers; and the mails, in a small package made here and in
+"""Texts: readers, splits, numbers; and the mails, in a small package made here and in
 the real one where it is.
 """
 
@@ -10,8 +10,9 @@ import tarfile
 import numpy as np
 import pytest
 
-from jaxcnn.data.files.documents import Texts, build_vocabulary, encode, tokenize_words
+from jaxcnn.data.files.documents import Texts
 from jaxcnn.data.made.mails import SpamAssassin, strip_tags
+from jaxcnn.data.vocabulary import split_words
 from jaxcnn.errors import ConfigError, DataError
 
 TEXTS = [
@@ -22,45 +23,6 @@ TEXTS = [
     ("cats", "cat"),
     ("dogs", "dog"),
 ]
-
-
-@pytest.mark.parametrize(
-    "text, tokens",
-    [
-        ("Don't panic!!", ["don't", "panic", "!!"]),
-        ("e-mail: 3.14 -----?!", ["e", "-", "mail", ":", "3", ".", "14", "-----", "?", "!"]),
-        ("Öl\n\tund snow_man", ["öl", "und", "snow_man"]),
-        ("''a'' b'", ["''", "a", "''", "b", "'"]),
-        ("", []),
-    ],
-)
-def test_words(text, tokens):
-    assert tokenize_words(text) == tokens
-
-
-def test_vocabulary_and_numbers():
-    """The most frequent first, equals in the order of their characters; what is left over is
-    unknown, the end is padding.
-    """
-    documents = [list("cabbage"), list("bad")]
-    # a 3, b 3, then c, d, e, g once each
-    assert build_vocabulary(documents, size=5) == (
-        "a",
-        "b",
-        "c",
-    )
-    np.testing.assert_array_equal(
-        encode([list("bead"), list("abcabc"), []], ("a", "b", "c"), length=5),
-        [[3, 1, 2, 1, 0], [2, 3, 4, 2, 3], [0] * 5],
-    )
-
-
-def test_encode_keeps_each_token_of_the_vocabulary():
-    """Decoding gives the text back."""
-    words = tokenize_words("it was the best of times, it was the worst of times")
-    vocabulary = build_vocabulary([words], size=100)
-    row = encode([words], vocabulary, length=20)[0]
-    assert [vocabulary[number - 2] for number in row if number] == words
 
 
 def written(folder, kind: str) -> str:
@@ -95,7 +57,7 @@ def test_all_kinds_of_files_hold_the_same_texts(tmp_path, kind):
         name: (s.shape, s.dtype) for name, s in spec.items()
     }
     decoded = [[data.vocabulary[n - 2] for n in row if n] for row in np.asarray(batch["text"])]
-    given = {tuple(tokenize_words(text)[:6]): ("cat", "dog").index(label) for text, label in TEXTS}
+    given = {tuple(split_words(text)[:6]): ("cat", "dog").index(label) for text, label in TEXTS}
     assert {
         tuple(row): int(label) for row, label in zip(decoded, batch["label"], strict=True)
     }.items() <= given.items()

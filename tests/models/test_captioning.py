@@ -16,7 +16,7 @@ from flax import linen as nn
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.program import make_program
 from jaxcnn.core.transforms import compile
-from jaxcnn.data.made.caption_scenes import draw_caption
+from jaxcnn.data.augment import draw_caption
 from jaxcnn.data.memory import Arrays
 from jaxcnn.errors import ConfigError
 from jaxcnn.models.captioning import (

@@ -25,6 +25,7 @@ from jaxcnn.data.files.annotated import (
 )
 from jaxcnn.data.files.coco_file import CocoImage, FileReader, category_names, load, take_objects
 from jaxcnn.data.files.images import read_image
+from jaxcnn.data.vocabulary import caption_vocabulary, encode_captions
 from jaxcnn.errors import ConfigError
 from jaxcnn.ops import masks
 
@@ -142,14 +143,10 @@ class Coco(AnnotatedImages):
 
     @functools.cached_property
     def _words(self) -> tuple[str, ...]:
-        from jaxcnn.data.made.caption_scenes import make_vocabulary
-
         if self.vocabulary:
             return self.vocabulary
-        return make_vocabulary(
-            (text for image in self._read[1]["train"] for text in image.sentences),
-            min_count=self.min_count,
-        )
+        sentences = (text for image in self._read[1]["train"] for text in image.sentences)
+        return caption_vocabulary(sentences, min_count=self.min_count)
 
     @functools.cached_property
     def _rows(self) -> int:
@@ -214,9 +211,7 @@ class Coco(AnnotatedImages):
         if "segmentation" in wanted:
             out["segmentation"] = paint(item, size)
         if "captions" in wanted:
-            from jaxcnn.data.made.caption_scenes import encode
-
-            out["captions"] = encode(
+            out["captions"] = encode_captions(
                 item.sentences,
                 self._words,
                 num_captions=self.num_captions,

@@ -1,16 +1,12 @@
-"""Labelled texts as rows of token numbers: tokens, a vocabulary from the training split alone,
-padding.
-
-Number 0 is padding, 1 any token that the vocabulary lacks, 2 the most frequent token of the
-training texts, and so on.
+"""Labelled texts as rows of token numbers, with a vocabulary from the training split alone: 0 is
+padding, 1 any token that the vocabulary lacks, 2 the most frequent token of the training texts, and
+so on (see `jaxcnn.data.vocabulary`).
 """
 
-import collections
 import csv
 import functools
 import json
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,46 +15,10 @@ import jax
 import numpy as np
 
 from jaxcnn.data.memory import MemorySource, check_split, held_out
+from jaxcnn.data.vocabulary import NUM_RESERVED, SPLITTERS, encode_documents, rank_tokens
 from jaxcnn.errors import ConfigError, DataError, did_you_mean
 
-PADDING, UNKNOWN = 0, 1
-NUM_RESERVED = 2
-# a word, which may hold one apostrophe; or a mark, repeated or not
-WORD = re.compile(r"\w+(?:'\w+)?|([^\w\s])\1*")
 Texts_ = list[tuple[str, int]]  # text and label
-
-
-def tokenize_words(text: str) -> list[str]:
-    """Words and marks in lower case, a repeated mark as one: "Don't panic!!" -> ["don't", "panic",
-    "!!"].
-    """
-    return [match.group() for match in WORD.finditer(text.lower())]
-
-
-TOKENIZERS = {"words": tokenize_words, "characters": lambda text: list(text.lower())}
-
-
-def build_vocabulary(documents: Iterable[Sequence[str]], *, size: int) -> tuple[str, ...]:
-    """The `size` - 2 most frequent tokens, most frequent first and equally frequent ones in the
-    order of their characters.
-    """
-    counts = collections.Counter(token for document in documents for token in document)
-    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return tuple(token for token, _ in ranked[: size - NUM_RESERVED])
-
-
-def encode(
-    documents: Iterable[Sequence[str]], vocabulary: Sequence[str], *, length: int
-) -> np.ndarray:
-    """Token numbers [N, length] int32: each document cut after `length` tokens, or
-    followed by 0s.
-    """
-    numbers = {token: number for number, token in enumerate(vocabulary, NUM_RESERVED)}
-    rows = [[numbers.get(token, UNKNOWN) for token in document[:length]] for document in documents]
-    out = np.full((len(rows), length), PADDING, np.int32)
-    for row, values in zip(out, rows, strict=True):
-        row[: len(values)] = values
-    return out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +26,7 @@ class TextDataset:
     """Base of data sets of texts: "text" int32 [length] token numbers and "label" int32. A subclass
     says where the texts come from.
 
-    tokens: "words" (see `tokenize_words`) or "characters", both in lower case.
+    tokens: "words" (see `vocabulary.split_words`) or "characters", both in lower case.
     length: tokens of an example: longer texts are cut, shorter ones padded with 0 at the end.
     vocabulary_size: numbers in use, with the two reserved ones; the model's must be at least as
     large (its `alphabet_size` at least this minus 2). All tokens come from the training split.
@@ -78,9 +38,9 @@ class TextDataset:
 
     def __post_init__(self):
         name = type(self).__name__
-        if self.tokens not in TOKENIZERS:
+        if self.tokens not in SPLITTERS:
             raise ConfigError(
-                f"{name}: tokens is {self.tokens!r}{did_you_mean(self.tokens, TOKENIZERS)}; "
+                f"{name}: tokens is {self.tokens!r}{did_you_mean(self.tokens, SPLITTERS)}; "
                 "'words' or 'characters'"
             )
         if self.length < 1 or self.vocabulary_size <= NUM_RESERVED:
@@ -100,15 +60,13 @@ class TextDataset:
     @functools.cached_property
     def vocabulary(self) -> tuple[str, ...]:
         """The tokens of the numbers from 2 on."""
-        tokenize = TOKENIZERS[self.tokens]
-        return build_vocabulary(
-            (tokenize(text) for text, _ in self._read[1]["train"]), size=self.vocabulary_size
-        )
+        documents = (SPLITTERS[self.tokens](text) for text, _ in self._read[1]["train"])
+        return rank_tokens(documents, limit=self.vocabulary_size - NUM_RESERVED)
 
     def encode(self, texts: Iterable[str]) -> np.ndarray:
         """The token numbers [N, length] int32 of any texts, such as new ones to predict."""
-        tokenize = TOKENIZERS[self.tokens]
-        return encode((tokenize(text) for text in texts), self.vocabulary, length=self.length)
+        documents = map(SPLITTERS[self.tokens], texts)
+        return encode_documents(documents, self.vocabulary, length=self.length)
 
     @property
     def label_names(self) -> tuple[str, ...]:

@@ -1,15 +1,13 @@
-"""Scenes of two or three real things in a 2 x 2 grid, with sentences that say what lies where; and
-sentences as token numbers.
+"""Scenes of two or three real things in a 2 x 2 grid, with sentences that say what lies where.
 
-Tokens and vocabularies: see `jaxcnn.ops.decoding`. Scenes are made on the device, scene i of a
+Tokens and vocabularies: see `jaxcnn.data.vocabulary`. Scenes are made on the device, scene i of a
 split as a function of (seed, split, i) alone; things and photographs of training are never seen in
 evaluation.
 """
 
 import functools
 import itertools
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +20,10 @@ from jaxcnn.data.made.composed import ComposedSource
 from jaxcnn.data.made.photos import EVAL_BACKGROUNDS, TRAIN_BACKGROUNDS
 from jaxcnn.data.made.scenes import backgrounds, dimmed_crop
 from jaxcnn.data.memory import check_split
+from jaxcnn.data.vocabulary import encode_captions
 from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.metrics.text_overlap import tokenize
-from jaxcnn.ops.decoding import END, PAD, SPECIAL_WORDS, START, UNKNOWN
+from jaxcnn.ops.decoding import SPECIAL_WORDS, UNKNOWN
 
 # The kinds of Fashion-MNIST by number, in one word each.
 FASHION_WORDS = (
@@ -161,17 +160,15 @@ class CaptionScenes:
         cell c.
         """
         slots = [f"cell{c}" for c in range(4)]
-        out = np.stack(
-            [
-                encode(
-                    [c.format(*slots) for c in layout_captions(layout)], (*self.label_names, *slots)
-                )
-                for layout in LAYOUTS
-            ]
-        )
-        return np.where(out >= len(self.label_names), len(self.label_names) - 1 - out, out).astype(
-            np.int32
-        )
+        names = (*self.label_names, *slots)
+        rows = []
+        for layout in LAYOUTS:
+            sentences = [caption.format(*slots) for caption in layout_captions(layout)]
+            rows.append(
+                encode_captions(sentences, names, num_captions=NUM_REFERENCES, length=LENGTH)
+            )
+        tokens, words = np.stack(rows), len(self.label_names)
+        return np.where(tokens >= words, words - 1 - tokens, tokens).astype(np.int32)
 
     def item_tokens(self) -> np.ndarray:
         """The token of each label, int32 [len(words)]; UNKNOWN for those that are not used."""
@@ -279,66 +276,3 @@ def paste(
 def _occupied() -> jax.Array:
     """Whether cell c is taken in each layout, [10, 4] bool."""
     return jnp.asarray([[cell in layout for cell in range(4)] for layout in LAYOUTS])
-
-
-# Sentences as tokens, for any captions
-
-
-def make_vocabulary(
-    sentences: Iterable[str], *, min_count: int = 1, max_words: int | None = None
-) -> tuple[str, ...]:
-    """SPECIAL_WORDS, then the words that occur at least `min_count` times, the most frequent first
-    (equals in alphabetical order).
-    """
-    counts = Counter(word for sentence in sentences for word in tokenize(sentence))
-    words = sorted(
-        (word for word, count in counts.items() if count >= min_count),
-        key=lambda word: (-counts[word], word),
-    )
-    return (*SPECIAL_WORDS, *words[:max_words])
-
-
-def encode(
-    sentences: Sequence[str],
-    vocabulary: Sequence[str],
-    *,
-    num_captions: int = NUM_REFERENCES,
-    length: int = LENGTH,
-) -> np.ndarray:
-    """Captions int32 [num_captions, length]: start, words, end, padding in each row; rows of
-    padding where there are fewer sentences.
-
-    Sentences beyond `num_captions` are left out, words beyond length - 2 are cut, words that the
-    vocabulary lacks become UNKNOWN.
-    """
-    number = _numbers(tuple(vocabulary))
-    out = np.full((num_captions, length), PAD, np.int32)
-    for row, sentence in zip(out, sentences, strict=False):
-        tokens = [
-            START,
-            *(number.get(word, UNKNOWN) for word in tokenize(sentence)[: length - 2]),
-            END,
-        ]
-        row[: len(tokens)] = tokens
-    return out
-
-
-@functools.lru_cache(maxsize=8)
-def _numbers(vocabulary: tuple[str, ...]) -> dict[str, int]:
-    if vocabulary[: len(SPECIAL_WORDS)] != SPECIAL_WORDS:
-        raise ConfigError(
-            f"a vocabulary begins with {SPECIAL_WORDS}, this one with "
-            f"{vocabulary[: len(SPECIAL_WORDS)]}"
-        )
-    return {word: number for number, word in enumerate(vocabulary)}
-
-
-def draw_caption(key: jax.Array, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """An augmentation: keep one caption of each example, drawn anew each time among those that have
-    words. [B, R, L] -> [B, 1, L]
-    """
-    captions = batch["captions"]
-    exists = (captions[..., 0] != PAD).astype(jnp.float32)  # [B, R]
-    # an example without any keeps its first, empty one
-    chosen = random.categorical(key, jnp.log(exists), axis=-1)
-    return {**batch, "captions": jnp.take_along_axis(captions, chosen[:, None, None], axis=1)}
