@@ -7,26 +7,22 @@ a remembered position, which XLA's CPU backend fuses and runs in parallel. The r
 of the tangent, so that forward mode and second derivatives work as well.
 
 In the formulation "onednn", float32 over one or two spatial axes, the position and the linear map
-are calls of compiled code (`jaxcnn.ops.cpu.onednn.pool`), by way of three JAX primitives: "max" (x
--> y, first), and the linear "take" (x, first -> y) and "put" (y, first -> x), each other's
-transposes. `first` [B, H', W', C] uint8 is the position of the winner in its window, in row-major
-order.
+are calls of compiled code (`jaxcnn.ops.pooling_primitives`).
 """
 
 import functools
 import itertools
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 
 from jaxcnn.ops import convolution
+from jaxcnn.ops.geometry import WindowGeometry
+from jaxcnn.ops.pooling_primitives import bind, bind_max, find_first, pad, take, take_first
 
 # The rule unrolls over the positions of a window; beyond this many (a global pool), XLA's own is
 # used.
@@ -60,11 +56,10 @@ def max_pooled_convolution(lhs, rhs, window_strides, padding, *, window, **optio
     window_strides, padding, **options)`.
 
     For `flax.linen.Conv(conv_general_dilated=partial(max_pooled_convolution, window=(2, 2)))`,
-    which so adds its bias, one number a map, to
-    fewer places: the same values, and a sum over fewer places for the bias's gradient. In pure JAX,
-        a convolution to few channels is
-    computed for each place in the window apart: the largest is then a maximum of whole arrays, with
-    nothing interleaved in memory.
+    which so adds its bias, one number a map, to fewer places: the same values, and a sum over fewer
+    places for the bias's gradient. In pure JAX, a convolution to few channels is computed for each
+    place in the window apart: the largest is then a maximum of whole arrays, with nothing
+    interleaved in memory.
     """
     convolve = functools.partial(convolution.conv_general_dilated, **options)
     if (
@@ -113,12 +108,12 @@ def _largest_jvp(arrays, tangents):
 def _max_pool(x, window, strides, padding):
     # Not as a window reduction, which XLA 0.10 for CPUs joins to the products that follow: VGG-11
     # infers five times as slowly then.
-    padded = _pad(x, padding, -jnp.inf)
+    padded = pad(x, padding, -jnp.inf)
     spatial = [
         (n - k) // s + 1 for n, k, s in zip(padded.shape[1:-1], window, strides, strict=True)
     ]
     taken = [
-        _take(padded, offset, strides, (x.shape[0], *spatial, x.shape[-1]))
+        take(padded, offset, strides, (x.shape[0], *spatial, x.shape[-1]))
         for offset in itertools.product(*map(range, window))
     ]
     return functools.reduce(jnp.maximum, taken)
@@ -135,13 +130,13 @@ def _max_pool_jvp(window, strides, padding, primals, tangents):
             ((0, 0),) * plane + padding,
         )
         x, tangent = (jnp.expand_dims(operand, 1) if plane else operand for operand in (x, tangent))
-        geometry = Geometry(x.shape[1:-1], window, strides, padding)
-        y, first = MAX.bind(x, geometry=geometry)
-        taken = _bind("take", tangent, first, geometry=geometry)
+        geometry = WindowGeometry(x.shape[1:-1], window, strides, padding, (1, 1))
+        y, first = bind_max(x, geometry)
+        taken = bind("take", tangent, first, geometry)
         return (y[:, 0], taken[:, 0]) if plane else (y, taken)
     y = nn.max_pool(x, window, strides, padding)
-    first = _find_first(lax.stop_gradient(x), lax.stop_gradient(y), window, strides, padding)
-    return y, _take_first(tangent, first, window, strides, padding)
+    first = find_first(lax.stop_gradient(x), lax.stop_gradient(y), window, strides, padding)
+    return y, take_first(tangent, first, window, strides, padding)
 
 
 def _has_calls(x, window, padding) -> bool:
@@ -153,205 +148,6 @@ def _has_calls(x, window, padding) -> bool:
     )
     explicit = any(axis is not None for axis in jax.typeof(x).sharding.spec)
     return fits and not explicit and convolution.current_formulation() == "onednn"
-
-
-def _find_first(x, y, window, strides, padding):
-    """The position in its window of the first element of x that equals y. [B, *spatial, C], [B,
-    *smaller, C] -> uint8 [B, *smaller, C].
-    """
-    offsets = list(itertools.product(*map(range, window)))
-    padded = _pad(x, padding, -jnp.inf)
-    first = jnp.full_like(y, len(offsets), jnp.uint8)
-    for position, offset in reversed(list(enumerate(offsets))):
-        first = jnp.where(_take(padded, offset, strides, y.shape) == y, jnp.uint8(position), first)
-    return first
-
-
-def _take_first(x, first, window, strides, padding):
-    """The element of every window that `first` points to. [B, *spatial, C], [B, *smaller, C] -> [B,
-    *smaller, C].
-    """
-    padded = _pad(x, padding, 0)
-    if window == strides:
-        return _select_tiles(padded, first, window)
-    offsets = itertools.product(*map(range, window))
-    chosen = [
-        jnp.where(first == i, _take(padded, offset, strides, first.shape), 0)
-        for i, offset in enumerate(offsets)
-    ]
-    return functools.reduce(jnp.add, chosen)
-
-
-def _pad(x, padding, value):
-    """x with its spatial axes extended by `value`."""
-    if not any(low or high for low, high in padding):
-        return x
-    return lax.pad(
-        x,
-        jnp.asarray(value, x.dtype),
-        [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)],
-    )
-
-
-def _take(x, offset, strides, shape):
-    """The element at `offset` of every window. [B, *padded, C] -> `shape`, [B, *smaller, C]."""
-    limits = [o + (n - 1) * s + 1 for o, n, s in zip(offset, shape[1:-1], strides, strict=True)]
-    return lax.slice(x, (0, *offset, 0), (shape[0], *limits, shape[-1]), (1, *strides, 1))
-
-
-def _select_tiles(x, first, window):
-    """The element of every window that `first` points to, where windows tile x: transposed, this is
-    one comparison an element, no sum.
-
-    x [B, *padded, C], first [B, *smaller, C] -> [B, *smaller, C].
-    """
-    smaller = first.shape[1:-1]
-    x = lax.slice(
-        x,
-        (0,) * x.ndim,
-        (x.shape[0], *(n * k for n, k in zip(smaller, window, strict=True)), x.shape[-1]),
-    )
-    tiles = [extent for pair in zip(smaller, window, strict=True) for extent in pair]
-    tiled = x.reshape(x.shape[0], *tiles, x.shape[-1])  # [B, H', kh, W', kw, C]
-    within = tuple(range(2, 2 * len(window) + 1, 2))
-    position = jnp.arange(math.prod(window), dtype=jnp.uint8).reshape(window)
-    position = lax.broadcast_in_dim(position, tiled.shape, within)
-    hit = position == jnp.expand_dims(first, within)
-    return jnp.sum(jnp.where(hit, tiled, 0), within)
-
-
-# ---- the three primitives ------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """What of the pooling of an image is static, for its rows and its columns; `spatial` is x's
-    extent.
-    """
-
-    spatial: tuple[int, ...]
-    window: tuple[int, ...]
-    strides: tuple[int, ...]
-    padding: tuple[tuple[int, int], ...]
-
-    def output_spatial(self) -> tuple[int, ...]:
-        """Spatial extent of y."""
-        extents = zip(self.spatial, self.window, self.strides, self.padding, strict=True)
-        return tuple(max(0, (n + low + high - k) // s + 1) for n, k, s, (low, high) in extents)
-
-
-MAX = Primitive("max_pool_max")
-MAX.multiple_results = True
-LINEAR = {name: Primitive(f"max_pool_{name}") for name in ("take", "put")}
-TRANSPOSED = {"take": "put", "put": "take"}
-
-
-def _bind(name, operand, first, *, geometry):
-    return LINEAR[name].bind(*convolution.vary_alike(operand, first), geometry=geometry)
-
-
-def _pure(name, *operands, geometry):
-    """The primitive in pure JAX, for programs that XLA divides over devices and for other
-    platforms.
-    """
-    arguments = (geometry.window, geometry.strides, geometry.padding)
-    if name == "max":
-        (x,) = operands
-        y = nn.max_pool(x, *arguments)
-        return [y, _find_first(x, y, *arguments)]
-    operand, first = operands
-    if name == "take":
-        return _take_first(operand, first, *arguments)
-    # Only the type is used; made from an operand, it also says over which axes of a shard_map it
-    # varies.
-    wanted = jnp.broadcast_to(
-        operand[(0,) * operand.ndim], (operand.shape[0], *geometry.spatial, operand.shape[-1])
-    )
-    return jax.linear_transpose(lambda x: _take_first(x, first, *arguments), wanted)(operand)[0]
-
-
-def _lower_cpu(name, context, *operands, geometry):
-    native = convolution.undivided(context)
-
-    def compute(*operands):
-        if native:
-            from jaxcnn.ops.cpu import onednn
-
-            return onednn.pool(name, geometry, *operands)
-        return _pure(name, *operands, geometry=geometry)
-
-    return mlir.lower_fun(compute, multiple_results=name == "max")(context, *operands)
-
-
-def _abstract(name, operand, *first, geometry):
-    spatial = geometry.spatial if name == "put" else geometry.output_spatial()
-    result = operand.update(shape=(operand.shape[0], *spatial, operand.shape[-1]), weak_type=False)
-    return [result, result.update(dtype=jnp.dtype(jnp.uint8))] if name == "max" else result
-
-
-def _batch(name, operands, axes, *, geometry):
-    """Images are pooled independently: replicas are simply more of them."""
-    size = next(
-        operand.shape[axis]
-        for operand, axis in zip(operands, axes, strict=True)
-        if axis is not None
-    )
-    stacked = [
-        jnp.broadcast_to(operand, (size, *operand.shape))
-        if axis is None
-        else jnp.moveaxis(operand, axis, 0)
-        for operand, axis in zip(operands, axes, strict=True)
-    ]
-    images = [operand.reshape(-1, *operand.shape[2:]) for operand in stacked]
-    if name == "max":
-        return [
-            result.reshape(size, -1, *result.shape[1:])
-            for result in MAX.bind(*images, geometry=geometry)
-        ], [0, 0]
-    result = _bind(name, *images, geometry=geometry)
-    return result.reshape(size, -1, *result.shape[1:]), 0
-
-
-def _max_jvp(primals, tangents, *, geometry):
-    y, first = MAX.bind(*primals, geometry=geometry)
-    tangent = ad.instantiate_zeros(tangents[0])
-    return [y, first], [
-        _bind("take", tangent, first, geometry=geometry),
-        ad.Zero(jax.typeof(first).to_tangent_aval()),
-    ]
-
-
-def _linear_jvp(name, tangent, operand, first, *, geometry):
-    return _bind(name, tangent, first, geometry=geometry)
-
-
-def _transpose(name, cotangent, operand, first, *, geometry):
-    if type(cotangent) is ad.Zero:
-        return ad.Zero(operand.aval), None
-    return _bind(TRANSPOSED[name], cotangent, first, geometry=geometry), None
-
-
-@functools.partial(jax.jit, static_argnames=("primitive", "geometry"))
-def _apply(primitive, *operands, geometry):
-    return primitive.bind(*operands, geometry=geometry)
-
-
-def _define(name: str, primitive: Primitive) -> None:
-    primitive.def_impl(functools.partial(_apply, primitive))
-    primitive.def_abstract_eval(functools.partial(_abstract, name))
-    batching.primitive_batchers[primitive] = functools.partial(_batch, name)
-    mlir.register_lowering(
-        primitive, mlir.lower_fun(functools.partial(_pure, name), multiple_results=name == "max")
-    )
-    mlir.register_lowering(primitive, functools.partial(_lower_cpu, name), platform="cpu")
-
-
-_define("max", MAX)
-ad.primitive_jvps[MAX] = _max_jvp
-for _name, _primitive in LINEAR.items():
-    _define(_name, _primitive)
-    ad.defjvp(_primitive, functools.partial(_linear_jvp, _name), None)
-    ad.primitive_transposes[_primitive] = functools.partial(_transpose, _name)
 
 
 def avg_pool(x, window, strides=None, padding: Any = "VALID", *, count_include_pad=True):

@@ -16,8 +16,9 @@ from jax import lax
 
 from jaxcnn.errors import ConfigError
 from jaxcnn.layers.conv import Conv
-from jaxcnn.ops import convolution
+from jaxcnn.ops import convolution, convolution_primitives
 from jaxcnn.ops.cpu import banded, depthwise
+from jaxcnn.ops.geometry import ConvolutionGeometry
 
 # input shape, window, features, strides, padding, dilation, groups
 GEOMETRIES = {
@@ -42,7 +43,7 @@ def stored_inputs(monkeypatch):
     """The tests' few channels are treated as those of a real network: their inputs are stored for
     the kernel's gradient.
     """
-    monkeypatch.setattr(convolution, "FEWEST_STORED_CHANNELS", 1)
+    monkeypatch.setattr(convolution_primitives, "FEWEST_STORED_CHANNELS", 1)
 
 
 def operands(name, dtype=np.float32, seed=0):
@@ -117,13 +118,13 @@ def test_value_and_gradients_equal_brute_force_in_float64(name, formulation):
             )
 
 
-@pytest.mark.parametrize("role", convolution.OPERANDS)
+@pytest.mark.parametrize("role", convolution_primitives.OPERANDS)
 @pytest.mark.parametrize(
     "geometry",
     [
-        convolution.Geometry((5, 12), (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 1),
-        convolution.Geometry((6, 13), (2, 5), (2, 2), ((0, 1), (2, 2)), (1, 1), 1),
-        convolution.Geometry((7, 11), (3, 2), (1, 3), ((0, 2), (-1, 3)), (2, 2), 1),
+        ConvolutionGeometry((5, 12), (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 1),
+        ConvolutionGeometry((6, 13), (2, 5), (2, 2), ((0, 1), (2, 2)), (1, 1), 1),
+        ConvolutionGeometry((7, 11), (3, 2), (1, 3), ((0, 2), (-1, 3)), (2, 2), 1),
     ],
     ids=lambda g: str(g.spatial),
 )
@@ -135,16 +136,16 @@ def test_blocks_of_columns_are_the_same_convolution(geometry, role):
     with jax.enable_x64(True):
         a, b = (
             np.random.default_rng(seed).standard_normal(shapes[name])
-            for seed, name in enumerate(convolution.OPERANDS[role])
+            for seed, name in enumerate(convolution_primitives.OPERANDS[role])
         )
-        expected = convolution.natural(role, geometry, jnp.asarray(a), jnp.asarray(b))
+        expected = convolution_primitives.natural(role, geometry, jnp.asarray(a), jnp.asarray(b))
         for width in (width for width in range(1, total + 1) if total % width == 0):
             blocks = banded.of_width(geometry, width)
             to, of = (
                 getattr(blocks, f"to_{role}"),
-                [getattr(blocks, f"of_{name}") for name in convolution.OPERANDS[role]],
+                [getattr(blocks, f"of_{name}") for name in convolution_primitives.OPERANDS[role]],
             )
-            result = convolution.natural(
+            result = convolution_primitives.natural(
                 role, blocks.rows(), of[0](jnp.asarray(a)), of[1](jnp.asarray(b))
             )
             actual = to(result, 3) if role == "w" else to(result)
@@ -155,7 +156,7 @@ def test_blocks_are_for_few_channels():
     """Shapes on which they were slower when measured (docs/performance.md)."""
 
     def chosen(role, side, window, inputs, outputs):
-        geometry = convolution.Geometry(
+        geometry = ConvolutionGeometry(
             (side, side), (window, window), (1, 1), ((window // 2,) * 2,) * 2, (1, 1), 1
         )
         return banded.blocks(role, geometry, inputs, outputs) is not None
@@ -188,18 +189,18 @@ def test_tap_by_tap_is_the_same_convolution(rank, stride, role):
                 pads[:rank],
                 dilation[:rank],
             )
-            geometry = convolution.Geometry(*sides, 8)
+            geometry = ConvolutionGeometry(*sides, 8)
             x, w = ((2, *geometry.spatial, 8), (*geometry.window, 1, 8))
             shapes = {"x": x, "w": w, "y": geometry.result_shape("y", x, w)}
             assert depthwise.suits(geometry, w, np.float64)
             a, b = (
                 np.random.default_rng(seed).standard_normal(shapes[name])
-                for seed, name in enumerate(convolution.OPERANDS[role])
+                for seed, name in enumerate(convolution_primitives.OPERANDS[role])
             )
             actual = depthwise.convolve(role, geometry, jnp.asarray(a), jnp.asarray(b), lambda x: x)
             np.testing.assert_allclose(
                 actual,
-                convolution.natural(role, geometry, jnp.asarray(a), jnp.asarray(b)),
+                convolution_primitives.natural(role, geometry, jnp.asarray(a), jnp.asarray(b)),
                 rtol=1e-12,
                 atol=1e-12,
             )

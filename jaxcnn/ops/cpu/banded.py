@@ -10,18 +10,14 @@ in a band around its diagonal and zeros elsewhere: more multiplications, in prod
 full speed.
 """
 
-from __future__ import annotations
-
 import dataclasses
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-if TYPE_CHECKING:
-    from jaxcnn.ops.convolution import Geometry
+from jaxcnn.ops.geometry import ConvolutionGeometry
 
 # What it costs to pack a number for a product, in multiplications: by vectors of so many floats,
 # one by one, and for w. Fitted to ten shapes on two cores.
@@ -36,12 +32,12 @@ class Blocks:
     `columns` columns of x each.
     """
 
-    geometry: Geometry
+    geometry: ConvolutionGeometry
     width: int
     count: int
     columns: int
 
-    def rows(self) -> Geometry:
+    def rows(self) -> ConvolutionGeometry:
         """The convolution along the height that is left when each block is one pixel."""
         g = self.geometry
         padding, dilation = (g.padding[0], (0, 0)), (g.dilation[0], 1)
@@ -109,7 +105,7 @@ class Blocks:
         return a == b * self.geometry.strides[1] + j * self.geometry.dilation[1] - padded
 
 
-def of_width(geometry: Geometry, width: int) -> Blocks:
+def of_width(geometry: ConvolutionGeometry, width: int) -> Blocks:
     """Blocks of `width` columns of y, a divisor of their number; a single one is given all of x, so
     that nothing need be copied.
     """
@@ -120,7 +116,7 @@ def of_width(geometry: Geometry, width: int) -> Blocks:
     return Blocks(geometry, width, count, geometry.spatial[1] if count == 1 else columns)
 
 
-def blocks(role: str, geometry: Geometry, inputs: int, outputs: int) -> Blocks | None:
+def blocks(role: str, geometry: ConvolutionGeometry, inputs: int, outputs: int) -> Blocks | None:
     """The cheapest division for y, x or w (by `role`) of a convolution of `inputs` to `outputs`
     channels; None if XLA's is cheaper.
     """
@@ -144,7 +140,7 @@ def blocks(role: str, geometry: Geometry, inputs: int, outputs: int) -> Blocks |
     return best if cost < LARGEST_SHARE * _cost_of_xla(role, geometry, inputs, outputs) else None
 
 
-def _cost_of_xla(role: str, geometry: Geometry, inputs: int, outputs: int) -> int:
+def _cost_of_xla(role: str, geometry: ConvolutionGeometry, inputs: int, outputs: int) -> int:
     """Numbers to pack for a row, times what each costs; for w images are what is packed
     by vectors.
     """

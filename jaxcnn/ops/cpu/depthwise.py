@@ -13,13 +13,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-MOST_TAPS = (
-    64  # a tap is an operation in the compiled program, so large windows would compile for long
-)
+from jaxcnn.ops.geometry import ConvolutionGeometry
+
+# a tap is an operation in the compiled program, so large windows would compile for long
+MOST_TAPS = 64
 FEWEST_CHANNELS = 8  # of one vector register
 
 
-def suits(geometry, w_shape: tuple[int, ...], dtype) -> bool:
+def suits(geometry: ConvolutionGeometry, w_shape: tuple[int, ...], dtype) -> bool:
     """True for as many groups as channels and features, at least FEWEST_CHANNELS, and at most
     MOST_TAPS taps; sums in half precision are left to XLA. `w_shape` is the kernel's, [*window, C /
     groups, F].
@@ -34,7 +35,7 @@ def suits(geometry, w_shape: tuple[int, ...], dtype) -> bool:
     )
 
 
-def convolve(role: str, geometry, a, b, materialize):
+def convolve(role: str, geometry: ConvolutionGeometry, a, b, materialize):
     """y(x, w), x(y, w) or w(x, y), by `role`: x [B, *spatial, C], w [*window, 1, C], y [B,
     *smaller, C].
 
@@ -74,7 +75,7 @@ def convolve(role: str, geometry, a, b, materialize):
     return jnp.stack(rows).reshape(*geometry.window, 1, y.shape[-1])
 
 
-def _taps(geometry):
+def _taps(geometry: ConvolutionGeometry):
     """(place in the kernel, its offset in the padded input) of each tap."""
     for tap in itertools.product(*map(range, geometry.window)):
         yield tap, [t * d for t, d in zip(tap, geometry.dilation, strict=True)]

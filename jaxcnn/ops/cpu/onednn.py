@@ -15,6 +15,7 @@ https://uxlfoundation.github.io/oneDNN.
 
 import contextlib
 import ctypes
+import dataclasses
 import functools
 import hashlib
 import os
@@ -32,6 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn.errors import DependencyError
+from jaxcnn.ops.geometry import ConvolutionGeometry, WindowGeometry
 
 INSTALL = "pip install 'jaxcnn[onednn]'"
 SOURCE = Path(__file__).with_name("onednn.cc")
@@ -227,7 +229,7 @@ def _private_directory() -> Path:
 # ---- what it can do ------------------------------------------------------------------------------
 
 
-def supports(geometry, x, w) -> bool:
+def supports(geometry: ConvolutionGeometry, x, w) -> bool:
     """True where oneDNN has an optimized implementation of y(x, w) and both gradients; x [B,
     *spatial, C], w [*window, C / groups, F].
     """
@@ -240,7 +242,9 @@ def supports(geometry, x, w) -> bool:
 
 
 @functools.lru_cache(maxsize=4096)
-def implementation(geometry, role: str, x_shape: tuple[int, ...], features: int) -> str:
+def implementation(
+    geometry: ConvolutionGeometry, role: str, x_shape: tuple[int, ...], features: int
+) -> str:
     """The name of oneDNN's implementation of y(x, w), x(y, w) or w(x, y), by `role`; empty where it
     has only its slow reference.
     """
@@ -270,18 +274,15 @@ def implementation(geometry, role: str, x_shape: tuple[int, ...], features: int)
 # ---- the calls -----------------------------------------------------------------------------------
 
 
-def convolve(role: str, geometry, a, b):
+def convolve(role: str, geometry: ConvolutionGeometry, a, b):
     """y(x, w), x(y, w) or w(x, y), by `role`, on one device; float32, channels last; operands may
     have a leading replica axis.
     """
     _load()
     shape = geometry.result_shape(role, a.shape, b.shape)
     plane = _plane(geometry)
-    if (
-        plane is not geometry
-        # 1-D as an image of one row; axes count from the end, where a replica axis does not shift
-        # them
-    ):
+    # 1-D as an image of one row; axes count from the end, where a replica axis does not shift them
+    if plane is not geometry:
         b_axis = -3 if role == "w" else -4  # [B, 1, W, C] or [1, window, C / groups, features]
         return convolve(role, plane, jnp.expand_dims(a, -3), jnp.expand_dims(b, b_axis)).reshape(
             shape
@@ -300,24 +301,22 @@ def convolve(role: str, geometry, a, b):
     )
 
 
-def _plane(geometry):
+def _plane(geometry: ConvolutionGeometry) -> ConvolutionGeometry:
     """The same convolution with two spatial axes."""
     if len(geometry.window) == 2:
         return geometry
-    return type(geometry)(
-        (1, *geometry.spatial),
-        (1, *geometry.window),
-        (1, *geometry.strides),
-        ((0, 0), *geometry.padding),
-        (1, *geometry.dilation),
-        geometry.groups,
-        geometry.precision,
+    return dataclasses.replace(
+        geometry,
+        spatial=(1, *geometry.spatial),
+        window=(1, *geometry.window),
+        strides=(1, *geometry.strides),
+        padding=((0, 0), *geometry.padding),
+        dilation=(1, *geometry.dilation),
     )
 
 
-def pool(call: str, geometry, *operands):
-    """Max-pooling and the linear maps of its derivative, on one device; `geometry` is
-    `jaxcnn.ops.pooling.Geometry`.
+def pool(call: str, geometry: WindowGeometry, *operands):
+    """Max-pooling and the linear maps of its derivative, on one device; no dilation.
 
     "max": x float32 [B, H, W, C] -> y [B, H', W', C] and first uint8 [B, H', W', C]; "take": x,
     first -> y; "put": y, first -> x.

@@ -1,0 +1,188 @@
+"""The position of the winner of max-pooling, and the linear map that takes it: in pure JAX, and as
+JAX primitives that are compiled code on CPU (`jaxcnn.ops.cpu.onednn.pool`).
+
+The primitives, over float32 images [B, H, W, C]: "max" (x -> y, first), and the linear "take" (x,
+first -> y) and "put" (y, first -> x), each other's transposes. `first` [B, H', W', C] uint8 is the
+position of the winner in its window, in row-major order.
+"""
+
+import functools
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+from jax.interpreters import ad
+
+from jaxcnn.ops.geometry import WindowGeometry
+from jaxcnn.ops.primitive import mapped_size, primitive, vary_alike
+
+
+def find_first(x, y, window, strides, padding):
+    """The position in its window of the first element of x that equals y. [B, *spatial, C], [B,
+    *smaller, C] -> uint8 [B, *smaller, C].
+    """
+    offsets = list(itertools.product(*map(range, window)))
+    padded = pad(x, padding, -jnp.inf)
+    first = jnp.full_like(y, len(offsets), jnp.uint8)
+    for position, offset in reversed(list(enumerate(offsets))):
+        first = jnp.where(take(padded, offset, strides, y.shape) == y, jnp.uint8(position), first)
+    return first
+
+
+def take_first(x, first, window, strides, padding):
+    """The element of every window that `first` points to. [B, *spatial, C], [B, *smaller, C] -> [B,
+    *smaller, C].
+    """
+    padded = pad(x, padding, 0)
+    if window == strides:
+        return _select_tiles(padded, first, window)
+    offsets = itertools.product(*map(range, window))
+    chosen = [
+        jnp.where(first == i, take(padded, offset, strides, first.shape), 0)
+        for i, offset in enumerate(offsets)
+    ]
+    return functools.reduce(jnp.add, chosen)
+
+
+def pad(x, padding, value):
+    """x with its spatial axes extended by `value`."""
+    if not any(low or high for low, high in padding):
+        return x
+    return lax.pad(
+        x,
+        jnp.asarray(value, x.dtype),
+        [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)],
+    )
+
+
+def take(x, offset, strides, shape):
+    """The element at `offset` of every window. [B, *padded, C] -> `shape`, [B, *smaller, C]."""
+    limits = [o + (n - 1) * s + 1 for o, n, s in zip(offset, shape[1:-1], strides, strict=True)]
+    return lax.slice(x, (0, *offset, 0), (shape[0], *limits, shape[-1]), (1, *strides, 1))
+
+
+def _select_tiles(x, first, window):
+    """The element of every window that `first` points to, where windows tile x: transposed, this is
+    one comparison an element, no sum.
+
+    x [B, *padded, C], first [B, *smaller, C] -> [B, *smaller, C].
+    """
+    smaller = first.shape[1:-1]
+    x = lax.slice(
+        x,
+        (0,) * x.ndim,
+        (x.shape[0], *(n * k for n, k in zip(smaller, window, strict=True)), x.shape[-1]),
+    )
+    tiles = [extent for pair in zip(smaller, window, strict=True) for extent in pair]
+    tiled = x.reshape(x.shape[0], *tiles, x.shape[-1])  # [B, H', kh, W', kw, C]
+    within = tuple(range(2, 2 * len(window) + 1, 2))
+    position = jnp.arange(math.prod(window), dtype=jnp.uint8).reshape(window)
+    position = lax.broadcast_in_dim(position, tiled.shape, within)
+    hit = position == jnp.expand_dims(first, within)
+    return jnp.sum(jnp.where(hit, tiled, 0), within)
+
+
+# ---- the three primitives ------------------------------------------------------------------------
+
+TRANSPOSED = {"take": "put", "put": "take"}
+
+
+def bind_max(x, geometry: WindowGeometry):
+    """Max-pooling of x [B, H, W, C]: y [B, H', W', C], and `first`, where in its window it was."""
+    return MAX.bind(x, geometry=geometry)
+
+
+def bind(name: str, operand, first, geometry: WindowGeometry):
+    """The linear map `name`: "take" (x, first -> y) or "put" (y, first -> x)."""
+    return LINEAR[name].bind(*vary_alike(operand, first), geometry=geometry)
+
+
+def _pure(name, *operands, geometry):
+    """The primitive in pure JAX, for programs that XLA divides over devices and for other
+    platforms.
+    """
+    arguments = (geometry.window, geometry.strides, geometry.padding)
+    if name == "max":
+        (x,) = operands
+        y = nn.max_pool(x, *arguments)
+        return [y, find_first(x, y, *arguments)]
+    operand, first = operands
+    if name == "take":
+        return take_first(operand, first, *arguments)
+    # Only the type is used; made from an operand, it also says over which axes of a shard_map it
+    # varies.
+    wanted = jnp.broadcast_to(
+        operand[(0,) * operand.ndim], (operand.shape[0], *geometry.spatial, operand.shape[-1])
+    )
+    return jax.linear_transpose(lambda x: take_first(x, first, *arguments), wanted)(operand)[0]
+
+
+def _on_cpu(name, undivided, *operands, geometry):
+    if not undivided:
+        return _pure(name, *operands, geometry=geometry)
+    from jaxcnn.ops.cpu import onednn
+
+    return onednn.pool(name, geometry, *operands)
+
+
+def _abstract(name, operand, *first, geometry):
+    spatial = geometry.spatial if name == "put" else geometry.output_spatial()
+    result = operand.update(shape=(operand.shape[0], *spatial, operand.shape[-1]), weak_type=False)
+    return [result, result.update(dtype=jnp.dtype(jnp.uint8))] if name == "max" else result
+
+
+def _batch(name, operands, axes, *, geometry):
+    """Images are pooled independently: replicas are simply more of them."""
+    size = mapped_size(operands, axes)
+    stacked = [
+        jnp.broadcast_to(operand, (size, *operand.shape))
+        if axis is None
+        else jnp.moveaxis(operand, axis, 0)
+        for operand, axis in zip(operands, axes, strict=True)
+    ]
+    images = [operand.reshape(-1, *operand.shape[2:]) for operand in stacked]
+    if name == "max":
+        return [
+            result.reshape(size, -1, *result.shape[1:]) for result in bind_max(*images, geometry)
+        ], [0, 0]
+    result = bind(name, *images, geometry)
+    return result.reshape(size, -1, *result.shape[1:]), 0
+
+
+def _max_jvp(primals, tangents, *, geometry):
+    y, first = bind_max(*primals, geometry)
+    tangent = ad.instantiate_zeros(tangents[0])
+    return [y, first], [
+        bind("take", tangent, first, geometry),
+        ad.Zero(jax.typeof(first).to_tangent_aval()),
+    ]
+
+
+def _linear_jvp(name, tangent, operand, first, *, geometry):
+    return bind(name, tangent, first, geometry)
+
+
+def _transpose(name, cotangent, operand, first, *, geometry):
+    if type(cotangent) is ad.Zero:
+        return ad.Zero(operand.aval), None
+    return bind(TRANSPOSED[name], cotangent, first, geometry), None
+
+
+def _define(name: str):
+    rules = {"abstract": _abstract, "batch": _batch, "on_cpu": _on_cpu, "elsewhere": _pure}
+    return primitive(
+        f"max_pool_{name}",
+        multiple_results=name == "max",
+        **{rule: functools.partial(function, name) for rule, function in rules.items()},
+    )
+
+
+MAX = _define("max")
+ad.primitive_jvps[MAX] = _max_jvp
+LINEAR = {name: _define(name) for name in TRANSPOSED}
+for _name, _primitive in LINEAR.items():
+    ad.defjvp(_primitive, functools.partial(_linear_jvp, _name), None)
+    ad.primitive_transposes[_primitive] = functools.partial(_transpose, _name)
