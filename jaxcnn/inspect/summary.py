@@ -9,27 +9,16 @@ convolutions input positions). A module that multiplies in another way says so w
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
-from jax.ad_checkpoint import checkpoint_name
 
-from jaxcnn.inspect.receptive_field import View, input_view, output_size, receptive_field, walk
+from jaxcnn.inspect.receptive_field import walk
+from jaxcnn.inspect.tracing import Call, own_sizes, read_mark, recorder
+from jaxcnn.inspect.views import View, input_view
 from jaxcnn.ops import convolution
-
-__all__ = [
-    "Layer",
-    "as_json",
-    "format_table",
-    "output_size",
-    "receptive_field",
-    "summarize_layers",
-    "total_macs",
-    "total_params",
-]
 
 _POOLS = {
     "reduce_window_max": "max_pool",
@@ -37,7 +26,6 @@ _POOLS = {
     "reduce_window_sum": "avg_pool",
 }
 _GLOBAL_POOLS = {"reduce_max": "global_max_pool", "reduce_sum": "global_avg_pool"}
-_MARK = "jaxcnn.inspect.summary"
 
 
 @dataclass(frozen=True)
@@ -64,18 +52,6 @@ class Layer:
         return math.prod(self.shape)
 
 
-@dataclass
-class _Call:
-    """One call of one module while the model was traced."""
-
-    path: tuple[str, ...]
-    kind: str
-    leaf: bool = True
-    shape: tuple[int, ...] = ()
-    macs: int = 0
-    own: dict[str, int] = field(default_factory=dict)  # own parameters and their sizes
-
-
 def summarize_layers(
     model: nn.Module, inputs: Sequence[jax.ShapeDtypeStruct], *, train: bool = False
 ) -> list[Layer]:
@@ -93,10 +69,10 @@ def summarize_layers(
 
     variables = jax.eval_shape(init, *inputs)
     mutable = [collection for collection in variables if collection != "params"]
-    calls: list[_Call] = []
+    calls: list[Call] = []
 
     def apply(variables, *arrays):
-        with nn.intercept_methods(_recorder(calls, variables.get("params", {}))):
+        with nn.intercept_methods(recorder(calls, variables.get("params", {}))):
             return model.apply(
                 variables,
                 *arrays,
@@ -114,75 +90,10 @@ def summarize_layers(
     return _rows(jaxpr, views, calls, variables.get("params", {}))
 
 
-def _recorder(calls: list[_Call], params: Mapping[str, Any]):
-    """An interceptor of module calls that appends to `calls` and leaves marks in the jaxpr: "enter
-    i", "out i" on the outputs, "exit i".
-    """
-    running: list[tuple[Any, _Call]] = []
-
-    def mark(array, word: str, index: int):
-        return (
-            checkpoint_name(array, f"{_MARK} {word} {index}")
-            if isinstance(array, jax.Array)
-            else array
-        )
-
-    def intercept(next_call, args, kwargs, context):
-        module, method = context.module, context.method_name
-        private = method in ("setup", "macs") or (method.startswith("_") and method != "__call__")
-        if private or (running and running[-1][0] == module.path):
-            return next_call(*args, **kwargs)
-        index, call = (
-            len(calls),
-            _Call(module.path, type(module).__name__, own=_own_sizes(params, module.path)),
-        )
-        if running:
-            running[-1][1].leaf = False
-        calls.append(call)
-        mark(jnp.zeros(()), "enter", index)
-        running.append((module.path, call))
-        try:
-            output = next_call(*args, **kwargs)
-        finally:
-            running.pop()
-        arrays = [leaf for leaf in jax.tree.leaves(output) if isinstance(leaf, jax.Array)]
-        call.shape = tuple(arrays[0].shape[1:]) if arrays else ()
-        call.macs = _macs(module, call, args)
-        output = jax.tree.map(lambda leaf: mark(leaf, "out", index), output)
-        mark(jnp.zeros(()), "exit", index)
-        return output
-
-    return intercept
-
-
-def _own_sizes(params: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, int]:
-    """Names and sizes of the parameters that lie directly at `path`."""
-    for part in path:
-        params = params.get(part, {})
-    return {name: math.prod(leaf.shape) for name, leaf in params.items() if hasattr(leaf, "shape")}
-
-
-def _macs(module: nn.Module, call: _Call, args: tuple) -> int:
-    """Multiplications for one example, by the module's own method, else from the size of its
-    "kernel".
-    """
-    if hasattr(module, "macs"):
-        return int(module.macs(call.shape))
-    features = getattr(module, "features", None)
-    if "kernel" not in call.own or features is None:
-        return 0
-    if isinstance(module, nn.ConvLocal):
-        return call.own["kernel"]  # a kernel of its own at each position
-    if isinstance(module, nn.ConvTranspose):
-        return math.prod(args[0].shape[1:-1]) * call.own["kernel"]
-    features = math.prod(features) if isinstance(features, Sequence) else features
-    return math.prod(call.shape) // features * call.own["kernel"]
-
-
 def _rows(
-    jaxpr, views: list[View | None], calls: list[_Call], params: Mapping[str, Any]
+    jaxpr, views: list[View | None], calls: list[Call], params: Mapping[str, Any]
 ) -> list[Layer]:
-    """Rows in the order of tracing, from the marks that `_recorder` left and the pools between
+    """Rows in the order of tracing, from the marks that `recorder` left and the pools between
     them.
     """
     layers: list[Layer] = []
@@ -218,7 +129,7 @@ def _rows(
         add("/".join((*scope, f"{kind}_{number}")), kind, shape, view)
 
     def visit(eqn, view: View | None, times: int):
-        word, index = _read_mark(eqn)
+        word, index = read_mark(eqn)
         if word == "enter":
             open_calls.append(index)
         elif word == "exit":
@@ -246,15 +157,6 @@ def _rows(
     return layers
 
 
-def _read_mark(eqn) -> tuple[str | None, int]:
-    """The word and the number of a mark, or (None, -1)."""
-    text = eqn.params.get("name", "") if eqn.primitive.name == "name" else ""
-    if not text.startswith(_MARK):
-        return None, -1
-    _, word, index = text.split()
-    return word, int(index)
-
-
 def _pool_kind(eqn, view: View | None) -> str | None:
     """What pool an equation is, or None: a window over spatial axes of what depends on the image,
     or a reduction of all of them.
@@ -278,7 +180,7 @@ def _uncounted(
     """Paths and sizes of parameters whose module was never seen to be called, so that the total is
     the model's.
     """
-    own = sum(_own_sizes(params, ()).values())
+    own = sum(own_sizes(params, ()).values())
     if own and path not in counted:
         yield path, own
     for name, below in params.items():

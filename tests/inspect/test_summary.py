@@ -11,7 +11,7 @@ import pytest
 from flax import linen as nn
 
 from jaxcnn.errors import ConfigError
-from jaxcnn.inspect import summary
+from jaxcnn.inspect import receptive_field, summary
 from jaxcnn.layers import LRN, Conv, avg_pool, max_pool
 from jaxcnn.models import MODELS, TOKEN_MODELS, build
 from jaxcnn.ops.convolution import formulation
@@ -370,21 +370,24 @@ def test_output_size_is_that_of_jax(size, window, stride, padding, dilation):
             x, kernel, (stride,), pads, rhs_dilation=(dilation,), dimension_numbers=numbers
         )
     )
-    assert summary.output_size(size, window, stride, padding, dilation) == out.shape[1]
+    assert (
+        receptive_field.output_size(size, window, stride=stride, padding=padding, dilation=dilation)
+        == out.shape[1]
+    )
 
 
 def test_output_size_refuses_an_unknown_padding():
     with pytest.raises(ConfigError, match="'same'"):
-        summary.output_size(8, 3, padding="same")
+        receptive_field.output_size(8, 3, padding="same")
 
 
 def test_closed_form_gives_the_published_receptive_fields():
     """Araujo et al. 2019, table 1: AlexNet 195 and stride 32, VGG-16 212 and stride 32."""
     alexnet = [(11, 4), (3, 2), (5, 1), (3, 2), (3, 1), (3, 1), (3, 1), (3, 2)]
     vgg16 = [step for count in (2, 2, 3, 3, 3) for step in [(3, 1)] * count + [(2, 2)]]
-    assert summary.receptive_field(alexnet) == (195, 32)
-    assert summary.receptive_field(vgg16) == (212, 32)
-    assert summary.receptive_field([(3, 1, 2), (3, 2)]) == (7, 2)
+    assert receptive_field.receptive_field(alexnet) == (195, 32)
+    assert receptive_field.receptive_field(vgg16) == (212, 32)
+    assert receptive_field.receptive_field([(3, 1, 2), (3, 2)]) == (7, 2)
 
 
 class Mixed(nn.Module):

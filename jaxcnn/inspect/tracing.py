@@ -1,0 +1,94 @@
+"""Which module ran when, left as marks in the jaxpr of a model."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
+
+_MARK = "jaxcnn.inspect"
+
+
+@dataclass
+class Call:
+    """One call of one module while the model was traced."""
+
+    path: tuple[str, ...]
+    kind: str
+    leaf: bool = True
+    shape: tuple[int, ...] = ()
+    macs: int = 0
+    own: dict[str, int] = field(default_factory=dict)  # own parameters and their sizes
+
+
+def recorder(calls: list[Call], params: Mapping[str, Any]) -> Callable[..., Any]:
+    """An interceptor of module calls that appends to `calls` and leaves marks in the jaxpr: "enter
+    i", "out i" on the outputs, "exit i".
+    """
+    running: list[tuple[Any, Call]] = []
+
+    def mark(array, word: str, index: int):
+        is_array = isinstance(array, jax.Array)
+        return checkpoint_name(array, f"{_MARK} {word} {index}") if is_array else array
+
+    def intercept(next_call, args, kwargs, context):
+        module, method = context.module, context.method_name
+        private = method in ("setup", "macs") or (method.startswith("_") and method != "__call__")
+        if private or (running and running[-1][0] == module.path):
+            return next_call(*args, **kwargs)
+        index, own = len(calls), own_sizes(params, module.path)
+        call = Call(module.path, type(module).__name__, own=own)
+        if running:
+            running[-1][1].leaf = False
+        calls.append(call)
+        mark(jnp.zeros(()), "enter", index)
+        running.append((module.path, call))
+        try:
+            output = next_call(*args, **kwargs)
+        finally:
+            running.pop()
+        arrays = [leaf for leaf in jax.tree.leaves(output) if isinstance(leaf, jax.Array)]
+        call.shape = tuple(arrays[0].shape[1:]) if arrays else ()
+        call.macs = _macs(module, call, args)
+        output = jax.tree.map(lambda leaf: mark(leaf, "out", index), output)
+        mark(jnp.zeros(()), "exit", index)
+        return output
+
+    return intercept
+
+
+def own_sizes(params: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, int]:
+    """Names and sizes of the parameters that lie directly at `path`."""
+    for part in path:
+        params = params.get(part, {})
+    return {name: math.prod(leaf.shape) for name, leaf in params.items() if hasattr(leaf, "shape")}
+
+
+def _macs(module: nn.Module, call: Call, args: tuple) -> int:
+    """Multiplications for one example, by the module's own method, else from the size of its
+    "kernel".
+    """
+    if hasattr(module, "macs"):
+        return int(module.macs(call.shape))
+    features = getattr(module, "features", None)
+    if "kernel" not in call.own or features is None:
+        return 0
+    if isinstance(module, nn.ConvLocal):
+        return call.own["kernel"]  # a kernel of its own at each position
+    if isinstance(module, nn.ConvTranspose):
+        return math.prod(args[0].shape[1:-1]) * call.own["kernel"]
+    features = math.prod(features) if isinstance(features, Sequence) else features
+    return math.prod(call.shape) // features * call.own["kernel"]
+
+
+def read_mark(eqn: Any) -> tuple[str | None, int]:
+    """The word and the number of the mark that an equation is, or (None, -1)."""
+    text = eqn.params.get("name", "") if eqn.primitive.name == "name" else ""
+    if not text.startswith(_MARK):
+        return None, -1
+    _, word, index = text.split()
+    return word, int(index)
