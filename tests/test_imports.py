@@ -23,7 +23,7 @@ ALLOWED = {
     "core": set(),
     "weights": {"core"},
     "inspect": {"core", "ops", "layers"},
-    "bench": {"core", "data", "inspect", "models", "runs"},
+    "bench": {"core", "data", "inspect", "models", "ops", "runs", "tasks"},
     "runs": {"core", "data", "ops", "weights", "inspect"},
     "commands": {"core", "runs", "data", "models", "inspect", "bench", "ops", "weights"},
 }

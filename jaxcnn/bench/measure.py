@@ -24,19 +24,20 @@ import numpy as np
 from jaxcnn.bench import roofline
 from jaxcnn.core import transforms
 from jaxcnn.core.experiment import Experiment
-from jaxcnn.core.program import make_program, model_inputs, prepare
+from jaxcnn.core.forward import model_inputs, prepare
+from jaxcnn.core.program import make_program
 from jaxcnn.data.dataset import Source
 from jaxcnn.inspect.summary import summarize_layers, total_macs
 from jaxcnn.runs.feed import batches, pieces
+from jaxcnn.tasks.task import BaseTask
 
 KINDS = ("train", "inference")
-BLOCK_SECONDS = (
-    0.5  # a block of steps is made about so long, many times what a clock or a dispatch can err by
-)
+# a block of steps is made about so long, many times what a clock or a dispatch can err by
+BLOCK_SECONDS = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
-class SquaredOutputs:
+class SquaredOutputs(BaseTask):
     """A task for a model without one: the mean square of each example's outputs, whatever they are.
     Its gradient reaches every layer.
     """
@@ -62,8 +63,8 @@ class SquaredOutputs:
 
 
 class Noise:
-    """`size` random examples of the shapes and dtypes of the experiment's data, on the device;
-    labels below the task's `num_classes`.
+    """`size` random examples of the shapes and dtypes of the experiment's data, on the device; all
+    labels are 0, which every task has.
     """
 
     streaming = False
@@ -75,13 +76,7 @@ class Noise:
             if np.issubdtype(s.dtype, np.floating):
                 arrays[name] = random.random(shape, np.float32)
             else:
-                high = (
-                    256
-                    if s.dtype == np.uint8
-                    else 2
-                    if s.dtype == bool
-                    else getattr(e.task, "num_classes", 2)
-                )
+                high = {np.dtype(np.uint8): 256, np.dtype(bool): 2}.get(np.dtype(s.dtype), 1)
                 arrays[name] = random.integers(0, high, shape).astype(s.dtype)
         self.arrays, self.size = jax.device_put(arrays), size
 
@@ -261,9 +256,8 @@ def measure(
     """
     ours = Compiled(e, source)
     needed, room = roofline.compiled_bytes(ours.steps["train"]), roofline.available_bytes()
-    if (
-        jax.default_backend() == "cpu" and needed and room and needed > 0.9 * room
-    ):  # the kernel would kill us instead of refusing
+    on_host = jax.default_backend() == "cpu"  # where the kernel would kill us
+    if on_host and needed and room and needed > 0.9 * room:
         raise RuntimeError(
             f"RESOURCE_EXHAUSTED: the training step needs {needed:,} bytes, {room:,} are free"
         )

@@ -35,17 +35,13 @@ class Peer:
     use it in a `with` statement.
     """
 
-    def __init__(self, name: str, environment: dict[str, str] | None = None):
+    def __init__(self, name: str, *, environment: dict[str, str] | None = None):
         require(name)
         self.name, self.params, self.variants, self.version, self.device = name, 0, [], "", ""
         script = Path(__file__).with_name("peers.py")
-        # -P: our modules' names must not hide the peer's
-        command = [
-            sys.executable,
-            "-P",
-            str(script),
-        ]
-        self._errors = tempfile.TemporaryFile("w+")  # a pipe that nobody reads would fill up  # noqa: SIM115 (held until closed)
+        command = [sys.executable, "-P", str(script)]  # -P: our names must not hide the peer's
+        # a pipe that nobody reads would fill up; held until closed
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

@@ -17,7 +17,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxcnn.bench import measure, roofline
+from jaxcnn.bench import measure, roofline, subjects
 from jaxcnn.bench.networks import layers_of
 from jaxcnn.bench.process import Peer, optimizer_of, require
 from jaxcnn.commands import bench as command
@@ -113,7 +113,7 @@ def first_dense(rows):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_torch_network_is_ours(name):
     torch = pytest.importorskip("torch")
-    from jaxcnn.bench.peers import torch_model
+    from jaxcnn.bench.torch_peer import torch_model
 
     model, shape = NETWORKS[name]
     random = np.random.default_rng(0)
@@ -146,7 +146,7 @@ def test_the_torch_network_is_ours(name):
 @pytest.mark.parametrize("name", WHOLE)
 def test_whole_networks_have_our_number_of_parameters(name):
     pytest.importorskip("torch")
-    from jaxcnn.bench.peers import torch_model
+    from jaxcnn.bench.torch_peer import torch_model
 
     model, shape = WHOLE[name]
     network = torch_model(layers_of(model), shape)
@@ -225,7 +225,7 @@ def peer_experiment(model, dtype):
 )
 def test_optimizers_in_pytorchs_words(optimizer, expected):
     torch = pytest.importorskip("torch")
-    from jaxcnn.bench.peers import torch_optimizer
+    from jaxcnn.bench.torch_peer import torch_optimizer
 
     numbers = optimizer_of(tiny(optimizer=optimizer))
     assert numbers == expected
@@ -449,14 +449,11 @@ def test_memory_that_suffices_for_nothing_is_an_error(run, monkeypatch):
 
 
 def test_an_experiment_is_compared_without_what_peers_lack(run):
-    e, dropped, _ = command.choose(
-        "fashion_cnn",
-        ["clip_norm=1.0", "ema=0.9", "model.num_classes=7"],
-        bare=True,
-        synthetic=True,
-    )
+    overrides = ["clip_norm=1.0", "ema=0.9", "model.num_classes=7"]
+    subject = subjects.choose("fashion_cnn", overrides, bare=True, synthetic=True)
+    e = subject.experiment
     assert isinstance(e, Experiment)
-    assert dropped == ["clip_norm", "ema"]
+    assert subject.dropped == ["clip_norm", "ema"]
     assert (e.clip_norm, e.ema, e.task.num_classes, e.data.num_classes) == (None, None, 7, 7)
 
 

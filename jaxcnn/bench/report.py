@@ -1,0 +1,152 @@
+"""Results of `bench` for a reader: text, a table, CSV, JSON."""
+
+import csv
+import io
+import json
+from typing import Any
+
+
+def as_json(found: list[dict]) -> str:
+    """The result as one object; several as a list."""
+    return json.dumps(found[0] if len(found) == 1 else found)
+
+
+def flat(result: dict, *, prefix: str = "") -> dict[str, Any]:
+    """The numbers and words of a nested result by dotted names."""
+    row = {}
+    for name, value in result.items():
+        if isinstance(value, dict):
+            row |= flat(value, prefix=f"{prefix}{name}.")
+        else:
+            row[prefix + name] = " ".join(map(str, value)) if isinstance(value, list) else value
+    return row
+
+
+def as_csv(found: list[dict]) -> str:
+    """A line for each result, a column for each number of any of them; the environment is left to
+    --json.
+    """
+    rows = [
+        flat({name: value for name, value in result.items() if name != "environment"})
+        for result in found
+    ]
+    out = io.StringIO()
+    writer = csv.DictWriter(
+        out, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n"
+    )
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue().rstrip("\n")
+
+
+def as_markdown(found: list[dict]) -> str:
+    """A table with a line for each result; a column for each peer."""
+    peers = list(dict.fromkeys(name for result in found for name in result.get("peers", ())))
+    header = [
+        "model",
+        "dtype",
+        "batch",
+        "train ms (quartiles)",
+        "images/s",
+        "inference ms",
+        "images/s",
+        "compile s",
+        "share of peak",
+        "memory",
+    ]
+    lines = [[*header, *(f"time / {peer}'s" for peer in peers)]]
+    lines.append(["---"] * len(lines[0]))
+    for r in found:
+        line = [r["name"], r["dtype"], str(r["batch_size"])]
+        if "error" in r:
+            lines.append([*line, "out of memory", *["–"] * (len(lines[0]) - 4)])
+            continue
+        t, i = r["train"], r["inference"]
+        line += [
+            spread(t),
+            f"{t['images_per_second']:,.0f}",
+            f"{i['ms_per_step']:.3g}",
+            f"{i['images_per_second']:,.0f}",
+        ]
+        line += [
+            f"{r['compile_seconds']:.2f}",
+            f"{t['share_of_peak']:.0%}",
+            size(r["memory"]["compiled_bytes"]["train"]),
+        ]
+        for peer in peers:
+            c = r["peers"].get(peer)
+            line.append(f"{c['ratio']:.2f} ({c['variant']})" if c else "–")
+        lines.append(line)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+FORMS = {"json": as_json, "csv": as_csv, "markdown": as_markdown}
+
+
+def spread(t: dict) -> str:
+    """Median and quartiles in milliseconds."""
+    low, high = t["ms_quartiles"]
+    return f"{t['ms_per_step']:.4g} ({low:.4g}–{high:.4g})"
+
+
+def size(count: int | None) -> str:
+    """Bytes as MiB."""
+    return "unknown" if count is None else f"{count / 2**20:,.1f} MiB"
+
+
+def as_text(r: dict) -> str:
+    """One result for a reader at a terminal."""
+    where = r["environment"]
+    title = (
+        f"{r['name']}: {r['model']}, {r['dtype']}, {r['batch_size']} images a step, "
+        f"{'noise' if r['synthetic'] else 'real data'}"
+    )
+    lines = [
+        title,
+        f"on {where['device']}, NPROC={where['NPROC']}, convolution={where['convolution']}, "
+        f"XLA_FLAGS={where['XLA_FLAGS']!r}",
+    ]
+    if r["dropped"]:
+        lines.append(f"left out, since peers do without: {', '.join(r['dropped'])}")
+    if "error" in r:
+        return "\n".join([*lines, f"  {r['error']}"])
+    lines.append(f"  {r['params']:,} parameters, {r['macs']:,} multiply-accumulates an image")
+    lines += [*_kind_lines(r, "train"), *_kind_lines(r, "inference")]
+    peak, memory = r["peak"], r["memory"]
+    lines += [
+        f"  {'peak':10} {peak['flops_per_second'] / 1e9:.4g} GFLOP/s (matrix product), "
+        f"{peak['bytes_per_second'] / 1e9:.4g} GB/s (copy)",
+        f"  {'memory':10} device {size(memory['device_peak_bytes'])}, process "
+        f"{size(memory['process_peak_bytes'])} at most",
+        f"  {'feeding':10} {r['data_stall_share']:.1%} of a loop's time, at most",
+    ]
+    for name, peer in r["peers"].items():
+        for kind, c in (("train", peer), ("inference", peer["inference"])):
+            variants = ", ".join(f"{variant} {spread(t)}" for variant, t in c["variants"].items())
+            lines.append(
+                f"  {name:10} {kind}: our time / the best of its = {c['ratio']:.2f}; ms a step: "
+                f"{variants} ({peer['version']})"
+            )
+    if r["diverged"]:
+        lines.append("  the loss became infinite or NaN (on noise it may); times are not affected")
+    return "\n".join(lines)
+
+
+def _kind_lines(r: dict, kind: str) -> list[str]:
+    """What there is to say of training or of inference."""
+    t, c = r[kind], r["compile"][kind]
+    roof = ""
+    if t["bound"] is not None:
+        roof = (
+            f", {t['arithmetic_intensity']:.3g} FLOP/byte: {t['bound']}-bound, "
+            f"{t['share_of_roof']:.0%} of the roof"
+        )
+    took = ", ".join(f"{part} {c[part]:.2f} s" for part in ("trace", "lower", "compile"))
+    return [
+        f"  {kind:10} {t['images_per_second']:>12,.1f} images/s  {spread(t)} ms a step, "
+        f"{t['rounds']} blocks of {t['steps']}",
+        f"  {'':10} {t['flops_per_second'] / 1e9:.4g} GFLOP/s, {t['share_of_peak']:.1%} of "
+        f"the matrix product's{roof}",
+        f"  {'':10} {took} (persistent cache: {c['cache']}), "
+        f"{size(r['memory']['compiled_bytes'][kind])}",
+    ]
