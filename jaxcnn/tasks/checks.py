@@ -71,3 +71,46 @@ def check_label(label: np.ndarray, *, num_classes: int | None, name: str = "labe
             f"{label.size} do not. "
             "Count classes from 0, or correct num_classes of the task and the model"
         )
+
+
+def check_points(
+    points: np.ndarray,
+    visible: np.ndarray | None,
+    *,
+    num_points: int,
+    skip_outside: bool = False,
+) -> None:
+    """Points [B, num_points, 2] (y, x) must be floats, those that are `visible` ([B, num_points],
+    all if None) finite and in [0, 1] unless `skip_outside`; at least one of them all is visible and
+    inside.
+    """
+    points = np.asarray(points)
+    if not np.issubdtype(points.dtype, np.floating):
+        raise DataError(
+            f"points has dtype {points.dtype}; expected float32 in [0, 1]. Divide pixels by the "
+            "image's height and width"
+        )
+    if points.ndim != 3 or points.shape[1:] != (num_points, 2):
+        raise DataError(
+            f"points has shape {points.shape}; expected (y, x) of {num_points} points, "
+            f"[B, {num_points}, 2]"
+        )
+    seen = np.ones(points.shape[:2], bool) if visible is None else np.asarray(visible) > 0
+    if seen.shape != points.shape[:2]:
+        raise DataError(
+            f"points_mask has shape {seen.shape}; expected one number a point, {points.shape[:2]}"
+        )
+    outside = seen & ~((points >= 0) & (points <= 1)).all(axis=-1)  # so written, NaN is outside too
+    if outside.any() and not skip_outside:
+        row, joint = (int(i) for i in np.unravel_index(np.argmax(outside), outside.shape))
+        raise DataError(
+            f"points[{row}, {joint}] is {points[row, joint].tolist()}, visible but not in [0, 1], "
+            f"as {int(outside.sum())} of {int(seen.sum())} visible points; divide pixels by the "
+            "image's height and width, mark points outside the image in points_mask, or set "
+            "invalid='skip' of the task"
+        )
+    if seen.size and not (seen & ~outside).any():
+        raise DataError(
+            f"no point of these {len(points)} examples is visible; nothing can be learned from "
+            "them. Look at points_mask"
+        )

@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn.errors import ConfigError, DataError, did_you_mean
+from jaxcnn.errors import ConfigError, did_you_mean
 from jaxcnn.metrics import keypoints
 from jaxcnn.ops import heatmaps
-from jaxcnn.tasks.checks import check_image
+from jaxcnn.tasks.checks import check_image, check_points
 from jaxcnn.tasks.task import BaseTask, Batch
 
 METHODS = ("heatmap", "dsnt", "direct")
@@ -129,11 +129,8 @@ class Keypoints(BaseTask):
         truth, visible = self._truth(outputs, batch)
         point, _ = self._decode(outputs.astype(jnp.float32))
         sides = self._sides(outputs, batch)
-        # what is not a number is far away
-        point, truth_ = (
-            jnp.where(jnp.isfinite(point), point, -1.0) * sides,
-            truth * sides,
-        )
+        truth_ = truth * sides
+        point = jnp.where(jnp.isfinite(point), point, -1.0) * sides  # NaN is far away
         length, measurable = self._length(truth_, visible)
         real = batch["mask"] > 0
         measured = real & measurable
@@ -164,7 +161,7 @@ class Keypoints(BaseTask):
                 truth_,
                 counted,
                 area=area,
-                sigmas=jnp.asarray(self.sigmas, jnp.float32)[None],
+                sigmas=jnp.asarray(self.sigmas, jnp.float32),
             )
             sums["similarity"] = jnp.sum(jnp.where(measured, similarity, 0.0))
         return sums
@@ -176,10 +173,8 @@ class Keypoints(BaseTask):
         area is that of the box around the visible points; loss; count, and skipped, the rows among
         them without a visible point or a reference length; invalid_points.
         """
-        visible, correct = (
-            np.asarray(sums["visible"], np.int64),
-            np.asarray(sums["correct"], np.int64),
-        )
+        visible = np.asarray(sums["visible"], np.int64)
+        correct = np.asarray(sums["correct"], np.int64)
         count, measured = int(sums["count"]), int(sums["measured"])
         summary: dict[str, Any] = {
             "pck": int(correct.sum()) / max(int(visible.sum()), 1),
@@ -193,9 +188,9 @@ class Keypoints(BaseTask):
             "skipped": count - measured,
             "invalid_points": int(sums["invalid"]),
         }
-        return summary | (
-            {"oks": float(sums["similarity"]) / max(measured, 1)} if self.sigmas else {}
-        )
+        if self.sigmas:
+            summary["oks"] = float(sums["similarity"]) / max(measured, 1)
+        return summary
 
     def predict(self, outputs: jax.Array) -> dict[str, jax.Array]:
         """points [B, J, 2] (y, x) in [0, 1] and their score [B, J] in [0, 1]: the height of the
@@ -213,40 +208,12 @@ class Keypoints(BaseTask):
         (unless `invalid` is "skip") outside the image, and where no point of all these examples is
         visible. Single examples without a visible point pass, and are skipped.
         """
-        points = np.asarray(batch["points"])
-        if not np.issubdtype(points.dtype, np.floating):
-            raise DataError(
-                f"points has dtype {points.dtype}; expected float32 in [0, 1]. Divide pixels by "
-                "the image's height and width"
-            )
-        if points.ndim != 3 or points.shape[1:] != (self.num_points, 2):
-            raise DataError(
-                f"points has shape {points.shape}; expected (y, x) of {self.num_points} points, "
-                f"[B, {self.num_points}, 2]"
-            )
-        visible = np.asarray(batch.get("points_mask", np.ones(points.shape[:2])))
-        if visible.shape != points.shape[:2]:
-            raise DataError(
-                f"points_mask has shape {visible.shape}; expected one number a point, "
-                f"{points.shape[:2]}"
-            )
-        visible = visible > 0
-        # so written, NaN is outside too
-        outside = visible & ~((points >= 0) & (points <= 1)).all(axis=-1)
-        if outside.any() and self.invalid == "error":
-            row, joint = (int(i) for i in np.unravel_index(np.argmax(outside), outside.shape))
-            raise DataError(
-                f"points[{row}, {joint}] is {points[row, joint].tolist()}, visible but not in [0, "
-                f"1], as {int(outside.sum())} of "
-                f"{int(visible.sum())} visible points; divide pixels by the image's height and "
-                "width, mark points outside the image in "
-                "points_mask, or set invalid='skip' of the task"
-            )
-        if visible.size and not (visible & ~outside).any():
-            raise DataError(
-                f"no point of these {len(points)} examples is visible; nothing can be learned "
-                "from them. Look at points_mask"
-            )
+        check_points(
+            batch["points"],
+            batch.get("points_mask"),
+            num_points=self.num_points,
+            skip_outside=self.invalid == "skip",
+        )
         if "image" in batch:
             check_image(batch["image"])
 
@@ -254,14 +221,8 @@ class Keypoints(BaseTask):
         """The mean of the models' heatmaps (of "dsnt", logits of their mean) or points."""
         outputs = [output.astype(jnp.float32) for output in outputs]
         if self.method == "dsnt":
-            return jnp.log(
-                jnp.maximum(
-                    jnp.mean(
-                        jnp.exp(jnp.stack([_log_shares(output) for output in outputs])), axis=0
-                    ),
-                    1e-30,
-                )
-            )
+            shares = jnp.exp(jnp.stack([_log_shares(output) for output in outputs]))
+            return jnp.log(jnp.maximum(jnp.mean(shares, axis=0), 1e-30))
         return jnp.mean(jnp.stack(outputs), axis=0)
 
     def _truth(self, outputs: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
