@@ -1,0 +1,112 @@
+"""Mean teacher."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxcnn.core import optimizers, schedules
+from jaxcnn.core.experiment import Experiment
+from jaxcnn.core.forward import apply_model, prepare
+from jaxcnn.core.program import descend
+from jaxcnn.data import augment
+from jaxcnn.data.dataset import Dataset, Source
+from jaxcnn.data.files.tfds import Tfds
+from jaxcnn.models.lenet import LeNet5Modern
+from jaxcnn.tasks.classification import Classification
+
+
+def consistent(e, variables, batch, key, *, teacher, weight):
+    """The task's loss of the labelled rows, and `weight` times the squared distance of student and
+    teacher on all rows, each with augmentation and noise of its own.
+    """
+    keys, rows = jax.random.split(key, 4), len(batch["image"])
+    both = {"image": jnp.concatenate([batch["image"], batch["unlabelled"]])}
+    own, taught = (prepare(e, both, k) for k in keys[:2])
+    own, collections = apply_model(e, variables, own, train=True, key=keys[2], mutable=True)
+    taught = apply_model(e, teacher, taught, train=False, key=keys[3])
+    apart = ((jax.nn.softmax(own) - jax.nn.softmax(taught)) ** 2).mean(-1).reshape(2, rows)
+    numbers = {**e.task.running(own[:rows], batch), "consistency": apart.mean()}
+    return e.task.loss(own[:rows], batch) + weight * apart.mean(0), collections, numbers
+
+
+def mean_teacher(e, *, steps, weight=30.0, ramp=0.2):
+    """The teacher is the average of the student's weights that `e.ema` keeps; `weight` is reached
+    after the share `ramp` of the steps, by exp(-5 (1 - t)²).
+    """
+
+    def train_step(state, batch):
+        missing = 1 - jnp.minimum(state.step.astype(jnp.float32) / (ramp * steps), 1)
+        teacher = {"params": state.ema, **state.model_state}
+        objective = partial(consistent, teacher=teacher, weight=weight * jnp.exp(-5 * missing**2))
+        now = dataclasses.replace(e, objective=objective)
+        return descend(now, steps=steps).train_step(state, batch)
+
+    return descend(e, steps=steps)._replace(train_step=train_step)
+
+
+@dataclasses.dataclass(frozen=True)
+class FewLabels:
+    """The examples of `data`, of which `labels` have a label: with each image as "unlabelled" comes
+    one of the first `labels` examples. Evaluated are all, as they are.
+    """
+
+    data: Dataset
+    labels: int = 500
+
+    @property
+    def label_names(self):
+        """Those of `data`."""
+        return self.data.label_names
+
+    def spec(self):
+        """The entries of `data`, and "unlabelled", an image."""
+        spec = self.data.spec()
+        return {**spec, "unlabelled": spec["image"]}
+
+    def size(self, split):
+        """That of `data`."""
+        return self.data.size(split)
+
+    def open(self, split):
+        """The examples of `data`, in pairs."""
+        source = self.data.open(split)
+        return Pairs(source, self.labels if split == "train" else len(source))
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+    """Row i: example i mod `labels` of `source`, with the image of example i as "unlabelled"."""
+
+    source: Source
+    labels: int
+    arrays = None
+
+    @property
+    def streaming(self):
+        """As `source`."""
+        return self.source.streaming
+
+    def __len__(self):
+        return len(self.source)
+
+    def take(self, indices):
+        """The pairs at `indices` (int, any shape [...])."""
+        unlabelled = self.source.take(indices)["image"]
+        return {**self.source.take(indices % self.labels), "unlabelled": unlabelled}
+
+
+experiment = Experiment(
+    model=LeNet5Modern(),
+    task=Classification(num_classes=10),
+    data=FewLabels(Tfds("fashion_mnist", train="train[:55000]", eval="train[55000:]", test="test")),
+    augment=(augment.flip_left_right, partial(augment.shift, pixels=2)),
+    optimizer=partial(optax.adamw, learning_rate=1e-3, weight_decay=0.02, mask=optimizers.kernels),
+    schedule=partial(schedules.cosine, warmup=0.05),
+    batch_size=64,
+    steps=800,
+    ema=0.99,
+    program=partial(mean_teacher, weight=30.0),
+)

@@ -1,0 +1,89 @@
+"""SimCLR."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from sklearn.linear_model import RidgeClassifier
+
+from jaxcnn.core import schedules
+from jaxcnn.core.experiment import Experiment
+from jaxcnn.core.forward import apply_model, prepare
+from jaxcnn.data import augment
+from jaxcnn.data.files.tfds import Tfds
+from jaxcnn.layers.conv_norm import ConvNorm
+from jaxcnn.tasks.classification import Classification
+from jaxcnn.tasks.task import BaseTask
+
+
+class Encoder(nn.Module):
+    """Convolutions of stride 2, and the projection head. Images [B, H, W, C] in [0, 1]; features
+    [B, H/8 · W/8 · width] and their projection [B, 64].
+    """
+
+    widths: tuple[int, ...] = (16, 32, 64)
+
+    @nn.compact
+    def __call__(self, image, *, train: bool):
+        for i, width in enumerate(self.widths):
+            image = ConvNorm(width, 3, 2, name=f"conv{i + 1}")(image, train=train)
+        features = image.reshape(image.shape[0], -1)
+        return features, nn.Dense(64)(nn.relu(nn.Dense(128)(features)))
+
+
+def simclr(e, variables, batch, key, *, temperature=0.5):
+    """Equation 1 for both views of each row: which of the 2B - 1 other views is its partner?"""
+    keys = jax.random.split(key, 3)
+    views = {"image": jnp.concatenate([prepare(e, batch, k)["image"] for k in keys[:2]])}
+    (_, z), collections = apply_model(e, variables, views, train=True, key=keys[2], mutable=True)
+    z /= jnp.linalg.norm(z, axis=-1, keepdims=True)
+    similarity = jnp.where(jnp.eye(len(z), dtype=bool), -jnp.inf, z @ z.T / temperature)
+    partner = jnp.roll(jnp.arange(len(z)), len(z) // 2)
+    loss = optax.softmax_cross_entropy_with_integer_labels(similarity, partner)
+    return loss.reshape(2, -1).mean(0), collections, {}
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearProbe(Classification):
+    """A linear classifier of the features, fitted to the first half of a split, scored on the
+    other.
+    """
+
+    metric: str = "linear_probe"
+    predict, describe = BaseTask.predict, BaseTask.describe
+
+    def statistics(self, outputs, batch):
+        """None: the classifier needs every row."""
+        return {}
+
+    def records(self, outputs, batch):
+        """features [B, F] and label [B]."""
+        return {"features": outputs[0], "label": batch["label"]}
+
+    def summarize(self, sums, records):
+        """linear_probe: accuracy on the second half; loss: the share that is wrong there."""
+        x, y, half = records["features"], records["label"], len(records["label"]) // 2
+        accuracy = RidgeClassifier(alpha=10.0).fit(x[:half], y[:half]).score(x[half:], y[half:])
+        return {"linear_probe": accuracy, "loss": 1 - accuracy}
+
+
+crop = partial(augment.crop_resized, size=(28, 28), area=(0.2, 1.0))
+experiment = Experiment(
+    model=Encoder(),
+    task=LinearProbe(num_classes=10),
+    data=Tfds(
+        "fashion_mnist",
+        train="train[:50000]",
+        eval="train[:10000]+train[50000:]",
+        test="train[:10000]+test",
+    ),
+    augment=(crop, augment.flip_left_right, augment.jitter_contrast),
+    optimizer=partial(optax.adam, learning_rate=1e-3),
+    schedule=partial(schedules.cosine, warmup=0.05),
+    batch_size=256,
+    epochs=2,
+    objective=simclr,
+)
