@@ -1,12 +1,15 @@
-"""What optax lacks: PyTorch's SGD, rules by the names of parameters, and averaged weights.
+"""What optax lacks: PyTorch's SGD, Lookahead, Muon for convolutions, rules by the names of
+parameters, and averaged weights.
 
 Everything else is optax itself (`partial(optax.adamw, learning_rate=1e-3, mask=kernels)`).
 Parameters are nested dicts of arrays, as Flax makes them. Numbers may be traced arrays, because the
 training step builds the optimizer from numbers that lie in its state.
 """
 
+import inspect
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,10 +50,12 @@ def sgd(
     )
 
 
-def path_names(params: Any) -> Any:
+def path_names(params: Any, *, is_leaf: Callable[[Any], bool] | None = None) -> Any:
     """The tree of `params` with each leaf's name in its place: 'Conv_0/kernel'."""
     return jax.tree.map_with_path(
-        lambda path, _: jax.tree_util.keystr(path, simple=True, separator="/"), params
+        lambda path, _: jax.tree_util.keystr(path, simple=True, separator="/"),
+        params,
+        is_leaf=is_leaf,
     )
 
 
@@ -115,24 +120,193 @@ def ema(old: Any, new: Any, *, decay: Number, step: jax.Array) -> Any:
     )
 
 
-def averaged_params(opt_state: Any, params: Any) -> Any:
-    """The parameters that a schedule-free optimizer is evaluated at, or None for other optimizers.
+def with_any_arguments(
+    optimizer: optax.GradientTransformation,
+) -> optax.GradientTransformationExtraArgs:
+    """The optimizer, whose `update` leaves out the extra arguments that it has no name for.
 
-    A. Defazio et al., "The road less scheduled" (2024), section 3: training moves y, evaluation
-    takes x = (y - (1 - b1) z) / b1. Leaves that the optimizer does not hold (frozen) stay.
+    `optax.with_extra_args_support` leaves it to an optimizer that takes some to take all; not all
+    do (`optax.contrib.sam`). The program does this to the optimizer as a whole; within an
+    `optax.chain` it is to be done by hand.
     """
-    found = _schedule_free(opt_state)
-    if found is None:
-        return None
+    update = optimizer.update
+    if not isinstance(optimizer, optax.GradientTransformationExtraArgs):
+        return optax.with_extra_args_support(optimizer)
+    parameters = inspect.signature(update).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return optimizer
+    named = {p.name for p in parameters}
 
-    def average(z, y):
-        return y if z is None else ((y - (1.0 - found.b1) * z) / found.b1).astype(y.dtype)
+    def update_with(updates, state, params=None, **more):
+        return update(updates, state, params, **{k: v for k, v in more.items() if k in named})
 
-    return jax.tree.map(average, found.z, params, is_leaf=lambda x: x is None)
+    return optax.GradientTransformationExtraArgs(optimizer.init, update_with)
 
 
-def _schedule_free(opt_state: Any) -> Any:
-    """The state of a schedule-free optimizer within `opt_state`, or None."""
-    kind = optax.contrib.ScheduleFreeState
+class LookaheadState(NamedTuple):
+    """State of `lookahead`."""
+
+    count: jax.Array  # int32 []: steps since the last synchronization
+    slow: Any  # the slow weights, as the parameters
+    inner: Any  # state of the inner optimizer
+
+
+def lookahead(
+    inner: optax.GradientTransformation, *, period: int = 5, share: Number = 0.5
+) -> optax.GradientTransformationExtraArgs:
+    """The inner optimizer moves fast weights; every `period` steps slow weights move by `share` of
+    the way to them, and the fast weights start again from there.
+
+    M. R. Zhang et al., "Lookahead optimizer: k steps forward, 1 step back" (2019), algorithm 1, of
+    which the slow weights are the result: evaluation takes them. The state of the inner optimizer
+    is kept, as theirs by default. As `optax.lookahead`, but of plain parameters.
+
+    Args:
+        period: k, inner steps from one synchronization to the next, at least 1.
+        share: α in [0, 1], the slow weights' step size.
+
+    `update` takes scale=: a tree like the parameters of what its result will be multiplied by
+    (default 1), so that the weights meet whatever the schedule and the rates are. A step of scale
+    0, at which nothing can move, does not count.
+    Errors: ConfigError for a period less than 1.
+    """
+    if period < 1:
+        raise ConfigError(f"lookahead: period={period}: must be at least 1")
+    inner = with_any_arguments(inner)
+
+    def init(params: Any) -> LookaheadState:
+        slow = jax.tree.map(jnp.copy, params)
+        return LookaheadState(jnp.zeros((), jnp.int32), slow, inner.init(params))
+
+    def update(grads: Any, state: LookaheadState, params: Any, *, scale: Any = None, **more: Any):
+        if scale is None:
+            scale = jax.tree.map(lambda _: jnp.ones((), jnp.float32), params)
+        updates, inner_state = inner.update(grads, state.inner, params, scale=scale, **more)
+        moves = jnp.stack([jnp.asarray(s) != 0 for s in jax.tree.leaves(scale)]).any()
+        count = state.count + moves.astype(jnp.int32)
+        meet = count == period
+
+        def next_slow(slow, p, u, s):
+            return jnp.where(meet, slow + share * (p + s * u - slow), slow).astype(slow.dtype)
+
+        def to_slow(slow, p, u, s):
+            return jnp.where(meet, (slow - p) / jnp.where(s == 0, 1, s), u).astype(u.dtype)
+
+        slow = jax.tree.map(next_slow, state.slow, params, updates, scale)
+        updates = jax.tree.map(to_slow, slow, params, updates, scale)
+        return updates, LookaheadState(jnp.where(meet, 0, count), slow, inner_state)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def muon(
+    learning_rate: Number,
+    *,
+    adam: tuple[str, ...] = (),
+    adam_learning_rate: Number | None = None,
+    beta: Number = 0.95,
+    ns_steps: int = 5,
+    weight_decay: Number = 0.0,
+    adam_weight_decay: Number = 0.0,
+    consistent_rms: Number | None = None,
+) -> optax.GradientTransformation:
+    """Muon for kernels, those of convolutions too, and AdamW for everything else.
+
+    K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024):
+    orthogonalized momentum. A kernel [*window, I, O] is the matrix [window · I, O]; `optax.contrib.
+    muon` by itself would give all but matrices to Adam. Muon takes the leaves named "kernel" of two
+    or more axes. It is meant for hidden layers: name the first convolution and the classifier in
+    `adam`, and depthwise kernels [*window, 1, O], whose channels have nothing to do with each
+    other, e.g. adam=("^stem/", "^head/", "depthwise").
+
+    Args:
+        learning_rate: of Muon, and of Adam if `adam_learning_rate` is None. An update of Muon has
+            the spectral norm 1 (about) times learning_rate · sqrt(max(1, O / (window · I))).
+        adam: regular expressions over names as in `path_names`; kernels in which one is found go to
+            Adam.
+        beta: of the momentum (Nesterov's). ns_steps: Newton-Schulz iterations.
+        weight_decay: of Muon's kernels. adam_weight_decay: of all that goes to Adam. Both are
+            multiplied by the learning rate and stay out of the momentum.
+        consistent_rms: make the update's root mean square this (0.2 is Adam's, with Adam's learning
+            rate) instead: J. Liu et al., "Muon is scalable for LLM training" (2025), section 2.2.
+    Errors: ConfigError for an expression that is malformed or finds nothing.
+    """
+
+    def matrices(params: Any) -> Any:
+        # what other optimizers hold, and what is frozen, has a name here but no array
+        names = path_names(params, is_leaf=_is_hole)
+        to_adam = rate_multipliers(names, tuple((expression, 0.0) for expression in adam))
+
+        def numbers(leaf, name, rate):
+            if _is_hole(leaf) or rate == 0 or name.split("/")[-1] != "kernel" or leaf.ndim < 2:
+                return None
+            return optax.contrib.MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), leaf.ndim - 1)
+
+        return jax.tree.map(numbers, params, names, to_adam, is_leaf=_is_hole)
+
+    return optax.contrib.muon(
+        learning_rate,
+        beta=beta,
+        ns_steps=ns_steps,
+        weight_decay=weight_decay,
+        adam_weight_decay=adam_weight_decay,
+        adam_learning_rate=adam_learning_rate,
+        muon_weight_dimension_numbers=matrices,
+        consistent_rms=consistent_rms,
+    )
+
+
+def _is_hole(x: Any) -> bool:
+    return x is None or isinstance(x, optax.MaskedNode)
+
+
+def evaluation_params(opt_state: Any, params: Any) -> Any:
+    """The parameters that an optimizer is evaluated at: `params`, but for
+
+    - schedule-free ones: training moves y, evaluation takes x = (y - (1 - b1) z) / b1. A. Defazio
+      et al., "The road less scheduled" (2024), section 3. BatchNorm's statistics are those of y;
+    - `lookahead`: the slow weights;
+    - `optax.contrib.sam` between two steps: the weights before the adversarial ones.
+
+    Leaves that the optimizer does not hold (frozen) stay.
+    """
+    found = state_of(opt_state, optax.contrib.ScheduleFreeState)
+    if found is not None:
+        b1 = found.b1
+        return _where_held(found.z, params, lambda z, y: (y - (1.0 - b1) * z) / b1)
+    found = state_of(opt_state, LookaheadState)
+    if found is not None:
+        return _where_held(found.slow, params, lambda slow, _: slow)
+    found = state_of(opt_state, optax.contrib.SAMState)
+    if found is not None and found.cache is not None:
+        there = found.steps_since_sync == 0
+        return _where_held(found.cache, params, lambda old, now: jnp.where(there, now, old))
+    return params
+
+
+def mover(opt_state: Any) -> str | None:
+    """What an optimizer is called that moves parameters to places of its own choice, so that its
+    updates must be applied as they are; None for one whose updates may be multiplied.
+    """
+    if state_of(opt_state, optax.contrib.ScheduleFreeState) is not None:
+        return "schedule-free, which averages its weights instead of lowering its rate"
+    found = state_of(opt_state, optax.contrib.SAMState)
+    if found is not None and found.cache is not None:
+        return "optax.contrib.sam with opaque_mode=False, which returns to where it was"
+    return None
+
+
+def _where_held(held: Any, params: Any, choose: Callable) -> Any:
+    """`choose(held, param)` of each leaf that is held, else the parameter, in its dtype."""
+    return jax.tree.map(
+        lambda a, p: p if a is None else choose(a, p).astype(p.dtype),
+        held,
+        params,
+        is_leaf=lambda x: x is None,
+    )
+
+
+def state_of(opt_state: Any, kind: type) -> Any:
+    """The state of that kind within `opt_state`, or None."""
     leaves = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, kind))
     return next((x for x in leaves if isinstance(x, kind)), None)

@@ -13,6 +13,7 @@ in experiments/ and in docs/howto.md.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -71,8 +72,7 @@ def descend(e: Experiment, *, steps: int) -> Program:
         params = fresh.pop("params", {})
         trainable, _ = freezing.split(params, e.rates)
         opt_state = make_optimizer(with_numbers(e, values)).init(trainable)
-        if optimizers.averaged_params(opt_state, trainable) is not None:
-            _check_schedule_free(e)
+        _check_factors(e, opt_state)
         return State(
             step=jnp.zeros((), jnp.int32),
             params=params,
@@ -171,18 +171,15 @@ def update(
 
     `again`: the (raw batch, key) of `found`, for optimizers that look at other parameters on the
     same batch (a line search, SAM): they get value_fn(params) -> loss and grad_fn(params, i) ->
-    gradient besides value=, grad= and scale= (what their update will be multiplied by).
+    gradient, clipped, besides value=, grad= (of that value, not clipped) and scale= (what their
+    update will be multiplied by).
     """
     trainable, frozen = freezing.split(state.params, e.rates)
-    norm = optax.tree.norm(found.grads)
-    grads = found.grads
-    if e.clip_norm is not None:
-        shrink = jnp.minimum(1.0, e.clip_norm / (norm + 1e-12))
-        grads = jax.tree.map(lambda g: g * shrink, grads)
+    norm, grads = optax.tree.norm(found.grads), _clipped(e, found.grads)
     multiplier = e.schedule(state.step.astype(jnp.float32) / steps)
     rates = freezing.split(optimizers.rate_multipliers(state.params, e.rates), e.rates)[0]
     scale = jax.tree.map(lambda rate: multiplier * rate, rates)
-    more = {"value": found.loss, "grad": grads, "scale": scale}
+    more = {"value": found.loss, "grad": found.grads, "scale": scale}
     if again is not None:
         more |= _looking_again(e, state, again)
     updates, opt_state = make_optimizer(e).update(grads, state.opt_state, trainable, **more)
@@ -203,6 +200,14 @@ def update(
     }
 
 
+def _clipped(e: Experiment, grads: Any) -> Any:
+    """Gradients of a global norm of at most `e.clip_norm`."""
+    if e.clip_norm is None:
+        return grads
+    shrink = jnp.minimum(1.0, e.clip_norm / (optax.tree.norm(grads) + 1e-12))
+    return jax.tree.map(lambda g: g * shrink, grads)
+
+
 def _looking_again(e: Experiment, state: State, again: tuple[Batch, jax.Array]) -> dict[str, Any]:
     """value_fn and grad_fn of a batch, as functions of the trainable parameters."""
     _, frozen = freezing.split(state.params, e.rates)
@@ -211,9 +216,20 @@ def _looking_again(e: Experiment, state: State, again: tuple[Batch, jax.Array]) 
         there = state.replace(params=freezing.merge(trainable, frozen))
         return gradient(e, there, *again)
 
+    # whoever differentiates the loss gets `gradient` itself, in its micro-batches
+    value = jax.custom_vjp(lambda params: at(params).loss)
+    value.defvjp(
+        lambda params: ((found := at(params)).loss, found.grads),
+        lambda grads, up: (jax.tree.map(lambda g: g * up, grads),),
+    )
+
+    # optax's line searches refuse extra arguments that their value_fn has no name for
+    def value_fn(params: Any, *, scale: Any = None, grad_fn: Any = None) -> jax.Array:
+        return value(params)
+
     return {
-        "value_fn": lambda params: at(params).loss,
-        "grad_fn": lambda params, _: at(params).grads,
+        "value_fn": value_fn,
+        "grad_fn": lambda params, _: _clipped(e, at(params).grads),
     }
 
 
@@ -231,11 +247,12 @@ def advance(before: Any, after: Any, *, finite: jax.Array) -> Any:
 
 def evaluation_variables(state: State) -> dict[str, Any]:
     """{"params": …, **collections} that a state is evaluated with: the moving average where there
-    is one, the evaluation parameters of a schedule-free optimizer, else the parameters.
+    is one, what the optimizer says (schedule-free ones do), else the parameters.
     """
-    params = state.params if state.ema is None else state.ema
-    averaged = optimizers.averaged_params(state.opt_state, params)
-    return {"params": params if averaged is None else averaged, **state.model_state}
+    if state.ema is not None:
+        return {"params": state.ema, **state.model_state}
+    params = optimizers.evaluation_params(state.opt_state, state.params)
+    return {"params": params, **state.model_state}
 
 
 def make_optimizer(e: Experiment) -> optax.GradientTransformationExtraArgs:
@@ -243,19 +260,42 @@ def make_optimizer(e: Experiment) -> optax.GradientTransformationExtraArgs:
     numbers in the state. It takes extra arguments, and leaves out those that it has no use for.
 
     optax relies on JAX's implicit dtype promotion, which whoever calls us may have forbidden.
+    Errors: ConfigError if the optimizer cannot be made of numbers in the state.
     """
-    with jax.numpy_dtype_promotion("standard"):
-        optimizer = optax.with_extra_args_support(e.optimizer())
+    try:
+        with jax.numpy_dtype_promotion("standard"):
+            optimizer = optimizers.with_any_arguments(e.optimizer())
+    except jax.errors.ConcretizationTypeError:
+        keywords = e.optimizer.keywords if isinstance(e.optimizer, partial) else {}
+        numbers = {name: x for name, x in keywords.items() if isinstance(x, jax.Array)}
+        raise ConfigError(
+            f"optimizer: its numbers {', '.join(numbers)} lie in the training state as arrays, so "
+            "that they can be swept, but it must know one of them when it is made; write that one "
+            "into a function that takes the others and returns the optimizer"
+        ) from None
 
     def init(params):
         with jax.numpy_dtype_promotion("standard"):
-            return optimizer.init(params)
+            return _strong(optimizer.init(params))
 
     def apply(grads, state, params=None, **more):
         with jax.numpy_dtype_promotion("standard"):
-            return optimizer.update(grads, state, params, **more)
+            updates, state = optimizer.update(grads, state, params, **more)
+            return updates, _strong(state)
 
     return optax.GradientTransformationExtraArgs(init, apply)
+
+
+def _strong(tree: Any) -> Any:
+    """The tree without weak types: one that turns strong after a step, as in optax's line searches,
+    would compile that step again.
+    """
+
+    def strong(x: Any) -> jax.Array:
+        x = jnp.asarray(x)
+        return x if jnp.issubdtype(x.dtype, jax.dtypes.extended) else jnp.asarray(x, x.dtype)
+
+    return jax.tree.map(strong, tree)
 
 
 def _check_objective(e: Experiment, loss: Any, numbers: Any, batch: Batch) -> None:
@@ -277,17 +317,25 @@ def _check_objective(e: Experiment, loss: Any, numbers: Any, batch: Batch) -> No
             raise ConfigError(f"{name}: logs {key!r}, a name that every record has; choose another")
 
 
-def _check_schedule_free(e: Experiment) -> None:
-    """ConfigError for what a schedule-free optimizer does by itself, or what would break it."""
+def _check_factors(e: Experiment, opt_state: Any) -> None:
+    """ConfigError for factors of the update, and averages, that would break what the optimizer does
+    by itself.
+    """
+    if optimizers.state_of(opt_state, optax.LookaheadState) is not None:
+        raise ConfigError(
+            "optimizer: optax.lookahead takes pairs of parameters; use "
+            "jaxcnn.core.optimizers.lookahead(inner, period=…, share=…)"
+        )
+    optimizer = optimizers.mover(opt_state)
     wrong = {
         "schedule": e.schedule is not schedules.constant,
         "ema": e.ema is not None,
         "rates": any(rate not in (0, 1) for _, rate in e.rates),
     }
-    if any(wrong.values()):
+    if optimizer and any(wrong.values()):
         names = ", ".join(f"{name}={getattr(e, name)!r}" for name, bad in wrong.items() if bad)
         raise ConfigError(
-            f"{names}: a schedule-free optimizer averages its weights instead of lowering its "
-            "rate, and any other factor would break the average; leave these at their defaults "
-            "(rates of 0 and 1 are fine) and give the optimizer warmup_steps"
+            f"{names}: the optimizer is {optimizer}, so any factor of its updates, or average of "
+            "the places it passes, would break it; leave these at their defaults (rates of 0 and 1 "
+            "are fine)"
         )
