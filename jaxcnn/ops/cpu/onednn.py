@@ -38,10 +38,11 @@ from jaxcnn.ops.geometry import ConvolutionGeometry, WindowGeometry
 INSTALL = "pip install 'jaxcnn[onednn]'"
 SOURCE = Path(__file__).with_name("onednn.cc")
 HEADERS = tuple(
-    SOURCE.with_name(name) for name in ("few_channels.h", "lanes.h", "pooling.h", "winograd.h")
+    SOURCE.with_name(f"{name}.h")
+    for name in ("convolution", "few_channels", "lanes", "pooling", "team", "winograd")
 )
 FLAGS = ("-std=c++17", "-O2", "-fPIC", "-shared", "-fopenmp", "-fvisibility-inlines-hidden")
-ROLES = ("y", "x", "w")  # the results, in the order of `Role` in onednn.cc
+ROLES = ("y", "x", "w")  # the results, in the order of `Role` in convolution.h
 CALLS = (
     *(f"jaxcnn_onednn_{role}" for role in ROLES),
     "jaxcnn_pool_max",
