@@ -32,6 +32,7 @@ DIGIT_BITMAPS: tuple[tuple[str, ...], ...] = tuple(
 
 
 def bitmap_targets(
+    *,
     bitmaps: tuple[tuple[str, ...], ...] = DIGIT_BITMAPS,
 ) -> tuple[tuple[int, ...], ...]:
     """Bitmaps as rows of '#' and '.' -> one tuple of ±1 each, read row by row: K tuples of length

@@ -77,7 +77,7 @@ class AlexNet(nn.Module):
                 x = LRN()(x)
             if number in (1, 2, 5):
                 maps.append(x)
-                x = max_pool(x, (3, 3), (2, 2))  # overlapping, section 3.4
+                x = max_pool(x, (3, 3), strides=(2, 2))  # overlapping, section 3.4
         if self.pyramid:
             return tuple(maps)
         if not self.num_classes:

@@ -50,7 +50,7 @@ class CRNN(nn.Module):
             for letter, width in zip("abcdefgh", widths, strict=False):
                 x = ConvNorm(width, 3, name=f"conv{stage}{letter}")(x, train=train)
             if pool != (1, 1):
-                x = max_pool(x, pool, pool)
+                x = max_pool(x, pool, strides=pool)
         x = jnp.pad(
             x, ((0, 0), (0, 0), ((self.fold_columns - 1) // 2, self.fold_columns // 2), (0, 0))
         )

@@ -79,7 +79,7 @@ class DenseNet(nn.Module):
             raise ConfigError(f"DenseNet(stem={self.stem!r}): must be 'imagenet' or 'cifar'")
         if self.stem == "imagenet":
             x = ConvNorm(self.stem_width, 7, 2, name="stem")(image, train=train)
-            x = max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+            x = max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         else:  # the first layer normalizes
             x = ConvNorm(self.stem_width, 3, norm=False, name="stem")(image, train=train)
         maps = []

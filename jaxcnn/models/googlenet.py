@@ -36,7 +36,7 @@ def ceil_max_pool(x, window: int, strides: int):
     padding = tuple(
         (0, max(0, -(-(n - window) // strides) * strides + window - n)) for n in x.shape[1:-1]
     )
-    return max_pool(x, (window, window), (strides, strides), padding)
+    return max_pool(x, (window, window), strides=(strides, strides), padding=padding)
 
 
 def conv(
@@ -77,7 +77,7 @@ class Inception(nn.Module):
         branch5 = conv(
             conv(x, reduce5, 1, "reduce5x5", **kind), five, self.large_kernel, "conv5x5", **kind
         )
-        pooled = max_pool(x, (3, 3), (1, 1), ((1, 1), (1, 1)))
+        pooled = max_pool(x, (3, 3), strides=(1, 1), padding=((1, 1), (1, 1)))
         pooled = conv(pooled, pool, 1, "project", **kind)
         return jnp.concatenate((branch1, branch3, branch5, pooled), -1)
 
@@ -92,7 +92,7 @@ class AuxiliaryHead(nn.Module):
 
     @nn.compact
     def __call__(self, x, *, train: bool):
-        x = adaptive_avg_pool(x, (4, 4)) if self.batch_norm else avg_pool(x, (5, 5), (3, 3))
+        x = adaptive_avg_pool(x, (4, 4)) if self.batch_norm else avg_pool(x, (5, 5), strides=(3, 3))
         x = conv(x, 128, 1, "conv", batch_norm=self.batch_norm, train=train)
         x = nn.relu(nn.Dense(1024, name="dense")(x.reshape(x.shape[0], -1)))
         x = nn.Dropout(0.7, deterministic=not train)(x)

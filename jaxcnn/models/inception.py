@@ -40,10 +40,10 @@ class Mixed(nn.Module):
                 ending = {} if self.pool else {"strides": 2, "padding": "VALID"}
                 outputs.append(Unit(features, kernel, name=name, **ending)(y, train=train))
         if self.pool:
-            pooled = avg_pool(x, (3, 3), (1, 1), ((1, 1), (1, 1)))
+            pooled = avg_pool(x, (3, 3), strides=(1, 1), padding=((1, 1), (1, 1)))
             outputs.append(Unit(self.pool, 1, name="branch_pool")(pooled, train=train))
         else:
-            outputs.append(max_pool(x, (3, 3), (2, 2)))
+            outputs.append(max_pool(x, (3, 3), strides=(2, 2)))
         return jnp.concatenate(outputs, -1)
 
 
@@ -110,7 +110,7 @@ class AuxiliaryHead(nn.Module):
 
     @nn.compact
     def __call__(self, x, *, train: bool):
-        x = avg_pool(x, (5, 5), (3, 3))
+        x = avg_pool(x, (5, 5), strides=(3, 3))
         x = Unit(128, 1, name="conv0")(x, train=train)
         x = Unit(768, 5, padding="VALID", name="conv1")(x, train=train)
         return nn.Dense(self.num_classes, name="head")(x.mean((1, 2)))
@@ -138,11 +138,11 @@ class InceptionV3(nn.Module):
         x = Unit(32, 3, 2, "VALID", name="conv_1a_3x3")(image, train=train)
         x = Unit(32, 3, padding="VALID", name="conv_2a_3x3")(x, train=train)
         x = Unit(64, 3, name="conv_2b_3x3")(x, train=train)
-        x = max_pool(x, (3, 3), (2, 2))
+        x = max_pool(x, (3, 3), strides=(2, 2))
         x = Unit(80, 1, name="conv_3b_1x1")(x, train=train)
         x = Unit(192, 3, padding="VALID", name="conv_4a_3x3")(x, train=train)
         maps, auxiliary_logits = [x], None
-        x = max_pool(x, (3, 3), (2, 2))
+        x = max_pool(x, (3, 3), strides=(2, 2))
         for stage in STAGES:
             for name, (branches, pool) in stage.items():
                 x = Mixed(branches, pool, name=f"mixed_{name}")(x, train=train)

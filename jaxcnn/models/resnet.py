@@ -156,7 +156,7 @@ class ResNet(nn.Module):
         x = stem(image, train=train)
         if self.stem == "imagenet":
             window = (3,) * (image.ndim - 2)
-            x = max_pool(x, window, (2,) * len(window), symmetric_padding(window))
+            x = max_pool(x, window, strides=(2,) * len(window), padding=symmetric_padding(window))
         maps = []
         for stage, (size, width) in enumerate(zip(self.stage_sizes, self.widths, strict=True)):
             for index in range(size):

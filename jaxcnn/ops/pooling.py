@@ -13,16 +13,20 @@ are calls of compiled code (`jaxcnn.ops.pooling_primitives`).
 import functools
 import itertools
 import math
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import lax
+from jaxtyping import Array, Float, Shaped
 
 from jaxcnn.ops import convolution
 from jaxcnn.ops.geometry import WindowGeometry
 from jaxcnn.ops.pooling_primitives import bind, bind_max, find_first, pad, take, take_first
+
+Padding = str | Sequence[tuple[int, int]]
 
 # The rule unrolls over the positions of a window; beyond this many (a global pool), XLA's own is
 # used.
@@ -31,9 +35,15 @@ MAX_POSITIONS = 25
 FEWEST_CHANNELS = 8  # of a row of pixels that XLA pools at speed: a vector register's
 
 
-def max_pool(x, window, strides=None, padding: Any = "VALID"):
+def max_pool(
+    x: Shaped[Array | np.ndarray, "..."],
+    window: Sequence[int],
+    *,
+    strides: Sequence[int] | None = None,
+    padding: Padding = "VALID",
+) -> Shaped[Array, "..."]:
     """Largest value of each window; `strides` defaults to `window` (no overlap). [B, *spatial, C]
-    -> [B, *smaller, C].
+    -> [B, *smaller, C], or both without B, as Flax has it.
     """
     window, strides = tuple(window), tuple(strides or window)
     positions = math.prod(window)
@@ -51,7 +61,15 @@ def max_pool(x, window, strides=None, padding: Any = "VALID"):
     return _max_pool(x, window, strides, tuple((int(low), int(high)) for low, high in padding))
 
 
-def max_pooled_convolution(lhs, rhs, window_strides, padding, *, window, **options):
+def max_pooled_convolution(
+    lhs: Float[Array, "B *spatial C"],
+    rhs: Float[Array, "*window inputs features"],
+    window_strides: Sequence[int],
+    padding: Padding,
+    *,
+    window: Sequence[int],
+    **options,
+) -> Float[Array, "B *smaller features"]:
     """`max_pool` by `window`, without overlap, of `lax.conv_general_dilated(lhs, rhs,
     window_strides, padding, **options)`.
 
@@ -150,7 +168,14 @@ def _has_calls(x, window, padding) -> bool:
     return fits and not explicit and convolution.current_formulation() == "onednn"
 
 
-def avg_pool(x, window, strides=None, padding: Any = "VALID", *, count_include_pad=True):
+def avg_pool(
+    x: Float[Array | np.ndarray, "B *spatial C"],
+    window: Sequence[int],
+    *,
+    strides: Sequence[int] | None = None,
+    padding: Padding = "VALID",
+    count_include_pad: bool = True,
+) -> Float[Array, "B *smaller C"]:
     """Mean of each window; `strides` defaults to `window`. [B, *spatial, C] -> [B, *smaller, C]."""
     strides = tuple(strides or window)
     total = nn.pool(x, 0.0, lax.add, window, strides, padding)

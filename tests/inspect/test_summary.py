@@ -246,7 +246,7 @@ class Inception(nn.Module):
         branches = [
             Conv(2, (1, 1))(x),
             Conv(2, (5, 5))(Conv(2, (1, 1))(x)),
-            Conv(2, (1, 1))(max_pool(x, (3, 3), (1, 1), "SAME")),
+            Conv(2, (1, 1))(max_pool(x, (3, 3), strides=(1, 1), padding="SAME")),
         ]
         return jnp.concatenate([*branches, Conv(2, (3, 3), kernel_dilation=(3, 3))(x)], axis=-1)
 
@@ -274,7 +274,7 @@ CHAINS = {
     "convolutions": (_conv(3, (5, 3)), DOWN, _conv(4, (3, 3), kernel_dilation=(2, 1)), THREE),
     "pools": (
         THREE,
-        lambda x: max_pool(x, (3, 3), (2, 2)),
+        lambda x: max_pool(x, (3, 3), strides=(2, 2)),
         THREE,
         lambda x: avg_pool(x, (2, 2)),
         _conv(4, (1, 1)),

@@ -71,7 +71,7 @@ def test_pooling_follows_multiples_of_its_stride_alone(pool, stride):
 
 def test_pooling_without_a_stride_stays_equivariant():
     def features(x):
-        return max_pool(convolve(x), (3, 3), (1, 1), "SAME")
+        return max_pool(convolve(x), (3, 3), strides=(1, 1), padding="SAME")
 
     assert equivariance_error(features, IMAGE, SHIFTS, margin=2) == [ZERO] * len(SHIFTS)
 

@@ -305,7 +305,7 @@ def test_max_pool_and_its_gradient_equal_select_and_scatter_exactly(name, images
     shape, window, strides, padding = test_pooling.POOLS[name]
     x = jnp.asarray(-1e30 + 1e29 * test_pooling.tied((images, *shape[1:-1], channels)))
     expected, expected_pullback = jax.vjp(lambda x: nn.max_pool(x, window, strides, padding), x)
-    pool = lambda x: pooling.max_pool(x, window, strides, padding)  # noqa: E731
+    pool = lambda x: pooling.max_pool(x, window, strides=strides, padding=padding)  # noqa: E731
     y, pullback = jax.vjp(pool, x)
     np.testing.assert_array_equal(y, expected)
     random = np.random.default_rng(1)
@@ -331,7 +331,9 @@ def test_transformations_of_max_pool_equal_flax(name, transformation, native):
     transform = test_pooling.TRANSFORMATIONS[transformation]
     x = jnp.asarray(np.random.default_rng(2).standard_normal(shape), jnp.float32)
     expected = transform(lambda x: jnp.sum(jnp.sin(nn.max_pool(x, window, strides, padding))))(x)
-    actual = transform(lambda x: jnp.sum(jnp.sin(pooling.max_pool(x, window, strides, padding))))(x)
+    actual = transform(
+        lambda x: jnp.sum(jnp.sin(pooling.max_pool(x, window, strides=strides, padding=padding)))
+    )(x)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), actual, expected
     )

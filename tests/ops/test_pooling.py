@@ -42,7 +42,9 @@ def test_gradient_equals_select_and_scatter_exactly(name, make):
     x = jnp.asarray(make(shape))
     expected, pullback = jax.vjp(lambda x: nn.max_pool(x, window, strides, padding), x)
     with convolution.formulation("fast"):
-        actual, fast_pullback = jax.vjp(lambda x: pooling.max_pool(x, window, strides, padding), x)
+        actual, fast_pullback = jax.vjp(
+            lambda x: pooling.max_pool(x, window, strides=strides, padding=padding), x
+        )
     np.testing.assert_array_equal(actual, expected)
     # sums of integers are exact
     cotangent = jnp.asarray(
@@ -57,7 +59,7 @@ def test_gradient_goes_to_the_first_largest_element(name):
     x = tied(shape)
     with convolution.formulation("fast"):
         y, pullback = jax.vjp(
-            lambda x: pooling.max_pool(x, window, strides, padding), jnp.asarray(x)
+            lambda x: pooling.max_pool(x, window, strides=strides, padding=padding), jnp.asarray(x)
         )
     pads = (
         jax.lax.padtype_to_pads(shape[1:3], window, strides, padding)
@@ -107,7 +109,9 @@ def test_transformations_equal_flax_in_float64(name, transformation):
             x
         )
         actual = transform(
-            lambda x: jnp.sum(jnp.sin(pooling.max_pool(x, window, strides, padding)))
+            lambda x: jnp.sum(
+                jnp.sin(pooling.max_pool(x, window, strides=strides, padding=padding))
+            )
         )(x)
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12), actual, expected
@@ -124,7 +128,7 @@ def test_max_pool_and_its_gradient_equal_torch(name):
     y.square().sum().backward()
     with convolution.formulation("fast"):
         ours, gradient = jax.value_and_grad(
-            lambda x: jnp.sum(pooling.max_pool(x, window, strides, padding) ** 2)
+            lambda x: jnp.sum(pooling.max_pool(x, window, strides=strides, padding=padding) ** 2)
         )(jnp.asarray(x))
     assert float(ours) == float(y.detach().square().sum())
     np.testing.assert_array_equal(gradient, np.moveaxis(theirs.grad.numpy(), 1, -1))
