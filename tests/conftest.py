@@ -1,5 +1,6 @@
 """Strict JAX for every test: traps become errors. One number of threads, so that results do not
-depend on the machine's cores.
+depend on the machine's cores. The shapes and dtypes that the functions of ops and metrics promise
+are checked in every call.
 """
 
 import os
@@ -16,6 +17,13 @@ if "TFDS_DATA_DIR" not in os.environ and (ROOT.parent / "shared" / "tfds").is_di
     os.environ["TFDS_DATA_DIR"] = str(ROOT.parent / "shared" / "tfds")
 
 import jax  # noqa: E402 (after the environment is set)
+import jaxtyping  # noqa: E402
+
+# before anything of jaxcnn is imported; an int is a float, as PEP 484 has it
+jaxtyping.install_import_hook(
+    ["jaxcnn.ops", "jaxcnn.metrics"],
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
+)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")

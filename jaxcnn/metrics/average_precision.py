@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float64
 
 from jaxcnn.metrics import objects
 from jaxcnn.metrics.objects import Objects
@@ -54,14 +55,17 @@ def coco_masks(truths: Sequence[Objects], predictions: Sequence[Objects]) -> dic
 
     def compare(truth, prediction):
         crowd = objects.flags(truth, "crowd")
-        overlap = masks.pairwise_iou(prediction["mask"], truth["mask"], crowd)
+        overlap = masks.pairwise_iou(prediction["mask"], truth["mask"], crowd=crowd)
         return overlap, objects.mask_area(prediction)
 
     return _summary(_evaluate(truths, predictions, compare, truth_area=objects.mask_area))
 
 
 def coco_keypoints(
-    truths: Sequence[Objects], predictions: Sequence[Objects], *, sigmas: np.ndarray = COCO_SIGMAS
+    truths: Sequence[Objects],
+    predictions: Sequence[Objects],
+    *,
+    sigmas: Float64[np.ndarray, " J"] = COCO_SIGMAS,
 ) -> dict[str, float]:
     """AP, AP50, AP75, AP_medium, AP_large and AR likewise, by object keypoint similarity with at
     most 20 detections an image and class.
@@ -135,7 +139,9 @@ def voc_boxes(
     return found | {"mAP": float(np.mean(list(found.values()))) if found else -1.0}
 
 
-def _voc_area(hits: np.ndarray, misses: np.ndarray, total: int, num_points: int | None) -> float:
+def _voc_area(
+    hits: Bool[np.ndarray, " D"], misses: Bool[np.ndarray, " D"], total: int, num_points: int | None
+) -> float:
     hits, misses = np.cumsum(hits), np.cumsum(misses)
     recall, precision = hits / total, hits / np.maximum(hits + misses, 1)
     # the best precision at this recall or a higher one
@@ -203,8 +209,10 @@ def _evaluate(
 
 
 def _match(
-    similarity: np.ndarray, ignore: np.ndarray, crowd: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+    similarity: Float64[np.ndarray, "D G"],
+    ignore: Bool[np.ndarray, "A G"],
+    crowd: Bool[np.ndarray, " G"],
+) -> tuple[Bool[np.ndarray, "A T D"], Bool[np.ndarray, "A T D"]]:
     """Greedy matching of detections [D], best score first, to truths [G], at each size class A and
     threshold T at once.
 
@@ -276,7 +284,7 @@ def _summary(
 
 def _curves(
     result: dict[str, np.ndarray], a: int, limit: int
-) -> tuple[np.ndarray, np.ndarray] | None:
+) -> tuple[Float64[np.ndarray, "T R"], Float64[np.ndarray, " T"]] | None:
     """Of one class: precision at the 101 recalls [T, 101] and the largest recall [T], or None if
     there is no truth to find.
     """
@@ -296,6 +304,8 @@ def _curves(
     return np.take_along_axis(best, at, axis=1), recall[:, -1]
 
 
-def _outside(area: np.ndarray, sizes: dict[str, tuple[float, float]]) -> np.ndarray:
+def _outside(
+    area: Float64[np.ndarray, " N"], sizes: dict[str, tuple[float, float]]
+) -> Bool[np.ndarray, "A N"]:
     """Whether each area lies outside each size class. [N] -> [A, N]"""
     return np.stack([(area < low) | (area > high) for low, high in sizes.values()])

@@ -6,9 +6,12 @@ Images [B, H, W, C] float in [0, 1].
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Image = Float[Array, "*batch H W C"]
 
 
-def luma(image: jax.Array) -> jax.Array:
+def luma(image: Float[Array, "*batch 3"]) -> Float[Array, "*batch 1"]:
     """The Y of ITU-R BT.601 with its head- and footroom, in [16/255, 235/255]. [..., 3] -> [..., 1]
 
     The convention of super-resolution papers since Dong et al., "Image super-resolution using deep
@@ -18,17 +21,17 @@ def luma(image: jax.Array) -> jax.Array:
     return (image @ weights)[..., None] + jnp.asarray(16 / 255, image.dtype)
 
 
-def shave(image: jax.Array, pixels: int) -> jax.Array:
+def shave(image: Image, pixels: int) -> Float[Array, "*batch H-2*{pixels} W-2*{pixels} C"]:
     """The image without a frame of so many pixels. [..., H, W, C]"""
     return image[..., pixels : image.shape[-3] - pixels, pixels : image.shape[-2] - pixels, :]
 
 
-def psnr(image: jax.Array, truth: jax.Array) -> jax.Array:
+def psnr(image: Image, truth: Image) -> Float[Array, "*batch"]:
     """Peak signal-to-noise ratio in dB, infinite for equal images. [B, H, W, C], the same -> [B]"""
     return -10 * jnp.log10(jnp.mean(jnp.square(image - truth), axis=(-3, -2, -1)))
 
 
-def ssim(image: jax.Array, truth: jax.Array) -> jax.Array:
+def ssim(image: Image, truth: Image) -> Float[Array, "*batch"]:
     """Structural similarity, the mean over all places of an 11 x 11 window inside the image, and
     channels. [B, H, W, C], the same -> [B]
 
@@ -44,7 +47,7 @@ def ssim(image: jax.Array, truth: jax.Array) -> jax.Array:
     window = jnp.exp(-jnp.square(offset / 1.5) / 2)
     window = window / jnp.sum(window)
 
-    def mean(values: jax.Array) -> jax.Array:
+    def mean(values: Image) -> Float[Array, "*batch h w C"]:
         return _correlate(_correlate(values, window, axis=-3), window, axis=-2)
 
     first, second = mean(image), mean(truth)
@@ -60,7 +63,9 @@ def ssim(image: jax.Array, truth: jax.Array) -> jax.Array:
     )
 
 
-def resize_bicubic(image: jax.Array, size: tuple[int, int]) -> jax.Array:
+def resize_bicubic(
+    image: Image, size: tuple[int, int]
+) -> Float[Array, "*batch {size[0]} {size[1]} C"]:
     """Bicubic resampling to (height, width), with anti-aliasing where smaller. [..., H, W, C] ->
     [..., *size, C]
 
@@ -73,7 +78,9 @@ def resize_bicubic(image: jax.Array, size: tuple[int, int]) -> jax.Array:
     )
 
 
-def _correlate(values: jax.Array, window: jax.Array, *, axis: int) -> jax.Array:
+def _correlate(
+    values: Image, window: Float[Array, " K"], *, axis: int
+) -> Float[Array, "*batch h w C"]:
     """Weighted sums of the windows that lie inside, along one axis."""
     size = values.shape[axis] - window.shape[0] + 1
     parts = [

@@ -5,18 +5,22 @@ the lengths they are compared with.
 over a data set are the caller's: sum what is returned, and the visible joints.
 """
 
-import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Shaped
+
+Points = Float[Array, "*batch J 2"]
+Visible = Shaped[Array, "*batch J"]
 
 
 def correct(
-    point: jax.Array,
-    truth: jax.Array,
-    visible: jax.Array,
+    point: Points,
+    truth: Points,
+    visible: Visible,
     *,
-    reference: jax.Array,
-    threshold: float | jax.Array,
-) -> jax.Array:
+    reference: Float[Array, "*batch"],
+    threshold: float | Float[Array, ""],
+) -> Bool[Array, "*batch J"]:
     """Whether each joint is visible and within `threshold` times the `reference` length [...] of
     its row. -> [..., J] bool
 
@@ -28,8 +32,8 @@ def correct(
 
 
 def normalized_error(
-    point: jax.Array, truth: jax.Array, visible: jax.Array, *, reference: jax.Array
-) -> jax.Array:
+    point: Points, truth: Points, visible: Visible, *, reference: Float[Array, "*batch"]
+) -> Float[Array, "*batch"]:
     """Mean distance of the visible joints over the `reference` length of the row (NME; faces:
     between the eyes' outer corners). -> [...]
     """
@@ -42,14 +46,19 @@ def normalized_error(
 
 
 def similarity(
-    point: jax.Array, truth: jax.Array, visible: jax.Array, *, area: jax.Array, sigmas: jax.Array
-) -> jax.Array:
+    point: Points,
+    truth: Points,
+    visible: Visible,
+    *,
+    area: Float[Array, "*batch"],
+    sigmas: Float[Array | np.ndarray, " J"],
+) -> Float[Array, "*batch"]:
     """Object keypoint similarity in [0, 1] of corresponding objects: 1 where all visible joints
     agree, 0 without any. -> [...]
 
     The mean over visible joints of exp(-d² / (2 area (2 sigma)²)), `area` [...] in the points' unit
-    squared, `sigmas` [J] the spread among
-    annotators: Lin et al., "Microsoft COCO", 2014, and its keypoint evaluation page.
+    squared, `sigmas` [J] the spread among annotators: Lin et al., "Microsoft COCO", 2014, and its
+    keypoint evaluation page.
     """
     weight = (visible > 0).astype(point.dtype)
     width = (
@@ -62,6 +71,8 @@ def similarity(
     return jnp.sum(agreement * weight, axis=-1) / jnp.maximum(jnp.sum(weight, axis=-1), 1)
 
 
-def distance(point: jax.Array, truth: jax.Array) -> jax.Array:
+def distance(
+    point: Float[Array, "*batch 2"], truth: Float[Array, "*batch 2"]
+) -> Float[Array, "*batch"]:
     """Euclidean distance. [..., 2], [..., 2] -> [...]"""
     return jnp.linalg.norm(point - truth, axis=-1)

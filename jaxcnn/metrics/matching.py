@@ -3,9 +3,12 @@ NumPy, on the host.
 """
 
 import numpy as np
+from jaxtyping import Array, Int64, Real
 
 
-def match(similarity: np.ndarray, *, threshold: float) -> np.ndarray:
+def match(
+    similarity: Real[Array | np.ndarray, "D G"], *, threshold: float
+) -> Int64[np.ndarray, "P 2"]:
     """Pairs (detection, truth) [P, 2] int, the most alike first, each row and column used once,
     none below `threshold`. [D, G] -> [P, 2]
     """

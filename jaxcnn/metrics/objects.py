@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float64
 
 from jaxcnn.errors import DataError
 
@@ -50,29 +51,33 @@ def by_score(prediction: Objects, most: int | None) -> Objects:
     return {name: value[order] for name, value in prediction.items()}
 
 
-def flags(objects: Objects, name: str) -> np.ndarray:
+def flags(objects: Objects, name: str) -> Bool[np.ndarray, " N"]:
     """The entry `name` [N] bool, all False where it is missing."""
     if name not in objects:
         return np.zeros(np.size(objects["label"]), bool)
     return np.asarray(objects[name], bool).ravel()
 
 
-def boxes(objects: Objects) -> np.ndarray:
+def boxes(objects: Objects) -> Float64[np.ndarray, "N 4"]:
     """[N, 4] float64."""
     return np.asarray(objects["box"], np.float64).reshape(-1, 4)
 
 
-def box_area(box: np.ndarray) -> np.ndarray:
+def box_area(box: Float64[np.ndarray, "N 4"]) -> Float64[np.ndarray, " N"]:
     """[N, 4] -> [N]"""
     return (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])
 
 
-def mask_area(objects: Objects) -> np.ndarray:
+def mask_area(objects: Objects) -> Float64[np.ndarray, " N"]:
     """Pixels of each mask, [N] float64."""
     return np.asarray(objects["mask"], bool).sum(axis=(1, 2)).astype(np.float64)
 
 
-def box_iou(first: np.ndarray, second: np.ndarray, crowd: np.ndarray) -> np.ndarray:
+def box_iou(
+    first: Float64[np.ndarray, "D 4"],
+    second: Float64[np.ndarray, "G 4"],
+    crowd: Bool[np.ndarray, " G"],
+) -> Float64[np.ndarray, "D G"]:
     """[D, 4], [G, 4] -> [D, G]; with a crowd the union is the first box's own area."""
     low = np.maximum(first[:, None, :2], second[None, :, :2])
     high = np.minimum(first[:, None, 2:], second[None, :, 2:])
@@ -82,7 +87,9 @@ def box_iou(first: np.ndarray, second: np.ndarray, crowd: np.ndarray) -> np.ndar
     return np.divide(shared, whole, out=np.zeros_like(shared), where=whole > 0)
 
 
-def keypoint_similarity(points: np.ndarray, truth: Objects, sigmas: np.ndarray) -> np.ndarray:
+def keypoint_similarity(
+    points: Float64[np.ndarray, "D J 2"], truth: Objects, sigmas: Float64[np.ndarray, " J"]
+) -> Float64[np.ndarray, "D G"]:
     """Object keypoint similarity of detections [D, J, 2] and truths -> [D, G]: the mean over
     visible points of a Gaussian of the distance, whose width is 2 sigma times the root of the
     object's area. A truth without visible points is compared by the distance to its doubled box.
@@ -105,6 +112,6 @@ def keypoint_similarity(points: np.ndarray, truth: Objects, sigmas: np.ndarray) 
     return np.sum(np.exp(-exponent) * weight, axis=-1) / np.sum(weight, axis=-1)
 
 
-def any_visible(truth: Objects, num_points: int) -> np.ndarray:
+def any_visible(truth: Objects, num_points: int) -> Bool[np.ndarray, " G"]:
     """Whether an object has a visible point, [G] bool."""
     return np.count_nonzero(np.asarray(truth["visible"]).reshape(-1, num_points), axis=1) > 0

@@ -10,11 +10,18 @@ and ROC curves", 2006 (why precision is not interpolated linearly).
 """
 
 import numpy as np
+from jaxtyping import Array, Float64, Int64, Real, Shaped
 
 from jaxcnn.errors import DataError
 
+# [N], which `cut_points` checks, for users as well
+Labels = Shaped[Array | np.ndarray, "..."]
+Scores = Real[Array | np.ndarray, "..."]
 
-def cut_points(label: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+
+def cut_points(
+    label: Labels, score: Scores
+) -> tuple[Float64[np.ndarray, " M"], Int64[np.ndarray, " M"], Int64[np.ndarray, " M"]]:
     """Thresholds [M] (the distinct scores, descending) with the true and false positives [M] int64
     at each.
 
@@ -42,7 +49,7 @@ def cut_points(label: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.nda
     return value[last], true_positives, last + 1 - true_positives
 
 
-def auroc(label: np.ndarray, score: np.ndarray) -> float:
+def auroc(label: Labels, score: Scores) -> float:
     """The probability that a random positive scores above a random negative, ties counting half;
     NaN if either class is absent.
     """
@@ -57,8 +64,8 @@ def auroc(label: np.ndarray, score: np.ndarray) -> float:
 
 
 def precision_recall(
-    label: np.ndarray, score: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    label: Labels, score: Scores
+) -> tuple[Float64[np.ndarray, " M"], Float64[np.ndarray, " M"], Float64[np.ndarray, " M"]]:
     """Precision [M], recall [M] and threshold [M] at each distinct score, highest first; recall is
     NaN if there is no positive.
     """
@@ -68,7 +75,7 @@ def precision_recall(
     return true_positives / (true_positives + false_positives), recall, threshold
 
 
-def average_precision(label: np.ndarray, score: np.ndarray) -> float:
+def average_precision(label: Labels, score: Scores) -> float:
     """Sum over cut points of precision times the gain in recall (no interpolation); NaN if there is
     no positive.
     """
@@ -76,7 +83,7 @@ def average_precision(label: np.ndarray, score: np.ndarray) -> float:
     return float(np.sum(np.diff(recall, prepend=0.0) * precision)) if recall.size else float("nan")
 
 
-def best_f1_threshold(label: np.ndarray, score: np.ndarray) -> tuple[float, float]:
+def best_f1_threshold(label: Labels, score: Scores) -> tuple[float, float]:
     """The threshold of the highest F1 over all cut points, and that F1; the higher threshold where
     several are equal.
 

@@ -5,6 +5,7 @@ on the host.
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from jaxtyping import Array, Int32, Integer
 
 from jaxcnn.errors import ConfigError, DataError
 
@@ -19,7 +20,7 @@ def require_alphabet(alphabet: str) -> None:
         )
 
 
-def encode(lines: Sequence[str], *, alphabet: str, length: int) -> np.ndarray:
+def encode(lines: Sequence[str], *, alphabet: str, length: int) -> Int32[np.ndarray, "N {length}"]:
     """Lines as numbers, int32 [N, length], padded with 0.
 
     Errors: DataError for a character that the alphabet lacks, and for a line longer than `length`.
@@ -43,6 +44,8 @@ def encode(lines: Sequence[str], *, alphabet: str, length: int) -> np.ndarray:
     return rows
 
 
-def decode(rows: Iterable[Iterable[int]], *, alphabet: str) -> list[str]:
+def decode(
+    rows: Integer[Array | np.ndarray, "N L"] | Iterable[Iterable[int]], *, alphabet: str
+) -> list[str]:
     """Rows of numbers, as `encode` makes them, as lines; numbers of 0 and below are padding."""
     return ["".join(alphabet[number - 1] for number in row if number > 0) for row in rows]

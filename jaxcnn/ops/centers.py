@@ -8,11 +8,13 @@ both in cells. Source: Zhou, Wang, Krähenbühl, "Objects as points" (CenterNet)
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int, Int32
 
 from jaxcnn.ops import boxes, heatmaps
 
 
-def center_cells(box: jax.Array, size: tuple[int, int]) -> jax.Array:
+def center_cells(box: boxes.Box, size: tuple[int, int]) -> Int32[Array, "*batch 2"]:
     """The cell (row, column) of a map of `size` that holds each box's center. [..., 4] -> [..., 2]
     int32
     """
@@ -20,7 +22,9 @@ def center_cells(box: jax.Array, size: tuple[int, int]) -> jax.Array:
     return jnp.floor(jnp.clip(center, 0, _extent(size, box.ndim) - 1)).astype(jnp.int32)
 
 
-def center_targets(box: jax.Array, size: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
+def center_targets(
+    box: boxes.Box, size: tuple[int, int]
+) -> tuple[Float[Array, "*batch 2"], Float[Array, "*batch 2"]]:
     """The size and the offset that the maps should have at each box's cell, in cells. [..., 4] ->
     [..., 2], [..., 2]
     """
@@ -29,14 +33,14 @@ def center_targets(box: jax.Array, size: tuple[int, int]) -> tuple[jax.Array, ja
 
 
 def draw_centers(
-    box: jax.Array,
-    label: jax.Array,
-    exists: jax.Array,
+    box: Float[Array, "B N 4"],
+    label: Int[Array, "B N"],
+    exists: Bool[Array, "B N"],
     *,
     size: tuple[int, int],
     num_classes: int,
     min_iou: float = 0.7,
-) -> jax.Array:
+) -> Float[Array, "B h w {num_classes}"]:
     """The target heatmap: 1 at each center, falling off as a Gaussian. [B, N, 4], [B, N], [B, N]
     bool -> [B, h, w, num_classes]
 
@@ -54,15 +58,21 @@ def draw_centers(
     drawn = jnp.where(exists[..., None, None], drawn, 0)
     place = jnp.clip(label, 0, num_classes - 1)
 
-    def merge(drawn: jax.Array, place: jax.Array) -> jax.Array:
+    def merge(
+        drawn: Float[Array, "N h w"], place: Int[Array, " N"]
+    ) -> Float[Array, "{num_classes} h w"]:
         return jnp.zeros((num_classes, *size), drawn.dtype).at[place].max(drawn)
 
     return jnp.moveaxis(jax.vmap(merge)(drawn, place), 1, -1)
 
 
 def decode_centers(
-    heatmap: jax.Array, size: jax.Array, offset: jax.Array, *, num_objects: int
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+    heatmap: Float[Array, "B h w K"],
+    size: Float[Array, "B h w 2"],
+    offset: Float[Array, "B h w 2"],
+    *,
+    num_objects: int,
+) -> tuple[Float[Array, "B D 4"], Float[Array, "B D"], Int32[Array, "B D"]]:
     """The `num_objects` likeliest objects: boxes [B, D, 4], scores [B, D] in [0, 1], labels [B, D]
     int32; best first (section 4).
     """
@@ -76,6 +86,8 @@ def decode_centers(
     )
 
 
-def _extent(size: tuple[int, ...], rank: int, dtype=jnp.float32) -> jax.Array:
+def _extent(
+    size: tuple[int, ...], rank: int, dtype: DTypeLike = jnp.float32
+) -> Float[Array, "..."]:
     """(height, width) with as many axes as the boxes that it multiplies."""
     return jnp.asarray(size, dtype).reshape((1,) * (rank - 1) + (2,))

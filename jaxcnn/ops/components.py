@@ -1,9 +1,12 @@
 """Connected components of a binary map: which of its cells hang together. NumPy, on the host."""
 
 import numpy as np
+from jaxtyping import Array, Bool, Int32, Int64
 
 
-def label_components(mask: np.ndarray, *, diagonal: bool = True) -> tuple[np.ndarray, int]:
+def label_components(
+    mask: Bool[Array | np.ndarray, "H W"], *, diagonal: bool = True
+) -> tuple[Int32[np.ndarray, "H W"], int]:
     """A number for each connected part of `mask` [H, W] bool -> (labels [H, W] int32, how many
     parts); 0 is the background.
 
@@ -29,7 +32,9 @@ def label_components(mask: np.ndarray, *, diagonal: bool = True) -> tuple[np.nda
     return labels.reshape(height, width + 2)[:, 1:-1], len(roots)
 
 
-def _join(row: list[int], first: list[int], last: list[int], *, reach: int) -> np.ndarray:
+def _join(
+    row: list[int], first: list[int], last: list[int], *, reach: int
+) -> Int64[np.ndarray, " N"]:
     """The first run of the part that each run belongs to, for runs in reading order."""
     parents = list(range(len(row)))
 

@@ -23,10 +23,11 @@ a function is traced; `formulation` is part of `jax.jit`'s cache key, so that a 
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 from jax import lax
+from jaxtyping import Array, Float, Shaped
 
 from jaxcnn.errors import ConfigError, did_you_mean
 from jaxcnn.ops.convolution_primitives import bind
@@ -81,7 +82,13 @@ def current_formulation() -> str:
     return "onednn" if onednn.available(warn=name == "onednn") else "fast"
 
 
-def conv_general_dilated(lhs, rhs, window_strides, padding, **options):
+def conv_general_dilated(
+    lhs: Shaped[Array, "..."],
+    rhs: Shaped[Array, "..."],
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    **options,
+) -> Shaped[Array, "..."]:
     """`jax.lax.conv_general_dilated`, to be handed to `flax.linen.Conv(conv_general_dilated=…)`;
     same arguments, same result.
 
@@ -111,7 +118,9 @@ def conv_general_dilated(lhs, rhs, window_strides, padding, **options):
     return bind("y", lhs, rhs, geometry=geometry, formulation=chosen)
 
 
-def pad_channels(x, w):
+def pad_channels(
+    x: Float[Array, "B *spatial C"], w: Float[Array, "*window C F"]
+) -> tuple[Float[Array, "B *spatial c"], Float[Array, "*window c F"]]:
     """An image x [B, *spatial, C] and its kernel w [*window, C, F] with zeros up to STEM_CHANNELS
     channels, for the same convolution.
 

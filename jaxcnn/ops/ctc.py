@@ -9,16 +9,16 @@ import itertools
 from collections import defaultdict
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int, Int32
 
 PADDING = -1  # fills the rows of decoded labels; never a label
 
 
 def greedy(
-    logits: jax.Array, frames: jax.Array | None = None, *, blank: int = 0
-) -> tuple[jax.Array, jax.Array]:
+    logits: Float[Array, "B T K"], *, frames: Int[Array, " B"] | None = None, blank: int = 0
+) -> tuple[Int32[Array, "B T"], Int32[Array, " B"]]:
     """The sequence spelled by the likeliest label of each frame. [B, T, K] -> labels [B, T] int32
     (padded with -1), lengths [B] int32
 
@@ -39,7 +39,7 @@ def greedy(
 
 
 def beam_search(
-    log_probabilities: np.ndarray, *, width: int = 10, blank: int = 0
+    log_probabilities: Float[Array | np.ndarray, "T K"], *, width: int = 10, blank: int = 0
 ) -> list[tuple[tuple[int, ...], float]]:
     """The likeliest sequences of one row, best first, with the logarithm of their probability. [T,
     K] -> at most `width` pairs

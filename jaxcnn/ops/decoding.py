@@ -6,26 +6,31 @@ caption is start, words, end, padding.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Array, Float, Float32, Int32, Integer, PyTree, Shaped
 
 from jaxcnn.errors import ConfigError
 
 PAD, START, END, UNKNOWN = range(4)
 SPECIAL_WORDS = ("<pad>", "<start>", "<end>", "<unknown>")  # the first words of every vocabulary
 
-# (state, last word [N] int32, position [] int32) -> (logits of the next word [N, V], next state);
-# the state's leaves are [N, …]
-Step = Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, Any]]
+State = PyTree[Shaped[Array, "N ..."]]
+# (state, last word, position) -> (logits of the next word, next state)
+Step = Callable[[State, Int32[Array, " N"], Int32[Array, ""]], tuple[Float[Array, "N V"], State]]
 
 
 def beam_search(
-    step: Step, state: Any, *, length: int, beam_size: int = 1, length_penalty: float = 0.0
-) -> tuple[jax.Array, jax.Array]:
+    step: Step,
+    state: State,
+    *,
+    length: int,
+    beam_size: int = 1,
+    length_penalty: float | Float[Array, ""] = 0.0,
+) -> tuple[Int32[Array, "B {beam_size} {length}"], Float32[Array, "B {beam_size}"]]:
     """The likeliest sentences found: tokens [B, beam_size, length] int32, best first, and their
     scores [B, beam_size] float32.
 
@@ -40,7 +45,7 @@ def beam_search(
             start token first.
         state: leaves [B * beam_size, …], the rows of one example next to each other and equal.
         length: tokens decoded at most, the end included; a sentence that has not ended by then is
-        cut.
+            cut.
     """
     num_rows = jax.tree.leaves(state)[0].shape[0]
     if beam_size < 1 or num_rows % beam_size:
@@ -50,7 +55,7 @@ def beam_search(
         )
     num_examples = num_rows // beam_size
 
-    def advance(carry: tuple, position: jax.Array) -> tuple[tuple, None]:
+    def advance(carry: tuple, position: Int32[Array, ""]) -> tuple[tuple, None]:
         state, tokens, scores, last = carry  # tokens [B, K, T], scores and last [B, K]
         logits, state = step(state, last.reshape(-1), position)
         num_words = logits.shape[-1]
@@ -82,7 +87,9 @@ def beam_search(
     )
 
 
-def to_words(tokens: Sequence[int] | np.ndarray, names: Sequence[str] = ()) -> tuple[str, ...]:
+def to_words(
+    tokens: Sequence[int] | Integer[Array | np.ndarray, " T"], *, names: Sequence[str] = ()
+) -> tuple[str, ...]:
     """The words of a row of tokens, on the host: up to the end, without start and padding;
     `<number>` for a token without a name.
     """
@@ -95,7 +102,9 @@ def to_words(tokens: Sequence[int] | np.ndarray, names: Sequence[str] = ()) -> t
     return tuple(words)
 
 
-def _log_probabilities(logits: jax.Array, last: jax.Array) -> jax.Array:
+def _log_probabilities(
+    logits: Float[Array, "B K V"], last: Int32[Array, "B K"]
+) -> Float32[Array, "B K V"]:
     """log P of the next word after `last`: only padding follows the end, nothing else may be
     padding or start. [B, K, V] float32
     """

@@ -12,13 +12,17 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32, Shaped
 
 from jaxcnn.errors import ConfigError
 
 Shift = tuple[int, int]
+Image = Float[Array, "B H W C"]
 
 
-def shift_image(image: jax.Array, shift: Shift, *, fill: float = 0.0) -> jax.Array:
+def shift_image(
+    image: Shaped[Array, "B H W C"], shift: Shift, *, fill: float = 0.0
+) -> Shaped[Array, "B H W C"]:
     """The images [B, H, W, C] moved by `shift` pixels (down, right); `fill` comes in at
     the border.
     """
@@ -30,7 +34,7 @@ def shift_image(image: jax.Array, shift: Shift, *, fill: float = 0.0) -> jax.Arr
     return jax.lax.pad(image, jnp.asarray(fill, image.dtype), edges)
 
 
-def deviation(a: jax.Array, b: jax.Array) -> jax.Array:
+def deviation(a: Shaped[Array, "*places K"], b: Shaped[Array, "*places K"]) -> Float32[Array, ""]:
     """Distance of two arrays of features [..., K] relative to their spread: 0 if equal, about 1 if
     they have nothing to do with each other.
 
@@ -47,8 +51,8 @@ def deviation(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def equivariance_error(
-    features: Callable[[jax.Array], jax.Array],
-    image: jax.Array,
+    features: Callable[[Image], Float[Array, "B h w K"]],
+    image: Image,
     shifts: Sequence[Shift],
     *,
     stride: int = 1,
@@ -82,7 +86,9 @@ def _nearest(pixels: int, stride: int) -> set[int]:
     return {pixels // stride, -(-pixels // stride)}
 
 
-def _apart(before: jax.Array, after: jax.Array, moved: Shift, margin: int) -> jax.Array:
+def _apart(
+    before: Float[Array, "B h w K"], after: Float[Array, "B h w K"], moved: Shift, margin: int
+) -> Float32[Array, ""]:
     """Deviation of `after` from `before` moved by whole positions, where both show the same and no
     border is near.
     """
@@ -98,7 +104,7 @@ def _apart(before: jax.Array, after: jax.Array, moved: Shift, margin: int) -> ja
 
 
 def invariance_error(
-    outputs: Callable[[jax.Array], jax.Array], image: jax.Array, shifts: Sequence[Shift]
+    outputs: Callable[[Image], Float[Array, "..."]], image: Image, shifts: Sequence[Shift]
 ) -> list[float]:
     """`deviation` of outputs(shift(image)) from outputs(image), [B, K] or any shape with features
     last; one number a shift.

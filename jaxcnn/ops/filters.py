@@ -1,24 +1,24 @@
 """Handcrafted filters: the kernels that images were analysed with before kernels were learned.
 
 Every function returns a bank, float64 NumPy [kh, kw, K], to be *correlated* with an image, as the
-layers of networks do: the weight at
-[i, j] meets the pixel i rows and j columns on. The first filter of a pair answers to change along y
-(downwards), the second along x (to the
-right). Derivatives are scaled to be derivatives: a ramp that rises by 1 a pixel gives 1, whichever
-operator it is.
+layers of networks do: the weight at [i, j] meets the pixel i rows and j columns on. The first
+filter of a pair answers to change along y (downwards), the second along x (to the right).
+Derivatives are scaled to be derivatives: a ramp that rises by 1 a pixel gives 1, whichever operator
+it is.
 """
 
 import math
 from collections.abc import Callable
 
 import numpy as np
+from jaxtyping import Float64
 
 from jaxcnn.errors import ConfigError
 
 _DIFFERENCE = np.array([-1.0, 0.0, 1.0]) / 2
 
 
-def sobel() -> np.ndarray:
+def sobel() -> Float64[np.ndarray, "3 3 2"]:
     """Derivatives along y and x, smoothed by [1, 2, 1] / 4. [3, 3, 2].
 
     Sobel, Feldman, "A 3x3 Isotropic Gradient Operator for Image Processing", talk at the Stanford
@@ -28,14 +28,14 @@ def sobel() -> np.ndarray:
     return _gradient([1, 2, 1])
 
 
-def prewitt() -> np.ndarray:
+def prewitt() -> Float64[np.ndarray, "3 3 2"]:
     """Derivatives along y and x, smoothed by [1, 1, 1] / 3. [3, 3, 2]. Prewitt, "Object Enhancement
     and Extraction", 1970.
     """
     return _gradient([1, 1, 1])
 
 
-def scharr() -> np.ndarray:
+def scharr() -> Float64[np.ndarray, "3 3 2"]:
     """Derivatives along y and x, smoothed by [3, 10, 3] / 16, whose direction errs least. [3, 3,
     2].
 
@@ -44,24 +44,24 @@ def scharr() -> np.ndarray:
     return _gradient([3, 10, 3])
 
 
-def _gradient(smoothing: list[int]) -> np.ndarray:
+def _gradient(smoothing: list[int]) -> Float64[np.ndarray, "3 3 2"]:
     along_y = np.outer(_DIFFERENCE, np.array(smoothing) / sum(smoothing))
     return np.stack([along_y, along_y.T], axis=-1)
 
 
-def course_edges() -> np.ndarray:
+def course_edges() -> Float64[np.ndarray, "3 3 2"]:
     """The horizontal and the vertical edge detector of the course notes, as printed there, -6 times
     Prewitt's derivatives. [3, 3, 2].
 
     They are positive where bright lies above dark, and left of dark. Ng, "Convolutional Neural
-    Networks", course of the Deep Learning
-    Specialization, week 1, "Edge Detection Example": columns 10 10 10 0 0 0 become 0 30 30 0.
+    Networks", course of the Deep Learning Specialization, week 1, "Edge Detection Example": columns
+    10 10 10 0 0 0 become 0 30 30 0.
     """
     vertical = np.array([[1.0, 0.0, -1.0]] * 3)
     return np.stack([vertical.T, vertical], axis=-1)
 
 
-def laplacian(*, neighbours: int = 4) -> np.ndarray:
+def laplacian(*, neighbours: int = 4) -> Float64[np.ndarray, "3 3 1"]:
     """Second derivative along y plus that along x, from the 4 or 8 nearest pixels: y^2 + x^2 gives
     4. [3, 3, 1].
 
@@ -80,7 +80,7 @@ def laplacian(*, neighbours: int = 4) -> np.ndarray:
     return kernel[..., None]
 
 
-def gaussian(*, sigma: float = 1.0, truncate: float = 4.0) -> np.ndarray:
+def gaussian(*, sigma: float = 1.0, truncate: float = 4.0) -> Float64[np.ndarray, "k k 1"]:
     """Samples of a Gaussian of standard deviation `sigma` pixels out to `truncate` of them, of sum
     1. [k, k, 1].
     """
@@ -88,7 +88,9 @@ def gaussian(*, sigma: float = 1.0, truncate: float = 4.0) -> np.ndarray:
     return np.outer(profile, profile)[..., None]
 
 
-def laplacian_of_gaussian(*, sigma: float = 1.0, truncate: float = 4.0) -> np.ndarray:
+def laplacian_of_gaussian(
+    *, sigma: float = 1.0, truncate: float = 4.0
+) -> Float64[np.ndarray, "k k 1"]:
     """The Laplacian of a Gaussian ("Mexican hat", negative in the middle), of sum 0: edges are its
     zero crossings. [k, k, 1].
 
@@ -101,7 +103,9 @@ def laplacian_of_gaussian(*, sigma: float = 1.0, truncate: float = 4.0) -> np.nd
     return (kernel - kernel.mean())[..., None]
 
 
-def _profile(name: str, sigma: float, truncate: float) -> tuple[np.ndarray, np.ndarray]:
+def _profile(
+    name: str, sigma: float, truncate: float
+) -> tuple[Float64[np.ndarray, " k"], Float64[np.ndarray, " k"]]:
     """(samples of a Gaussian of sum 1, their positions)."""
     if not (sigma > 0 and truncate > 0):
         raise ConfigError(
@@ -122,7 +126,7 @@ def gabor(
     bandwidth: float = 1.0,
     aspect: float = 1.0,
     radius: int | None = None,
-) -> np.ndarray:
+) -> Float64[np.ndarray, "k k 1"]:
     """A cosine wave under a Gaussian window. [k, k, 1] with k = 2 radius + 1.
 
     Daugman, "Uncertainty relation for resolution in space, spatial frequency, and orientation
@@ -162,7 +166,7 @@ def gabor_bank(
     wavelengths: tuple[float, ...] = (4.0,),
     phases: tuple[float, ...] = (0.0, math.pi / 2),
     radius: int | None = None,
-) -> np.ndarray:
+) -> Float64[np.ndarray, "k k K"]:
     """Gabor filters in every combination, phases running fastest, then orientations i pi / n: [k,
     k, wavelengths * orientations * phases].
 
@@ -190,7 +194,9 @@ def gabor_bank(
     return np.stack([kernel / kernel[kernel > 0].sum() for kernel in bank], axis=-1)
 
 
-def steered(*, orientations: int = 8, derivatives: Callable[[], np.ndarray] = sobel) -> np.ndarray:
+def steered(
+    *, orientations: int = 8, derivatives: Callable[[], Float64[np.ndarray, "kh kw 2"]] = sobel
+) -> Float64[np.ndarray, "kh kw {orientations}"]:
     """Derivatives in the directions 2 pi i / n from x towards y, each a combination of the two
     given ones. [kh, kw, orientations].
 

@@ -2,13 +2,13 @@
 [B, H, W, C] float.
 """
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 EPSILON = 1e-5  # added to a variance before its root
 
 
-def gram(features: jax.Array) -> jax.Array:
+def gram(features: Float[Array, "*batch H W C"]) -> Float[Array, "*batch C C"]:
     """Products of every two channels, averaged over the places and divided by the channels. [B, H,
     W, C] -> [B, C, C]
 
@@ -21,7 +21,7 @@ def gram(features: jax.Array) -> jax.Array:
     return jnp.swapaxes(flat, -1, -2) @ flat / (height * width * channels)
 
 
-def moments(features: jax.Array) -> jax.Array:
+def moments(features: Float[Array, "*batch H W C"]) -> Float[Array, "*batch 2 C"]:
     """Mean and standard deviation of each channel over the places. [B, H, W, C] -> [B, 2, C]
 
     Huang, Belongie, "Arbitrary style transfer in real-time with adaptive instance normalization",
@@ -32,7 +32,9 @@ def moments(features: jax.Array) -> jax.Array:
     return jnp.stack([mean, deviation], axis=-2)
 
 
-def adaptive_instance_norm(content: jax.Array, style: jax.Array) -> jax.Array:
+def adaptive_instance_norm(
+    content: Float[Array, "*batch H W C"], style: Float[Array, "*#batch h w C"]
+) -> Float[Array, "*batch H W C"]:
     """The content's map with the channel means and deviations of the style's. [B, H, W, C], [B, H',
     W', C] -> [B, H, W, C]
 
@@ -44,7 +46,7 @@ def adaptive_instance_norm(content: jax.Array, style: jax.Array) -> jax.Array:
     return (content - mean) / deviation * new_deviation + new_mean
 
 
-def total_variation(image: jax.Array) -> jax.Array:
+def total_variation(image: Float[Array, "*batch H W C"]) -> Float[Array, "*batch"]:
     """Mean squared difference of neighbouring pixels, down plus across. [B, H, W, C] -> [B]"""
     down = image[..., 1:, :, :] - image[..., :-1, :, :]
     across = image[..., :, 1:, :] - image[..., :, :-1, :]

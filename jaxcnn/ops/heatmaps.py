@@ -7,11 +7,21 @@ centered at ((i + 0.5) / H, (j + 0.5) / W). Widths (sigma) and offsets are in ce
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Bool, Float, Int, Int32
+
+Heatmap = Float[Array, "B H W J"]
+Points = Float[Array, "B J 2"]
+Scores = Float[Array, "B J"]
+Cells = Int32[Array, "B J 2"]
 
 
 def draw_gaussians(
-    point: jax.Array, size: tuple[int, int], *, sigma: float | jax.Array, snap: bool = False
-) -> jax.Array:
+    point: Float[Array, "*batch 2"],
+    size: tuple[int, int],
+    *,
+    sigma: float | Float[Array, "*#batch"],
+    snap: bool = False,
+) -> Float[Array, "*batch H W"]:
     """A Gaussian of height 1 around each point. [..., 2] in [0, 1] -> [..., H, W]
 
     `sigma` is one width in cells, or one for each point [...]. `snap` moves the center to the cell
@@ -24,14 +34,16 @@ def draw_gaussians(
         center = jnp.round(jnp.clip(center, 0, jnp.broadcast_to(extent - 1, center.shape)))
     width = jnp.broadcast_to(jnp.asarray(sigma, point.dtype), point.shape[:-1])[..., None]
 
-    def along(axis: int) -> jax.Array:
+    def along(axis: int) -> Float[Array, "..."]:
         cell = jnp.arange(size[axis], dtype=point.dtype).reshape((1,) * (point.ndim - 1) + (-1,))
         return jnp.exp(-(((cell - center[..., axis, None]) / width) ** 2) / 2)
 
     return along(0)[..., :, None] * along(1)[..., None, :]
 
 
-def gaussian_radius(height: jax.Array, width: jax.Array, *, min_iou: float = 0.7) -> jax.Array:
+def gaussian_radius(
+    height: Float[Array, "*batch"], width: Float[Array, "*batch"], *, min_iou: float = 0.7
+) -> Float[Array, "*batch"]:
     """How far, in the unit of the arguments, both corners of a box may be off for an IoU of at
     least `min_iou`. [...], [...] -> [...]
 
@@ -46,7 +58,9 @@ def gaussian_radius(height: jax.Array, width: jax.Array, *, min_iou: float = 0.7
     return jnp.minimum(jnp.minimum(moved, shrunk), grown)
 
 
-def find_peaks(heatmap: jax.Array, *, num_peaks: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+def find_peaks(
+    heatmap: Float[Array, "B H W K"], *, num_peaks: int
+) -> tuple[Float[Array, "B N"], Int32[Array, "B N"], Int32[Array, "B N 2"]]:
     """The highest cells that no neighbor exceeds. [B, H, W, K] -> score [B, N], label [B, N] int32,
     cell [B, N, 2] int32 (row, column)
 
@@ -64,12 +78,14 @@ def find_peaks(heatmap: jax.Array, *, num_peaks: int) -> tuple[jax.Array, jax.Ar
     return score, label, jnp.stack([place // width, place % width], axis=-1)
 
 
-def gather_cells(features: jax.Array, cell: jax.Array) -> jax.Array:
+def gather_cells(
+    features: Float[Array, "B H W C"], cell: Int[Array, "B N 2"]
+) -> Float[Array, "B N C"]:
     """The features at cells (row, column). [B, H, W, C], [B, N, 2] int -> [B, N, C]"""
     return jax.vmap(lambda feature, place: feature[place[:, 0], place[:, 1]])(features, cell)
 
 
-def decode_maximum(heatmap: jax.Array) -> tuple[jax.Array, jax.Array]:
+def decode_maximum(heatmap: Heatmap) -> tuple[Points, Scores]:
     """The center of the highest cell of each channel, and its value. [B, H, W, J] -> points [B, J,
     2], score [B, J]
     """
@@ -77,7 +93,7 @@ def decode_maximum(heatmap: jax.Array) -> tuple[jax.Array, jax.Array]:
     return _to_points(cell.astype(heatmap.dtype), heatmap), score
 
 
-def decode_quarter_offset(heatmap: jax.Array) -> tuple[jax.Array, jax.Array]:
+def decode_quarter_offset(heatmap: Heatmap) -> tuple[Points, Scores]:
     """As `decode_maximum`, moved a quarter of a cell towards the higher neighbor along each axis.
 
     Newell et al., "Stacked hourglass networks for human pose estimation", 2016, section 3.3. No
@@ -94,14 +110,13 @@ def decode_quarter_offset(heatmap: jax.Array) -> tuple[jax.Array, jax.Array]:
     return _to_points(cell.astype(heatmap.dtype) + jnp.where(inside, offset, 0), heatmap), score
 
 
-def decode_newton(heatmap: jax.Array, *, least: float = 1e-10) -> tuple[jax.Array, jax.Array]:
+def decode_newton(heatmap: Heatmap, *, least: float = 1e-10) -> tuple[Points, Scores]:
     """As `decode_maximum`, moved by one Newton step on the logarithm of the heatmap, which is exact
     for a Gaussian.
 
     Zhang et al., "Distribution-aware coordinate representation for human pose estimation" (DARK),
-    2020, section 3.1; blur a ragged heatmap
-    first (section 3.2: `blur` with the targets' sigma). The step is limited to a cell, and is 0 at
-    the border and where the peak is not concave.
+    2020, section 3.1; blur a ragged heatmap first (section 3.2: `blur` with the targets' sigma).
+    The step is limited to a cell, and is 0 at the border and where the peak is not concave.
     """
     cell, score = _highest(heatmap)
     v = jnp.log(jnp.maximum(_window(heatmap, cell), least))
@@ -125,7 +140,7 @@ def decode_newton(heatmap: jax.Array, *, least: float = 1e-10) -> tuple[jax.Arra
     ), score
 
 
-def soft_argmax(logits: jax.Array) -> jax.Array:
+def soft_argmax(logits: Heatmap) -> Points:
     """The mean place under a softmax over all cells, differentiable. [B, H, W, J] -> points [B, J,
     2]
 
@@ -140,12 +155,14 @@ def soft_argmax(logits: jax.Array) -> jax.Array:
     return jnp.stack([y, x], axis=-1)
 
 
-def blur(heatmap: jax.Array, *, sigma: float) -> jax.Array:
+def blur(heatmap: Heatmap, *, sigma: float) -> Heatmap:
     """Convolve each channel with a Gaussian of `sigma` cells, cut at 3 sigma; zeros outside. [B, H,
     W, J] -> the same
     """
 
-    def along(size: int) -> jax.Array:  # a banded matrix: the axes of a heatmap are short
+    def along(
+        size: int,
+    ) -> Float[Array, "{size} {size}"]:  # a banded matrix: the axes of a heatmap are short
         cells = jnp.arange(size, dtype=heatmap.dtype)
         offset = (cells[:, None] - cells[None, :]) / sigma
         kernel = jnp.exp(-(offset**2) / 2) * (jnp.abs(offset) <= 3).astype(heatmap.dtype)
@@ -155,7 +172,7 @@ def blur(heatmap: jax.Array, *, sigma: float) -> jax.Array:
     return jnp.einsum("yh,bhwj,xw->byxj", along(heatmap.shape[1]), heatmap, along(heatmap.shape[2]))
 
 
-def _highest(heatmap: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _highest(heatmap: Heatmap) -> tuple[Cells, Scores]:
     """Cell [B, J, 2] int32 and value [B, J] of the first maximum of each channel."""
     batch, _, width, joints = heatmap.shape
     flat = heatmap.reshape(batch, -1, joints)
@@ -163,7 +180,7 @@ def _highest(heatmap: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jnp.stack([index // width, index % width], axis=-1), jnp.max(flat, axis=1)
 
 
-def _window(heatmap: jax.Array, cell: jax.Array) -> jax.Array:
+def _window(heatmap: Heatmap, cell: Cells) -> Float[Array, "B J 3 3"]:
     """The 3 x 3 values around each cell, edges repeated. [B, H, W, J], [B, J, 2] -> [B, J, 3, 3]"""
     padded = jnp.pad(jnp.moveaxis(heatmap, -1, 1), ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
     cut = jax.vmap(
@@ -172,16 +189,18 @@ def _window(heatmap: jax.Array, cell: jax.Array) -> jax.Array:
     return cut(padded, cell)
 
 
-def _is_inside(heatmap: jax.Array, cell: jax.Array) -> jax.Array:
+def _is_inside(heatmap: Heatmap, cell: Cells) -> Bool[Array, "B J"]:
     """Whether a cell has all eight neighbors. [B, J, 2] -> [B, J]"""
     row, column = cell[..., 0], cell[..., 1]
     return (row > 0) & (row < heatmap.shape[1] - 1) & (column > 0) & (column < heatmap.shape[2] - 1)
 
 
-def _to_points(cell: jax.Array, heatmap: jax.Array) -> jax.Array:
+def _to_points(cell: Points, heatmap: Heatmap) -> Points:
     return (cell + 0.5) / jnp.broadcast_to(jnp.asarray(heatmap.shape[1:3], cell.dtype), cell.shape)
 
 
-def _lesser_root(a: float, b: jax.Array, c: jax.Array) -> jax.Array:
+def _lesser_root(
+    a: float, b: Float[Array, "*batch"], c: Float[Array, "*batch"]
+) -> Float[Array, "*batch"]:
     """The lesser root of a r² + b r + c for a > 0."""
     return (-b - jnp.sqrt(jnp.maximum(b * b - 4 * a * c, 0))) / (2 * a)

@@ -10,13 +10,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Array, Bool, Float64, Int64, Shaped
 
 from jaxcnn.errors import DataError
+
+RunLengths = dict[str, Any]
 
 FINER = 5  # polygons are traced on a grid so many times finer than the pixels
 
 
-def encode(mask: np.ndarray) -> dict[str, Any]:
+def encode(mask: Shaped[Array | np.ndarray, "H W"]) -> RunLengths:
     """Run lengths of a mask [H, W], uncompressed."""
     flat = np.asarray(mask).astype(bool).ravel(order="F")
     changes = np.flatnonzero(np.diff(flat, prepend=False)) if flat.size else np.zeros(0, np.int64)
@@ -24,7 +27,7 @@ def encode(mask: np.ndarray) -> dict[str, Any]:
     return {"size": [int(n) for n in np.shape(mask)], "counts": [int(n) for n in counts]}
 
 
-def decode(rle: dict[str, Any]) -> np.ndarray:
+def decode(rle: RunLengths) -> Bool[np.ndarray, "H W"]:
     """The mask [H, W] bool of run lengths, compressed or not.
 
     Errors: DataError if the runs do not add up to height times width.
@@ -78,7 +81,9 @@ def decompress(text: str | bytes) -> list[int]:
     return counts
 
 
-def fill_polygons(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> np.ndarray:
+def fill_polygons(
+    polygons: Sequence[Sequence[float]], size: tuple[int, int]
+) -> Bool[np.ndarray, "{size[0]} {size[1]}"]:
     """The union of filled polygons as a mask [H, W] bool, pixel for pixel that of the COCO API.
 
     A polygon is (x, y, x, y, …) in pixels, closed by itself, as COCO files hold it; it may leave
@@ -98,7 +103,7 @@ def fill_polygons(polygons: Sequence[Sequence[float]], size: tuple[int, int]) ->
     return mask
 
 
-def to_box(mask: np.ndarray) -> np.ndarray:
+def to_box(mask: Bool[np.ndarray, "H W"]) -> Float64[np.ndarray, " 4"]:
     """The tight box (y0, x0, y1, x1) in pixels, float64 [4]; zeros for an empty mask."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not rows.size:
@@ -107,8 +112,11 @@ def to_box(mask: np.ndarray) -> np.ndarray:
 
 
 def pairwise_iou(
-    first: np.ndarray, second: np.ndarray, crowd: np.ndarray | None = None
-) -> np.ndarray:
+    first: Shaped[Array | np.ndarray, "N H W"],
+    second: Shaped[Array | np.ndarray, "M H W"],
+    *,
+    crowd: Bool[np.ndarray, " M"] | None = None,
+) -> Float64[np.ndarray, "N M"]:
     """Intersection over union of each mask with each other, float64. [N, H, W], [M, H, W] -> [N, M]
 
     Where `crowd` [M] is true, the intersection is divided by the area of the first mask alone (a
@@ -131,7 +139,9 @@ def pairwise_iou(
     return np.divide(shared, whole, out=np.zeros_like(shared), where=whole > 0)
 
 
-def _fill(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _fill(
+    points: Float64[np.ndarray, "N 2"], size: tuple[int, int]
+) -> Bool[np.ndarray, "{size[0]} {size[1]}"]:
     """One polygon [N, 2] of (x, y). Its outline is traced on the finer grid; where it passes from
     one pixel column to the next, everything below in that column changes between inside and
     outside.
@@ -150,7 +160,7 @@ def _fill(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return (np.cumsum(changes[: height * width]) % 2 == 1).reshape((height, width), order="F")
 
 
-def _trace(corners: np.ndarray) -> np.ndarray:
+def _trace(corners: Int64[np.ndarray, "N 2"]) -> Int64[np.ndarray, "M 2"]:
     """Grid points along the closed outline of integer corners [N, 2], one a step of each edge's
     longer side, ends included. -> [M, 2]
     """

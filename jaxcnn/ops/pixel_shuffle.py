@@ -5,18 +5,21 @@ Shi et al., "Real-time single image and video super-resolution using an efficien
 convolutional neural network", 2016, equation 4.
 """
 
-import jax
+from jaxtyping import Array, Shaped
 
 from jaxcnn.errors import ConfigError
 
 
-def pixel_shuffle(x: jax.Array, scale: int) -> jax.Array:
+def pixel_shuffle(
+    x: Shaped[Array, "B H W C"], scale: int
+) -> Shaped[Array, "B {scale}*H {scale}*W C//{scale**2}"]:
     """Each place's scale * scale * C channels become scale x scale pixels. [B, H, W, scale * scale
     * C] -> [B, scale * H, scale * W, C]
 
     Channel (c * scale + i) * scale + j of the input is channel c of the pixel in row i and column j
-    of the square: PyTorch's order, so that
-    published weights fit. Errors: ConfigError if the channels are no multiple of scale * scale.
+    of the square: PyTorch's order, so that published weights fit.
+
+    Errors: ConfigError if the channels are no multiple of scale * scale.
     """
     batch, height, width, channels = x.shape
     if channels % scale**2:
@@ -30,7 +33,9 @@ def pixel_shuffle(x: jax.Array, scale: int) -> jax.Array:
     )
 
 
-def pixel_unshuffle(x: jax.Array, scale: int) -> jax.Array:
+def pixel_unshuffle(
+    x: Shaped[Array, "B H W C"], scale: int
+) -> Shaped[Array, "B H//{scale} W//{scale} {scale**2}*C"]:
     """The inverse of `pixel_shuffle`. [B, scale * H, scale * W, C] -> [B, H, W, scale * scale * C]
 
     Errors: ConfigError if a side is no multiple of scale.

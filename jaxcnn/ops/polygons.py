@@ -5,29 +5,35 @@ A polygon is [..., P, 2]: corners (y, x) in pixels, one after the other around i
 Functions that say so take JAX arrays; those with loops over single polygons are NumPy, on the host.
 
 Source of shrinking: Liao, Wan, Yao, Chen, Bai, "Real-time Scene Text Detection with Differentiable
-    Binarization" (2020), section "Label
-generation": a text region of area A and perimeter L is inset by D = A (1 - r^2) / L, so that
-neighbouring lines come apart.
+Binarization" (2020), section "Label generation": a text region of area A and perimeter L is inset
+by D = A (1 - r^2) / L, so that neighbouring lines come apart.
 """
+
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Float64, Real
 
 TINY = 1e-12
 
+# NumPy, which makes a scalar of a lone polygon's number, or JAX
+Numbers = Float[Array | np.ndarray | np.floating, "*batch"]
+Corners = Float[Array | np.ndarray, "*batch P 2"]
 
-def area(polygon):
+
+def area(polygon: Corners) -> Numbers:
     """Area within the outline (shoelace formula). [..., P, 2] -> [...]; NumPy or JAX."""
     return abs(_signed_area(polygon))
 
 
-def perimeter(polygon):
+def perimeter(polygon: Corners) -> Numbers:
     """Length of the outline. [..., P, 2] -> [...]; NumPy or JAX."""
     return (((_after(polygon) - polygon) ** 2).sum(-1) ** 0.5).sum(-1)
 
 
-def is_convex(polygon):
+def is_convex(polygon: Corners) -> Bool[Array | np.ndarray | np.bool, "*batch"]:
     """Whether the outline encloses an area and turns one way only, once around. [..., P, 2] ->
     [...] bool; NumPy or JAX.
 
@@ -44,7 +50,7 @@ def is_convex(polygon):
     return one_way & once & (area(polygon) > rounding)
 
 
-def inset_distance(polygon, ratio):
+def inset_distance(polygon: Corners, ratio: float | Float[Array, ""]) -> Numbers:
     """How far a polygon is inset to shrink it by `ratio` in (0, 1]: A (1 - ratio^2) / L. [..., P,
     2] -> [...]; NumPy or JAX.
     """
@@ -52,7 +58,12 @@ def inset_distance(polygon, ratio):
     return area(polygon) * (1.0 - ratio**2) / (perimeter(polygon) + TINY)
 
 
-def fill(polygon: jax.Array, size: tuple[int, int], *, inset: jax.Array | None = None) -> jax.Array:
+def fill(
+    polygon: Float[Array, "*batch P 2"],
+    size: tuple[int, int],
+    *,
+    inset: Float[Array, "*batch"] | None = None,
+) -> Bool[Array, "*batch {size[0]} {size[1]}"]:
     """The cells of a grid whose centres lie in a convex polygon, at least `inset` [...] from its
     edges. [..., P, 2] -> [..., *size] bool
 
@@ -72,7 +83,9 @@ def fill(polygon: jax.Array, size: tuple[int, int], *, inset: jax.Array | None =
     return inside.all(-3) & (sense[..., 0, :, :] != 0)
 
 
-def are_apart(first: jax.Array, second: jax.Array) -> jax.Array:
+def are_apart(
+    first: Float[Array, "*#batch P 2"], second: Float[Array, "*#batch Q 2"]
+) -> Bool[Array, "*batch"]:
     """Whether two convex polygons have no point in common. [..., P, 2], [..., Q, 2] -> [...] bool
 
     Separating axis theorem: convex sets are apart if and only if their shadows are, along the
@@ -87,7 +100,9 @@ def are_apart(first: jax.Array, second: jax.Array) -> jax.Array:
     return ((shadow.max(-1) < other.min(-1)) | (other.max(-1) < shadow.min(-1))).any(-1)
 
 
-def intersection_area(first: np.ndarray, second: np.ndarray) -> float:
+def intersection_area(
+    first: Float[Array | np.ndarray, "P 2"], second: Float[Array | np.ndarray, "Q 2"]
+) -> float:
     """Area that two convex polygons share. [P, 2], [Q, 2]. NumPy, on the host.
 
     One is cut along each edge of the other: Sutherland, Hodgman, "Reentrant polygon clipping"
@@ -117,7 +132,10 @@ def intersection_area(first: np.ndarray, second: np.ndarray) -> float:
     return float(area(np.array(corners)))
 
 
-def pairwise_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def pairwise_iou(
+    first: Float[Array | np.ndarray, "N P 2"] | Sequence[Float[np.ndarray, "_ 2"]],
+    second: Float[Array | np.ndarray, "M Q 2"] | Sequence[Float[np.ndarray, "_ 2"]],
+) -> Float64[np.ndarray, "N M"]:
     """Intersection over union of each convex polygon with each other, float64. [N, P, 2], [M, Q, 2]
     -> [N, M]. NumPy, on the host.
     """
@@ -132,7 +150,9 @@ def pairwise_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
-def smallest_rectangle(points: np.ndarray, *, margin: float = 0.0) -> np.ndarray:
+def smallest_rectangle(
+    points: Real[Array | np.ndarray, "M 2"], *, margin: float = 0.0
+) -> Float64[np.ndarray, "4 2"]:
     """Corners [4, 2] of the rectangle of least area, at any angle, around `points` [M, 2], grown by
     `margin` on all sides.
 
@@ -161,7 +181,9 @@ def smallest_rectangle(points: np.ndarray, *, margin: float = 0.0) -> np.ndarray
     return places @ np.stack([down[best], right[best]])
 
 
-def unclip(rectangle: np.ndarray, *, ratio: float) -> np.ndarray:
+def unclip(
+    rectangle: Float[Array | np.ndarray, "4 2"], *, ratio: float
+) -> Float64[np.ndarray, "4 2"]:
     """The rectangle that inset by its `inset_distance` gives `rectangle`: corners [4, 2] -> [4, 2].
     NumPy, on the host.
 
@@ -198,7 +220,7 @@ def _signed_area(polygon):
     return _cross(polygon - origin, _after(polygon) - origin).sum(-1) / 2
 
 
-def _convex_hull(points: np.ndarray) -> np.ndarray:
+def _convex_hull(points: Float64[np.ndarray, "M 2"]) -> Float64[np.ndarray, "H 2"]:
     """Corners of the convex hull in order, without those on its edges. Andrew, "Another efficient
     algorithm for convex hulls" (1979).
     """

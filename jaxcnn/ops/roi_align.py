@@ -5,13 +5,17 @@ Source: He et al., "Mask R-CNN", 2017, section 3, with the half-pixel correction
 of the image.
 """
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 
 def roi_align(
-    features: jax.Array, box: jax.Array, *, size: tuple[int, int], samples: int = 2
-) -> jax.Array:
+    features: Float[Array, "B H W C"],
+    box: Float[Array, "B N 4"],
+    *,
+    size: tuple[int, int],
+    samples: int = 2,
+) -> Float[Array, "B N {size[0]} {size[1]} C"]:
     """Resample the features inside each box. [B, H, W, C], boxes [B, N, 4] in [0, 1] -> [B, N,
     *size, C]
 
@@ -30,8 +34,8 @@ def roi_align(
 
 
 def _weights(
-    start: jax.Array, stop: jax.Array, *, cells: int, bins: int, samples: int
-) -> jax.Array:
+    start: Float[Array, "B N"], stop: Float[Array, "B N"], *, cells: int, bins: int, samples: int
+) -> Float[Array, "B N {bins} {cells}"]:
     """The share of each cell in each bin, along one axis. [B, N], [B, N] -> [B, N, bins, cells]"""
     fraction = (jnp.arange(bins * samples, dtype=start.dtype) + 0.5) / (bins * samples)
     position = start[..., None] + (stop - start)[..., None] * fraction.reshape(

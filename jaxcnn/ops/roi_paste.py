@@ -5,11 +5,13 @@ He et al., "Mask R-CNN", 2017, section 3.1 ("resized to the RoI size, and binari
 of 0.5").
 """
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 
-def roi_paste(mask: jax.Array, box: jax.Array, *, size: tuple[int, int]) -> jax.Array:
+def roi_paste(
+    mask: Float[Array, "*batch h w"], box: Float[Array, "*batch 4"], *, size: tuple[int, int]
+) -> Float[Array, "*batch {size[0]} {size[1]}"]:
     """Each mask resampled (bilinear) into its box, 0 outside. [..., h, w], boxes [..., 4] in [0, 1]
     -> [..., *size]
 
@@ -26,7 +28,9 @@ def roi_paste(mask: jax.Array, box: jax.Array, *, size: tuple[int, int]) -> jax.
     return jnp.einsum("...yp,...pq,...xq->...yx", rows, mask, columns)
 
 
-def _weights(start: jax.Array, stop: jax.Array, *, pixels: int, bins: int) -> jax.Array:
+def _weights(
+    start: Float[Array, "*batch"], stop: Float[Array, "*batch"], *, pixels: int, bins: int
+) -> Float[Array, "*batch {pixels} {bins}"]:
     """The share of each bin in each pixel, along one axis. [...], [...] -> [..., pixels, bins]"""
     center = ((jnp.arange(pixels, dtype=start.dtype) + 0.5) / pixels).reshape(
         (1,) * start.ndim + (-1,)

@@ -107,7 +107,7 @@ class Captioning(BaseTask):
 
     def describe(self, row: dict[str, np.ndarray], *, names: tuple[str, ...]) -> dict[str, Any]:
         """{"text": the sentence}, with the vocabulary as `names`."""
-        return {"text": " ".join(to_words(row["tokens"], names))}
+        return {"text": " ".join(to_words(row["tokens"], names=names))}
 
     def check(self, batch: dict[str, Any]) -> None:
         """DataError for captions that are not [B, R, L] integers in [0, vocabulary_size), or not

@@ -53,7 +53,7 @@ def taken(data, split="train", indices=None):
 
 
 def sentences(data, captions):
-    return [" ".join(to_words(row, data.label_names)) for row in captions]
+    return [" ".join(to_words(row, names=data.label_names)) for row in captions]
 
 
 # What each sentence says of the cells, read by expressions that know nothing of the templates.

@@ -73,6 +73,6 @@ def test_encoding_cuts_pads_and_marks_unknown_words():
         [START, END, PAD, PAD, PAD, PAD],
     ]
     assert encode_captions([], names, num_captions=1, length=3).tolist() == [[PAD] * 3]
-    assert to_words(out[0], names) == ("a", "cat")
+    assert to_words(out[0], names=names) == ("a", "cat")
     with pytest.raises(ConfigError, match="a vocabulary begins with"):
         encode_captions(["a"], ("a", "b"), num_captions=1, length=3)

@@ -59,7 +59,7 @@ def test_beam_search_finds_what_greedy_misses():
 def test_greedy_spells_the_likeliest_path(blank):
     rows = random_frames(5, 12, 4, batch=(30,))
     frames = np.random.default_rng(6).integers(0, 13, 30)
-    decode = jax.jit(lambda logits, frames: ctc.greedy(logits, frames, blank=blank))
+    decode = jax.jit(lambda logits, frames: ctc.greedy(logits, frames=frames, blank=blank))
     labels, lengths = jax.device_get(decode(jnp.asarray(rows, jnp.float32), jnp.asarray(frames)))
     for i in range(30):
         expected = spell(rows[i, : frames[i]].argmax(axis=-1).tolist(), blank)

@@ -178,7 +178,7 @@ def test_a_beam_that_does_not_fit_is_refused(beam_size):
 
 def test_words_stop_at_the_end():
     names = (*SPECIAL_WORDS, "a", "cat")
-    assert to_words([START, 4, 5, END, 4, PAD], names) == ("a", "cat")
-    assert to_words(np.array([4, UNKNOWN, 9]), names) == ("a", "<unknown>", "<9>")
+    assert to_words([START, 4, 5, END, 4, PAD], names=names) == ("a", "cat")
+    assert to_words(np.array([4, UNKNOWN, 9]), names=names) == ("a", "<unknown>", "<9>")
     assert to_words([4, 5]) == ("<4>", "<5>")
     assert to_words([END, PAD]) == to_words([PAD, PAD]) == ()

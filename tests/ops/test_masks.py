@@ -86,7 +86,7 @@ def test_overlap_equals_pycocotools(peer):
     ]
     theirs = peer.iou(encoded[0], encoded[1], crowd.tolist())
     np.testing.assert_allclose(
-        masks.pairwise_iou(first, second, crowd), np.nan_to_num(theirs), atol=1e-12
+        masks.pairwise_iou(first, second, crowd=crowd), np.nan_to_num(theirs), atol=1e-12
     )
     assert masks.pairwise_iou(first[:0], second).shape == (0, 4)
 
