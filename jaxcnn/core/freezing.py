@@ -1,20 +1,28 @@
 """Frozen parameters: those whose rate is 0 by the rules of `Experiment.rates`.
 
-They get no gradient and no slot in the optimizer, and a module all of whose parameters are frozen
-runs as in evaluation, so that its statistics (BatchNorm's means and variances) do not drift either.
-Trees of parameters are nested dicts; a part of a tree has None in the places of the other part,
-which JAX takes for no leaf at all.
+They get no gradient and no slot in the optimizer. A module all of whose parameters are frozen runs
+as in evaluation: BatchNorm takes its running statistics, Dropout does nothing, and no collection of
+its changes, so that means and variances do not drift either. A module without parameters is frozen
+with the module around it; one that has statistics all the same (BatchNorm without scale and bias)
+also by a rule that finds its name, such as ".*". Trees of parameters are nested dicts; a part of a
+tree has None in the places of the other part, which JAX takes for no leaf at all.
 """
 
 import contextlib
+import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 from flax import linen as nn
 
 from jaxcnn.core.optimizers import Rules, path_names, rate_multipliers
 from jaxcnn.errors import ConfigError
+
+Path = tuple[str, ...]  # of a module: the names from the model's down to its own
+
+# what the modules of Flax that train otherwise than they evaluate are told by
+SWITCHES = {nn.BatchNorm: "use_running_average", nn.Dropout: "deterministic"}
 
 
 def split(tree: Any, rules: Rules) -> tuple[Any, Any]:
@@ -38,37 +46,54 @@ def merge(first: Any, second: Any) -> Any:
     return jax.tree.map(lambda a, b: b if a is None else a, first, second, is_leaf=none)
 
 
-def frozen_modules(params: Any, rules: Rules) -> frozenset[tuple[str, ...]]:
-    """The paths of the modules all of whose parameters are frozen."""
-    if not any(rate == 0 for _, rate in rules):
-        return frozenset()
+class Frozen(Protocol):
+    """Whether the module at a path is frozen; `statistics`: whether it has any."""
+
+    def __call__(self, path: Path, *, statistics: bool) -> bool: ...
+
+
+def frozen_modules(params: Any, rules: Rules) -> Frozen:
+    """Which modules the rules freeze; see above."""
     rates = jax.tree.leaves(rate_multipliers(params, rules))
     names = [name.split("/") for name in jax.tree.leaves(path_names(params))]
-    trained, all_of = set(), set()
+    holders, trained = set(), set()  # modules with parameters in or below them
     for name, rate in zip(names, rates, strict=True):
-        modules = {tuple(name[:i]) for i in range(len(name))}
-        all_of |= modules
-        trained |= modules if rate != 0 else set()
-    return frozenset(all_of - trained)
+        around = {tuple(name[:i]) for i in range(len(name))}
+        holders |= around
+        trained |= around if rate != 0 else set()
+
+    def frozen(path: Path, *, statistics: bool) -> bool:
+        if any(path[:i] in holders - trained for i in range(len(path) + 1)):
+            return True
+        name = "/".join(path) + "/"
+        found = next((rate for expression, rate in rules if re.search(expression, name)), 1.0)
+        return statistics and path not in holders and found == 0
+
+    return frozen
 
 
 @contextlib.contextmanager
 def frozen_statistics(params: Any, rules: Rules) -> Iterator[None]:
-    """A scope in which every BatchNorm in a frozen module uses its running statistics."""
-    frozen = frozen_modules(params, rules)
-    if not frozen:
+    """A scope in which frozen modules run as in evaluation."""
+    if not any(rate == 0 for _, rate in rules):
         yield
         return
+    frozen = frozen_modules(params, rules)
 
     def call(method, arguments, keywords, context):
         module = context.module
-        if isinstance(module, nn.BatchNorm) and _lies_in(module.path, frozen):
-            if module.use_running_average is None:
-                keywords = {**keywords, "use_running_average": True}
-                arguments = arguments[:1]
-            else:  # given at construction, to this clone that lives for one `apply`
-                object.__setattr__(module, "use_running_average", True)
-        return method(*arguments, **keywords)
+        switch = next((name for kind, name in SWITCHES.items() if isinstance(module, kind)), None)
+        if (
+            switch is None
+            or context.method_name != "__call__"
+            or getattr(module, switch) is True
+            or not frozen(module.path, statistics=isinstance(module, nn.BatchNorm))
+        ):
+            return method(*arguments, **keywords)
+        # the same module in the same place, told at construction
+        told = module.clone(parent=module.scope, **{switch: True})
+        keywords = {name: value for name, value in keywords.items() if name != switch}
+        return told(*arguments[:1], **keywords)
 
     with nn.intercept_methods(call):
         yield
@@ -76,16 +101,12 @@ def frozen_statistics(params: Any, rules: Rules) -> Iterator[None]:
 
 def keep_statistics(new: Any, old: Any, params: Any, rules: Rules) -> Any:
     """The collections `new`, with those of frozen modules as in `old`."""
-    frozen = frozen_modules(params, rules)
-    if not frozen:
+    if not any(rate == 0 for _, rate in rules):
         return new
+    frozen = frozen_modules(params, rules)
 
     def choose(path, a, b):
         names = tuple(str(getattr(part, "key", part)) for part in path)  # collection, modules, leaf
-        return b if _lies_in(names[1:-1], frozen) else a
+        return b if frozen(names[1:-1], statistics=True) else a
 
     return jax.tree.map_with_path(choose, new, old)
-
-
-def _lies_in(path: tuple[str, ...], modules: frozenset[tuple[str, ...]]) -> bool:
-    return any(path[:i] in modules for i in range(len(path) + 1))
