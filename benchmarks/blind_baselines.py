@@ -26,7 +26,7 @@ FOLDER = Path(__file__).parents[1] / "experiments"
 THRESHOLDS = tuple(range(100, 240, 10))
 
 
-def examples(experiment, split: str, count: int = 1_000) -> dict[str, np.ndarray]:
+def examples(experiment, split: str, *, count: int = 1_000) -> dict[str, np.ndarray]:
     """The first examples of a split, as NumPy arrays."""
     return jax.device_get(experiment.data.open(split).take(np.arange(count)))
 

@@ -7,7 +7,6 @@ model (each replica of a sweep), trained on true captions, says of images, score
 other scenes.
 """
 
-import dataclasses
 import sys
 from pathlib import Path
 
@@ -18,9 +17,11 @@ prepare_process()
 import jax  # noqa: E402 (after the environment is set)
 import numpy as np  # noqa: E402
 
-from jaxcnn.commands.experiments import load, restore_ensemble, restore_run  # noqa: E402
+from jaxcnn.core.override import override_all  # noqa: E402
 from jaxcnn.ops.decoding import to_words  # noqa: E402
-from jaxcnn.runs.evaluation import evaluate, program_of  # noqa: E402
+from jaxcnn.runs.code import load  # noqa: E402
+from jaxcnn.runs.evaluation import evaluate_split  # noqa: E402
+from jaxcnn.runs.open import Run  # noqa: E402
 from jaxcnn.tasks.captioning import majority_caption, score_captions  # noqa: E402
 
 FOLDER = Path(__file__).parents[1] / "experiments"
@@ -34,7 +35,7 @@ def show(name: str, scores: dict) -> None:
     )
 
 
-def score_majority(num_train: int = 30_000) -> None:
+def score_majority(*, num_train: int = 30_000) -> None:
     """Print the scores of the most frequent training caption."""
     data = load(FOLDER / "scenes_captioning.py", []).data
     train, held = (
@@ -49,18 +50,16 @@ def score_majority(num_train: int = 30_000) -> None:
     )
 
 
-def score_shuffled(run: Path) -> None:
-    """Print the scores of a trained model where the images belong to other scenes."""
-    e, states, _ = restore_ensemble(run) if (run / "sweep.json").is_file() else restore_run(run)
-    data = dataclasses.replace(e.data, shuffled=True)
-    for i, state in enumerate(states if isinstance(states, tuple) else (states,)):
-        show(
-            f"replica {i}, captions of other scenes",
-            evaluate(program_of(e, state), state, data.open("eval"), e),
-        )
+def score_shuffled(folder: str) -> None:
+    """Print the scores of a trained model (of each replica of a sweep) where the images belong to
+    other scenes.
+    """
+    for i, run in enumerate(Run(folder).replicas):
+        e = override_all(run.experiment, ["data.shuffled=true"])
+        show(f"replica {i}, captions of other scenes", evaluate_split(e, run.state, "eval"))
 
 
 if __name__ == "__main__":
     score_majority()
     if len(sys.argv) > 1:
-        score_shuffled(Path(sys.argv[1]))
+        score_shuffled(sys.argv[1])

@@ -44,6 +44,7 @@ def main(name: str) -> None:
         process = subprocess.Popen(
             [sys.executable, __file__, name, "--child"], stdout=subprocess.PIPE, text=True
         )
+        assert process.stdout
         assert process.stdout.readline() == "stepped\n"
         seconds.append(time.perf_counter() - began)
         process.wait()

@@ -8,18 +8,17 @@ docs/equivariance.md.
 import dataclasses
 import sys
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn.commands.experiments import restore_run
 from jaxcnn.data.files.tfds import Tfds
 from jaxcnn.layers import Conv, max_pool
 from jaxcnn.ops.equivariance import equivariance_error, invariance_error, shift_image
 from jaxcnn.runs.environment import prepare_process
-from jaxcnn.runs.loop import evaluate_split
+from jaxcnn.runs.evaluation import evaluate_split
+from jaxcnn.runs.open import Run
 
 SHIFTS = tuple((0, d) for d in (0, 1, 2, 3, 4, 6))
 IMAGES = 256
@@ -96,15 +95,14 @@ def main(runs):
     print()
     if runs:
         print_header("accuracy on shifted test images, %")
-    for run in map(Path, runs):
-        experiment, state, _ = restore_run(run)
-        accuracies = []
+    for run in map(Run, runs):
+        experiment, accuracies = run.experiment, []
         for shift in SHIFTS:
             moved = dataclasses.replace(
                 experiment, transform=(*experiment.transform, partial(shifted, shift=shift))
             )
-            accuracies.append(evaluate_split(moved, state, "eval")["accuracy"])
-        print_row(run.name, [f"{100 * a:.2f}" for a in accuracies])
+            accuracies.append(evaluate_split(moved, run.state, "eval")["accuracy"])
+        print_row(run.folder.name, [f"{100 * a:.2f}" for a in accuracies])
 
 
 if __name__ == "__main__":

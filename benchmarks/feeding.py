@@ -15,10 +15,10 @@ import jax  # noqa: E402 (after the environment is set)
 import numpy as np  # noqa: E402
 
 from jaxcnn.core.program import make_program  # noqa: E402
+from jaxcnn.core.transforms import compile  # noqa: E402
 from jaxcnn.runs.code import find, load  # noqa: E402
-from jaxcnn.runs.evaluation import compiled  # noqa: E402
+from jaxcnn.runs.evaluation import open_checked  # noqa: E402
 from jaxcnn.runs.feed import batches, pieces  # noqa: E402
-from jaxcnn.runs.loop import open_checked  # noqa: E402
 
 
 def main(name: str, rounds: int) -> None:
@@ -28,7 +28,7 @@ def main(name: str, rounds: int) -> None:
     e = load(find(name), [])
     source = open_checked(e, "train")
     steps = len(source) // e.batch_size
-    program = compiled(make_program(e, steps=steps))
+    program = compile(make_program(e, steps=steps))
     state = program.init(jax.random.key(0))
     fixed = jax.device_put(source.take(np.arange(e.batch_size, dtype=np.int32)))
     seconds = np.zeros((1 + rounds, 3))

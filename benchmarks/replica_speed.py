@@ -20,13 +20,38 @@ from jaxcnn import models  # noqa: E402
 from jaxcnn.core.experiment import Experiment  # noqa: E402
 from jaxcnn.core.program import make_program  # noqa: E402
 from jaxcnn.data.made.synthetic import Synthetic  # noqa: E402
-from jaxcnn.runs import replicas, ways  # noqa: E402
+from jaxcnn.runs import ways  # noqa: E402
 from jaxcnn.tasks.classification import Classification  # noqa: E402
 
 
+def trial(e: Experiment, count: int) -> ways.Trial:
+    """`count` replicas of `e`, each with its own initial weights and its own batch."""
+    source, program = e.data.open("train"), make_program(e, steps=100)
+    draw = np.random.default_rng(0).integers(0, len(source), (count, e.batch_size))
+    rows, init = source.take(draw), jax.jit(program.init)
+    keys = jax.random.split(jax.random.key(0), count)
+
+    def batches(way: ways.Way) -> list:
+        out = []
+        for numbers in ways.members(way.sizes, list(range(count))):
+            chosen = numbers[0] if len(numbers) == 1 else np.array(numbers)
+            out.append(jax.tree.map(lambda x, chosen=chosen: x[chosen], rows))
+        return out
+
+    return ways.Trial(
+        program=program,
+        replicas=count,
+        states=lambda: [init(key) for key in keys],
+        batches=batches,
+        steps=10**9,  # so many that no way is left out for want of time
+        about=None,
+        say=lambda message: None,
+    )
+
+
 def main(name: str, batch_size: int, counts: list[int]) -> None:
-    """Print ms per replica and step (median of seven, in turns) of each way; "loop" of one replica
-    is the solo step.
+    """Print ms per replica and step (median of seven, in turns) of each way; "solo" is the step of
+    one replica.
     """
     model, shape = models.build(name)
     optimizer = partial(optax.sgd, learning_rate=0.01, momentum=0.9)
@@ -38,22 +63,14 @@ def main(name: str, batch_size: int, counts: list[int]) -> None:
         batch_size=batch_size,
         steps=100,
     )
-    program, source = make_program(e, steps=100), e.data.open("train")
+    # beside "vmap" of one, the same program: a way that is alone is not timed in turns
+    solo = ways.measure(trial(e, 1), ["vmap"], repeats=7)["loop"]
     for count in counts:
-        keys, numbers = replicas.keys_and_numbers(e, [{"seed": i} for i in range(count)])
-        batch = source.take(np.random.default_rng(0).integers(0, len(source), (count, batch_size)))
-        names = (
-            ["loop"]
-            + (["vmap"] if count > 1 else [])
-            + (["4"] if count > 4 else [])
-            + (["unrolled"] if 1 < count <= 4 else [])
-        )
-        one = ways.trial(
-            program, keys[:1], {}, jax.tree.map(lambda x: x[:1], batch), ["loop"], repeats=7
-        )["loop"]
-        seconds = ways.trial(program, keys, numbers, batch, names, repeats=7)
+        names = ["vmap"] + (["4"] if count > 4 else [])
+        names += ["unrolled"] if 1 < count <= 4 else []
+        seconds = ways.measure(trial(e, count), names, repeats=7)
         row = ", ".join(f"{way} {1e3 * s / count:.2f}" for way, s in seconds.items())
-        print(f"{name} batch {batch_size} R = {count}: solo {1e3 * one:.2f} | {row}", flush=True)
+        print(f"{name} batch {batch_size} R = {count}: solo {1e3 * solo:.2f} | {row}", flush=True)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ Not in it: reading the data, and compilation, which a seed before the others run
 printed and not counted.
 """
 
-import dataclasses
 import sys
 import time
 
@@ -21,11 +20,11 @@ import jax  # noqa: E402 (after the environment is set)
 import numpy as np  # noqa: E402
 
 from jaxcnn.core.program import make_program  # noqa: E402
+from jaxcnn.core.transforms import on_devices, scan, scored  # noqa: E402
 from jaxcnn.runs.code import find, load  # noqa: E402
-from jaxcnn.runs.evaluation import compiled, evaluate  # noqa: E402
+from jaxcnn.runs.evaluation import evaluate, open_checked  # noqa: E402
 from jaxcnn.runs.feed import batches, pieces, steps_per_dispatch  # noqa: E402
-from jaxcnn.runs.loop import initialized, open_checked  # noqa: E402
-from jaxcnn.runs.writers import Console  # noqa: E402
+from jaxcnn.runs.replica import start_variables  # noqa: E402
 
 
 def main(name: str, count: int, overrides: list[str]) -> None:
@@ -34,15 +33,17 @@ def main(name: str, count: int, overrides: list[str]) -> None:
     train, test = open_checked(e, "train"), open_checked(e, "eval")
     steps, dispatch = e.total_steps(len(train)), steps_per_dispatch(e, train)
     plain = make_program(e, steps=steps)
-    single, many = compiled(plain), compiled(plain, scanned=True)
+    single, many = on_devices(plain), on_devices(scan(plain), axes=1)
+    scoring = on_devices(scored(plain, e))
 
     def run(seed: int) -> tuple[float, float]:
         began = time.perf_counter()
-        state = initialized(e, single.init(jax.random.key(seed)), train, Console())
+        key = jax.random.key(seed)
+        state = single.init(key, {}, start_variables(e, key, train, lambda message: None))
         ahead = pieces(0, steps, size=dispatch, intervals=())
         for (first, end), batch in batches(train, ahead, seed=seed, batch_size=e.batch_size):
             state = (single if end - first == 1 else many).train_step(state, batch)[0]
-        value = evaluate(single, state, test, dataclasses.replace(e, seed=seed))[e.task.metric]
+        value = evaluate(scoring, state, test, e)[e.task.metric]
         return time.perf_counter() - began, value
 
     first, _ = run(count)

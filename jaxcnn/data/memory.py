@@ -190,24 +190,21 @@ class MemorySource:
         """
         indices = check_indices(indices, self._size)
         with self._lock:
-            if (
-                self._held is None
-            ):  # a copy: a CPU device may share memory with NumPy, and its owner write to it
+            held = self._held
+            if held is None:
+                # a CPU device may share memory with NumPy, and its owner write to it
                 copies = {name: array.copy() for name, array in self._arrays.items()}
-                self._held = copies if jax.default_backend() == "cpu" else jax.device_put(copies)
-                self._arrays = {}
-        if (
-            jax.default_backend() == "cpu"
-        ):  # NumPy copies whole examples, XLA's CPU backend element by element
-            return jax.device_put(
-                {name: np.take(array, indices, axis=0) for name, array in self._held.items()}
-            )
-        return _gather(self._held, jax.device_put(indices))
+                held = copies if jax.default_backend() == "cpu" else jax.device_put(copies)
+                self._held, self._arrays = held, {}
+        # NumPy copies whole examples, XLA's CPU backend element by element
+        if jax.default_backend() == "cpu":
+            taken = {name: np.take(array, indices, axis=0) for name, array in held.items()}
+            return jax.device_put(taken)
+        return _gather(held, jax.device_put(indices))
 
 
-@dataclass(
-    frozen=True, eq=False
-)  # arrays do not compare: a dataset of arrays is equal to itself alone, and hashable
+# arrays do not compare: a dataset of arrays is equal to itself alone, and hashable
+@dataclass(frozen=True, eq=False)
 class Arrays:
     """Arrays already in memory as a dataset: `Arrays({"image": x, "label": y}, {"image": x_eval,
     "label": y_eval})`.

@@ -66,9 +66,8 @@ def _draw_segmentation(canvas: Image.Image, segmentation: np.ndarray) -> Image.I
 def _draw_objects(canvas: Image.Image, objects: list[dict[str, Any]]) -> Image.Image:
     from PIL import ImageDraw
 
-    for number, thing in enumerate(
-        objects
-    ):  # masks first: outlines and names lie above all of them
+    # masks first: outlines and names lie above all of them
+    for number, thing in enumerate(objects):
         if "mask" in thing:
             canvas = _tint(canvas, thing["mask"], color_of(number))
     pen, font = ImageDraw.Draw(canvas), _font(canvas)

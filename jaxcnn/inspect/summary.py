@@ -81,9 +81,7 @@ def summarize_layers(
                 mutable=mutable,
             )[0]
 
-    with convolution.formulation(
-        "natural"
-    ):  # JAX's own primitives, whose geometry the walk can read
+    with convolution.formulation("natural"):  # JAX's own primitives, which the walk can read
         jaxpr = jax.make_jaxpr(apply)(variables, *inputs).jaxpr
     views: list[View | None] = [None] * len(jaxpr.invars)
     views[-len(inputs)] = input_view(inputs[0].ndim)

@@ -24,8 +24,8 @@ _MIXING = {
 
 
 def output_views(eqn: Any, inputs: list[View | None]) -> list[View | None]:
-    """Views of the outputs of an equation of a jaxpr from those of its inputs (None: does not depend
-    on the image). A primitive that is not known here is taken to see the whole image.
+    """Views of the outputs of an equation of a jaxpr from those of its inputs (None: does not
+    depend on the image). A primitive that is not known here is taken to see the whole image.
     """
     tracked = [
         (view, tuple(atom.aval.shape))
@@ -44,21 +44,15 @@ def output_views(eqn: Any, inputs: list[View | None]) -> list[View | None]:
         gone = set(eqn.params["axes"])
         view, before = join(tracked), tracked[0][1]
         kept = [d for d in range(len(before)) if d not in gone]
-        return [moved(shared(view, before, dims=gone), {d: i for i, d in enumerate(kept)})] * len(
-            eqn.outvars
-        )
-    if name not in _MIXING and all(
-        _broadcasts(before, shape) for _, before in tracked
-    ):  # elementwise; an axis of size 1 is seen by all
-        spread = [{d for d in range(len(shape)) if before[d] != shape[d]} for _, before in tracked]
-        return [
-            join(
-                [
-                    (shared(view, before, dims=dims), before)
-                    for (view, before), dims in zip(tracked, spread, strict=True)
-                ]
-            )
-        ] * len(eqn.outvars)
+        view = moved(shared(view, before, dims=gone), {d: i for i, d in enumerate(kept)})
+        return [view] * len(eqn.outvars)
+    # elementwise; an axis of size 1 is seen by all
+    if name not in _MIXING and all(_broadcasts(before, shape) for _, before in tracked):
+        spread = []
+        for view, before in tracked:
+            dims = {d for d in range(len(shape)) if before[d] != shape[d]}
+            spread.append((shared(view, before, dims=dims), before))
+        return [join(spread)] * len(eqn.outvars)
     mixed = join([(shared(view, before), before) for view, before in tracked])
     return [
         mixed if len(out.aval.shape) == len(tracked[0][1]) else moved(mixed, {})

@@ -670,9 +670,9 @@ def test_published_sets_are_described_before_they_are_prepared(tmp_path, name, o
 
 
 def test_check_passes_before_the_set_is_prepared(tmp_path):
-    from jaxcnn.commands.check import pre_flight
     from jaxcnn.core.experiment import Experiment
     from jaxcnn.models.lenet import LeNet5Modern
+    from jaxcnn.runs.check import pre_flight
     from jaxcnn.tasks.classification import Classification
 
     data = Tfds("oxford_iiit_pet", data_dir=str(tmp_path), image_size=(32, 32))

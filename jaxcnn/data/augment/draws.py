@@ -10,7 +10,9 @@ def per_row(numbers: jax.Array) -> jax.Array:
     return numbers[:, None, None, None]
 
 
-def uniform(key: jax.Array, count: int, low: float, high: float) -> jax.Array:
+def uniform(
+    key: jax.Array, count: int, low: float | jax.Array, high: float | jax.Array
+) -> jax.Array:
     """[count] float32, uniform in [low, high]."""
     return low + (high - low) * random.uniform(key, (count,), jnp.float32)
 

@@ -178,7 +178,7 @@ def check_entries(where: str, entries: tuple[str, ...], known: tuple[str, ...]) 
 
 
 def check_image_file(
-    path: Path, faults: Faults, *, declared: tuple[int, int] | None = None
+    path: Path, faults: Faults, *, declared: tuple[float, float] | None = None
 ) -> tuple[int, int] | None:
     """The (height, width) of an image file as `images.read_image` sees it, upright, from its
     header; None (and a fault) where it is missing or no image, or not of the `declared` size."""

@@ -134,9 +134,8 @@ def read_idx(path: str) -> np.ndarray:
                     "them"
                 )
             chunks, length = [], 0
-            while length <= size and (
-                chunk := file.read(min(CHUNK, size - length + 1))
-            ):  # + 1: reaches the end, or finds that it lies further
+            # + 1: reaches the end, or finds that it lies further
+            while length <= size and (chunk := file.read(min(CHUNK, size - length + 1))):
                 chunks.append(chunk)
                 length += len(chunk)
         if length != size:

@@ -29,6 +29,7 @@ from jaxcnn.data.files.mask_folder import existing_folder, mask_fits, read_segme
 from jaxcnn.errors import ConfigError, DataError, did_you_mean
 
 ENTRIES = ("boxes", "instance_masks", "segmentation")
+CORNERS = ("ymin", "xmin", "ymax", "xmax")
 VOC_CLASSES = (
     *(
         "aeroplane",
@@ -223,16 +224,16 @@ class Voc(AnnotatedImages):
             tree = parse(file)
         except DataError as error:
             return faults.add(str(error))
-        declared = (_number(tree, "size/height"), _number(tree, "size/width"))
-        size = check_image_file(
-            image, faults, declared=None if None in declared or 0 in declared else declared
-        )  # pyright: ignore[reportArgumentType]
+        height, width = _number(tree, "size/height"), _number(tree, "size/width")
+        declared = (height, width) if height and width else None
+        size = check_image_file(image, faults, declared=declared)
         if size is None:
             return None
         corners, labels, numbers = [], [], []
         for number, item in enumerate(tree.iter("object"), 1):
             name, where = _text(item, "name"), f"{file}: object {number}"
-            box = [_number(item, f"bndbox/{corner}") for corner in ("ymin", "xmin", "ymax", "xmax")]
+            found = [_number(item, f"bndbox/{corner}") for corner in CORNERS]
+            box = [number for number in found if number is not None]
             if not self.difficult and _text(item, "difficult") == "1":
                 continue
             if name not in names:
@@ -240,15 +241,14 @@ class Voc(AnnotatedImages):
                     f"{where} is of class {name!r}, which is not one of "
                     f"{list(names)[:30]}{did_you_mean(name, names)}"
                 )
-            elif None in box:
+            elif len(box) < len(found):
                 faults.add(
-                    f"{where} ({name}): its bndbox is (ymin, xmin, ymax, xmax) = {box}; it must "
+                    f"{where} ({name}): its bndbox is (ymin, xmin, ymax, xmax) = {found}; it must "
                     "be four numbers"
                 )
             else:
-                corners.append(
-                    [box[0] - self.first_pixel, box[1] - self.first_pixel, box[2], box[3]]
-                )  # pyright: ignore[reportOptionalOperand]
+                first = self.first_pixel
+                corners.append([box[0] - first, box[1] - first, box[2], box[3]])
                 labels.append(names.index(name))
                 numbers.append(number)
         shares = np.array(corners, np.float64).reshape(-1, 4) / np.array([*size, *size])
