@@ -1,0 +1,237 @@
+"""A conditional GAN on MNIST (M. Mirza and S. Osindero, "Conditional generative adversarial nets",
+2014), convolutional as in A. Radford, L. Metz and S. Chintala, "Unsupervised representation
+learning with deep convolutional generative adversarial networks", 2016.
+
+    python launch.py train experiments/mnist_gan.py --sweep seed=0..2
+    python experiments/mnist_gan.py RUN/replicas/0      # writes digits.png there
+
+Expected: TODO
+"""
+
+import dataclasses
+import sys
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from PIL import Image
+
+import jaxcnn
+from jaxcnn.core.experiment import Experiment
+from jaxcnn.data.dataset import Dataset
+from jaxcnn.data.files.tfds import Tfds
+from jaxcnn.data.memory import MemorySource
+from jaxcnn.layers import Conv
+from jaxcnn.models.lenet import LeNet5Modern
+from jaxcnn.ops.pixel_shuffle import pixel_shuffle
+from jaxcnn.runs.environment import cache_folder
+from jaxcnn.tasks.task import BaseTask
+from jaxcnn.weights.load import fill
+
+# ---- data: digits, and the noise of which others are drawn ---------------------------------------
+
+NOISE = 64  # numbers that a picture is drawn from, besides its label
+
+
+@dataclasses.dataclass(frozen=True)
+class WithNoise:
+    """The examples of `digits`, each with "noise" float32 [64]: what is drawn in evaluation depends
+    on the example alone, not on the batch that it comes in.
+    """
+
+    digits: Dataset
+
+    @property
+    def label_names(self):
+        return self.digits.label_names
+
+    def spec(self):
+        return {**self.digits.spec(), "noise": jax.ShapeDtypeStruct((NOISE,), np.dtype("float32"))}
+
+    def size(self, split):
+        return self.digits.size(split)
+
+    def open(self, split):
+        noise = np.random.default_rng(0).standard_normal((self.size(split), NOISE), np.float32)
+        return MemorySource({**self.digits.open(split).arrays, "noise": noise})
+
+
+def fresh_noise(key, batch):
+    """An augmentation: while training noise is drawn anew for every step."""
+    return {**batch, "noise": jax.random.normal(key, batch["noise"].shape)}
+
+
+# ---- the two networks and their judge ------------------------------------------------------------
+
+
+class Played(NamedTuple):
+    """What the networks make of a batch."""
+
+    picture: jax.Array  # [B, 28, 28, 1] in [0, 1]: what the generator draws
+    fake: jax.Array  # [B] logit of the discriminator: whether `picture` is real
+    real: jax.Array  # [B] the same of the real image
+    read: jax.Array  # [B, 10] logits of the judge: which digit `picture` shows
+
+
+class Generator(nn.Module):
+    """Labels [B] int32 and noise [B, 64] -> pictures [B, 28, 28, 1] in [0, 1]."""
+
+    @nn.compact
+    def __call__(self, label, noise):
+        x = jnp.concatenate([noise, jax.nn.one_hot(label, 10, dtype=noise.dtype)], -1)
+        x = nn.relu(nn.LayerNorm()(nn.Dense(7 * 7 * 32)(x))).reshape(-1, 7, 7, 32)
+        x = nn.relu(nn.LayerNorm()(pixel_shuffle(Conv(64, (3, 3))(x), 2)))
+        return nn.sigmoid(pixel_shuffle(Conv(4, (5, 5))(x), 2))
+
+
+class Discriminator(nn.Module):
+    """Labels [B] int32 and images [B, 28, 28, 1] -> logits [B], positive for real ones."""
+
+    @nn.compact
+    def __call__(self, label, image):
+        x = nn.leaky_relu(Conv(16, (5, 5), strides=2)(image))
+        x = nn.leaky_relu(Conv(64, (3, 3), strides=2)(x)).reshape(len(label), -1)
+        return (nn.Dense(10)(x) * jax.nn.one_hot(label, 10, dtype=x.dtype)).sum(-1)
+
+
+class GAN(nn.Module):
+    """Labels [B] int32, noise [B, 64], real images [B, 28, 28, 1] -> `Played`.
+
+    The judge's weights are no parameters: they lie in the collection "judge", random until
+    `with_judge` fills them, and stay.
+    """
+
+    @nn.compact
+    def __call__(self, label, noise, image, *, train: bool) -> Played:
+        picture = Generator(name="generator")(label, noise)
+        discriminate = Discriminator(name="discriminator")
+        seen, judge = picture.astype(jnp.float32), LeNet5Modern(parent=None)
+        start = lambda: judge.init(self.make_rng("params"), seen)["params"]  # noqa: E731
+        read = judge.apply({"params": self.variable("judge", "params", start).value}, seen)
+        return Played(picture, discriminate(label, picture), discriminate(label, image), read)
+
+
+def with_judge(params, model_state, source):
+    """The variables with a trained judge in them: the modern LeNet-5 after 4 epochs of
+    experiments/mnist_lenet5_modern.py, which sees real training images alone. The first time it is
+    trained, into the user's cache folder.
+    """
+    folder = cache_folder() / "mnist_gan_judge"
+    if not (folder / "summary.json").is_file():
+        options = {"overrides": ("epochs=4", "eval_every=4"), "resume": folder.is_dir()}
+        jaxcnn.train("mnist_lenet5_modern", folder, **options)
+    weights, _, _ = fill(LeNet5Modern(), model_state["judge"]["params"], {}, folder)
+    return params, {**model_state, "judge": {"params": weights}}
+
+
+# ---- the game ------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Game(BaseTask):
+    """Draw what is asked for so that it is taken for real. `as_asked` is the share of the drawn
+    digits that the judge takes for what was asked for; `loss` that of `player` (I. Goodfellow et
+    al., "Generative adversarial nets", 2014, section 3, with the generator's -log D).
+    """
+
+    player: str = "generator"
+    inputs: tuple[str, ...] = ("label", "noise", "image")
+    training_inputs: tuple[str, ...] = ("image",)
+    metric: str = "as_asked"
+    larger_is_better: bool = True
+
+    def loss(self, outputs, batch):
+        if self.player == "generator":
+            return nn.softplus(-outputs.fake)
+        return nn.softplus(-outputs.real) + nn.softplus(outputs.fake)
+
+    def statistics(self, outputs, batch):
+        real = batch["mask"] > 0
+        hits = real & (outputs.read.argmax(-1) == batch["label"])
+        loss = jnp.where(real, self.loss(outputs, batch), 0.0).sum()
+        return {"as_asked": hits.sum(), "loss": loss, "count": real.sum()}
+
+    def summarize(self, sums, records):
+        return {n: float(sums[n] / sums["count"]) for n in ("as_asked", "loss")}
+
+    def predict(self, outputs):
+        """ "image" uint8 [B, 28, 28, 1], and "label", what the judge takes it for."""
+        image = jnp.round(255 * outputs.picture).astype(jnp.uint8)
+        return {"image": image, "label": outputs.read.argmax(-1)}
+
+    def describe(self, row, *, names):
+        return {"image": np.asarray(row["image"]), "label": int(row["label"])}
+
+
+def alternate(e: Experiment, *, steps: int) -> jaxcnn.Program:
+    """In turns on each batch, the discriminator descends on its loss, then the generator on its
+    own. A turn is the experiment of one player, with the other's network frozen and an optimizer of
+    its own.
+    """
+    turns = {
+        player: dataclasses.replace(
+            e, task=dataclasses.replace(e.task, player=player), rates=((other, 0.0), *e.rates)
+        )
+        for player, other in (("discriminator", "generator"), ("generator", "discriminator"))
+    }
+
+    def init(key, numbers=None, variables=None):
+        states = {
+            p: jaxcnn.descend(t, steps=steps).init(key, numbers, variables)
+            for p, t in turns.items()
+        }
+        opt_state = {p: s.opt_state for p, s in states.items()}
+        return states["generator"].replace(opt_state=opt_state)
+
+    def train_step(state, batch):
+        new, logged, finite = state, {}, jnp.ones((), bool)
+        for i, (player, turn) in enumerate(turns.items()):
+            now = jaxcnn.with_numbers(turn, state.hyperparams)
+            key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), i)
+            old = new.replace(opt_state=state.opt_state[player])
+            found = jaxcnn.gradient(now, old, batch, key)
+            own, numbers = jaxcnn.update(now, old, found, steps=steps)
+            new = own.replace(opt_state={**new.opt_state, player: own.opt_state})
+            logged |= {player: found.loss, f"{player}_grad_norm": numbers["grad_norm"]}
+            finite &= jnp.isfinite(found.loss) & jnp.isfinite(numbers["grad_norm"])
+        return jaxcnn.advance(state, new, finite=finite), logged
+
+    return jaxcnn.descend(e, steps=steps)._replace(init=init, train_step=train_step)
+
+
+experiment = Experiment(
+    model=GAN(),
+    task=Game(),
+    data=WithNoise(Tfds("mnist", train="train", eval="test")),
+    program=alternate,
+    initialize=with_judge,
+    augment=(fresh_noise,),
+    optimizer=partial(optax.adam, learning_rate=5e-4, b1=0.5),
+    batch_size=64,
+    eval_batch_size=1000,
+    epochs=5,
+    ema=0.999,
+    log_every=100,
+)
+
+
+def picture(run: jaxcnn.Run, columns: int = 20) -> np.ndarray:
+    """A row of each digit, drawn from the same noise in each column. uint8 [10 * H, columns * W]"""
+    noise = np.random.default_rng(1).standard_normal((columns, NOISE), np.float32)
+    asked = {"label": np.repeat(np.arange(10), columns), "noise": np.tile(noise, (10, 1))}
+    tiles = np.stack([row["image"][..., 0] for row in run.predict(asked)])
+    height, width = tiles.shape[1:]
+    tiles = tiles.reshape(10, columns, height, width).transpose(0, 2, 1, 3)
+    return tiles.reshape(10 * height, columns * width)
+
+
+if __name__ == "__main__":
+    opened = jaxcnn.open(sys.argv[1])
+    path = Path(opened.folder) / "digits.png"
+    Image.fromarray(picture(opened)).save(path)
+    print(path)
