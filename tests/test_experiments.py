@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from jaxcnn.bench import measure
-from jaxcnn.commands.check import pre_flight
-from jaxcnn.commands.experiments import load
 from jaxcnn.core.program import make_program
-from jaxcnn.core.transforms import compile
+from jaxcnn.core.transforms import compile, scored
 from jaxcnn.errors import DataError
+from jaxcnn.runs.check import pre_flight
+from jaxcnn.runs.code import load
 from jaxcnn.runs.evaluation import evaluate, open_checked
 from tests.conftest import ROOT
 
@@ -86,13 +86,13 @@ def test_two_steps(path):
     source = data_of(e)
     e = dataclasses.replace(e, batch_size=BATCH, accumulate=1, steps=2, eval_batch_size=BATCH)
     with jax.numpy_dtype_promotion("standard"):
-        program = compile(make_program(e, steps=2))
+        program = compile(scored(make_program(e, steps=2), e))
         state = program.init(jax.random.key(0))
         for step in range(2):
             state, metrics = program.train_step(
                 state, source.take((np.arange(BATCH) + step * BATCH) % len(source))
             )
-            assert metrics["live"]
+            assert state.live
         metrics = evaluate(program, state, Few(source, 6), e)
     assert np.isfinite(metrics["loss"])
     assert e.task.metric in metrics

@@ -3,6 +3,8 @@ clipping, a schedule.
 """
 
 import dataclasses
+import os
+import signal
 from functools import partial
 
 import numpy as np
@@ -14,6 +16,8 @@ from jaxcnn.core.experiment import Experiment
 from jaxcnn.data import augment
 from jaxcnn.data.memory import Arrays
 from jaxcnn.layers import Conv, max_pool
+from jaxcnn.runs.train import train
+from jaxcnn.runs.writers import Console
 from jaxcnn.tasks.classification import Classification
 
 
@@ -58,3 +62,32 @@ def tiny(**fields) -> Experiment:
         log_every=1,
     )
     return dataclasses.replace(base, **fields)
+
+
+def fit(e, folder, **options) -> dict:
+    """Train quietly; the summary."""
+    return train(e, folder, quiet=True, **options).summary
+
+
+def stop_at(step, number=signal.SIGTERM):
+    """An observer that sends this process a real signal as soon as a given step is logged."""
+
+    sent = []
+
+    def observe(event):
+        if event.kind == "train" and event.step == step and not sent:  # once, for all replicas
+            sent.append(event)
+            os.kill(os.getpid(), number)
+
+    return observe
+
+
+class Lines(Console):
+    """A console that keeps its lines."""
+
+    def __init__(self):
+        super().__init__(quiet=True)
+        self.lines = []
+
+    def line(self, text):
+        self.lines.append(text)

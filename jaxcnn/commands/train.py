@@ -107,9 +107,8 @@ def main(args: Any) -> int:
 
 
 def _new(args: Any) -> "tuple[Experiment, code.Origin | None, list[dict[str, Any]] | None]":
-    """The experiment of a new run, where it comes from, and the points of a sweep; checked."""
+    """The experiment of a new run, where it comes from, and the points of a sweep."""
     from jaxcnn.core.override import override_all
-    from jaxcnn.runs.check import abstract_state
     from jaxcnn.runs.open import open
 
     points = None
@@ -123,7 +122,6 @@ def _new(args: Any) -> "tuple[Experiment, code.Origin | None, list[dict[str, Any
         experiment = code.experiment_in(module, path, args.overrides)
         origin = code.Origin(path, module.__name__, tuple(args.overrides))
         points = points_of(experiment, module, args) if args.sweep is not None else None
-    abstract_state(experiment)
     return experiment, origin, points
 
 

@@ -32,7 +32,7 @@ def carry(
     Errors: ConfigError where nothing is left to train or the model is another one; CheckpointError
     where the run has no state.
     """
-    old = start.state
+    old = jax.tree.map(jax.numpy.copy, start.state)  # the steps of the new run donate theirs
     at = int(old.step)
     if at >= steps:
         raise ConfigError(

@@ -297,9 +297,17 @@ def _build(rendered: dict[str, Any], record: dict[str, Any]) -> Any:
 
 @contextlib.contextmanager
 def _own_modules(folder: Path, code: dict[str, Any]) -> Iterator[None]:
-    """The modules kept in `folder` are imported from there, whatever was imported before."""
-    names = [*code.get("local", {}), *([code["module"]] if code.get("file") else [])]
-    before = {name: sys.modules.pop(name) for name in names if name in sys.modules}
+    """The modules kept in `folder` are imported from there, whatever was imported before under
+    their names; a module that was imported from the same text is taken as it is.
+    """
+    files = dict(code.get("local", {}))
+    if code.get("file"):
+        files[code["module"]] = code["file"]
+    before = {
+        name: sys.modules.pop(name)
+        for name, file in files.items()
+        if name in sys.modules and not _is_of(sys.modules[name], folder / file)
+    }
     importlib.invalidate_caches()
     sys.path.insert(0, str(folder))
     try:
@@ -307,6 +315,14 @@ def _own_modules(folder: Path, code: dict[str, Any]) -> Iterator[None]:
     finally:
         sys.path.remove(str(folder))
         sys.modules.update(before)
+
+
+def _is_of(module: ModuleType, kept: Path) -> bool:
+    """Whether a module was imported from a file of the same text as `kept`."""
+    try:
+        return Path(str(module.__file__)).read_bytes() == kept.read_bytes()
+    except OSError:
+        return False
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:

@@ -77,8 +77,8 @@ class Group:
 
         replica.notify(Event(kind, self.step, record, state, replica.index))
 
-    def once(self, text: str) -> None:
-        """Say something, the first time that it is found."""
-        if text not in self.told:
-            self.told.add(text)
+    def once(self, what: str, text: str) -> None:
+        """Say something, the first time that `what` is found."""
+        if what not in self.told:
+            self.told.add(what)
             self.say(f"warning: {text}")

@@ -87,11 +87,14 @@ def _feed(
             batch_size=group.experiment.batch_size,
             settle=settle,
         )
-        if bundle.device is not None:
-            feed = ((piece, jax.device_put(batch, bundle.device)) for piece, batch in feed)
-        feeds.append(feed)
+        feeds.append(feed if bundle.device is None else _onto(bundle.device, feed))
     for rows in zip(*feeds, strict=True):
         yield rows[0][0][1], tuple(batch for _, batch in rows)
+
+
+def _onto(device: Any, feed: Iterator[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+    for piece, batch in feed:
+        yield piece, jax.device_put(batch, device)
 
 
 def _log(group: Group) -> None:
@@ -131,7 +134,8 @@ def _means(group: Group, replica: Replica, columns: dict[str, np.ndarray]) -> di
     means = {name: float(np.mean(values, dtype=np.float64)) for name, values in columns.items()}
     if replica.stopped is None:
         for name in [name for name, mean in means.items() if not np.isfinite(mean)]:
-            group.once(f"{name!r} is not finite at step {group.step}; it is logged as null")
+            text = f"{name!r} is not finite at step {group.step}; it is logged as null"
+            group.once(f"{name} is not finite", text)
     return {name: mean if np.isfinite(mean) else None for name, mean in means.items()}
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from jaxcnn.core.experiment import Experiment
-from jaxcnn.core.program import make_program
 from jaxcnn.core.rendering import render
 from jaxcnn.data.dataset import Source
 from jaxcnn.data.recorded import record as record_data
@@ -16,12 +15,12 @@ from jaxcnn.errors import ConfigError, DivergedError, Preempted
 from jaxcnn.ops.convolution import current_formulation
 from jaxcnn.runs import code, environment, sweep
 from jaxcnn.runs.carry import carried_record
+from jaxcnn.runs.check import abstract_state
 from jaxcnn.runs.evaluation import open_checked
 from jaxcnn.runs.events import Observer
 from jaxcnn.runs.feed import steps_per_dispatch
 from jaxcnn.runs.members import Plan, train_group
 from jaxcnn.runs.open import Run
-from jaxcnn.runs.replica import check_program
 from jaxcnn.runs.rundir import locked, read_json, signals, write_json
 from jaxcnn.runs.sweep import Point
 from jaxcnn.runs.table import summarize_sweep
@@ -150,8 +149,9 @@ def _resume(
 def _train(plan: Plan) -> Run:
     """Train in a locked folder: one group of replicas after another."""
     e, console, groups = plan.experiment, plan.console, plan.groups()
-    for base, _ in groups:
-        check_program(make_program(base, steps=1), base)
+    if not plan.resume:
+        for base, _ in groups:
+            abstract_state(base)
     sources = open_checked(e, "train"), open_checked(e, "eval")
     dispatch = _describe(plan, sources[0])
     lost = 0

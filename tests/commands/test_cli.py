@@ -55,7 +55,7 @@ def test_training_leaves_a_run_that_can_be_read(trained):
     record = json.loads((folder / "run.json").read_text())
     assert record["rendered"]["optimizer"]["learning_rate"] == 0.003
     assert {"versions", "NPROC", "device", "commit"} <= set(record["environment"])
-    assert (folder / "experiment.py").read_text() == (
+    assert (folder / "code/digits_lenet5.py").read_text() == (
         ROOT / "experiments/digits_lenet5.py"
     ).read_text()
 

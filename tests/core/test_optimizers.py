@@ -1,4 +1,4 @@
-"""Optimizers against torch.optim; rules by name against hand-written trees."""
+"""Optimizers against torch.optim and NumPy; rules by name against hand-written trees."""
 
 from functools import partial
 
@@ -9,7 +9,7 @@ import optax
 import pytest
 from flax import linen as nn
 
-from jaxcnn.core import optimizers
+from jaxcnn.core import freezing, optimizers
 from jaxcnn.errors import ConfigError
 
 SAME_AS_TORCH = {
@@ -122,6 +122,42 @@ def test_ten_steps_equal_torch(name, traced):
         assert np.abs(ours[k] - START[k]).max() > 1e-3  # it moved at all
 
 
+def in_numpy(name, steps=10):
+    """The same descent in NumPy: the rules as PyTorch's documentation states them."""
+    _, peer, options = SAME_AS_TORCH[name]
+    rate, decay = options["lr"], options.get("weight_decay", 0.0)
+    params = {k: np.asarray(v, np.float64) for k, v in START.items()}
+    first, second = dict.fromkeys(params, 0.0), dict.fromkeys(params, 0.0)
+    for step in range(1, steps + 1):
+        outputs = np.tanh(INPUTS @ params["kernel"] + params["bias"])
+        back = 2 * (outputs - TARGETS) * (1 - outputs**2) / outputs.size
+        for k, slope in {"kernel": INPUTS.T @ back, "bias": back.sum(0)}.items():
+            if peer == "SGD":
+                slope = slope + decay * params[k]
+                momentum = options.get("momentum", 0.0)
+                first[k] = momentum * first[k] + slope
+                ahead = slope + momentum * first[k] if options.get("nesterov") else first[k]
+                params[k] = params[k] - rate * ahead
+                continue
+            beta1, beta2 = (0.0, options["alpha"]) if peer == "RMSprop" else (0.9, 0.999)
+            first[k] = beta1 * first[k] + (1 - beta1) * slope
+            second[k] = beta2 * second[k] + (1 - beta2) * slope**2
+            fresh = (1, 1) if peer == "RMSprop" else (1 - beta1**step, 1 - beta2**step)
+            size = np.sqrt(second[k] / fresh[1]) + 1e-8
+            params[k] = params[k] * (1 - rate * decay) - rate * first[k] / fresh[0] / size
+    return params
+
+
+@pytest.mark.parametrize("name", SAME_AS_TORCH)
+def test_ten_steps_equal_numpy(name):
+    factory = SAME_AS_TORCH[name][0]
+    with jax.numpy_dtype_promotion("standard"):
+        ours = descend(factory)
+    for k, theirs in in_numpy(name).items():
+        np.testing.assert_allclose(ours[k], theirs, atol=1e-5)
+        assert np.abs(ours[k] - START[k]).max() > 1e-3
+
+
 def test_mask_limits_the_decay():
     decayed, plain = (
         descend(partial(optimizers.sgd, 0.05, weight_decay=0.5, mask=optimizers.kernels), 1),
@@ -210,3 +246,65 @@ def test_ema_equals_the_recursion_by_hand():
         rate = min(0.8, (1 + t) / (10 + t))
         by_hand = rate * by_hand + (1 - rate) * value
     np.testing.assert_allclose(average["a"], by_hand, atol=1e-6)
+
+
+def newton_schulz(matrix):
+    """K. Jordan et al. 2024: five iterations of a quintic, of the wide matrix of norm 1."""
+    x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+    x = x / (np.linalg.norm(x) + 1e-8)
+    for _ in range(5):
+        a = x @ x.T
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    return x.T if matrix.shape[0] > matrix.shape[1] else x
+
+
+def test_muon_orthogonalizes_kernels_of_convolutions():
+    """The first update, in which momentum and its correction cancel up to a factor."""
+    random = np.random.default_rng(0)
+    shapes = {"wide": (1, 1, 4, 40), "tall": (3, 3, 5, 7), "line": (3, 4, 6), "dense": (6, 9)}
+    params = {k: {"kernel": jnp.zeros(s, jnp.float32)} for k, s in shapes.items()}
+    slopes = {k: {"kernel": random.normal(size=s)} for k, s in shapes.items()}
+    optimizer = optimizers.muon(0.1)
+    grads = jax.tree.map(lambda g: jnp.asarray(g, jnp.float32), slopes)
+    with jax.numpy_dtype_promotion("standard"):
+        updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    for k, shape in shapes.items():
+        matrix = slopes[k]["kernel"].reshape(-1, shape[-1])
+        step = newton_schulz(matrix) * max(1, shape[-1] / matrix.shape[0]) ** 0.5
+        ours = np.asarray(updates[k]["kernel"]).reshape(matrix.shape)
+        np.testing.assert_allclose(ours, -0.1 * step, atol=2e-5)
+        assert np.linalg.svd(step)[1].min() > 0.3  # so it is nearly orthogonal
+
+
+def held(state, leaf):
+    """Names of the parameters that hold an array of that name in an optimizer's state."""
+    names = jax.tree_util.tree_flatten_with_path(state)[0]
+    texts = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in names]
+    return {t.split(f"/{leaf}/")[1] for t in texts if f"/{leaf}/" in t}
+
+
+FROZEN = {(): (), (("^middle/", 1.0), (".*", 0.0)): ("stem", "head"), (("^stem/", 0.0),): ("stem",)}
+
+
+@pytest.mark.parametrize("rates", FROZEN, ids=str)
+@pytest.mark.parametrize("adam", [(), ("^stem/", "^head/")], ids=str)
+def test_no_kernel_of_a_convolution_goes_to_adam(rates, adam):
+    """Unless a rule says so; biases do. What is frozen goes nowhere, and may be named in a rule."""
+    shapes = {"stem": (3, 3, 1, 4), "middle": (3, 3, 4, 6), "head": (6, 3)}
+    params = {
+        module: {"kernel": jnp.zeros(shape, jnp.float32), "bias": jnp.zeros(shape[-1:])}
+        for module, shape in shapes.items()
+    }
+    trainable, _ = freezing.split(params, rates)
+    state = optimizers.muon(0.02, adam=adam).init(trainable)
+    left = set(shapes) - set(FROZEN[rates])
+    kernels = {f"{name}/kernel" for name in left}
+    named = {k for k in kernels if adam and not k.startswith("middle")}
+    assert held(state, "nu") == named | {f"{name}/bias" for name in left}
+    assert held(state.inner_states["muon"], "mu") == kernels - named
+
+
+def test_a_rule_of_muon_for_nothing_is_refused():
+    params = {"head": {"kernel": jnp.zeros((2, 2), jnp.float32)}}
+    with pytest.raises(ConfigError, match=r"haed.*matches no parameter"):
+        optimizers.muon(0.02, adam=("^haed/",)).init(params)

@@ -81,5 +81,5 @@ def test_rendering_names_types_functions_and_numbers():
     rendered = render(tiny(optimizer=partial(optax.sgd, 0.1, momentum=0.9)))
     assert rendered["optimizer"]["learning_rate"] == 0.1
     assert rendered["model"]["type"].endswith("TinyNet")
-    assert rendered["schedule"]["type"] == "jaxcnn.core.schedules:cosine"
+    assert rendered["schedule"]["partial"] == "jaxcnn.core.schedules:cosine"
     assert "momentum: 0.9" in render_text(tiny(optimizer=partial(optax.sgd, 0.1, momentum=0.9)))

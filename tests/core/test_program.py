@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from jaxcnn.core import schedules
 from jaxcnn.core.program import make_program
-from jaxcnn.core.transforms import compile, scan
+from jaxcnn.core.transforms import compile, scan, scored
 from jaxcnn.data.memory import Arrays
 from tests.tiny import TinyNet, arrays, tiny
 
@@ -142,9 +142,9 @@ def test_a_step_that_is_not_finite_is_not_taken_nor_any_after_it():
     state, _ = program.train_step(state, good)
     before = jax.device_get(state.params)
     state, metrics = program.train_step(state, bad)
-    assert not metrics["live"]
+    assert not state.live
     state, metrics = program.train_step(state, good)
-    assert not metrics["live"]
+    assert not state.live
     assert int(state.step) == 1
     assert difference(before, state.params) == 0
 
@@ -179,20 +179,17 @@ def check_bfloat16():
 
 def test_evaluation_uses_the_average_of_the_weights():
     e = tiny(ema=0.5)
-    program = make_program(e, steps=e.steps)
     state, _ = steps_of(e)
     batch = batches(e, 1)[0]
-    averaged = program.eval_step(state, batch)[0]["loss"]
-    by_hand = make_program(dataclasses.replace(e, ema=None), steps=12).eval_step(
-        state.replace(params=state.ema, ema=None), batch
-    )[0]["loss"]
-    assert averaged == by_hand
-    assert (
-        averaged
-        != make_program(dataclasses.replace(e, ema=None), steps=12).eval_step(
-            state.replace(ema=None), batch
-        )[0]["loss"]
-    )
+    plain = dataclasses.replace(e, ema=None)
+
+    def loss(experiment, state):
+        program = scored(make_program(experiment, steps=12), experiment)
+        return program.output_step(state, batch)[0]["loss"]
+
+    averaged = loss(e, state)
+    assert averaged == loss(plain, state.replace(params=state.ema, ema=None))
+    assert averaged != loss(plain, state.replace(ema=None))
 
 
 def test_scanned_steps_equal_single_steps():
@@ -220,5 +217,5 @@ def test_learning_happens():
     )
     program = compile(make_program(e, steps=e.steps))
     state, _ = steps_of(e, 150)
-    sums, _ = program.eval_step(state, e.data.open("eval").take(np.arange(90)))
+    sums, _ = scored(program, e).output_step(state, e.data.open("eval").take(np.arange(90)))
     assert int(sums["correct"]) >= 81

@@ -58,3 +58,8 @@ def test_replicas_share_evaluation_batches(results):
 
 def test_a_batch_that_cannot_be_split_is_refused(results):
     assert "batch_size" in results["uneven"]
+
+
+@pytest.mark.parametrize("way", ["vmap", "devices"])
+def test_a_sweep_over_devices_ends_where_its_solo_runs_do(results, way):
+    assert results[f"sweep by {way}, loss"] <= 1e-5

@@ -1,9 +1,10 @@
-"""Run by test_parallel.py in a process of its own with four simulated devices; prints differences
+"""Run by test_transforms.py in a process of its own with four simulated devices; prints differences
 as JSON.
 """
 
 import dataclasses
 import json
+import tempfile
 from functools import partial
 
 import jax
@@ -12,11 +13,14 @@ import numpy as np
 import optax
 from jax.sharding import AxisType, PartitionSpec
 
+import jaxcnn
 from jaxcnn.core import transforms
 from jaxcnn.core.program import make_program
 from jaxcnn.errors import ConfigError
 from jaxcnn.runs.ways import Way
 from tests.tiny import TinyNet, tiny
+
+RATE = "optimizer.learning_rate"
 
 
 def difference(a, b):
@@ -33,12 +37,6 @@ def train(program, state, batches):
     for batch in batches:
         state, metrics = program.train_step(state, batch)
     return jax.device_put(state.replace(key=None), jax.devices()[0]), jax.device_get(metrics)
-
-
-def train_chunks(program, states, batches):
-    for batch in batches:
-        states, metrics = program.train_step(states, batch)
-    return states, metrics
 
 
 def main():
@@ -86,7 +84,8 @@ def main():
         {"optimizer.learning_rate": jnp.array(rates)},
     )
     mesh = jax.make_mesh((2, 2), ("replica", "data"), axis_types=(AxisType.Auto,) * 2)
-    replicas = transforms.replicate(make_program(e, steps=12))
+    scored = transforms.scored(make_program(e, steps=12), e)
+    replicas = transforms.replicate(scored)
     for name, program in {
         "replicas": transforms.compile(replicas),
         "replicas x data": transforms.shard(
@@ -96,33 +95,64 @@ def main():
             batch=PartitionSpec("replica", "data"),
             eval_batch=PartitionSpec("data"),
         ),
-        "devices": Way.from_text("devices", 4).apply(make_program(e, steps=12)),
     }.items():
-        if name == "devices":
-            # as a restored state comes: all on one device
-            start = jax.device_put(program.init(keys, numbers), jax.devices()[0])
-            state, _ = train_chunks(program, start, stacked)
-            many = jax.tree.map(
-                lambda *x: jnp.stack(x),
-                *[jax.device_put(s.replace(key=None), jax.devices()[0]) for s in state],
-            )
-            out["devices used"] = len(
-                {next(iter(s.params["Conv_0"]["kernel"].devices())) for s in state}
-            )
-        else:
-            many, _ = train(program, program.init(keys, numbers), stacked)
+        many, _ = train(program, program.init(keys, numbers), stacked)
         for i, s in enumerate(seeds):
             solo_e = dataclasses.replace(
                 e, optimizer=partial(optax.sgd, learning_rate=rates[i], momentum=0.9)
             )
             one = transforms.compile(make_program(solo_e, steps=12))
             solo, _ = train(one, one.init(jax.random.key(s)), orders[i])
-            sums, _ = program.eval_step(program.init(keys, numbers), source.take(np.arange(20)))
+            sums, _ = program.output_step(program.init(keys, numbers), source.take(np.arange(20)))
             out[f"{name}, counts"] = jax.device_get(sums["count"]).tolist()
             out[f"{name}, replica {i}"] = difference(
                 solo.params, jax.tree.map(lambda x, i=i: x[i], many.params)
             )
+    out |= on_devices_of_their_own(e, orders, seeds, rates)
+    out |= whole_sweep(e)
     print(json.dumps(out))
+
+
+def on_devices_of_their_own(e, orders, seeds, rates):
+    """The way "devices": a bundle on each device, each from a state that came from another one."""
+    out, used = {}, set()
+    base = transforms.scored(make_program(e, steps=12), e)
+    one = transforms.compile(base)
+    counts = []
+    for i, bundle in enumerate(Way.from_text("devices", 4).bundles(base)):
+        start = jax.jit(base.init)(jax.random.key(seeds[i]), {RATE: jnp.float32(rates[i])})
+        state = bundle.join([start])
+        for batch in orders[i]:
+            state, _ = bundle.single.train_step(state, jax.device_put(batch, bundle.device))
+        used.add(next(iter(state.params["Conv_0"]["kernel"].devices())))
+        rows = e.data.open("train").take(np.arange(20))
+        counts.append(
+            int(bundle.single.output_step(state, jax.device_put(rows, bundle.device))[0]["count"])
+        )
+        start = jax.jit(base.init)(jax.random.key(seeds[i]), {RATE: jnp.float32(rates[i])})
+        solo, _ = train(one, start, orders[i])
+        out[f"devices, replica {i}"] = difference(
+            solo.params, jax.device_put(state.params, jax.devices()[0])
+        )
+    return out | {"devices used": len(used), "devices, counts": counts}
+
+
+def whole_sweep(e):
+    """Largest difference between runs on four devices: a sweep by vmap or "devices", and solo runs."""
+    e = dataclasses.replace(e, steps=6)
+    out = {}
+    with tempfile.TemporaryDirectory() as folder:
+        points = [{"seed": seed} for seed in range(4)]
+        solos = [
+            jaxcnn.train(dataclasses.replace(e, seed=s), f"{folder}/{s}", quiet=True)
+            for s in range(4)
+        ]
+        for way in ("vmap", "devices"):
+            run = jaxcnn.train(e, f"{folder}/{way}", points=points, way=way, quiet=True)
+            pairs = zip(solos, run.replicas, strict=True)
+            worst = [abs(a.summary["eval"]["loss"] - b.summary["eval"]["loss"]) for a, b in pairs]
+            out[f"sweep by {way}, loss"] = max(worst)
+    return out
 
 
 if __name__ == "__main__":

@@ -12,20 +12,17 @@ import numpy as np
 import pytest
 
 from jaxcnn.errors import CheckpointError, JaxcnnError, ResourceError
-from jaxcnn.runs.checkpoint import (
-    Checkpoints,
-    digest,
-    flatten,
-    read_arrays,
-    unflatten,
-    write_arrays,
-)
+from jaxcnn.runs.checkpoint import Checkpoints, digest, from_arrays, to_arrays
+from jaxcnn.weights.files import read_sealed, write_arrays
 
 
 def tree(seed=0):
     generator = np.random.default_rng(seed)
     return {
-        "params": {"a": generator.normal(size=(3, 4)).astype(np.float32), "empty": np.zeros((0, 2), np.float32)},
+        "params": {
+            "a": generator.normal(size=(3, 4)).astype(np.float32),
+            "empty": np.zeros((0, 2), np.float32),
+        },
         "low": jnp.asarray(generator.normal(size=5), jnp.bfloat16),
         "flag": jnp.asarray(True),
         "step": jnp.asarray(seed, jnp.int32),
@@ -37,7 +34,7 @@ def tree(seed=0):
 def equal(a, b):
     return all(
         (x.dtype, x.shape, x.tobytes()) == (y.dtype, y.shape, y.tobytes())
-        for x, y in zip(flatten(a).values(), flatten(b).values(), strict=True)
+        for x, y in zip(to_arrays(a).values(), to_arrays(b).values(), strict=True)
     )
 
 
@@ -47,13 +44,22 @@ def test_a_tree_comes_back_bit_for_bit(tmp_path):
     state, step = checkpoints.restore(jax.eval_shape(lambda: tree(0)))
     assert step == 3
     assert equal(state, tree(3))
-    assert jax.random.key_data(state["key"]).tolist() == jax.random.key_data(jax.random.key(3)).tolist()
+    assert (
+        jax.random.key_data(state["key"]).tolist()
+        == jax.random.key_data(jax.random.key(3)).tolist()
+    )
 
 
 def test_another_library_reads_the_file(tmp_path):
     safetensors = pytest.importorskip("safetensors.numpy")
-    write_arrays(tmp_path / "x.safetensors", {"a/b": np.arange(6, dtype=np.float32).reshape(2, 3)}, {"step": "1"})
-    np.testing.assert_array_equal(safetensors.load_file(tmp_path / "x.safetensors")["a/b"], np.arange(6).reshape(2, 3))
+    write_arrays(
+        tmp_path / "x.safetensors",
+        {"a/b": np.arange(6, dtype=np.float32).reshape(2, 3)},
+        {"step": "1"},
+    )
+    np.testing.assert_array_equal(
+        safetensors.load_file(tmp_path / "x.safetensors")["a/b"], np.arange(6).reshape(2, 3)
+    )
 
 
 def mutate(blob: bytes, generator: random.Random) -> bytes:
@@ -82,7 +88,7 @@ def test_every_damage_is_noticed_and_the_checkpoint_before_is_used(tmp_path):
     for _ in range(500):
         newest.write_bytes(mutate(blob, generator))
         with pytest.raises(CheckpointError):
-            read_arrays(newest)
+            read_sealed(newest)
     for _ in range(20):
         newest.write_bytes(mutate(blob, generator))
         warnings = []
@@ -118,31 +124,48 @@ def test_a_hostile_file_is_refused_quickly_and_runs_nothing(tmp_path):
         (2**63).to_bytes(8, "little") + b"{}",
         header("[" * 100_000),
         header('{"__metadata__":{"sha256":"' + "0" * 64 + '"}}'),
-        header(json.dumps({"__metadata__": {"sha256": "f" * 64}, "a": {"dtype": "F32", "shape": [2**40, 2**40], "data_offsets": [0, 4]}})),
+        header(
+            json.dumps(
+                {
+                    "__metadata__": {"sha256": "f" * 64},
+                    "a": {"dtype": "F32", "shape": [2**40, 2**40], "data_offsets": [0, 4]},
+                }
+            )
+        ),
         b"",
     ]
     for i, blob in enumerate(hostile):
         path = tmp_path / f"hostile{i}"
         path.write_bytes(blob)
         with pytest.raises(CheckpointError):
-            read_arrays(path)
+            read_sealed(path)
     assert not canary.exists()
 
 
 def test_a_state_of_another_experiment_is_refused_with_what_differs(tmp_path):
     path = tmp_path / "x.safetensors"
-    write_arrays(path, flatten({"a": np.zeros(3, np.float32), "b": np.zeros(2, np.float32)}), {})
+    write_arrays(path, to_arrays({"a": np.zeros(3, np.float32), "b": np.zeros(2, np.float32)}), {})
     with pytest.raises(CheckpointError) as caught:
-        unflatten({"a": np.zeros(4, np.float32), "c": np.zeros(2, np.float32)}, read_arrays(path)[0], source="x")
-    assert all(text in str(caught.value) for text in ("a: float32[3] in the file, float32[4] "
-                                                      "expected", "missing c", "unknown b"))
+        from_arrays(
+            {"a": np.zeros(4, np.float32), "c": np.zeros(2, np.float32)},
+            read_sealed(path)[0],
+            source="x",
+        )
+    assert all(
+        text in str(caught.value)
+        for text in ("a: float32[3] in the file, float32[4] expected", "missing c", "unknown b")
+    )
 
 
 def test_old_checkpoints_go_and_the_best_stays(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     for step in range(1, 6):
         checkpoints.save(tree(step), step=step, best=step in (1, 2))
-    assert sorted(p.name[:14] for p in tmp_path.iterdir()) == ["best-000000002", "last-000000004", "last-000000005"]
+    assert sorted(p.name[:14] for p in tmp_path.iterdir()) == [
+        "best-000000002",
+        "last-000000004",
+        "last-000000005",
+    ]
 
 
 @pytest.mark.parametrize("limit", [0, 100, 700, 1500])
@@ -189,7 +212,7 @@ def test_a_killed_writer_leaves_the_old_or_the_new_file(tmp_path):
         os.close(write_end)
         Checkpoints(folder).clean()
         newest = sorted(folder.iterdir())[-1]
-        arrays, metadata = read_arrays(newest)
+        arrays, metadata = read_sealed(newest)
         assert int(metadata["step"]) >= acknowledged
         assert (arrays["step"] == int(metadata["step"])).all()
 

@@ -40,32 +40,46 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 LARGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
-@pytest.mark.skipif("CS_GNU_LIBC_VERSION" not in getattr(os, "confstr_names", {}), reason="a "
-                                                                                          "setting of glibc")
 @pytest.mark.skipif(
-    LARGE_PAGES.exists() and "[always]" in LARGE_PAGES.read_text(), reason="pages are large here, "
-                                                                           "so there are few "
-                                                                           "faults to save"
+    "CS_GNU_LIBC_VERSION" not in getattr(os, "confstr_names", {}), reason="a setting of glibc"
 )
-@pytest.mark.skipif(any(importlib.util.find_spec(name) for name in ("jax_plugins", "libtpu")), reason="left alone beside an accelerator")
-@pytest.mark.parametrize("theirs", [{}, {"MALLOC_ARENA_TEST": "3"}], ids=["ours", "set by the "
-                                                                                  "user"])
+@pytest.mark.skipif(
+    LARGE_PAGES.exists() and "[always]" in LARGE_PAGES.read_text(),
+    reason="pages are large here, so there are few faults to save",
+)
+@pytest.mark.skipif(
+    any(importlib.util.find_spec(name) for name in ("jax_plugins", "libtpu")),
+    reason="left alone beside an accelerator",
+)
+@pytest.mark.parametrize(
+    "theirs", [{}, {"MALLOC_ARENA_TEST": "3"}], ids=["ours", "set by the user"]
+)
 def test_a_step_finds_the_memory_of_the_step_before(theirs):
     """Without a new page: it was not given back. Where the user has set malloc, nothing changes."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_", "LD_PRELOAD"))}
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("MALLOC_", "GLIBC_", "LD_PRELOAD"))
+    }
 
     def faults(mode):
         command = [sys.executable, "-c", FAULTS, mode]
-        return int(subprocess.run(command, env=clean | theirs, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+        return int(
+            subprocess.run(
+                command, env=clean | theirs, cwd=ROOT, capture_output=True, text=True, check=True
+            ).stdout
+        )
 
     assert faults("left") > 10_000, (
         "this machine's malloc keeps memory by itself, or its pages "
         "are large; the test would be empty"
-)
+    )
     assert (faults("kept") < 1000) == (not theirs)
 
 
-@pytest.mark.parametrize(("theirs", "ours"), [(0, 0), (700, 10_000), (50_000, 50_000)], ids=["off", "Python's", "rare"])
+@pytest.mark.parametrize(
+    ("theirs", "ours"), [(0, 0), (700, 10_000), (50_000, 50_000)], ids=["off", "Python's", "rare"]
+)
 def test_cycles_are_collected_less_often_never_more(theirs, ours):
     """And not at all where the user has turned that off."""
     before = gc.get_threshold()

@@ -17,7 +17,10 @@ from jaxcnn.runs.evaluation import merge
 from tests.conftest import ROOT
 from tests.test_experiments import data_of
 
-FILES = [*sorted((ROOT / "experiments").glob("scenes_*.py")), *sorted((ROOT / "experiments").glob("photos_*.py"))]
+FILES = [
+    *sorted((ROOT / "experiments").glob("scenes_*.py")),
+    *sorted((ROOT / "experiments").glob("photos_*.py")),
+]
 REPLICAS, ROWS, STEPS = 2, 4, 10
 
 
@@ -28,22 +31,43 @@ def test_a_replica_of_each_task_equals_its_solo_run(path):
     source = data_of(e)
     # Plain SGD: Adam divides by the gradient's size, so that rounding of a gradient near 0 would
     # move a weight by a whole step.
-    e = dataclasses.replace(e, optimizer=partial(optax.sgd, learning_rate=1e-3), batch_size=ROWS, steps=STEPS, accumulate=1, ema=None)
+    e = dataclasses.replace(
+        e,
+        optimizer=partial(optax.sgd, learning_rate=1e-3),
+        batch_size=ROWS,
+        steps=STEPS,
+        accumulate=1,
+        ema=None,
+    )
     with jax.numpy_dtype_promotion("standard"):
-        program = make_program(e, steps=STEPS)
-        together, alone = transforms.compile(transforms.replicate(program)), transforms.compile(program)
+        program = transforms.scored(make_program(e, steps=STEPS), e)
+        together, alone = (
+            transforms.compile(transforms.replicate(program)),
+            transforms.compile(program),
+        )
         keys = jax.random.split(jax.random.key(1), REPLICAS)
         states = together.init(keys)
         solos = [alone.init(key) for key in keys]
         for step in range(STEPS):
-            batches = [source.take((np.arange(ROWS) + ROWS * (step + 3 * i)) % len(source)) for i in range(REPLICAS)]
-            states, _ = together.train_step(states, jax.tree.map(lambda *x: np.stack(jax.device_get(x)), *batches))
-            solos = [alone.train_step(solo, batch)[0] for solo, batch in zip(solos, batches, strict=True)]
+            batches = [
+                source.take((np.arange(ROWS) + ROWS * (step + 3 * i)) % len(source))
+                for i in range(REPLICAS)
+            ]
+            states, _ = together.train_step(
+                states, jax.tree.map(lambda *x: np.stack(jax.device_get(x)), *batches)
+            )
+            solos = [
+                alone.train_step(solo, batch)[0] for solo, batch in zip(solos, batches, strict=True)
+            ]
         batch = source.take(np.arange(ROWS) % len(source))
-        results = jax.device_get(together.eval_step(states, batch))
+        results = jax.device_get(together.output_step(states, batch))
         for i, solo in enumerate(solos):
-            largest = jax.tree.map(lambda a, b, i=i: float(np.max(np.abs(a[i] - b), initial=0)), states.params, solo.params)
+            largest = jax.tree.map(
+                lambda a, b, i=i: float(np.max(np.abs(a[i] - b), initial=0)),
+                states.params,
+                solo.params,
+            )
             assert max(jax.tree.leaves(largest)) <= 1e-6
             ours = merge(e.task, [(ROWS, jax.tree.map(lambda x, i=i: x[i], results))])
-            theirs = merge(e.task, [(ROWS, jax.device_get(alone.eval_step(solo, batch)))])
+            theirs = merge(e.task, [(ROWS, jax.device_get(alone.output_step(solo, batch)))])
             np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=1e-5)

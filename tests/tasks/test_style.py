@@ -13,9 +13,9 @@ import numpy as np
 import optax
 import pytest
 
-from jaxcnn.commands.experiments import load
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.program import make_program
+from jaxcnn.core.transforms import predicting, scored
 from jaxcnn.data.made.photo_crops import resize_photo
 from jaxcnn.data.memory import Arrays
 from jaxcnn.errors import ConfigError, DataError
@@ -29,6 +29,7 @@ from jaxcnn.models.style_transfer import (
 )
 from jaxcnn.models.vgg import VGG
 from jaxcnn.ops.gram import total_variation
+from jaxcnn.runs.code import load
 from jaxcnn.runs.loop import initialized
 from jaxcnn.runs.writers import Console
 from jaxcnn.tasks.style_transfer import StyleTransfer, content_ratio, style_ratio
@@ -164,7 +165,7 @@ def test_the_one_training_step_restyles(network, learning_rate, bar):
     step, batch = jax.jit(program.train_step), source.take(np.zeros(1, np.int32))
 
     def score(state):
-        sums, records = jax.device_get(program.eval_step(state, batch))
+        sums, records = jax.device_get(scored(program, e).output_step(state, batch))
         return e.task.summarize(sums, records)
 
     if isinstance(network, FreePicture):
@@ -175,10 +176,10 @@ def test_the_one_training_step_restyles(network, learning_rate, bar):
         assert before["content_ratio"] < 0.1
     for _ in range(60):
         state, metrics = step(state, batch)
-        assert metrics["live"]
+        assert state.live
     assert score(state)["style_ratio"] < bar
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.model_state), frozen)
-    predicted = jax.device_get(program.predict_step(state, batch))
+    predicted = jax.device_get(predicting(program, e).output_step(state, batch))
     image = e.task.describe({"image": predicted["image"][0]}, names=())["image"]
     assert (image.shape, image.dtype) == ((24, 24, 3), np.uint8)
 
@@ -222,7 +223,7 @@ def test_the_blind_answers_of_the_experiment_under_a_trained_vgg():
     e = load(ROOT / "experiments" / "photos_style.py", [])
     program, source = make_program(e, steps=1), e.data.open("train")
     state = initialized(e, program.init(jax.random.key(0)), source, Console())
-    evaluate_step = jax.jit(program.eval_step)
+    evaluate_step = jax.jit(scored(program, e).output_step)
     # black and white have no logits
     batch = {"image": jnp.clip(source.take(np.zeros(1, np.int32))["image"], 1, 254)}
 

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcnn.commands.predict import as_json, sentence
 from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.inspect.drawing import draw
+from jaxcnn.runs.predict import as_json, sentence
 from jaxcnn.tasks.binary import BinaryClassification
 from jaxcnn.tasks.classification import Classification
 from tests.tasks import (

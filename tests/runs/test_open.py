@@ -1,0 +1,322 @@
+"""A run in the hand: opened anywhere, asked without its data, continued with other settings."""
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from functools import partial
+
+import jax
+import numpy as np
+import optax
+import pytest
+from PIL import Image
+
+import jaxcnn
+from jaxcnn.errors import CheckpointError, ConfigError, DataError, Preempted
+from jaxcnn.runs.code import differences
+from jaxcnn.runs.open import open as open_run
+from jaxcnn.runs.train import train
+from tests.conftest import ROOT
+from tests.tiny import Lines, arrays, fit, stop_at, tiny
+
+EXPERIMENT = '''
+"""Two classes of pictures in a folder; the network lies in a neighbour file."""
+from functools import partial
+
+import optax
+
+from jaxcnn.core.experiment import Experiment
+from jaxcnn.data.files.class_folder import Folder
+from jaxcnn.tasks.classification import Classification
+from neighbour import Net
+
+experiment = Experiment(
+    model=Net(), task=Classification(num_classes=2),
+    data=Folder("photos", image_size=(8, 8), channels=1),
+    optimizer=partial(optax.sgd, learning_rate=0.1), batch_size=4, steps=6, log_every=2,
+)
+'''
+NEIGHBOUR = """
+from flax import linen as nn
+from layers_of_mine.dense import Dense
+
+
+class Net(nn.Module):
+    @nn.compact
+    def __call__(self, image, *, train):
+        return Dense(2)(image.reshape(image.shape[0], -1))
+"""
+
+
+def launch(*arguments, cwd):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(ROOT / "launch.py"), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A user's project with pictures, an experiment that imports its neighbours, and a run."""
+    folder = tmp_path_factory.mktemp("project")
+    random = np.random.default_rng(0)
+    for name, level in (("cat", 40), ("dog", 200)):
+        (folder / "photos" / name).mkdir(parents=True)
+        for i in range(10):
+            pixels = random.integers(level - 30, level + 30, (8, 8)).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / "photos" / name / f"{i}.png")
+    (folder / "mine.py").write_text(EXPERIMENT)
+    (folder / "neighbour.py").write_text(NEIGHBOUR)
+    (folder / "layers_of_mine").mkdir()
+    (folder / "layers_of_mine/__init__.py").write_text("")
+    (folder / "layers_of_mine/dense.py").write_text("from flax.linen import Dense as Dense\n")
+    done = launch("train", "mine.py", "--run-dir", "run", "--quiet", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def moved(project, tmp_path):
+    """The run alone, elsewhere, its data and its code gone from where they were."""
+    shutil.copytree(project / "run", tmp_path / "elsewhere" / "renamed")
+    return tmp_path / "elsewhere" / "renamed"
+
+
+def test_a_run_is_whole_in_itself(project, moved, tmp_path):
+    """Copied away: it predicts with the class names of training, exports and opens."""
+    shutil.copy(project / "photos/dog/3.png", tmp_path / "new.png")
+    done = launch("predict", moved, tmp_path / "new.png", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)
+    assert row["name"] == "dog"
+    assert [t["name"] for t in row["top"]] == ["dog", "cat"]
+    done = launch("export", moved, "--output", tmp_path / "m.jax", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["label_names"] == ["cat", "dog"]
+    done = launch("evaluate", moved, cwd=tmp_path)
+    assert done.returncode == 3, "the data are gone, which is said"
+    assert "photos" in done.stderr
+    other = launch(
+        "evaluate", moved, "--data", f"path={project / 'photos'}", "--json", cwd=tmp_path
+    )
+    assert other.returncode == 0, other.stderr
+    kept = json.loads((moved / "summary.json").read_text())
+    assert json.loads(other.stdout)["confusion"] == kept["eval"]["confusion"]
+    assert (moved / "code/neighbour.py").read_text() == NEIGHBOUR
+    assert (moved / "code/layers_of_mine/dense.py").exists()
+
+
+def test_a_new_folder_of_pictures_does_not_shift_the_names(project, tmp_path):
+    shutil.copytree(project, tmp_path / "copy")
+    (tmp_path / "copy/photos/aardvark").mkdir()
+    shutil.copy(project / "photos/cat/0.png", tmp_path / "copy/photos/aardvark/0.png")
+    rows = json.loads(
+        launch("predict", "run", "photos/dog", "--json", cwd=tmp_path / "copy").stdout
+    )
+    assert len(rows) == 10
+    assert {row["name"] for row in rows} == {"dog"}
+
+
+def test_other_data_of_another_kind_are_refused(project, moved, tmp_path):
+    shutil.copytree(project / "photos", tmp_path / "photos")
+    (tmp_path / "photos/cat").rename(tmp_path / "photos/zebra")
+    done = launch("evaluate", moved, "--data", f"path={tmp_path / 'photos'}", cwd=tmp_path)
+    assert done.returncode == 3
+    assert "zebra" in done.stderr
+
+
+def test_folders_patterns_and_a_picture_that_cannot_be_read(project, moved, tmp_path):
+    (tmp_path / "broken.png").write_text("no picture")
+    pattern = str(project / "photos/cat/[0-2].png")
+    done = launch("predict", moved, pattern, tmp_path / "broken.png", "--json", cwd=tmp_path)
+    rows = json.loads(done.stdout)
+    assert [("error" in row) for row in rows] == [False] * 3 + [True]
+    assert done.returncode == 3
+    assert "broken.png" in done.stderr
+    done = launch("predict", moved, tmp_path / "nothing*.png", cwd=tmp_path)
+    assert (done.returncode, "matches no file" in done.stderr) == (3, True)
+
+
+def test_a_changed_copy_of_the_code_is_refused(moved):
+    (moved / "code/mine.py").write_text(EXPERIMENT.replace("batch_size=4", "batch_size=2"))
+    with pytest.raises(ConfigError, match="batch_size: 4 then, 2 now"):
+        _ = open_run(moved).experiment
+
+
+def test_a_run_without_its_code_or_of_another_version_says_so(moved):
+    (moved / "code/mine.py").unlink()
+    with pytest.raises(ConfigError, match="code is gone"):
+        _ = open_run(moved).state
+    record = json.loads((moved / "run.json").read_text())
+    del record["code"]
+    (moved / "run.json").write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match="another version"):
+        _ = open_run(moved).experiment
+
+
+@pytest.mark.parametrize("make", [lambda p: p.mkdir(), lambda p: p.write_text("x"), lambda p: None])
+def test_what_is_no_run_is_refused(tmp_path, make):
+    make(tmp_path / "x")
+    with pytest.raises(ConfigError, match="is not a run directory"):
+        open_run(tmp_path / "x")
+
+
+def test_a_run_made_in_python_is_made_again_from_its_rendering(tmp_path):
+    """TinyNet can be imported; the arrays cannot, so that prediction works and evaluation asks."""
+    images = arrays(5, seed=3)["image"]
+    run_rows = train(tiny(), tmp_path / "a", quiet=True).predict(images)
+    shutil.move(tmp_path / "a", tmp_path / "b")
+    opened = open_run(tmp_path / "b")
+    assert opened.predict(images) == run_rows
+    assert opened.experiment.model == tiny().model
+    with pytest.raises(DataError, match="were not kept"):
+        opened.evaluate()
+    metrics = opened.evaluate(data=tiny().data)
+    assert metrics == {**opened.summary["eval"], "loss": pytest.approx(metrics["loss"])}
+    assert open_run(tmp_path / "b", tiny()).evaluate()["confusion"] == metrics["confusion"]
+    with pytest.raises(ConfigError, match="steps: 12 then, 13 now"):
+        open_run(tmp_path / "b", tiny(steps=13)).evaluate()
+
+
+def test_what_python_cannot_import_again_must_be_given(tmp_path):
+    def doubled(batch):
+        return batch
+
+    e = tiny(transform=(doubled,))
+    run = train(e, tmp_path / "a", quiet=True)
+    with pytest.raises(ConfigError, match="open\\(folder, experiment=…\\)"):
+        _ = open_run(tmp_path / "a").experiment
+    given = open_run(tmp_path / "a", e)
+    assert len(given.predict(arrays(3)["image"])) == 3
+    assert given.step == run.step == 12
+
+
+def test_predictions_are_those_of_the_model(tmp_path):
+    run = train(tiny(), tmp_path, quiet=True)
+    images = arrays(70, seed=3)["image"]
+    rows = run.predict(images, batch_size=16)
+    e, state = tiny(), run.state
+    variables = jaxcnn.evaluation_variables(state)
+    batch = jaxcnn.prepare(e, {"image": jax.numpy.asarray(images)})
+    logits = jaxcnn.apply_model(e, variables, batch, train=False, key=state.key)
+    want = np.asarray(jax.nn.softmax(logits))
+    got = [[t["probability"] for t in sorted(r["top"], key=lambda t: t["label"])] for r in rows]
+    np.testing.assert_allclose(got, want, atol=1e-6)
+    as_floats = run.predict(images / 255.0, batch_size=16)
+    assert [r["label"] for r in as_floats] == [r["label"] for r in rows]
+    with pytest.raises(DataError, match="floats lie in"):
+        run.predict(images.astype(np.float32))
+    with pytest.raises(DataError, match="has shape"):
+        run.predict(images[:, :4])
+
+
+def test_a_replica_is_opened_evaluated_and_trained_on_alone(tmp_path):
+    points = [{"seed": 0}, {"seed": 1, "optimizer.learning_rate": 0.02}]
+    sweep = train(tiny(), tmp_path / "many", points=points, way="vmap", quiet=True)
+    second = sweep.replicas[1]
+    assert second.experiment.seed == 1
+    assert second.experiment.optimizer.keywords["learning_rate"] == 0.02
+    metrics = second.evaluate(data=tiny().data)
+    assert metrics["confusion"] == second.summary["eval"]["confusion"]
+    longer = dataclasses.replace(second.experiment, steps=20, data=tiny().data)
+    alone = train(longer, tmp_path / "on", start=second, quiet=True)
+    assert alone.step == 20
+    assert [r["step"] for r in alone.history if r["kind"] == "train"] == list(range(1, 21))
+    joined = sweep.predict(arrays(4)["image"])
+    assert len(joined) == 4
+    with pytest.raises(ConfigError, match="has replicas 0 to 1"):
+        open_run(tmp_path / "many", replica=2)
+
+
+def test_training_longer_carries_state_and_history_and_says_what_changes(tmp_path):
+    first = train(tiny(ema=None), tmp_path / "a", quiet=True)
+    console = Lines()
+    e = tiny(
+        ema=None, steps=24, optimizer=partial(optax.adamw, learning_rate=0.02, weight_decay=0.01)
+    )
+    run = train(e, tmp_path / "b", start=first, console=console)
+    text = "\n".join(console.lines)
+    assert "steps: 12 then, 24 now" in text
+    assert "optimizer.learning_rate: 0.01 then, 0.02 now" in text
+    assert "the schedule's multiplier goes from" in text
+    rows = [r for r in run.history if r["kind"] == "train"]
+    assert [r["step"] for r in rows] == list(range(1, 25))
+    assert rows[:12] == [r for r in first.history if r["kind"] == "train"]
+    moments = jax.tree.leaves(open_run(tmp_path / "a", tiny(ema=None)).state.opt_state)
+    assert max(float(abs(x).max()) for x in moments) > 0, (
+        "the control: there was something to carry"
+    )
+    by_hand = rows[12]["learning_rate"]
+    assert by_hand == pytest.approx(0.02 * float(e.schedule(jax.numpy.asarray(12 / 24))))
+    with pytest.raises(ConfigError, match="has made 12 updates"):
+        train(tiny(ema=None, steps=12), tmp_path / "c", start=first, quiet=True)
+    other = tiny(ema=None, steps=24, model=dataclasses.replace(tiny().model, width=5))
+    with pytest.raises(CheckpointError, match="parameters do not fit"):
+        train(other, tmp_path / "d", start=first, quiet=True)
+
+
+def test_from_on_the_command_line(project, tmp_path):
+    shutil.copytree(project, tmp_path / "copy")
+    done = launch("train", "--from", "run", "steps=9", "--run-dir", "longer", cwd=tmp_path / "copy")
+    assert done.returncode == 0, done.stderr
+    assert "steps: 6 then, 9 now" in done.stderr
+    summary = json.loads((tmp_path / "copy/longer/summary.json").read_text())
+    assert summary["step"] == 9
+    again = launch("train", "--resume", "longer", cwd=tmp_path / "copy")
+    assert again.returncode == 0, again.stderr
+
+
+def test_resume_with_another_experiment_is_refused_whole(tmp_path):
+    with pytest.raises(Preempted):
+        train(tiny(), tmp_path, observe=[stop_at(4)], quiet=True)
+    for change in ({"batch_size": 4}, {"steps": 14}, {"seed": 3}):
+        (name,) = change
+        with pytest.raises(ConfigError, match=f"{name}: "):
+            train(tiny(**change), tmp_path, resume=True, quiet=True)
+    golden = fit(tiny(), tmp_path / "golden")
+    assert fit(tiny(), tmp_path, resume=True)["state_sha256"] == golden["state_sha256"]
+
+
+def test_a_run_shows_itself_shortly(tmp_path):
+    run = train(tiny(), tmp_path, quiet=True)
+    assert len(repr(run)) < 400
+    assert repr(run).startswith("Run(")
+    page = run._repr_html_()
+    assert "<table>" in page
+    assert str(run.summary["step"]) in page
+
+
+def test_import_is_quick_and_offers_the_names():
+    code = """
+        import time, sys
+        started = time.perf_counter()
+        import jaxcnn
+        seconds = time.perf_counter() - started
+        assert 'jax' not in sys.modules and 'numpy' not in sys.modules
+        assert {"Experiment", "train", "open", "evaluate", "Program", "State"} <= set(dir(jaxcnn))
+        assert all(getattr(jaxcnn, name) is not None for name in jaxcnn.__all__)
+        print(seconds)
+        """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 0.1
+
+
+def test_what_a_launcher_sets_holds_from_python():
+    code = "import jaxcnn; jaxcnn.train; import os; print(os.environ.get('NPROC'))"
+    clean = {k: v for k, v in os.environ.items() if k not in ("NPROC", "XLA_FLAGS")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=clean, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == str(len(os.sched_getaffinity(0)))
+
+
+def test_differences_name_the_path():
+    old = {"a": 1, "b": [1, {"c": 2}], "d": "x"}
+    assert differences(old, old) == []
+    assert differences(old, {**old, "b": [1, {"c": 3}]}) == ["b.1.c: 2 then, 3 now"]
+    assert len(differences(old, {"a": 1})) == 2
