@@ -186,20 +186,19 @@ def norm_of(slope):
     return np.sqrt(sum((g.astype(np.float64) ** 2).sum() for g in slope.values()))
 
 
-def test_polyak_steps_by_its_formula():
-    """N. Loizou et al. 2021, equation 4 with c = 1: min((f - f*) / |∇f|², bound), here times the
-    schedule.
-    """
-    e = experiment(partial(optax.polyak_sgd, max_learning_rate=0.3, f_min=0.1))
+@pytest.mark.parametrize("bound", [0.01, 100.0])
+def test_polyak_steps_by_its_formula(bound):
+    """N. Loizou et al. 2021, equation 4 with c = 1: min((f - f*) / |∇f|², bound)."""
+    e = experiment(partial(optax.polyak_sgd, max_learning_rate=bound, f_min=0.1))
     found = states(e, 3)
     seen = []
     for before, after, batch in zip(found, found[1:], batches(e, 3), strict=False):
         value, slope = loss_and_slope(e, before, batch)
-        seen.append(min((value - 0.1) / norm_of(slope) ** 2, 0.3))
+        seen.append(min((value - 0.1) / norm_of(slope) ** 2, bound))
         np.testing.assert_allclose(
             weights(after), weights(before) - seen[-1] * slope["kernel"], atol=1e-6
         )
-    assert any(step < 0.3 for step in seen)
+    assert all((step == bound) == (bound < 1) for step in seen)
 
 
 def test_a_plateau_halves_the_rate_when_it_should():
