@@ -47,7 +47,7 @@ def score(task, outputs: np.ndarray, batch: dict[str, np.ndarray]) -> dict:
 
 def segment_blindly() -> None:
     """Print the scores of the two blind segmentations."""
-    experiment = load(FOLDER / "scenes_segmentation.py", [])
+    experiment = load(FOLDER / "scenes_segmentation.py", overrides=[])
     task, (train, test) = (
         experiment.task,
         (examples(experiment, split) for split in ("train", "eval")),
@@ -79,7 +79,7 @@ def segment_blindly() -> None:
 
 def point_blindly() -> None:
     """Print the scores of the two blind keypoint finders."""
-    experiment = load(FOLDER / "scenes_keypoints.py", [])
+    experiment = load(FOLDER / "scenes_keypoints.py", overrides=[])
     task = dataclasses.replace(experiment.task, method="direct")
     train, test = (examples(experiment, split) for split in ("train", "eval"))
     mean = np.broadcast_to(train["points"].mean(axis=0), test["points"].shape).astype(np.float32)

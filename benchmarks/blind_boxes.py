@@ -33,7 +33,9 @@ BRIGHT, LEAST_PIXELS = 160, 30
 
 def examples(name: str, split: str, *, count: int = 1_000) -> dict[str, np.ndarray]:
     """The first examples of a split of an experiment's data, as NumPy arrays."""
-    return jax.device_get(load(FOLDER / f"{name}.py", []).data.open(split).take(np.arange(count)))
+    return jax.device_get(
+        load(FOLDER / f"{name}.py", overrides=[]).data.open(split).take(np.arange(count))
+    )
 
 
 def bright_groups(image: np.ndarray) -> np.ndarray:

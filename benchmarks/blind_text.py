@@ -29,7 +29,9 @@ FOLDER = Path(__file__).parents[1] / "experiments"
 
 def examples(name: str, split: str, *, count: int = 1_000) -> dict[str, np.ndarray]:
     """The first examples of a split of an experiment's data, as NumPy arrays."""
-    return jax.device_get(load(FOLDER / f"{name}.py", []).data.open(split).take(np.arange(count)))
+    return jax.device_get(
+        load(FOLDER / f"{name}.py", overrides=[]).data.open(split).take(np.arange(count))
+    )
 
 
 def blind_reading() -> dict[str, float]:

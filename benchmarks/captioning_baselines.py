@@ -37,7 +37,7 @@ def show(name: str, scores: dict) -> None:
 
 def score_majority(*, num_train: int = 30_000) -> None:
     """Print the scores of the most frequent training caption."""
-    data = load(FOLDER / "scenes_captioning.py", []).data
+    data = load(FOLDER / "scenes_captioning.py", overrides=[]).data
     train, held = (
         jax.device_get(data.open(s).take(np.arange(n)))["captions"]
         for s, n in (("train", num_train), ("eval", data.num_eval))

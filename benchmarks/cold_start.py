@@ -27,7 +27,7 @@ def first_step(name: str) -> None:
     from jaxcnn.core.transforms import compile
     from jaxcnn.runs.code import find, load
 
-    e = load(find(name), [])
+    e = load(find(name), overrides=[])
     source = e.data.open("train")
     program = compile(make_program(e, steps=e.total_steps(len(source))))
     state = program.init(jax.random.key(e.seed))

@@ -25,7 +25,7 @@ def main(name: str, rounds: int) -> None:
     """Print seconds an epoch of each, with quartiles, and the medians of the rounds' ratios with 95
     % intervals (order statistics).
     """
-    e = load(find(name), [])
+    e = load(find(name), overrides=[])
     source = open_checked(e, "train")
     steps = len(source) // e.batch_size
     program = compile(make_program(e, steps=steps))

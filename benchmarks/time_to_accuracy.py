@@ -29,7 +29,7 @@ from jaxcnn.runs.replica import start_variables  # noqa: E402
 
 def main(name: str, count: int, overrides: list[str]) -> None:
     """Print a line for each seed, then mean ± std of seconds and of the task's metric."""
-    e = load(find(name), overrides)
+    e = load(find(name), overrides=overrides)
     train, test = open_checked(e, "train"), open_checked(e, "eval")
     steps, dispatch = e.total_steps(len(train)), steps_per_dispatch(e, train)
     plain = make_program(e, steps=steps)

@@ -24,7 +24,7 @@ from jaxcnn.tasks.keypoints import Keypoints
 NAMES = ("lefteye", "righteye", "nose", "leftmouth", "rightmouth")
 
 experiment = Experiment(
-    model=simple_baseline_resnet18(5),
+    model=simple_baseline_resnet18(num_points=5),
     task=Keypoints(num_points=5, sigma=2.0, reference=(0, 1), edges=FACE_5.edges),
     data=Tfds(
         "celeb_a",

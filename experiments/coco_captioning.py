@@ -29,7 +29,7 @@ COCO = "~/data/coco"
 
 experiment = Experiment(
     model=CaptionNet(
-        resnet50(0, pyramid=True),
+        resnet50(num_classes=0, pyramid=True),
         AttentionLSTM(VOCABULARY_SIZE, dropout_rate=0.5),
         max_words=21,
         beam_size=3,

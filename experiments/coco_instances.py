@@ -26,7 +26,7 @@ experiment = Experiment(
     model=CenterMaskNet(
         num_classes=80,
         max_objects=OBJECTS,
-        trunk=resnet18(0, pyramid=True),
+        trunk=resnet18(num_classes=0, pyramid=True),
         stride4=0,
         features=64,
         head_features=64,

@@ -23,7 +23,7 @@ from jaxcnn.tasks.super_resolution import SuperResolution
 SCALE = 2
 
 experiment = Experiment(
-    model=edsr_baseline(SCALE),
+    model=edsr_baseline(scale=SCALE),
     task=SuperResolution(scale=SCALE, colour=True),
     data=PhotoCrops(
         train=("$DIV2K/DIV2K_train_HR",),

@@ -20,7 +20,7 @@ from jaxcnn.models.deeplab import deeplab_resnet50
 from jaxcnn.tasks.segmentation import Segmentation
 
 experiment = Experiment(
-    model=deeplab_resnet50(3),
+    model=deeplab_resnet50(num_classes=3),
     task=Segmentation(num_classes=3, names=("pet", "background", "border")),
     data=Tfds(
         "oxford_iiit_pet",

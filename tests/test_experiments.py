@@ -67,7 +67,7 @@ def data_of(e):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_the_pre_flight_passes(path):
-    e = load(path, [])
+    e = load(path, overrides=[])
     try:
         e.data.spec()
     except DataError as error:
@@ -82,7 +82,7 @@ def test_the_pre_flight_passes(path):
     ids=lambda p: p.stem,
 )
 def test_two_steps(path):
-    e = load(path, [])
+    e = load(path, overrides=[])
     source = data_of(e)
     e = dataclasses.replace(e, batch_size=BATCH, accumulate=1, steps=2, eval_batch_size=BATCH)
     with jax.numpy_dtype_promotion("standard"):

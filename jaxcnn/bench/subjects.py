@@ -52,7 +52,11 @@ def choose(name: str, overrides: list[str], *, bare: bool, synthetic: bool) -> S
     Errors: ConfigError.
     """
     by_name = name in models.MODELS and name not in code.files()
-    e = model_experiment(name, overrides) if by_name else code.load(code.find(name), overrides)
+    e = (
+        model_experiment(name, overrides)
+        if by_name
+        else code.load(code.find(name), overrides=overrides)
+    )
     dropped = []
     if bare:
         dropped = [field for field, value in PLAIN.items() if getattr(e, field) != value]

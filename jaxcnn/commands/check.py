@@ -28,7 +28,7 @@ def main(args: Any) -> int:
     from jaxcnn.runs.check import pre_flight
 
     path = code.find(args.experiment)
-    experiment = code.load(path, args.overrides)
+    experiment = code.load(path, overrides=args.overrides)
     result = {"experiment": path.stem, **pre_flight(experiment, compile=args.compile)}
     if args.json:
         print(json.dumps({**result, "rendered": render(experiment)}))

@@ -54,7 +54,7 @@ def main(args: Any) -> int:
     from jaxcnn.runs import predict
 
     run = _arguments.open_model(args)
-    predictor = predict.Predictor(run, batch_size=64)
+    predictor = run.predictor()
     if args.input:
         found = predictor.arrays(read_inputs(args.input))
     else:

@@ -42,7 +42,7 @@ def _model(args: Any) -> tuple[Any, tuple, str]:
     from jaxcnn.core.forward import model_inputs, prepare
     from jaxcnn.runs.check import abstract_state
 
-    e = code.load(args.experiment, args.overrides)
+    e = code.load(args.experiment, overrides=args.overrides)
     abstract_state(e)
     batch = {
         name: jax.ShapeDtypeStruct((1, *s.shape), s.dtype) for name, s in e.data.spec().items()

@@ -77,7 +77,7 @@ def main(args: Any) -> int:
         raise ConfigError(
             f"--halving {args.halving}: keeps one replica in H, so it must be at least 2"
         )
-    prepare_process(recorded(args.resume) if args.resume else None)
+    prepare_process(recorded=recorded(args.resume) if args.resume else None)
 
     from jaxcnn.runs.train import train
     from jaxcnn.runs.writers import Console
@@ -115,11 +115,11 @@ def _new(args: Any) -> "tuple[Experiment, code.Origin | None, list[dict[str, Any
     if args.start is not None:
         start = open(args.start)
         experiment = override_all(start.experiment, args.overrides)
-        origin = code.origin_in(start.folder, start.record, args.overrides)
+        origin = code.origin_in(start.folder, start.record, overrides=args.overrides)
     else:
         path = code.find(args.experiment)
         module = code.module_of(path)
-        experiment = code.experiment_in(module, path, args.overrides)
+        experiment = code.experiment_in(module, path, overrides=args.overrides)
         origin = code.Origin(path, module.__name__, tuple(args.overrides))
         points = points_of(experiment, module, args) if args.sweep is not None else None
     return experiment, origin, points

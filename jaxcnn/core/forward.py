@@ -21,7 +21,7 @@ def fresh_variables(e: Experiment, key: jax.Array) -> dict[str, Any]:
     return dict(e.model.init(key, *model_inputs(e, prepare(e, rows)), train=False))
 
 
-def prepare(e: Experiment, batch: Batch, key: jax.Array | None = None) -> Batch:
+def prepare(e: Experiment, batch: Batch, *, key: jax.Array | None = None) -> Batch:
     """The batch as model and task see it: uint8 images as float32 in [0, 1], augmented if there is
     a key, transformed; `mask` added.
     """

@@ -108,7 +108,7 @@ def supervised(
     metrics) of a raw batch, augmented.
     """
     augment_key, model_key = jax.random.split(key)
-    batch = prepare(e, batch, augment_key)
+    batch = prepare(e, batch, key=augment_key)
     outputs, collections = apply_model(e, variables, batch, train=True, key=model_key, mutable=True)
     return e.task.loss(outputs, batch), collections, e.task.running(outputs, batch)
 

@@ -121,7 +121,7 @@ def on_devices(p: Program, *, axes: int = 0) -> Program:
     return shard(p, data_mesh(), batch=batch, eval_batch=PartitionSpec("data"))
 
 
-def data_mesh(devices: Any = None) -> Mesh:
+def data_mesh(*, devices: Any = None) -> Mesh:
     """A one-axis mesh "data" over `devices` (default: all)."""
     return Mesh(np.array(jax.devices() if devices is None else devices), ("data",))
 

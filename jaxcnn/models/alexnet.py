@@ -95,17 +95,17 @@ class AlexNet(nn.Module):
         return nn.Dense(self.num_classes, kernel_init=normal, name="head")(x)
 
 
-def alexnet(num_classes: int = 1000, **fields) -> AlexNet:
+def alexnet(*, num_classes: int = 1000, **fields) -> AlexNet:
     """The published network for 227x227 images, 60,965,224 parameters."""
     return AlexNet(num_classes, **fields)
 
 
-def alexnet_ungrouped(num_classes: int = 1000, **fields) -> AlexNet:
+def alexnet_ungrouped(*, num_classes: int = 1000, **fields) -> AlexNet:
     """The published network on one device, without groups, 62,378,344 parameters."""
     return AlexNet(num_classes, groups=(1,) * 5, **fields)
 
 
-def alexnet_torchvision(num_classes: int = 1000, **fields) -> AlexNet:
+def alexnet_torchvision(*, num_classes: int = 1000, **fields) -> AlexNet:
     """torchvision's AlexNet for 224x224 images: narrower, no groups, no response normalization;
     61,100,840 parameters.
     """

@@ -147,7 +147,7 @@ class AttentionLSTM(nn.Module):
         """
         return memory, self.keys(memory)
 
-    def start(self, context: Any, length: int = 0) -> tuple[jax.Array, jax.Array]:
+    def start(self, context: Any, *, length: int = 0) -> tuple[jax.Array, jax.Array]:
         """The LSTM's cell and hidden state before the first word, each [N, width], from the mean of
         the places (section 3.1.2).
         """
@@ -207,7 +207,7 @@ class TransformerDecoder(nn.Module):
         """
         context = self.read(memory)
         return self._advance(
-            self.start(context, words.shape[1]), words, jnp.int32(0), context, train=train
+            self.start(context, length=words.shape[1]), words, jnp.int32(0), context, train=train
         )[0]
 
     def read(self, memory: jax.Array) -> list:

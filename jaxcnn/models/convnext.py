@@ -98,24 +98,24 @@ class ConvNeXt(nn.Module):
         )
 
 
-def convnext_tiny(num_classes: int = 1000, **fields) -> ConvNeXt:
+def convnext_tiny(*, num_classes: int = 1000, **fields) -> ConvNeXt:
     """ConvNeXt-T, 28,589,128 parameters."""
     return ConvNeXt((3, 3, 9, 3), num_classes, **{"drop_path": 0.1, **fields})
 
 
-def convnext_small(num_classes: int = 1000, **fields) -> ConvNeXt:
+def convnext_small(*, num_classes: int = 1000, **fields) -> ConvNeXt:
     """ConvNeXt-S, 50,223,688 parameters."""
     return ConvNeXt((3, 3, 27, 3), num_classes, **{"drop_path": 0.4, **fields})
 
 
-def convnext_base(num_classes: int = 1000, **fields) -> ConvNeXt:
+def convnext_base(*, num_classes: int = 1000, **fields) -> ConvNeXt:
     """ConvNeXt-B, 88,591,464 parameters."""
     return ConvNeXt(
         (3, 3, 27, 3), num_classes, (128, 256, 512, 1024), **{"drop_path": 0.5, **fields}
     )
 
 
-def convnext_large(num_classes: int = 1000, **fields) -> ConvNeXt:
+def convnext_large(*, num_classes: int = 1000, **fields) -> ConvNeXt:
     """ConvNeXt-L, 197,767,336 parameters."""
     return ConvNeXt(
         (3, 3, 27, 3), num_classes, (192, 384, 768, 1536), **{"drop_path": 0.5, **fields}

@@ -118,11 +118,11 @@ def enlarge(x: jax.Array, size: tuple[int, ...]) -> jax.Array:
     return jax.image.resize(x, (x.shape[0], *size, x.shape[-1]), "bilinear")
 
 
-def deeplab_resnet18(num_classes: int = 21, **fields) -> DeepLabV3Plus:
+def deeplab_resnet18(*, num_classes: int = 21, **fields) -> DeepLabV3Plus:
     """DeepLabV3+ on ResNet-18."""
     return DeepLabV3Plus(num_classes, trunk=resnet18(pyramid=True), **fields)
 
 
-def deeplab_resnet50(num_classes: int = 21, **fields) -> DeepLabV3Plus:
+def deeplab_resnet50(*, num_classes: int = 21, **fields) -> DeepLabV3Plus:
     """DeepLabV3+ on ResNet-50."""
     return DeepLabV3Plus(num_classes, trunk=resnet50(pyramid=True), **fields)

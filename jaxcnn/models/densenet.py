@@ -97,27 +97,29 @@ class DenseNet(nn.Module):
         return nn.Dense(self.num_classes, name="head")(x) if self.num_classes else x
 
 
-def densenet121(num_classes: int = 1000, **fields) -> DenseNet:
+def densenet121(*, num_classes: int = 1000, **fields) -> DenseNet:
     """DenseNet-121, 7,978,856 parameters."""
     return DenseNet((6, 12, 24, 16), num_classes, **fields)
 
 
-def densenet161(num_classes: int = 1000, **fields) -> DenseNet:
+def densenet161(*, num_classes: int = 1000, **fields) -> DenseNet:
     """DenseNet-161, 28,681,000 parameters."""
     return DenseNet((6, 12, 36, 24), num_classes, growth=48, stem_width=96, **fields)
 
 
-def densenet169(num_classes: int = 1000, **fields) -> DenseNet:
+def densenet169(*, num_classes: int = 1000, **fields) -> DenseNet:
     """DenseNet-169, 14,149,480 parameters."""
     return DenseNet((6, 12, 32, 32), num_classes, **fields)
 
 
-def densenet201(num_classes: int = 1000, **fields) -> DenseNet:
+def densenet201(*, num_classes: int = 1000, **fields) -> DenseNet:
     """DenseNet-201, 20,013,928 parameters."""
     return DenseNet((6, 12, 48, 32), num_classes, **fields)
 
 
-def densenet_cifar(depth: int = 100, growth: int = 12, num_classes: int = 10, **fields) -> DenseNet:
+def densenet_cifar(
+    *, depth: int = 100, growth: int = 12, num_classes: int = 10, **fields
+) -> DenseNet:
     """DenseNet-BC for CIFAR of depth 6n + 4 (section 4.2): 769,162 parameters with depth 100 and
     growth 12.
     """

@@ -111,17 +111,22 @@ class CenterNet(nn.Module):
         return CenterHeads(self.num_classes, self.head_features, name="heads")(features)
 
 
-def small_center_net(num_classes: int = 10, **fields) -> CenterNet:
+def small_center_net(*, num_classes: int = 10, **fields) -> CenterNet:
     """For scenes of 64x64: 172,606 parameters with ten classes and grey pictures."""
     return CenterNet(num_classes, **fields)
 
 
-def center_net_resnet18(num_classes: int = 20, **fields) -> CenterNet:
+def center_net_resnet18(*, num_classes: int = 20, **fields) -> CenterNet:
     """CenterNet on ResNet-18 (Zhou et al. 2019, section 5), with a sum path of 64 channels in place
     of their three deconvolutions.
     """
     return CenterNet(
-        num_classes, resnet18(0, pyramid=True), stride4=0, features=64, head_features=64, **fields
+        num_classes,
+        resnet18(num_classes=0, pyramid=True),
+        stride4=0,
+        features=64,
+        head_features=64,
+        **fields,
     )
 
 

@@ -83,41 +83,41 @@ class EfficientNet(nn.Module):
 REIMPLEMENTED = {"epsilon": 1e-5, "momentum": 0.9}
 
 
-def efficientnet_b0(num_classes: int = 1000, **fields) -> EfficientNet:
+def efficientnet_b0(*, num_classes: int = 1000, **fields) -> EfficientNet:
     """EfficientNet-B0 for 224x224, 5,288,548 parameters."""
     return EfficientNet(num_classes, **{**REIMPLEMENTED, **fields})
 
 
-def efficientnet_b1(num_classes: int = 1000, **fields) -> EfficientNet:
+def efficientnet_b1(*, num_classes: int = 1000, **fields) -> EfficientNet:
     """EfficientNet-B1 for 240x240, 7,794,184 parameters."""
     return EfficientNet(num_classes, 1.0, 1.1, 0.2, **{**REIMPLEMENTED, **fields})
 
 
-def efficientnet_b2(num_classes: int = 1000, **fields) -> EfficientNet:
+def efficientnet_b2(*, num_classes: int = 1000, **fields) -> EfficientNet:
     """EfficientNet-B2 for 260x260 (torchvision: 288), 9,109,994 parameters."""
     return EfficientNet(num_classes, 1.1, 1.2, 0.3, **{**REIMPLEMENTED, **fields})
 
 
-def efficientnet_b3(num_classes: int = 1000, **fields) -> EfficientNet:
+def efficientnet_b3(*, num_classes: int = 1000, **fields) -> EfficientNet:
     """EfficientNet-B3 for 300x300, 12,233,232 parameters."""
     return EfficientNet(num_classes, 1.2, 1.4, 0.3, **{**REIMPLEMENTED, **fields})
 
 
-def efficientnet_b4(num_classes: int = 1000, **fields) -> EfficientNet:
+def efficientnet_b4(*, num_classes: int = 1000, **fields) -> EfficientNet:
     """EfficientNet-B4 for 380x380, 19,341,616 parameters."""
     return EfficientNet(num_classes, 1.4, 1.8, 0.4, **{**REIMPLEMENTED, **fields})
 
 
-def efficientnet_b5(num_classes: int = 1000, **fields) -> EfficientNet:
+def efficientnet_b5(*, num_classes: int = 1000, **fields) -> EfficientNet:
     """EfficientNet-B5 for 456x456, 30,389,784 parameters."""
     return EfficientNet(num_classes, 1.6, 2.2, 0.4, **fields)
 
 
-def efficientnet_b6(num_classes: int = 1000, **fields) -> EfficientNet:
+def efficientnet_b6(*, num_classes: int = 1000, **fields) -> EfficientNet:
     """EfficientNet-B6 for 528x528, 43,040,704 parameters."""
     return EfficientNet(num_classes, 1.8, 2.6, 0.5, **fields)
 
 
-def efficientnet_b7(num_classes: int = 1000, **fields) -> EfficientNet:
+def efficientnet_b7(*, num_classes: int = 1000, **fields) -> EfficientNet:
     """EfficientNet-B7 for 600x600, 66,347,960 parameters."""
     return EfficientNet(num_classes, 2.0, 3.1, 0.5, **fields)

@@ -150,12 +150,12 @@ class GoogLeNet(nn.Module):
         return (logits, *auxiliary_logits) if auxiliary and train else logits
 
 
-def googlenet(num_classes: int = 1000, **fields) -> GoogLeNet:
+def googlenet(*, num_classes: int = 1000, **fields) -> GoogLeNet:
     """The published network: 6,998,552 parameters, 13,378,280 with both auxiliary heads."""
     return GoogLeNet(num_classes, **fields)
 
 
-def googlenet_bn(num_classes: int = 1000, **fields) -> GoogLeNet:
+def googlenet_bn(*, num_classes: int = 1000, **fields) -> GoogLeNet:
     """torchvision's GoogLeNet with BatchNorm and without auxiliary heads, 6,624,904 parameters."""
     return GoogLeNet(
         num_classes,

@@ -159,6 +159,6 @@ class InceptionV3(nn.Module):
         return (logits, auxiliary_logits) if auxiliary and train else logits
 
 
-def inception_v3(num_classes: int = 1000, **fields) -> InceptionV3:
+def inception_v3(*, num_classes: int = 1000, **fields) -> InceptionV3:
     """Inception v3, 27,161,264 parameters with the auxiliary head, 23,834,568 without."""
     return InceptionV3(num_classes, **fields)

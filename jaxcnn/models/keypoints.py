@@ -87,11 +87,11 @@ class SmallKeypointNet(nn.Module):
         return Conv(self.num_points, (1, 1), name="head")(x)
 
 
-def simple_baseline_resnet18(num_points: int = 17, **fields) -> SimpleBaseline:
+def simple_baseline_resnet18(*, num_points: int = 17, **fields) -> SimpleBaseline:
     """SimpleBaseline on ResNet-18."""
     return SimpleBaseline(num_points, trunk=resnet18(pyramid=True), **fields)
 
 
-def simple_baseline_resnet50(num_points: int = 17, **fields) -> SimpleBaseline:
+def simple_baseline_resnet50(*, num_points: int = 17, **fields) -> SimpleBaseline:
     """SimpleBaseline on ResNet-50, as published: 33,999,697 parameters for 17 points."""
     return SimpleBaseline(num_points, trunk=resnet50(pyramid=True), **fields)

@@ -74,7 +74,7 @@ class BackboneLocalization(nn.Module):
     """
 
     num_classes: int
-    backbone: Any = resnet18(0, pyramid=True)
+    backbone: Any = resnet18(num_classes=0, pyramid=True)
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool) -> dict[str, jax.Array]:

@@ -15,7 +15,7 @@ from jaxcnn.layers.conv_norm import ConvNorm
 from jaxcnn.layers.squeeze_excite import SqueezeExcite
 
 
-def round_channels(channels: float, multiple: int = 8) -> int:
+def round_channels(channels: float, *, multiple: int = 8) -> int:
     """The nearest multiple, at least one, and at least 90 % of `channels`, as the authors' released
     code rounds widths.
     """
@@ -206,16 +206,16 @@ def _append(maps: list, x) -> None:
     maps.append(x)
 
 
-def mobilenet_v2(num_classes: int = 1000, **fields) -> MobileNetV2:
+def mobilenet_v2(*, num_classes: int = 1000, **fields) -> MobileNetV2:
     """MobileNetV2, 3,504,872 parameters."""
     return MobileNetV2(num_classes, **fields)
 
 
-def mobilenet_v3_large(num_classes: int = 1000, **fields) -> MobileNetV3:
+def mobilenet_v3_large(*, num_classes: int = 1000, **fields) -> MobileNetV3:
     """MobileNetV3-Large, 5,483,032 parameters."""
     return MobileNetV3(LARGE, num_classes, **fields)
 
 
-def mobilenet_v3_small(num_classes: int = 1000, **fields) -> MobileNetV3:
+def mobilenet_v3_small(*, num_classes: int = 1000, **fields) -> MobileNetV3:
     """MobileNetV3-Small, 2,542,856 parameters."""
     return MobileNetV3(SMALL, num_classes, **{"hidden": 1024, **fields})

@@ -180,32 +180,32 @@ class ResNet(nn.Module):
         return nn.Dense(self.num_classes, name="head")(x) if self.num_classes else x
 
 
-def resnet18(num_classes: int = 1000, **fields) -> ResNet:
+def resnet18(*, num_classes: int = 1000, **fields) -> ResNet:
     """ResNet-18, 11,689,512 parameters."""
     return ResNet((2, 2, 2, 2), BasicBlock, num_classes, **fields)
 
 
-def resnet34(num_classes: int = 1000, **fields) -> ResNet:
+def resnet34(*, num_classes: int = 1000, **fields) -> ResNet:
     """ResNet-34, 21,797,672 parameters."""
     return ResNet((3, 4, 6, 3), BasicBlock, num_classes, **fields)
 
 
-def resnet50(num_classes: int = 1000, **fields) -> ResNet:
+def resnet50(*, num_classes: int = 1000, **fields) -> ResNet:
     """ResNet-50, 25,557,032 parameters; v1.5 unless `stride_first=True`."""
     return ResNet((3, 4, 6, 3), Bottleneck, num_classes, **fields)
 
 
-def resnet101(num_classes: int = 1000, **fields) -> ResNet:
+def resnet101(*, num_classes: int = 1000, **fields) -> ResNet:
     """ResNet-101, 44,549,160 parameters."""
     return ResNet((3, 4, 23, 3), Bottleneck, num_classes, **fields)
 
 
-def resnet152(num_classes: int = 1000, **fields) -> ResNet:
+def resnet152(*, num_classes: int = 1000, **fields) -> ResNet:
     """ResNet-152, 60,192,808 parameters."""
     return ResNet((3, 8, 36, 3), Bottleneck, num_classes, **fields)
 
 
-def resnet_cifar(depth: int = 20, num_classes: int = 10, **fields) -> ResNet:
+def resnet_cifar(*, depth: int = 20, num_classes: int = 10, **fields) -> ResNet:
     """The CIFAR-10 network of section 4.2 with depth 6n + 2 (20, 32, 44, 56, 110), with projection
     shortcuts (option B).
     """
@@ -213,28 +213,28 @@ def resnet_cifar(depth: int = 20, num_classes: int = 10, **fields) -> ResNet:
     return ResNet((n, n, n), BasicBlock, num_classes, (16, 32, 64), "cifar", 16, **fields)
 
 
-def wide_resnet28_10(num_classes: int = 10, **fields) -> ResNet:
+def wide_resnet28_10(*, num_classes: int = 10, **fields) -> ResNet:
     """WRN-28-10 of Zagoruyko and Komodakis: pre-activation, CIFAR stem, ten times the width; 36.5 M
     parameters.
     """
     return ResNet((4, 4, 4), PreActBlock, num_classes, (160, 320, 640), "cifar", 16, **fields)
 
 
-def wide_resnet50_2(num_classes: int = 1000, **fields) -> ResNet:
+def wide_resnet50_2(*, num_classes: int = 1000, **fields) -> ResNet:
     """Wide ResNet-50-2, 68,883,240 parameters."""
-    return resnet50(num_classes, base_width=128, **fields)
+    return resnet50(num_classes=num_classes, base_width=128, **fields)
 
 
-def resnext50_32x4d(num_classes: int = 1000, **fields) -> ResNet:
+def resnext50_32x4d(*, num_classes: int = 1000, **fields) -> ResNet:
     """ResNeXt-50 32x4d, 25,028,904 parameters."""
-    return resnet50(num_classes, groups=32, base_width=4, **fields)
+    return resnet50(num_classes=num_classes, groups=32, base_width=4, **fields)
 
 
-def seresnet50(num_classes: int = 1000, **fields) -> ResNet:
+def seresnet50(*, num_classes: int = 1000, **fields) -> ResNet:
     """SE-ResNet-50, 28,088,024 parameters."""
-    return resnet50(num_classes, squeeze_ratio=1 / 16, **fields)
+    return resnet50(num_classes=num_classes, squeeze_ratio=1 / 16, **fields)
 
 
-def resnetv2_50(num_classes: int = 1000, **fields) -> ResNet:
+def resnetv2_50(*, num_classes: int = 1000, **fields) -> ResNet:
     """Pre-activation ResNet-50, 25,549,352 parameters."""
     return ResNet((3, 4, 6, 3), PreActBottleneck, num_classes, **fields)

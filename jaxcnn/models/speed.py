@@ -131,7 +131,7 @@ class MirrorAveraged(nn.Module):
         return self.model(both, train=False).reshape(2, image.shape[0], -1).mean(0)
 
 
-def speednet(num_classes: int = 10, **fields) -> SpeedNet:
+def speednet(*, num_classes: int = 10, **fields) -> SpeedNet:
     """The network of widths 64, 256, 256 for CIFAR-10: 1,971,640 parameters, of which 288 (the
     whitening kernel) are not trained.
     """

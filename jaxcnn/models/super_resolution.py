@@ -176,11 +176,11 @@ def _factors(scale: int) -> tuple[int, ...]:
     return factors[scale]
 
 
-def edsr_baseline(scale: int = 2, **fields) -> EDSR:
+def edsr_baseline(*, scale: int = 2, **fields) -> EDSR:
     """EDSR-baseline, 1,369,859 parameters for scale 2."""
     return EDSR(scale, **fields)
 
 
-def edsr(scale: int = 2, **fields) -> EDSR:
+def edsr(*, scale: int = 2, **fields) -> EDSR:
     """The large EDSR, 40,729,603 parameters for scale 2."""
     return EDSR(scale, width=256, num_blocks=32, residual_scale=0.1, **fields)

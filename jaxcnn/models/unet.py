@@ -158,6 +158,6 @@ def crop(x, sizes: tuple[int, ...]):
     return x[:, *middle]
 
 
-def unet(num_classes: int = 2, **fields) -> UNet:
+def unet(*, num_classes: int = 2, **fields) -> UNet:
     """The published widths: 31,030,658 parameters for grey images and two classes."""
     return UNet(num_classes, **fields)

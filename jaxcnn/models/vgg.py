@@ -74,49 +74,49 @@ class VGG(nn.Module):
         return nn.Dense(self.num_classes, kernel_init=nn.initializers.normal(0.01), name="head")(x)
 
 
-def vgg11(num_classes: int = 1000, **fields) -> VGG:
+def vgg11(*, num_classes: int = 1000, **fields) -> VGG:
     """VGG-11 (column A), 132,863,336 parameters."""
     return VGG((1, 1, 2, 2, 2), num_classes, **fields)
 
 
-def vgg13(num_classes: int = 1000, **fields) -> VGG:
+def vgg13(*, num_classes: int = 1000, **fields) -> VGG:
     """VGG-13 (column B), 133,047,848 parameters."""
     return VGG((2, 2, 2, 2, 2), num_classes, **fields)
 
 
-def vgg16(num_classes: int = 1000, **fields) -> VGG:
+def vgg16(*, num_classes: int = 1000, **fields) -> VGG:
     """VGG-16 (column D), 138,357,544 parameters."""
     return VGG((2, 2, 3, 3, 3), num_classes, **fields)
 
 
-def vgg19(num_classes: int = 1000, **fields) -> VGG:
+def vgg19(*, num_classes: int = 1000, **fields) -> VGG:
     """VGG-19 (column E), 143,667,240 parameters."""
     return VGG((2, 2, 4, 4, 4), num_classes, **fields)
 
 
-def vgg11_bn(num_classes: int = 1000, **fields) -> VGG:
+def vgg11_bn(*, num_classes: int = 1000, **fields) -> VGG:
     """torchvision's VGG-11 with BatchNorm, 132,868,840 parameters, redundant biases included (see
     `conv_bias`).
     """
-    return vgg11(num_classes, batch_norm=True, **fields)
+    return vgg11(num_classes=num_classes, batch_norm=True, **fields)
 
 
-def vgg13_bn(num_classes: int = 1000, **fields) -> VGG:
+def vgg13_bn(*, num_classes: int = 1000, **fields) -> VGG:
     """torchvision's VGG-13 with BatchNorm, 133,053,736 parameters, redundant biases included (see
     `conv_bias`).
     """
-    return vgg13(num_classes, batch_norm=True, **fields)
+    return vgg13(num_classes=num_classes, batch_norm=True, **fields)
 
 
-def vgg16_bn(num_classes: int = 1000, **fields) -> VGG:
+def vgg16_bn(*, num_classes: int = 1000, **fields) -> VGG:
     """torchvision's VGG-16 with BatchNorm, 138,365,992 parameters, redundant biases included (see
     `conv_bias`).
     """
-    return vgg16(num_classes, batch_norm=True, **fields)
+    return vgg16(num_classes=num_classes, batch_norm=True, **fields)
 
 
-def vgg19_bn(num_classes: int = 1000, **fields) -> VGG:
+def vgg19_bn(*, num_classes: int = 1000, **fields) -> VGG:
     """torchvision's VGG-19 with BatchNorm, 143,678,248 parameters, redundant biases included (see
     `conv_bias`).
     """
-    return vgg19(num_classes, batch_norm=True, **fields)
+    return vgg19(num_classes=num_classes, batch_norm=True, **fields)

@@ -195,12 +195,12 @@ class VideoResNet(nn.Module):
         return nn.Dense(self.num_classes, name="head")(x.mean((1, 2, 3)))
 
 
-def r3d_18(num_classes: int = 400, **fields) -> VideoResNet:
+def r3d_18(*, num_classes: int = 400, **fields) -> VideoResNet:
     """R3D-18, 33,371,472 parameters."""
     return VideoResNet(num_classes, **fields)
 
 
-def r2plus1d_18(num_classes: int = 400, **fields) -> VideoResNet:
+def r2plus1d_18(*, num_classes: int = 400, **fields) -> VideoResNet:
     """R(2+1)D-18, 31,505,325 parameters."""
     return VideoResNet(num_classes, factorized=True, **fields)
 

@@ -98,7 +98,7 @@ class Checkpoints:
         for path in self.folder.glob(".*.tmp"):
             path.unlink(missing_ok=True)
 
-    def steps(self, kind: str = "last") -> list[int]:
+    def steps(self, *, kind: str = "last") -> list[int]:
         """The steps of which there is a file, newest first; a "best" one will do for "last"."""
         return sorted({_step_of(path) for path in self._candidates(kind)}, reverse=True)
 
@@ -132,14 +132,14 @@ class Checkpoints:
                     path.rename(path.with_name(path.name + ".damaged"))
                 continue
             return from_arrays(template, arrays, source=str(path)), step
-        if among is None and (files or self.damaged(kind)):
+        if among is None and (files or self.damaged(kind=kind)):
             raise CheckpointError(
                 f"{self.folder}: every '{kind}' checkpoint is damaged; start a new run (nothing "
                 "here was deleted)"
             )
         return None
 
-    def damaged(self, kind: str = "last") -> bool:
+    def damaged(self, *, kind: str = "last") -> bool:
         """Whether one was set aside."""
         return any(self.folder.glob(f"{kind}-*.damaged"))
 

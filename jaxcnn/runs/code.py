@@ -74,13 +74,13 @@ def find(name: str | Path) -> Path:
 # ---- loading ---------------------------------------------------------------------------------
 
 
-def load(name: str | Path, overrides: Any = ()) -> Any:
+def load(name: str | Path, *, overrides: Any = ()) -> Any:
     """The Experiment of a file, by path or name, with overrides such as "epochs=5" applied.
 
     Errors: ConfigError with file and line of what went wrong.
     """
     path = find(name)
-    return experiment_in(module_of(path), path, overrides)
+    return experiment_in(module_of(path), path, overrides=overrides)
 
 
 def module_of(path: Path, *, name: str | None = None) -> ModuleType:
@@ -115,7 +115,7 @@ def _first_on_path(folder: Path) -> Iterator[None]:
             sys.path.append(str(folder))
 
 
-def experiment_in(module: ModuleType, path: Path, overrides: Any = ()) -> Any:
+def experiment_in(module: ModuleType, path: Path, *, overrides: Any = ()) -> Any:
     """The Experiment of an experiment file's module, with overrides. Errors: ConfigError."""
     from jaxcnn.core.experiment import Experiment
     from jaxcnn.core.override import override_all
@@ -137,7 +137,7 @@ def origin_of(experiment: Any) -> Origin | None:
     return None
 
 
-def origin_in(folder: Path, record: dict[str, Any], overrides: Any = ()) -> Origin | None:
+def origin_in(folder: Path, record: dict[str, Any], *, overrides: Any = ()) -> Origin | None:
     """The origin of a run's experiment in its own directory, with more overrides."""
     kept = record["code"]
     if not kept.get("file"):
@@ -265,7 +265,7 @@ def reopen(folder: Path, record: dict[str, Any]) -> Any:
             if not path.is_file():
                 raise ConfigError(f"{path}: the experiment's code is gone; give the experiment")
             module = module_of(path, name=code["module"])
-            experiment = experiment_in(module, path, code["overrides"])
+            experiment = experiment_in(module, path, overrides=code["overrides"])
             experiment = at(experiment, as_point(record.get("point", {})))
         else:
             experiment = _build(rendered, record)
@@ -325,15 +325,15 @@ def _is_of(module: ModuleType, kept: Path) -> bool:
         return False
 
 
-def differences(old: Any, new: Any, path: str = "") -> list[str]:
+def differences(old: Any, new: Any, *, path: str = "") -> list[str]:
     """What differs between two renderings: ["epochs: 5 then, 6 now", …]."""
     if isinstance(old, dict) and isinstance(new, dict):
         names = dict.fromkeys([*old, *new])
-        found = [differences(old.get(n), new.get(n), f"{path}.{n}".lstrip(".")) for n in names]
+        found = [differences(old.get(n), new.get(n), path=f"{path}.{n}".lstrip(".")) for n in names]
         return [text for texts in found for text in texts]
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         pairs = enumerate(zip(old, new, strict=True))
-        return [text for i, (a, b) in pairs for text in differences(a, b, f"{path}.{i}")]
+        return [text for i, (a, b) in pairs for text in differences(a, b, path=f"{path}.{i}")]
     return [] if old == new else [f"{path}: {_short(old)} then, {_short(new)} now"]
 
 

@@ -19,7 +19,7 @@ def first_non_finite(e: Experiment, state: State, batch: Batch) -> str:
     """
     now = with_numbers(e, state.hyperparams)
     key = jax.random.fold_in(state.key, state.step)
-    for name, x in prepare(now, batch, jax.random.split(key)[0]).items():
+    for name, x in prepare(now, batch, key=jax.random.split(key)[0]).items():
         if jnp.issubdtype(x.dtype, jnp.floating) and not jnp.isfinite(x).all():
             return f"the batch's {name!r} holds values that are not finite"
     layers: list[str] = []

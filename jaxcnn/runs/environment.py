@@ -28,7 +28,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxcnn"
 
 
-def prepare_process(recorded: dict[str, Any] | None = None) -> None:
+def prepare_process(*, recorded: dict[str, Any] | None = None) -> None:
     """Set what JAX reads when it starts, leaving alone what the user has set; `recorded` is the
     environment of a run to be resumed.
 

@@ -5,7 +5,7 @@ To use it: `jax.export.deserialize(open(file, "rb").read()).call({"image": uint8
 
 import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +17,16 @@ from jaxcnn.ops.convolution import formulation
 from jaxcnn.runs.evaluation import program_of
 from jaxcnn.weights.files import write_atomically
 
-if TYPE_CHECKING:
-    from jaxcnn.runs.open import Run
 
-
-def export(run: "Run", path: Path, *, platforms: tuple[str, ...]) -> dict[str, Any]:
-    """Write the model; {"file", "platforms", "inputs", "outputs", "label_names"}. See `Run.export`.
+def export(
+    e: Experiment,
+    state: Any,
+    path: Path,
+    *,
+    platforms: tuple[str, ...],
+    label_names: tuple[str, ...],
+) -> dict[str, Any]:
+    """Write the model; {"file", "platforms", "inputs", "outputs", "label_names"}.
 
     Errors: DependencyError without flatbuffers, ResourceError where the file cannot be written.
     """
@@ -30,13 +34,12 @@ def export(run: "Run", path: Path, *, platforms: tuple[str, ...]) -> dict[str, A
         raise DependencyError(
             "export needs flatbuffers, in which JAX stores its files: pip install 'jaxcnn[export]'"
         )
-    exported, inputs = export_model(run.standalone(), run.state, platforms=platforms)
+    exported, inputs = export_model(e, state, platforms=platforms)
     write_atomically(path.absolute(), [exported.serialize()])
     shapes = jax.tree.unflatten(exported.out_tree, exported.out_avals)
     outputs = {name: f"{s.dtype}{list(map(str, s.shape))}" for name, s in shapes.items()}
-    names = list(run.data.label_names)
     result = {"file": str(path), "platforms": list(platforms), "inputs": inputs}
-    return result | {"outputs": outputs, "label_names": names}
+    return result | {"outputs": outputs, "label_names": list(label_names)}
 
 
 def export_model(

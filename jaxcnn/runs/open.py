@@ -165,7 +165,14 @@ class Run:
         inputs: paths of pictures (files, folders, globs), or an array of images [N, H, W, C], uint8
         or float in [0, 1], or {name: array} of all inputs of a model that takes several.
         """
-        return predict.predict(self, inputs, batch_size=batch_size)
+        return predict.predict(self.predictor(batch_size=batch_size), inputs)
+
+    def predictor(self, *, batch_size: int = 64) -> predict.Predictor:
+        """The model, compiled once, for inputs that come one after another."""
+        e = self.standalone()
+        if not self.is_sweep and self.metrics:
+            e = dataclasses.replace(e, task=e.task.calibrate(self.metrics))
+        return predict.Predictor(e, self.state, self.data, batch_size=batch_size)
 
     def export(self, path: Path | str, *, platforms: Sequence[str] = ("cpu",)) -> Mapping[str, Any]:
         """Write the model as one file that JAX alone can open; what its inputs and outputs are.
@@ -174,7 +181,8 @@ class Run:
         """
         from jaxcnn.runs.export import export
 
-        return export(self, Path(path), platforms=tuple(platforms))
+        names, e = self.data.label_names, self.standalone()
+        return export(e, self.state, Path(path), platforms=tuple(platforms), label_names=names)
 
     def __repr__(self) -> str:
         name = self.record.get("experiment", "?")

@@ -1,24 +1,22 @@
 """What a run's model says of pictures and arrays, as rows that a person or a program can read."""
 
 import csv
-import dataclasses
 import glob
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 import jax
 import numpy as np
 
+from jaxcnn.core.experiment import Experiment
 from jaxcnn.data.files.images import read_image
+from jaxcnn.data.recorded import Recorded
 from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.inspect.drawing import draw
 from jaxcnn.ops import masks
 from jaxcnn.runs.evaluation import predict_step
-
-if TYPE_CHECKING:
-    from jaxcnn.runs.open import Run
 
 DRAWN = ("objects", "segmentation", "points", "image", "text")  # what of a row is worth a picture
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
@@ -26,9 +24,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", "
 Row = dict[str, Any]
 
 
-def predict(run: "Run", inputs: Any, *, batch_size: int = 64) -> list[Row]:
-    """See `Run.predict`."""
-    predictor = Predictor(run, batch_size=batch_size)
+def predict(predictor: "Predictor", inputs: Any) -> list[Row]:
+    """See `jaxcnn.runs.open.Run.predict`."""
     if isinstance(inputs, Mapping):
         return [row for row, _ in predictor.arrays(dict(inputs))]
     if isinstance(inputs, np.ndarray | jax.Array):
@@ -66,14 +63,10 @@ class Predictor:
     run recorded when it was trained.
     """
 
-    def __init__(self, run: "Run", *, batch_size: int):
-        self._data = run.data
-        self._spec = self._data.spec()
-        e = run.standalone()
-        if not run.is_sweep and run.metrics:
-            e = dataclasses.replace(e, task=e.task.calibrate(run.metrics))
-        self._e, self._state, self._size = e, run.state, batch_size
-        self._step = predict_step(e, self._state)
+    def __init__(self, e: Experiment, state: Any, data: Recorded, *, batch_size: int):
+        self._e, self._state, self._size = e, state, batch_size
+        self._data, self._spec = data, data.spec()
+        self._step = predict_step(e, state)
         self.names = tuple(n for n in e.task.inputs if n not in e.task.training_inputs)
 
     def arrays(self, inputs: dict[str, np.ndarray]) -> Iterator[tuple[Row, np.ndarray]]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import t
 
 from jaxcnn.runs.rundir import read_json, replica_folder, write_json
 from jaxcnn.runs.sweep import Point
@@ -52,6 +51,8 @@ def table(rows: list[dict], *, metric: str, larger_is_better: bool) -> list[dict
     Replicas without a final value (diverged, dropped at a rung) are counted in `lost`, not
     averaged.
     """
+    from scipy.stats import t
+
     found: dict[str, dict] = {}
     for row in rows:
         setting = {path: value for path, value in row["point"].items() if path != "seed"}

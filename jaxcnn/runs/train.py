@@ -72,7 +72,7 @@ def train(
     if isinstance(experiment, (str, Path)):
         path = code.find(experiment)
         module = code.module_of(path)
-        experiment = code.experiment_in(module, path, overrides)
+        experiment = code.experiment_in(module, path, overrides=overrides)
         origin = code.Origin(path, module.__name__, tuple(overrides))
     elif overrides:
         raise ConfigError("overrides: belong to an experiment file; dataclasses.replace does here")

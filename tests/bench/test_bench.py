@@ -51,13 +51,13 @@ NETWORKS = {
     "vgg": (VGG((1, 2), 5, (8, 12), hidden=16, pool_size=(2, 2)), (12, 12, 3)),
     "vgg_bn": (VGG((1, 2), 5, (8, 12), hidden=16, batch_norm=True, pool_size=None), (12, 12, 3)),
     "googlenet": (GoogLeNet(6, auxiliary_heads=False), (40, 40, 3)),
-    "googlenet_bn": (googlenet_bn(6), (40, 40, 3)),
+    "googlenet_bn": (googlenet_bn(num_classes=6), (40, 40, 3)),
     "convnext": (ConvNeXt((1, 2), 5, (8, 16), drop_path=0.2), (32, 32, 3)),
 }
 WHOLE = {
     "resnet18": (resnet18(), (64, 64, 3)),
     "resnet50": (resnet50(), (64, 64, 3)),
-    "vgg11": (vgg11(10, hidden=256), (32, 32, 3)),
+    "vgg11": (vgg11(num_classes=10, hidden=256), (32, 32, 3)),
     "convnext_tiny": (convnext_tiny(), (32, 32, 3)),
 }
 
@@ -156,7 +156,9 @@ def test_whole_networks_have_our_number_of_parameters(name):
 
 
 @pytest.mark.parametrize(
-    "model", [LeNet5(), googlenet(), seresnet50(), resnet18(0)], ids=lambda m: type(m).__name__
+    "model",
+    [LeNet5(), googlenet(), seresnet50(), resnet18(num_classes=0)],
+    ids=lambda m: type(m).__name__,
 )
 def test_networks_without_a_counterpart_are_refused(model):
     with pytest.raises(ConfigError, match="--peer"):

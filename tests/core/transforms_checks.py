@@ -53,7 +53,7 @@ def main():
         solo, solo_metrics = train(one, one.init(jax.random.key(0)), batches)
         for devices in (2, 4):
             many = transforms.shard(
-                make_program(e, steps=12), transforms.data_mesh(jax.devices()[:devices])
+                make_program(e, steps=12), transforms.data_mesh(devices=jax.devices()[:devices])
             )
             got, metrics = train(many, many.init(jax.random.key(0)), batches)
             out[f"{name}, {devices} devices"] = max(

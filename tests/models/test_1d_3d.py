@@ -338,7 +338,8 @@ def test_c3d_equals_a_torch_version():
 
 
 @pytest.mark.parametrize(
-    "name, model", [("r3d_18", video.r3d_18(7)), ("r2plus1d_18", video.r2plus1d_18(7))]
+    "name, model",
+    [("r3d_18", video.r3d_18(num_classes=7)), ("r2plus1d_18", video.r2plus1d_18(num_classes=7))],
 )
 def test_parity_with_torchvision(name, model):
     """Random weights and BatchNorm statistics copied: the same logits, to 1e-4."""

@@ -154,7 +154,7 @@ def test_simple_baseline_has_the_size_of_its_paper():
     """34.0 M parameters (table 1 of Sun et al., "Deep high-resolution representation learning",
     2019), and by hand from its layers.
     """
-    model = keypoints.simple_baseline_resnet50(17)
+    model = keypoints.simple_baseline_resnet50(num_points=17)
     params = jax.eval_shape(lambda: model.init(KEY, jnp.zeros((1, 256, 192, 3)), train=False))[
         "params"
     ]

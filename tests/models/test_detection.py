@@ -26,7 +26,7 @@ CENTERS = {"heatmap": (8, 12, 3), "size": (8, 12, 2), "offset": (8, 12, 2)}
 CASES = {
     "localization": (LocalizationNet(3, (4, 4, 6, 8)), 1, {"logits": (3,), "box": (4,)}),
     "localization resnet": (BackboneLocalization(3, TINY_RESNET), 1, {"logits": (3,), "box": (4,)}),
-    "centers": (small_center_net(3), 1, CENTERS),
+    "centers": (small_center_net(num_classes=3), 1, CENTERS),
     "centers resnet": (
         CenterNet(3, TINY_RESNET, stride4=0, features=8, head_features=8),
         1,
@@ -96,7 +96,7 @@ def test_shapes_gradients_and_bfloat16(name):
     "model, inputs, expected",
     [
         (LocalizationNet(10), 1, 149_018),
-        (small_center_net(10), 1, 172_606),
+        (small_center_net(num_classes=10), 1, 172_606),
         (CenterMaskNet(10), 2, 200_207),
     ],
 )
@@ -109,7 +109,7 @@ def test_parameters_as_their_docstrings_say(model, inputs, expected):
 
 def test_resnet18_detector_stands_on_stride_4():
     image = jax.ShapeDtypeStruct((1, 128, 96, 3), jnp.float32)
-    model = center_net_resnet18(20)
+    model = center_net_resnet18(num_classes=20)
     outputs, variables = jax.eval_shape(
         lambda image: model.init_with_output(KEY, image, train=False), image
     )
@@ -119,7 +119,7 @@ def test_resnet18_detector_stands_on_stride_4():
 
 
 def test_a_new_detector_says_one_in_ten_everywhere():
-    model = small_center_net(3)
+    model = small_center_net(num_classes=3)
     outputs = run(model, model.init(KEY, images(), train=False), images(), train=False)
     np.testing.assert_allclose(jax.nn.sigmoid(outputs["heatmap"]), 0.1, atol=0.02)
 
@@ -154,9 +154,9 @@ def test_the_path_upwards_doubles_and_adds():
 @pytest.mark.parametrize("size", [(36, 48), (32, 44)], ids=str)
 def test_sizes_that_do_not_halve_are_refused(size):
     with pytest.raises(ConfigError, match="multiples of the coarsest stride"):
-        small_center_net(3).init(KEY, images(size=size), train=False)
+        small_center_net(num_classes=3).init(KEY, images(size=size), train=False)
     with pytest.raises(ConfigError, match="images \\[B, H, W, C\\]"):
-        small_center_net(3).init(KEY, images(size=size)[0], train=False)
+        small_center_net(num_classes=3).init(KEY, images(size=size)[0], train=False)
 
 
 # ---- the box of localization

@@ -57,9 +57,9 @@ HARD_SIGMOID = (
 )
 
 ROWS = [
-    Row("torchvision", "resnet18", resnet.resnet18(10), 64, gradients=True),
-    Row("torchvision", "resnext50_32x4d", resnet.resnext50_32x4d(10), 64),
-    Row("timm", "seresnet18", resnet.resnet18(10, squeeze_ratio=1 / 16), 64),
+    Row("torchvision", "resnet18", resnet.resnet18(num_classes=10), 64, gradients=True),
+    Row("torchvision", "resnext50_32x4d", resnet.resnext50_32x4d(num_classes=10), 64),
+    Row("timm", "seresnet18", resnet.resnet18(num_classes=10, squeeze_ratio=1 / 16), 64),
     Row(
         "timm",
         "resnetv2_18",
@@ -67,20 +67,20 @@ ROWS = [
         64,
         gradients=True,
     ),
-    Row("timm", "resnetv2_50", resnet.resnetv2_50(10), 64),
-    Row("torchvision", "vgg11", vgg.vgg11(10, hidden=HIDDEN), 48),
-    Row("torchvision", "vgg11_bn", vgg.vgg11_bn(10, hidden=HIDDEN), 64, gradients=True),
+    Row("timm", "resnetv2_50", resnet.resnetv2_50(num_classes=10), 64),
+    Row("torchvision", "vgg11", vgg.vgg11(num_classes=10, hidden=HIDDEN), 48),
+    Row("torchvision", "vgg11_bn", vgg.vgg11_bn(num_classes=10, hidden=HIDDEN), 64, gradients=True),
     Row(
         "torchvision",
         "alexnet",
-        alexnet.alexnet_torchvision(10, hidden=HIDDEN),
+        alexnet.alexnet_torchvision(num_classes=10, hidden=HIDDEN),
         127,
         gradients=True,
     ),
     Row(
         "torchvision",
         "googlenet",
-        googlenet.googlenet_bn(10),
+        googlenet.googlenet_bn(num_classes=10),
         96,
         NO_AUXILIARY,
         gradients=True,
@@ -89,26 +89,40 @@ ROWS = [
     Row(
         "torchvision",
         "googlenet",
-        googlenet.googlenet_bn(10, auxiliary_heads=True),
+        googlenet.googlenet_bn(num_classes=10, auxiliary_heads=True),
         64,
         {"init_weights": False},
     ),
     Row(
         "torchvision",
         "inception_v3",
-        inception.inception_v3(10, auxiliary_head=False),
+        inception.inception_v3(num_classes=10, auxiliary_head=False),
         107,
         NO_AUXILIARY,
         gradients=True,
         marks=SLOW,
     ),
-    Row("torchvision", "densenet121", densenet.densenet121(10), 64, gradients=True, marks=SLOW),
-    Row("torchvision", "mobilenet_v2", mobilenet.mobilenet_v2(10), 64, gradients=True, marks=SLOW),
-    Row("torchvision", "mobilenet_v3_large", mobilenet.mobilenet_v3_large(10), 64),
+    Row(
+        "torchvision",
+        "densenet121",
+        densenet.densenet121(num_classes=10),
+        64,
+        gradients=True,
+        marks=SLOW,
+    ),
+    Row(
+        "torchvision",
+        "mobilenet_v2",
+        mobilenet.mobilenet_v2(num_classes=10),
+        64,
+        gradients=True,
+        marks=SLOW,
+    ),
+    Row("torchvision", "mobilenet_v3_large", mobilenet.mobilenet_v3_large(num_classes=10), 64),
     Row(
         "torchvision",
         "mobilenet_v3_small",
-        mobilenet.mobilenet_v3_small(10),
+        mobilenet.mobilenet_v3_small(num_classes=10),
         64,
         gradients=True,
         gradient_tolerance=HARD_SIGMOID,
@@ -117,14 +131,21 @@ ROWS = [
     Row(
         "torchvision",
         "efficientnet_b0",
-        efficientnet.efficientnet_b0(10),
+        efficientnet.efficientnet_b0(num_classes=10),
         64,
         gradients=True,
         marks=SLOW,
     ),
-    Row("timm", "efficientnet_b0", efficientnet.efficientnet_b0(10), 64),
-    Row("torchvision", "convnext_tiny", convnext.convnext_tiny(10), 64, gradients=True, marks=SLOW),
-    Row("timm", "convnext_tiny", convnext.convnext_tiny(10), 64),
+    Row("timm", "efficientnet_b0", efficientnet.efficientnet_b0(num_classes=10), 64),
+    Row(
+        "torchvision",
+        "convnext_tiny",
+        convnext.convnext_tiny(num_classes=10),
+        64,
+        gradients=True,
+        marks=SLOW,
+    ),
+    Row("timm", "convnext_tiny", convnext.convnext_tiny(num_classes=10), 64),
 ]
 
 
@@ -279,10 +300,15 @@ def test_same_gradients(peers, row):
 
 # name in keras.applications, our module, its rules, whether the top is compared
 KERAS = [
-    ("VGG16", vgg.vgg16(0), keras_rules.KERAS_VGG, {"include_top": False, "pooling": "avg"}),
+    (
+        "VGG16",
+        vgg.vgg16(num_classes=0),
+        keras_rules.KERAS_VGG,
+        {"include_top": False, "pooling": "avg"},
+    ),
     (
         "ResNet50",
-        resnet.resnet50(10, stride_first=True),
+        resnet.resnet50(num_classes=10, stride_first=True),
         keras_rules.KERAS_RESNET,
         {"classes": 10, "classifier_activation": None},
     ),

@@ -10,8 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcnn.commands.check import pre_flight
-from jaxcnn.commands.experiments import load
 from jaxcnn.core.program import make_program
 from jaxcnn.core.trees import flatten
 from jaxcnn.errors import ConfigError
@@ -31,6 +29,8 @@ from jaxcnn.models.super_resolution import EDSR, ESPCN, SRCNN, LumaResidual, eds
 from jaxcnn.models.vgg import VGG
 from jaxcnn.ops.gram import adaptive_instance_norm, gram, moments, total_variation
 from jaxcnn.ops.pixel_shuffle import pixel_shuffle, pixel_unshuffle
+from jaxcnn.runs.check import pre_flight
+from jaxcnn.runs.code import load
 from tests.conftest import ROOT
 from tests.trials import to_jax
 
@@ -154,10 +154,10 @@ GREY, RGB = jnp.zeros((1, 16, 16, 1)), jnp.zeros((1, 16, 16, 3))
         pytest.param(ESPCN(3), GREY, True, 25 * 64 + 9 * 64 * 32 + 9 * 32 * 9, id="ESPCN"),
         pytest.param(edsr_baseline(), RGB, False, 1_369_859, id="EDSR-baseline x2"),
         pytest.param(
-            edsr_baseline(4), RGB, False, 1_517_571, id="EDSR-baseline x4"
+            edsr_baseline(scale=4), RGB, False, 1_517_571, id="EDSR-baseline x4"
         ),  # 1.5 M in table 1
         pytest.param(edsr(), RGB, False, 40_729_603, id="EDSR x2"),
-        pytest.param(edsr(4), RGB, False, 43_089_923, id="EDSR x4"),  # 43 M in table 1
+        pytest.param(edsr(scale=4), RGB, False, 43_089_923, id="EDSR x4"),  # 43 M in table 1
         pytest.param(
             JohnsonNet(conv_bias=True), RGB, False, 1_679_235, id="Johnson"
         ),  # PyTorch's example fast_neural_style
@@ -386,7 +386,7 @@ def test_adain_asks_its_decoder_for_the_content_in_the_styles_moments(strength):
     [("div2k_edsr", (32, 32)), pytest.param("style_johnson", (32, 32), marks=pytest.mark.slow)],
 )
 def test_the_pre_flight_passes_without_data_and_the_step_runs_on_random_pictures(name, size):
-    e = load(ROOT / "experiments" / f"{name}.py", [])
+    e = load(ROOT / "experiments" / f"{name}.py", overrides=[])
     assert pre_flight(e)["params"] == {"div2k_edsr": 1_369_859, "style_johnson": 1_677_635}[name]
     e = dataclasses.replace(
         e, batch_size=1, steps=1, data=dataclasses.replace(e.data, image_size=size)

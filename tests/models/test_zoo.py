@@ -63,7 +63,7 @@ PARAMETERS = [
     (resnet.seresnet50(), (224, 3), 28_088_024),  # timm
     (resnet.resnetv2_50(), (224, 3), 25_549_352),  # timm
     (
-        resnet.resnet18(10, stem="cifar"),
+        resnet.resnet18(num_classes=10, stem="cifar"),
         (32, 3),
         11_173_962,
     ),  # the ResNet-18 of many CIFAR-10 repositories: 11.17 M
@@ -226,7 +226,7 @@ SLOW = {  # a quarter to half a minute of compilation each
         (32, 32, 3),
     ),
     "googlenet": (googlenet.GoogLeNet(4), (80, 80, 3)),
-    "googlenet_bn": (googlenet.googlenet_bn(4), (64, 64, 3)),
+    "googlenet_bn": (googlenet.googlenet_bn(num_classes=4), (64, 64, 3)),
     "inception_v3": (inception.InceptionV3(4, auxiliary_head=False), (75, 75, 3)),
 }
 ALL = [*TINY, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
@@ -328,7 +328,8 @@ def test_backbone_gives_a_pyramid_or_pooled_features(model, size, widths, stride
 
 
 @pytest.mark.parametrize(
-    "model, size, heads", [(googlenet.googlenet(7), 224, 3), (inception.inception_v3(7), 299, 2)]
+    "model, size, heads",
+    [(googlenet.googlenet(num_classes=7), 224, 3), (inception.inception_v3(num_classes=7), 299, 2)],
 )
 def test_auxiliary_heads_answer_in_training_alone(model, size, heads):
     def outputs(train):

@@ -27,7 +27,7 @@ REPLICAS, ROWS, STEPS = 2, 4, 10
 @pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_a_replica_of_each_task_equals_its_solo_run(path):
-    e = load(path, [])
+    e = load(path, overrides=[])
     source = data_of(e)
     # Plain SGD: Adam divides by the gradient's size, so that rounding of a gradient near 0 would
     # move a weight by a whole step.

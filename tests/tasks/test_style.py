@@ -220,7 +220,7 @@ def test_the_blind_answers_of_the_experiment_under_a_trained_vgg():
         )
     pytest.importorskip("h5py", reason="needs h5py: pip install h5py")
     pytest.importorskip("skimage", reason="needs the photographs of scikit-image")
-    e = load(ROOT / "experiments" / "photos_style.py", [])
+    e = load(ROOT / "experiments" / "photos_style.py", overrides=[])
     program, source = make_program(e, steps=1), e.data.open("train")
     state = initialized(e, program.init(jax.random.key(0)), source, Console())
     evaluate_step = jax.jit(scored(program, e).output_step)

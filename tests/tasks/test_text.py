@@ -539,7 +539,7 @@ def test_polygons_that_do_not_exist_are_not_checked():
     [("emnist_crnn", None), ("icdar_text_detection", TextScenes(Digits(), (640, 640)))],
 )
 def test_large_experiments_pass_their_pre_flight(name, data):
-    e = load(ROOT / "experiments" / f"{name}.py", [])
+    e = load(ROOT / "experiments" / f"{name}.py", overrides=[])
     result = pre_flight(e if data is None else dataclasses.replace(e, data=data))
     assert result["params"] > 5e6
     assert result["train_examples"] == e.data.size("train") if data is None else result["steps"] > 0
