@@ -4,6 +4,7 @@ A message names the thing, the value, the rule and the remedy. The command line 
 traceback and exits with `exit_code`.
 """
 
+
 class JaxcnnError(Exception):
     """Base of all errors that jaxcnn raises for a user to read."""
 

@@ -39,11 +39,9 @@ def test_grammar(path, node, owner):
 
 # Signatures of somebody else (optax, jax.nn.initializers), and what users type all day.
 POSITIONAL_OPTIONS = (
-    "core/optimizers.py:",
-    "core/program.py:",
-    "commands/_main.py:main",
-    "models/speed.py:dirac",
-    "models/super_resolution.py:small",
+    *("core/optimizers.py:", "core/program.py:", "commands/_main.py:main"),
+    *("models/speed.py:dirac", "models/super_resolution.py:small"),
+    *("runs/open.py:", "runs/train.py:train"),
 )
 
 

@@ -18,8 +18,7 @@ Batch = dict[str, jax.Array]
 
 
 class Task(Protocol):
-    """Structural type of every task; `BaseTask` has what most of them share.
-    """
+    """Structural type of every task; `BaseTask` has what most of them share."""
 
     inputs: tuple[str, ...]  # names of the batch entries handed to the model, in order
     metric: str  # the summary entry that picks the best checkpoint, e.g. "accuracy"
