@@ -18,8 +18,10 @@ from jaxcnn.data.dataset import Dataset
 from jaxcnn.data.recorded import Recorded
 from jaxcnn.data.recorded import record as record_data
 from jaxcnn.errors import CheckpointError, ConfigError, DataError
-from jaxcnn.runs import code, evaluation, predict
+from jaxcnn.runs import code, evaluation
 from jaxcnn.runs.checkpoint import Checkpoints
+from jaxcnn.runs.predict import Predictor
+from jaxcnn.runs.predict import predict as predict_with
 from jaxcnn.runs.rundir import read_json, replica_folder
 from jaxcnn.runs.writers import History
 
@@ -165,14 +167,14 @@ class Run:
         inputs: paths of pictures (files, folders, globs), or an array of images [N, H, W, C], uint8
         or float in [0, 1], or {name: array} of all inputs of a model that takes several.
         """
-        return predict.predict(self.predictor(batch_size=batch_size), inputs)
+        return predict_with(self.predictor(batch_size=batch_size), inputs)
 
-    def predictor(self, *, batch_size: int = 64) -> predict.Predictor:
+    def predictor(self, *, batch_size: int = 64) -> Predictor:
         """The model, compiled once, for inputs that come one after another."""
         e = self.standalone()
         if not self.is_sweep and self.metrics:
             e = dataclasses.replace(e, task=e.task.calibrate(self.metrics))
-        return predict.Predictor(e, self.state, self.data, batch_size=batch_size)
+        return Predictor(e, self.state, self.data, batch_size=batch_size)
 
     def export(self, path: Path | str, *, platforms: Sequence[str] = ("cpu",)) -> Mapping[str, Any]:
         """Write the model as one file that JAX alone can open; what its inputs and outputs are.
