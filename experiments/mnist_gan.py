@@ -12,7 +12,6 @@ import dataclasses
 import sys
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -69,15 +68,6 @@ def fresh_noise(key, batch):
 # ---- the two networks and their judge ------------------------------------------------------------
 
 
-class Played(NamedTuple):
-    """What the networks make of a batch."""
-
-    picture: jax.Array  # [B, 28, 28, 1] in [0, 1]: what the generator draws
-    fake: jax.Array  # [B] logit of the discriminator: whether `picture` is real
-    real: jax.Array  # [B] the same of the real image
-    read: jax.Array  # [B, 10] logits of the judge: which digit `picture` shows
-
-
 class Generator(nn.Module):
     """Labels [B] int32 and noise [B, 64] -> pictures [B, 28, 28, 1] in [0, 1]."""
 
@@ -100,20 +90,26 @@ class Discriminator(nn.Module):
 
 
 class GAN(nn.Module):
-    """Labels [B] int32, noise [B, 64], real images [B, 28, 28, 1] -> `Played`.
+    """Labels [B] int32, noise [B, 64] and real images [B, 28, 28, 1] -> "picture" [B, 28, 28, 1],
+    drawn by the generator; "fake" and "real", the discriminator's logits [B] of it and of the real
+    image; "read", the judge's logits [B, 10] of it.
 
     The judge's weights are no parameters: they lie in the collection "judge", random until
     `with_judge` fills them, and stay.
     """
 
     @nn.compact
-    def __call__(self, label, noise, image, *, train: bool) -> Played:
+    def __call__(self, label, noise, image, *, train: bool):
         picture = Generator(name="generator")(label, noise)
-        discriminate = Discriminator(name="discriminator")
-        seen, judge = picture.astype(jnp.float32), LeNet5Modern(parent=None)
-        start = lambda: judge.init(self.make_rng("params"), seen)["params"]  # noqa: E731
-        read = judge.apply({"params": self.variable("judge", "params", start).value}, seen)
-        return Played(picture, discriminate(label, picture), discriminate(label, image), read)
+        of, judge = Discriminator(name="discriminator"), LeNet5Modern(parent=None)
+        fresh = partial(judge.init, jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
+        read = judge.apply(self.variable("judge", "variables", fresh).value, jnp.float32(picture))
+        return {
+            "picture": picture,
+            "fake": of(label, picture),
+            "real": of(label, image),
+            "read": read,
+        }
 
 
 def with_judge(params, model_state, source):
@@ -125,8 +121,9 @@ def with_judge(params, model_state, source):
     if not (folder / "summary.json").is_file():
         options = {"overrides": ("epochs=4", "eval_every=4"), "resume": folder.is_dir()}
         jaxcnn.train("mnist_lenet5_modern", folder, **options)
-    weights, _, _ = fill(LeNet5Modern(), model_state["judge"]["params"], {}, folder)
-    return params, {**model_state, "judge": {"params": weights}}
+    fresh = model_state["judge"]["variables"]["params"]
+    trained, _, _ = fill(LeNet5Modern(), fresh, {}, folder)
+    return params, {**model_state, "judge": {"variables": {"params": trained}}}
 
 
 # ---- the game ------------------------------------------------------------------------------------
@@ -147,61 +144,51 @@ class Game(BaseTask):
 
     def loss(self, outputs, batch):
         if self.player == "generator":
-            return nn.softplus(-outputs.fake)
-        return nn.softplus(-outputs.real) + nn.softplus(outputs.fake)
+            return nn.softplus(-outputs["fake"])
+        return nn.softplus(-outputs["real"]) + nn.softplus(outputs["fake"])
 
     def statistics(self, outputs, batch):
-        real = batch["mask"] > 0
-        hits = real & (outputs.read.argmax(-1) == batch["label"])
-        loss = jnp.where(real, self.loss(outputs, batch), 0.0).sum()
-        return {"as_asked": hits.sum(), "loss": loss, "count": real.sum()}
+        real, hits = batch["mask"] > 0, outputs["read"].argmax(-1) == batch["label"]
+        loss = jnp.where(real, self.loss(outputs, batch), 0.0)
+        return {"as_asked": (real & hits).sum(), "loss": loss.sum(), "count": real.sum()}
 
     def summarize(self, sums, records):
-        return {n: float(sums[n] / sums["count"]) for n in ("as_asked", "loss")}
+        return {name: float(sums[name] / sums["count"]) for name in ("as_asked", "loss")}
 
     def predict(self, outputs):
         """ "image" uint8 [B, 28, 28, 1], and "label", what the judge takes it for."""
-        image = jnp.round(255 * outputs.picture).astype(jnp.uint8)
-        return {"image": image, "label": outputs.read.argmax(-1)}
+        image = jnp.round(255 * outputs["picture"]).astype(jnp.uint8)
+        return {"image": image, "label": outputs["read"].argmax(-1)}
 
     def describe(self, row, *, names):
         return {"image": np.asarray(row["image"]), "label": int(row["label"])}
 
 
 def alternate(e: Experiment, *, steps: int) -> jaxcnn.Program:
-    """In turns on each batch, the discriminator descends on its loss, then the generator on its
-    own. A turn is the experiment of one player, with the other's network frozen and an optimizer of
-    its own.
+    """On each batch the discriminator descends on its loss, then the generator on its own. A turn
+    is a step of the experiment of one player, with the other's network frozen and with an optimizer
+    of its own.
     """
-    turns = {
-        player: dataclasses.replace(
-            e, task=dataclasses.replace(e.task, player=player), rates=((other, 0.0), *e.rates)
-        )
-        for player, other in (("discriminator", "generator"), ("generator", "discriminator"))
-    }
+    turns = {}
+    for player, other in (("discriminator", "generator"), ("generator", "discriminator")):
+        task, rates = dataclasses.replace(e.task, player=player), ((other, 0.0), *e.rates)
+        turns[player] = jaxcnn.descend(dataclasses.replace(e, task=task, rates=rates), steps=steps)
 
     def init(key, numbers=None, variables=None):
-        states = {
-            p: jaxcnn.descend(t, steps=steps).init(key, numbers, variables)
-            for p, t in turns.items()
-        }
-        opt_state = {p: s.opt_state for p, s in states.items()}
-        return states["generator"].replace(opt_state=opt_state)
+        states = {player: turn.init(key, numbers, variables) for player, turn in turns.items()}
+        own = {player: state.opt_state for player, state in states.items()}
+        return states["generator"].replace(opt_state=own)
 
     def train_step(state, batch):
-        new, logged, finite = state, {}, jnp.ones((), bool)
-        for i, (player, turn) in enumerate(turns.items()):
-            now = jaxcnn.with_numbers(turn, state.hyperparams)
-            key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), i)
-            old = new.replace(opt_state=state.opt_state[player])
-            found = jaxcnn.gradient(now, old, batch, key)
-            own, numbers = jaxcnn.update(now, old, found, steps=steps)
-            new = own.replace(opt_state={**new.opt_state, player: own.opt_state})
-            logged |= {player: found.loss, f"{player}_grad_norm": numbers["grad_norm"]}
-            finite &= jnp.isfinite(found.loss) & jnp.isfinite(numbers["grad_norm"])
-        return jaxcnn.advance(state, new, finite=finite), logged
+        after, logged = state, {}
+        for player, turn in turns.items():
+            own = after.replace(step=state.step, opt_state=after.opt_state[player])
+            own, numbers = turn.train_step(own, batch)
+            after = own.replace(opt_state={**after.opt_state, player: own.opt_state})
+            logged |= {f"{player}_{name}": numbers[name] for name in ("loss", "grad_norm")}
+        return jaxcnn.advance(state, after, finite=after.live), logged
 
-    return jaxcnn.descend(e, steps=steps)._replace(init=init, train_step=train_step)
+    return turns["generator"]._replace(init=init, train_step=train_step)
 
 
 experiment = Experiment(
