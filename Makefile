@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 WORKERS ?= auto
 PARITY = $(shell grep -rlE "importorskip|torchvision_peer" tests --include="test_*.py")
 
-.PHONY: demo test test-slow test-parity lint clean
+.PHONY: demo test test-slow test-parity docs lint clean
 
 demo: $(VENV)/.installed  ## install, train LeNet-5 on the embedded digits, say how well and where
 	$(BIN)/python launch.py train digits_lenet5
@@ -18,6 +18,10 @@ test-slow: $(VENV)/.test  ## the proofs that take minutes
 
 test-parity: $(VENV)/.parity  ## compare with torchvision, timm, Keras and pycocotools, installed for this
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(PARITY)
+
+docs: $(VENV)/.test  ## write docs/api.md and the outputs of docs/notebook.ipynb anew
+	$(BIN)/python docs/make_api.py
+	$(BIN)/python docs/run_notebook.py
 
 lint: $(VENV)/.test
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from tests.conftest import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+OF_A_RUN = ("runs/tutorial/", "code/", "checkpoints/")  # what a run directory holds
 COMMAND = re.compile(r"^ *(?:\w+=\S+ )*(?:python launch\.py|jaxcnn)(?= |$)")
 
 
@@ -41,7 +42,7 @@ def script(page: Path, have: set[str]) -> str:
 
 def commands(page: Path) -> list[tuple[int, list[str]]]:
     """(line, arguments) of each `python launch.py …` or `jaxcnn …` that a page shows, in indented
-    lines, in blocks and in running text, without comments.
+    lines, in blocks and in running text, without comments and redirections.
     """
     found = []
     for number, line in enumerate(page.read_text().splitlines(), 1):
@@ -49,8 +50,18 @@ def commands(page: Path) -> list[tuple[int, list[str]]]:
         shown += re.findall(r"`([^`]*)`", line)
         for text in shown:
             if match := COMMAND.match(text):
-                found.append((number, shlex.split(text[match.end() :], comments=True)))
+                arguments = shlex.split(text[match.end() :].partition(" > ")[0], comments=True)
+                found.append((number, arguments))
     return found
+
+
+def saved(page: Path) -> dict[str, str]:
+    """{path: code} of the experiment files that a page has its reader write: its first block, where
+    it goes on with "Save it as `path`".
+    """
+    return {
+        path: blocks(page)[0].code for path in re.findall(r"Save it as `([^`]+)`", page.read_text())
+    }
 
 
 def links(page: Path) -> list[str]:
@@ -62,4 +73,4 @@ def links(page: Path) -> list[str]:
 def paths(page: Path) -> list[str]:
     """The files and folders of the project that a page names between backticks."""
     named = re.findall(r"`([\w.-]+(?:/[\w.-]+)*/(?:[\w-]+\.\w+)?)`", page.read_text())
-    return [p for p in named if not p.startswith(("runs/tutorial", "runs/first"))]
+    return [p for p in named if p not in saved(page) and p not in OF_A_RUN]

@@ -50,8 +50,11 @@ def test_what_a_block_needs_is_here(page, block):
     [(page.relative_to(ROOT), *found) for page in CURRENT for found in pages.commands(page)],
     ids=lambda x: " ".join(x) if isinstance(x, list) else str(x),
 )
-def test_the_commands_parse(page, line, arguments, monkeypatch):
+def test_the_commands_parse(page, line, arguments, monkeypatch, tmp_path):
     """By the parser of the command line; experiments, overrides and axes of sweeps exist."""
+    for path, text in pages.saved(ROOT / page).items():
+        (tmp_path / "saved.py").write_text(text)
+        arguments = [str(tmp_path / "saved.py") if a == path else a for a in arguments]
     monkeypatch.chdir(ROOT)
     seen = []
     for verb in _main.VERBS:
