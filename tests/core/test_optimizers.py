@@ -10,7 +10,9 @@ import pytest
 from flax import linen as nn
 
 from jaxcnn.core import freezing, optimizers
+from jaxcnn.core.program import make_program
 from jaxcnn.errors import ConfigError
+from tests.tiny import tiny
 
 SAME_AS_TORCH = {
     "sgd": (partial(optax.sgd, learning_rate=0.05), "SGD", {"lr": 0.05}),
@@ -308,3 +310,24 @@ def test_a_rule_of_muon_for_nothing_is_refused():
     params = {"head": {"kernel": jnp.zeros((2, 2), jnp.float32)}}
     with pytest.raises(ConfigError, match=r"haed.*matches no parameter"):
         optimizers.muon(0.02, adam=("^haed/",)).init(params)
+
+
+def halving(learning_rate, factor):
+    halved = optax.contrib.reduce_on_plateau(factor=factor)
+    return optax.chain(optax.sgd(learning_rate), halved)
+
+
+REFUSED = {
+    "numbers it must know": (partial(halving, learning_rate=0.1, factor=0.5), "factor lie in the"),
+    "pairs of parameters": (lambda: optax.lookahead(optax.sgd(0.1), 5, 0.5), "optax.lookahead"),
+    "no period": (lambda: optimizers.lookahead(optax.sgd(0.1), period=0), "period=0"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", REFUSED)
+def test_optimizers_that_do_not_fit_are_refused_in_words(name):
+    optimizer, message = REFUSED[name]
+    e = tiny(optimizer=optimizer)
+    with pytest.raises(ConfigError, match=message):
+        jax.eval_shape(make_program(e, steps=5).init, jax.random.key(0))
