@@ -22,7 +22,7 @@ ALLOWED = {
     "data": {"ops", "layers", "metrics"},
     "core": {"data.dataset", "tasks.task"},  # the protocols of what an experiment names
     "weights": {"core"},
-    "inspect": {"core", "ops", "layers"},
+    "inspect": {"core", "ops", "layers", "models"},
     "bench": {"core", "data", "inspect", "models", "ops", "runs", "tasks"},
     "runs": {"core", "data", "tasks", "ops", "weights", "inspect"},
     "commands": {"core", "runs", "data", "models", "inspect", "bench", "ops", "weights"},

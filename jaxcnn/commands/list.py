@@ -1,4 +1,4 @@
-"""`list`: the experiments that can be named, each with the first line of its docstring."""
+"""`list`: the experiments that can be named, each with the first paragraph of its docstring."""
 
 import ast
 import json
@@ -17,7 +17,9 @@ def main(args: Any) -> int:
     rows = []
     for name, path in code.files().items():
         doc = ast.get_docstring(ast.parse(path.read_text())) or ""
-        rows.append({"name": name, "path": str(path), "description": doc.partition("\n")[0]})
+        rows.append(
+            {"name": name, "path": str(path), "description": " ".join(doc.split("\n\n")[0].split())}
+        )
     if args.json:
         print(json.dumps(rows))
     else:

@@ -24,6 +24,7 @@ def main(args: Any) -> int:
 
     from jaxcnn import models
     from jaxcnn.errors import ConfigError, did_you_mean
+    from jaxcnn.inspect.catalogue import measure
 
     for name in args.names:
         if name not in models.MODELS:
@@ -44,24 +45,3 @@ def main(args: Any) -> int:
     if args.json:
         print(json.dumps(rows))
     return 0
-
-
-def measure(name: str) -> dict[str, Any]:
-    """{"name", "params", "macs", "input_shape"} of a model by its name; nothing is computed but
-    shapes.
-    """
-    import jax
-    import jax.numpy as jnp
-
-    from jaxcnn import models
-    from jaxcnn.inspect.summary import summarize_layers, total_macs, total_params
-
-    model, shape = models.build(name)
-    dtype = jnp.int32 if name in models.TOKEN_MODELS else jnp.float32
-    layers = summarize_layers(model, (jax.ShapeDtypeStruct((1, *shape), dtype),))
-    return {
-        "name": name,
-        "params": total_params(layers),
-        "macs": total_macs(layers),
-        "input_shape": list(shape),
-    }
