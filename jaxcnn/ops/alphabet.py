@@ -9,6 +9,8 @@ from jaxtyping import Array, Int32, Integer
 
 from jaxcnn.errors import ConfigError, DataError
 
+Row = Integer[Array | np.ndarray, " _"] | Iterable[int]
+
 
 def require_alphabet(alphabet: str) -> None:
     """ConfigError for an alphabet that is empty or repeats a character."""
@@ -44,8 +46,6 @@ def encode(lines: Sequence[str], *, alphabet: str, length: int) -> Int32[np.ndar
     return rows
 
 
-def decode(
-    rows: Integer[Array | np.ndarray, "N L"] | Iterable[Iterable[int]], *, alphabet: str
-) -> list[str]:
+def decode(rows: Integer[Array | np.ndarray, "N L"] | Iterable[Row], *, alphabet: str) -> list[str]:
     """Rows of numbers, as `encode` makes them, as lines; numbers of 0 and below are padding."""
     return ["".join(alphabet[number - 1] for number in row if number > 0) for row in rows]

@@ -58,9 +58,7 @@ def draw_centers(
     drawn = jnp.where(exists[..., None, None], drawn, 0)
     place = jnp.clip(label, 0, num_classes - 1)
 
-    def merge(
-        drawn: Float[Array, "N h w"], place: Int[Array, " N"]
-    ) -> Float[Array, "{num_classes} h w"]:
+    def merge(drawn: Float[Array, "N h w"], place: Int[Array, " N"]) -> Float[Array, "K h w"]:
         return jnp.zeros((num_classes, *size), drawn.dtype).at[place].max(drawn)
 
     return jnp.moveaxis(jax.vmap(merge)(drawn, place), 1, -1)
