@@ -178,10 +178,10 @@ def lookahead(
         slow = jax.tree.map(jnp.copy, params)
         return LookaheadState(jnp.zeros((), jnp.int32), slow, inner.init(params))
 
-    def update(grads: Any, state: LookaheadState, params: Any, *, scale: Any = None, **more: Any):
+    def update(updates: Any, state: Any, params: Any = None, *, scale: Any = None, **more: Any):
         if scale is None:
             scale = jax.tree.map(lambda _: jnp.ones((), jnp.float32), params)
-        updates, inner_state = inner.update(grads, state.inner, params, scale=scale, **more)
+        updates, inner_state = inner.update(updates, state.inner, params, scale=scale, **more)
         moves = jnp.stack([jnp.asarray(s) != 0 for s in jax.tree.leaves(scale)]).any()
         count = state.count + moves.astype(jnp.int32)
         meet = count == period

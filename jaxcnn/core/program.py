@@ -278,9 +278,9 @@ def make_optimizer(e: Experiment) -> optax.GradientTransformationExtraArgs:
         with jax.numpy_dtype_promotion("standard"):
             return _strong(optimizer.init(params))
 
-    def apply(grads, state, params=None, **more):
+    def apply(updates, state, params=None, **more):
         with jax.numpy_dtype_promotion("standard"):
-            updates, state = optimizer.update(grads, state, params, **more)
+            updates, state = optimizer.update(updates, state, params, **more)
             return updates, _strong(state)
 
     return optax.GradientTransformationExtraArgs(init, apply)
