@@ -67,7 +67,7 @@ def frozen_modules(params: Any, rules: Rules) -> Frozen:
             return True
         name = "/".join(path) + "/"
         found = next((rate for expression, rate in rules if re.search(expression, name)), 1.0)
-        return statistics and path not in holders and found == 0
+        return statistics and path not in holders and bool(found == 0)
 
     return frozen
 
