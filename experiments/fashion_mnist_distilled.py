@@ -35,7 +35,7 @@ def distilled(e, variables, batch, key, *, teacher: str | None = None, temperatu
     if teacher is None:
         return supervised(e, variables, batch, key)
     (e_t, known), (augment_key, model_key) = taught_by(teacher), jax.random.split(key)
-    seen = prepare(dataclasses.replace(e, transform=()), batch, augment_key)
+    seen = prepare(dataclasses.replace(e, transform=()), batch, key=augment_key)
     own_batch = prepare(e, seen)  # each has transforms of its own
     own, collections = apply_model(e, variables, own_batch, train=True, key=model_key, mutable=True)
     taught = apply_model(e_t, known, prepare(e_t, seen), train=False)

@@ -14,6 +14,7 @@ from jaxcnn.core.program import descend
 from jaxcnn.data import augment
 from jaxcnn.data.dataset import Dataset, Source
 from jaxcnn.data.files.tfds import Tfds
+from jaxcnn.errors import ConfigError
 from jaxcnn.models.lenet import LeNet5Modern
 from jaxcnn.tasks.classification import Classification
 
@@ -24,18 +25,22 @@ def consistent(e, variables, batch, key, *, teacher, weight):
     """
     keys, rows = jax.random.split(key, 4), len(batch["image"])
     both = {"image": jnp.concatenate([batch["image"], batch["unlabelled"]])}
-    own, taught = (prepare(e, both, k) for k in keys[:2])
+    own, taught = (prepare(e, both, key=k) for k in keys[:2])
     own, collections = apply_model(e, variables, own, train=True, key=keys[2], mutable=True)
-    taught = apply_model(e, teacher, taught, train=False, key=keys[3])
+    taught, _ = apply_model(e, teacher, taught, train=True, key=keys[3], mutable=True)
     apart = ((jax.nn.softmax(own) - jax.nn.softmax(taught)) ** 2).mean(-1).reshape(2, rows)
     numbers = {**e.task.running(own[:rows], batch), "consistency": apart.mean()}
     return e.task.loss(own[:rows], batch) + weight * apart.mean(0), collections, numbers
 
 
-def mean_teacher(e, *, steps, weight=30.0, ramp=0.2):
+def mean_teacher(e, *, steps, weight=100.0, ramp=0.2):
     """The teacher is the average of the student's weights that `e.ema` keeps; `weight` is reached
     after the share `ramp` of the steps, by exp(-5 (1 - t)²).
     """
+    if e.ema is None:
+        raise ConfigError(
+            "mean_teacher: ema=None; the teacher is the moving average, e.g. ema=0.99"
+        )
 
     def train_step(state, batch):
         missing = 1 - jnp.minimum(state.step.astype(jnp.float32) / (ramp * steps), 1)
@@ -108,5 +113,5 @@ experiment = Experiment(
     batch_size=64,
     steps=800,
     ema=0.99,
-    program=partial(mean_teacher, weight=30.0),
+    program=partial(mean_teacher, weight=100.0),
 )

@@ -31,15 +31,15 @@ class Encoder(nn.Module):
         for i, width in enumerate(self.widths):
             image = ConvNorm(width, 3, 2, name=f"conv{i + 1}")(image, train=train)
         features = image.reshape(image.shape[0], -1)
-        return features, nn.Dense(64)(nn.relu(nn.Dense(128)(features)))
+        return {"features": features, "projection": nn.Dense(64)(nn.relu(nn.Dense(128)(features)))}
 
 
 def simclr(e, variables, batch, key, *, temperature=0.5):
     """Equation 1 for both views of each row: which of the 2B - 1 other views is its partner?"""
     keys = jax.random.split(key, 3)
-    views = {"image": jnp.concatenate([prepare(e, batch, k)["image"] for k in keys[:2]])}
-    (_, z), collections = apply_model(e, variables, views, train=True, key=keys[2], mutable=True)
-    z /= jnp.linalg.norm(z, axis=-1, keepdims=True)
+    views = {"image": jnp.concatenate([prepare(e, batch, key=k)["image"] for k in keys[:2]])}
+    outputs, collections = apply_model(e, variables, views, train=True, key=keys[2], mutable=True)
+    z = outputs["projection"] / jnp.linalg.norm(outputs["projection"], axis=-1, keepdims=True)
     similarity = jnp.where(jnp.eye(len(z), dtype=bool), -jnp.inf, z @ z.T / temperature)
     partner = jnp.roll(jnp.arange(len(z)), len(z) // 2)
     loss = optax.softmax_cross_entropy_with_integer_labels(similarity, partner)
@@ -61,7 +61,7 @@ class LinearProbe(Classification):
 
     def records(self, outputs, batch):
         """features [B, F] and label [B]."""
-        return {"features": outputs[0], "label": batch["label"]}
+        return {"features": outputs["features"], "label": batch["label"]}
 
     def summarize(self, sums, records):
         """linear_probe: accuracy on the second half; loss: the share that is wrong there."""
@@ -85,5 +85,5 @@ experiment = Experiment(
     schedule=partial(schedules.cosine, warmup=0.05),
     batch_size=256,
     epochs=2,
-    objective=simclr,
+    objective=partial(simclr, temperature=0.5),
 )

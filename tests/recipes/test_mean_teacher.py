@@ -9,11 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from jaxcnn.core import schedules
 from jaxcnn.core.forward import apply_model, prepare
 from jaxcnn.core.program import make_program
 from jaxcnn.data.memory import Arrays
+from jaxcnn.errors import ConfigError
 from tests.recipes.checks import check_replicas, check_resume, recipe
 from tests.tiny import TinyNet, arrays, fit, tiny
 
@@ -56,7 +58,7 @@ def test_the_loss_is_cross_entropy_and_weighted_squared_distance():
     both = np.concatenate([batch["image"], batch["unlabelled"]])
     seen = prepare(e, {"image": jnp.asarray(both)})
     own = apply_model(e, student_, seen, train=True, key=key, mutable=True)[0]
-    known = apply_model(e, teacher, seen, train=False)
+    known = apply_model(e, teacher, seen, train=True, key=key, mutable=True)[0]
 
     def softmax(logits):
         powers = np.exp(np.asarray(logits, np.float64))
@@ -96,7 +98,7 @@ def test_the_teacher_is_the_average_of_the_students_and_is_what_is_evaluated():
 
 
 def test_the_weight_rises_from_almost_nothing_to_its_whole():
-    """Gradients of the teacher's part alone: labels are all of one class that is certain."""
+    """The loss with the teacher, less the loss without, over their distance."""
     e = student(model=TinyNet(dropout=0.0), program=partial(RECIPE.mean_teacher, weight=1e3))
     program, batch = make_program(e, steps=100), e.data.open("train").take(np.arange(8))
     state = program.init(jax.random.key(0))
@@ -111,6 +113,11 @@ def test_the_weight_rises_from_almost_nothing_to_its_whole():
     expected = {0: 1e3 * np.exp(-5), 10: 1e3 * np.exp(-1.25), 20: 1e3, 80: 1e3}
     for at, weight in expected.items():
         np.testing.assert_allclose(losses[at], weight, rtol=2e-3)
+
+
+def test_a_teacher_needs_an_average():
+    with pytest.raises(ConfigError, match="ema=None"):
+        make_program(student(ema=None), steps=1)
 
 
 def test_a_stopped_run_resumes_to_the_same_bits(tmp_path):

@@ -27,7 +27,8 @@ class Pixels(nn.Module):
     @nn.compact
     def __call__(self, image, *, train: bool):
         features = image.reshape(image.shape[0], -1)
-        return features, features + 0 * self.param("unused", nn.initializers.zeros, (1, 1))
+        scale = self.param("scale", nn.initializers.ones, (1, 1))
+        return {"features": features, "projection": scale * features}
 
 
 def simclr(**fields):
@@ -49,7 +50,7 @@ def loss_of(e, batch, key, **options):
 @pytest.mark.parametrize("temperature", [0.1, 0.5, 1.0])
 def test_the_loss_is_equation_1(temperature):
     e, key, batch = simclr(model=Pixels()), jax.random.key(3), arrays(5)
-    views = [prepare(e, batch, k)["image"] for k in jax.random.split(key, 3)[:2]]
+    views = [prepare(e, batch, key=k)["image"] for k in jax.random.split(key, 3)[:2]]
     z = np.asarray(jnp.concatenate(views), np.float64).reshape(10, -1)
 
     def sim(i, j):
