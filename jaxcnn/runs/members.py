@@ -98,6 +98,7 @@ def train_group(
             steps=steps,
             about=[render(base), {n: str(s) for n, s in base.data.spec().items()}],
             say=say,
+            progress=plan.console.progress,
         ),
     )
     rungs = sweep.rungs(steps, len(replicas), plan.halving) if plan.halving else {}

@@ -89,10 +89,9 @@ def plot(settings: list[dict], *, metric: str, path: Path, say: Callable[[str], 
     others; nothing without an axis.
     """
     rows = [r for r in settings if r["mean"] is not None]
-    axes = [
-        p for p in (rows[0]["setting"] if rows else {}) if len({r["setting"][p] for r in rows}) > 1
-    ]
-    numeric = [p for p in axes if all(isinstance(r["setting"][p], (int, float)) for r in rows)]
+    paths = dict.fromkeys(path for r in rows for path in r["setting"])
+    axes = [p for p in paths if len({r["setting"].get(p) for r in rows}) > 1]
+    numeric = [p for p in axes if all(isinstance(r["setting"].get(p), (int, float)) for r in rows)]
     if not numeric:
         return
     try:
@@ -105,9 +104,9 @@ def plot(settings: list[dict], *, metric: str, path: Path, say: Callable[[str], 
 
     axis, others = numeric[0], [p for p in axes if p != numeric[0]]
     figure, plane = pyplot.subplots(figsize=(6, 4), layout="constrained")
-    for label in sorted({tuple(r["setting"][p] for p in others) for r in rows}, key=str):
+    for label in sorted({tuple(r["setting"].get(p) for p in others) for r in rows}, key=str):
         line = sorted(
-            (r for r in rows if tuple(r["setting"][p] for p in others) == label),
+            (r for r in rows if tuple(r["setting"].get(p) for p in others) == label),
             key=lambda r: r["setting"][axis],
         )
         name = (

@@ -152,6 +152,8 @@ class Trial:
     steps: int
     about: Any
     say: Callable[[str], None]
+    # (number of ways done, of all, what comes next): the console shows a bar
+    progress: Callable[[int, int, str], None] = lambda done, total, text: None
 
 
 def choose(trial: Trial, *, forced: str | None = None) -> Way:
@@ -200,14 +202,15 @@ def measure(trial: Trial, names: list[str], *, repeats: int = 5) -> dict[str, fl
     """{way: median seconds of a training step of all replicas}, in turns, after one to compile;
     "loop" always, the others while they fit into SHARE of the run.
     """
-    trial.say(f"trying ways to run {trial.replicas} replicas: compiling loop")
+    total = len(names) + 2
+    trial.progress(0, total, f"ways to run {trial.replicas} replicas: compiling loop")
     start = time.perf_counter()
     loop = _Runner(trial, "loop")
     compiling = time.perf_counter() - start
     once = statistics.median(loop.step() for _ in range(2))
     spare = SHARE * once * trial.steps
     ready = {"loop": loop}
-    for name in names:
+    for done, name in enumerate(names, 1):
         factor = trial.replicas if name == "unrolled" else UNLIKELY
         expected = factor * compiling + repeats * once
         if expected > spare:
@@ -216,16 +219,19 @@ def measure(trial: Trial, names: list[str], *, repeats: int = 5) -> dict[str, fl
                 f"{max(spare, 0.0):.1f} s more ({SHARE:.0%} of the run); --replicas-by forces it"
             )
             continue
-        trial.say(f"compiling {name}")
+        trial.progress(done, total, f"compiling {name}")
         start = time.perf_counter()
         ready[name] = _Runner(trial, name)
         spare -= time.perf_counter() - start
     if len(ready) == 1:
+        trial.progress(total, total, "measured")
         return {"loop": once}
+    trial.progress(total - 1, total, f"measuring {', '.join(ready)}")
     times: dict[str, list[float]] = {name: [] for name in ready}
     for _ in range(repeats):
         for name, runner in ready.items():
             times[name].append(runner.step())
+    trial.progress(total, total, "measured")
     return {name: statistics.median(values) for name, values in times.items()}
 
 

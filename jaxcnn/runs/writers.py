@@ -116,7 +116,7 @@ class Console:
                 show(list(self._rows.values()))
                 self._rows = {}
 
-    def _start(self, *, step: int, steps: int) -> None:
+    def _start(self, *, step: int, steps: int, unit: str = "steps") -> None:
         notebook = "ipykernel" in sys.modules and self.stream is sys.stderr
         if self._bar or self.quiet or not (notebook or self.stream.isatty()):
             return
@@ -124,12 +124,23 @@ class Console:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
         from rich.progress import TimeRemainingColumn as Remaining
 
-        done = TextColumn("{task.completed}/{task.total} steps")
+        done = TextColumn("{task.completed}/{task.total} " + unit)
         columns = (TextColumn("{task.description}"), BarColumn(), done, TimeElapsedColumn())
         console = RichConsole() if notebook else RichConsole(file=self.stream)
         self._bar = Progress(*columns, TextColumn("ETA"), Remaining(), console=console)
         self._task = self._bar.add_task("compiling", total=steps, completed=step)
         self._bar.start()
+
+    def progress(self, done: int, total: int, text: str) -> None:
+        """A bar of a task before training, such as the trial of ways; gone when all is done."""
+        if self._bar is None:
+            self._start(step=done, steps=total, unit="tried")
+        if self._bar:
+            self._bar.update(self._task, completed=done, description=text)
+            if done == total:
+                self.stop()
+        elif done < total:
+            self.line(text)
 
     def _train(self, rows: list[Record]) -> None:
         rate = sum(row["images_per_second"] for row in rows)
