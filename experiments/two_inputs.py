@@ -4,7 +4,9 @@ much ink each column holds, as numbers. Prediction and export ask for both.
     python launch.py train experiments/two_inputs.py --sweep seed=0..2
     python launch.py predict RUN --replica 0 --input image=upper.npy profile=profile.npy
 
-Expected: TODO
+Expected: 94.24 ± 0.58 % on the held-out fifth (359 digits; n = 3 seeds) after 15 epochs; from the
+picture alone (data.sees="('image',)") 91.36 ± 1.11 %, from the profile alone 48.38 ± 0.16 %.
+2026-11-25, 2 cores of an Intel Xeon (AVX-512, AMX; family 6 model 167), shared with other work.
 """
 
 import dataclasses
