@@ -5,7 +5,11 @@ and R. Salakhutdinov, "Importance weighted autoencoders", 2016, section 5.1, one
     python launch.py train experiments/mnist_vae.py --sweep seed=0..2
     python experiments/mnist_vae.py RUN/replicas/0      # writes digits.png there
 
-Expected: TODO
+Expected: ELBO -97.34 ± 0.13 nats per image on all 10,000 test images (n = 3 seeds; pixels 74.5, KL
+22.9) after 30 epochs; 5.5 min of CPU time for the three seeds with --replicas-by vmap, 31 min beside
+much other work; 2026-11-25, 2 cores of an Intel Xeon (AVX-512, AMX; family 6, model 167), shared
+with other work. Burda et al., table 1, have log p(x) = -86.76 for this network after 3,280 epochs,
+estimated from 5,000 importance samples: a tighter bound than the ELBO, and 100 times the training.
 """
 
 import dataclasses
@@ -60,7 +64,7 @@ class VAE(nn.Module):
 
     def __call__(self, image: jax.Array, *, train: bool) -> Seen:
         pixels = jax.random.bernoulli(self.make_rng("noise"), image).astype(image.dtype)
-        mean, log_variance = jnp.split(self.encoder(pixels.reshape(len(image), -1)), 2, axis=-1)
+        mean, log_variance = jnp.split(self.encoder(pixels.reshape(image.shape[0], -1)), 2, axis=-1)
         noise = jax.random.normal(self.make_rng("noise"), mean.shape, mean.dtype)
         logits = self.decode(mean + jnp.exp(log_variance / 2) * noise)
         return Seen(pixels, logits, mean, log_variance)
