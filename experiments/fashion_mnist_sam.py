@@ -1,4 +1,22 @@
-"""SAM."""
+"""Sharpness-aware minimization (SAM) on 10,000 images of Fashion-MNIST, beside its base optimizer.
+
+    python launch.py train experiments/fashion_mnist_sam.py --sweep seed=0..2
+
+P. Foret et al., "Sharpness-aware minimization for efficiently improving generalization", 2021,
+algorithm 1 with its radius of 0.05, as `program`: two gradients a step.
+
+Expected: accuracy on the test images, looked at once (n = 3 seeds; 2026-11-25, 2 cores of an Intel
+Xeon (AVX-512, AMX, family 6 model 167), shared with other work):
+
+    84.28 ± 0.20 %   SAM, 5 epochs, 391 steps
+    84.71 ± 0.98 %   its base optimizer, equal steps: program=None
+    86.40 ± 0.61 %   its base optimizer, equal time: program=None epochs=10
+
+So SAM gained nothing here. A step of SAM took 31 ms of CPU time, one of the base 14 ms. LeNet-5 is
+far from fitting its training images after so few epochs, while the paper trains large networks for
+hundreds; radius and learning rate were set beforehand, not tuned. `sharpness` in the log is how
+much larger the loss is at the worst point.
+"""
 
 from functools import partial
 

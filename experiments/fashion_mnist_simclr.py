@@ -1,4 +1,26 @@
-"""SimCLR."""
+"""SimCLR on Fashion-MNIST: features learned without labels, from which a view of an image finds its
+other view among all those of a batch.
+
+    python launch.py train experiments/fashion_mnist_simclr.py --sweep seed=0..2
+
+T. Chen et al., "A simple framework for contrastive learning of visual representations", 2020,
+equation 1 at temperature 0.5, as `objective`; crops, mirror images and contrast are the views.
+
+`linear_probe` is the accuracy of ridge regression on the frozen features before the projection.
+A split of evaluation is two parts: the first 10,000 training images, to which the classifier is
+fitted, and as many that it is scored on: the last 10,000 training images, which the encoder does
+not see, after each epoch, and the test images once, at the end. Nothing was chosen by either.
+
+Expected: linear_probe on the test images (n = 3 seeds; 2026-11-25, 2 cores of an Intel Xeon
+(AVX-512, AMX, family 6 model 167), shared with other work; about 30 s of CPU time a seed):
+
+    84.11 ± 0.07 %   SimCLR, 2 epochs, 391 steps, 50,000 images without labels
+    78.69 ± 1.41 %   the same network untrained: steps=1 optimizer.learning_rate=0.0
+    80.52 %          raw pixels (there is no seed in it): with model.widths=() besides
+
+A small network in few epochs. Augmentations that mix rows have no meaning here, and with
+`accumulate` a view is compared with those of its micro-batch alone.
+"""
 
 import dataclasses
 from functools import partial
