@@ -6,9 +6,9 @@ and R. Salakhutdinov, "Importance weighted autoencoders", 2016, section 5.1, one
     python experiments/mnist_vae.py RUN/replicas/0      # writes digits.png there
 
 Expected: ELBO -97.34 ± 0.13 nats per image on all 10,000 test images (n = 3 seeds; pixels 74.5, KL
-22.9) after 30 epochs; 5.5 min of CPU time for the three seeds with --replicas-by vmap, 31 min beside
-much other work; 2026-11-25, 2 cores of an Intel Xeon (AVX-512, AMX; family 6, model 167), shared
-with other work. Burda et al., table 1, have log p(x) = -86.76 for this network after 3,280 epochs,
+22.9) after 30 epochs; 5.5 min of CPU time for all three with --replicas-by vmap, 31 min beside much
+other work; 2026-11-25, 2 cores of an Intel Xeon (AVX-512, AMX; family 6, model 167), shared with
+other work. Burda et al., table 1, have log p(x) = -86.76 for this network after 3,280 epochs,
 estimated from 5,000 importance samples: a tighter bound than the ELBO, and 100 times the training.
 """
 
