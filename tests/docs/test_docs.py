@@ -8,7 +8,9 @@ import pytest
 
 from jaxcnn.commands import _main
 from jaxcnn.core.override import override_all
+from jaxcnn.data.made.digits import Digits
 from jaxcnn.runs import code
+from jaxcnn.runs.check import abstract_state
 from jaxcnn.runs.sweep import parse
 from tests.conftest import ROOT
 from tests.docs import pages
@@ -51,7 +53,9 @@ def test_what_a_block_needs_is_here(page, block):
     ids=lambda x: " ".join(x) if isinstance(x, list) else str(x),
 )
 def test_the_commands_parse(page, line, arguments, monkeypatch, tmp_path):
-    """By the parser of the command line; experiments, overrides and axes of sweeps exist."""
+    """By the parser of the command line; experiments, overrides and axes of sweeps exist, and the
+    state of those whose data are embedded can be made.
+    """
     for path, text in pages.saved(ROOT / page).items():
         (tmp_path / "saved.py").write_text(text)
         arguments = [str(tmp_path / "saved.py") if a == path else a for a in arguments]
@@ -69,6 +73,8 @@ def test_the_commands_parse(page, line, arguments, monkeypatch, tmp_path):
             args.experiment = code.DEFAULT
         e = override_all(code.load(args.experiment), overrides)
         parse(e, getattr(args, "sweep", None) or [])
+        if isinstance(e.data, Digits):
+            abstract_state(e)
 
 
 @pytest.mark.parametrize("page", pages.PAGES, ids=lambda p: p.name)
