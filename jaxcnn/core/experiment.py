@@ -7,16 +7,18 @@ The only checks made here are of the fields themselves; nothing is computed and 
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
 import optax
+from jaxtyping import Array, Float
 
 from jaxcnn.core import schedules
-from jaxcnn.core.protocols import Batch, Collections, Numbers, Program, Variables
-from jaxcnn.data.dataset import Dataset
+from jaxcnn.core.optimizers import Rules
+from jaxcnn.core.protocols import Batch, Collections, Model, Numbers, Params, Program, Variables
+from jaxcnn.data.dataset import Dataset, Source
 from jaxcnn.errors import ConfigError
 from jaxcnn.tasks.task import Task
 
@@ -28,13 +30,17 @@ class Objective(Protocol):
 
     def __call__(
         self, e: "Experiment", variables: Variables, batch: Batch, key: jax.Array, /
-    ) -> tuple[jax.Array, Collections, Numbers]: ...
+    ) -> tuple[Float[Array, " B"], Collections, Numbers]: ...
 
 
 class MakeProgram(Protocol):
     """How the step is made, for a run of `steps` updates."""
 
     def __call__(self, e: "Experiment", /, *, steps: int) -> Program: ...
+
+
+# (params, model_state, training source) -> (params, model_state)
+Initialize = Callable[[Params, Collections, Source], tuple[Params, Collections]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,13 +85,13 @@ class Experiment:
         the first step, e.g. whitening.
     """
 
-    model: Any
+    model: Model
     task: Task
     data: Dataset
     optimizer: Callable[[], optax.GradientTransformation]
     schedule: Callable[[jax.Array], jax.Array] = schedules.constant
-    augment: tuple = ()
-    transform: tuple = ()
+    augment: tuple[Callable[[jax.Array, Batch], Batch], ...] = ()
+    transform: tuple[Callable[[Batch], Batch], ...] = ()
     batch_size: int = 128
     eval_batch_size: int | None = None
     epochs: float = 10.0
@@ -95,14 +101,14 @@ class Experiment:
     patience: int | None = None
     clip_norm: float | None = None
     accumulate: int = 1
-    rates: tuple = ()
+    rates: Rules = ()
     ema: float | None = None
     compute_dtype: str = "float32"
     weights: str | None = None
     steps_per_dispatch: int | None = None
     objective: Objective | None = None
     program: MakeProgram | None = None
-    initialize: Callable | None = None
+    initialize: Initialize | None = None
     log_every: int = 50
 
     def __post_init__(self):
@@ -123,7 +129,7 @@ class Experiment:
         return max(1, round(self.eval_every * train_size / self.batch_size))
 
 
-def _problems(e: Experiment):
+def _problems(e: Experiment) -> Iterator[str]:
     """What is wrong with the fields of `e`, one sentence each."""
     for name in (
         "batch_size",

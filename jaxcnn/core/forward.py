@@ -8,14 +8,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from jaxcnn.core import freezing
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.override import replace_at
-from jaxcnn.core.protocols import Batch, Variables
+from jaxcnn.core.protocols import Batch, Collections, Tree, Variables
 
 
-def fresh_variables(e: Experiment, key: jax.Array) -> dict[str, Any]:
+def fresh_variables(e: Experiment, key: jax.Array) -> Collections:
     """{"params": …, "batch_stats": …, …} as the model initializes them for one row of the data."""
     rows = {name: jnp.zeros((1, *s.shape), s.dtype) for name, s in e.data.spec().items()}
     return dict(e.model.init(key, *model_inputs(e, prepare(e, rows)), train=False))
@@ -80,14 +81,14 @@ def apply_model(
     return _cast(outputs, jnp.float32), new
 
 
-def with_numbers(e: Experiment, numbers: Mapping[str, Any]) -> Experiment:
+def with_numbers(e: Experiment, numbers: Mapping[str, float | jax.Array]) -> Experiment:
     """The experiment with the numbers of the state (traced arrays) in their places."""
     for path, value in numbers.items():
         e = replace_at(e, path, value)
     return e
 
 
-def _cast(tree: Any, dtype: Any) -> Any:
+def _cast(tree: Tree, dtype: DTypeLike) -> Tree:
     return jax.tree.map(
         lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
     )

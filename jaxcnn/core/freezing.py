@@ -10,13 +10,15 @@ tree has None in the places of the other part, which JAX takes for no leaf at al
 
 import contextlib
 import re
-from collections.abc import Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Generator
+from typing import Protocol
 
 import jax
 from flax import linen as nn
 
 from jaxcnn.core.optimizers import Rules, path_names, rate_multipliers
+from jaxcnn.core.protocols import Collections, Params, Tree
+from jaxcnn.core.trees import name_of
 from jaxcnn.errors import ConfigError
 
 Path = tuple[str, ...]  # of a module: the names from the model's down to its own
@@ -25,7 +27,7 @@ Path = tuple[str, ...]  # of a module: the names from the model's down to its ow
 SWITCHES = {nn.BatchNorm: "use_running_average", nn.Dropout: "deterministic"}
 
 
-def split(tree: Any, rules: Rules) -> tuple[Any, Any]:
+def split(tree: Params, rules: Rules) -> tuple[Params, Params]:
     """(what is trained, what is frozen) of a tree with the names of the parameters.
 
     Errors: ConfigError for rules that freeze everything.
@@ -40,7 +42,7 @@ def split(tree: Any, rules: Rules) -> tuple[Any, Any]:
     return trainable, frozen
 
 
-def merge(first: Any, second: Any) -> Any:
+def merge(first: Params, second: Params) -> Params:
     """The whole tree of two parts of `split`."""
     none = lambda x: x is None  # noqa: E731
     return jax.tree.map(lambda a, b: b if a is None else a, first, second, is_leaf=none)
@@ -52,7 +54,7 @@ class Frozen(Protocol):
     def __call__(self, path: Path, *, statistics: bool) -> bool: ...
 
 
-def frozen_modules(params: Any, rules: Rules) -> Frozen:
+def frozen_modules(params: Params, rules: Rules) -> Frozen:
     """Which modules the rules freeze; see above."""
     rates = jax.tree.leaves(rate_multipliers(params, rules))
     names = [name.split("/") for name in jax.tree.leaves(path_names(params))]
@@ -73,14 +75,19 @@ def frozen_modules(params: Any, rules: Rules) -> Frozen:
 
 
 @contextlib.contextmanager
-def frozen_statistics(params: Any, rules: Rules) -> Iterator[None]:
+def frozen_statistics(params: Params, rules: Rules) -> Generator[None]:
     """A scope in which frozen modules run as in evaluation."""
     if not any(rate == 0 for _, rate in rules):
         yield
         return
     frozen = frozen_modules(params, rules)
 
-    def call(method, arguments, keywords, context):
+    def call(
+        method: Callable[..., Tree],
+        arguments: tuple[Tree, ...],
+        keywords: dict[str, Tree],
+        context: nn.module.InterceptorContext,
+    ) -> Tree:
         module = context.module
         switch = next((name for kind, name in SWITCHES.items() if isinstance(module, kind)), None)
         if (
@@ -99,14 +106,16 @@ def frozen_statistics(params: Any, rules: Rules) -> Iterator[None]:
         yield
 
 
-def keep_statistics(new: Any, old: Any, params: Any, rules: Rules) -> Any:
+def keep_statistics(
+    new: Collections, old: Collections, params: Params, rules: Rules
+) -> Collections:
     """The collections `new`, with those of frozen modules as in `old`."""
     if not any(rate == 0 for _, rate in rules):
         return new
     frozen = frozen_modules(params, rules)
 
-    def choose(path, a, b):
-        names = tuple(str(getattr(part, "key", part)) for part in path)  # collection, modules, leaf
+    def choose(path: tuple[object, ...], a: jax.Array, b: jax.Array) -> jax.Array:
+        names = tuple(name_of(path).split("/"))  # collection, modules, leaf
         return b if frozen(names[1:-1], statistics=True) else a
 
     return jax.tree.map_with_path(choose, new, old)

@@ -9,14 +9,18 @@ training step builds the optimizer from numbers that lie in its state.
 import inspect
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax import Array
 
+from jaxcnn.core.protocols import OptState, Params, Tree
+from jaxcnn.core.trees import name_of
 from jaxcnn.errors import ConfigError, did_you_mean
 
+T = TypeVar("T")
 Number = float | jax.Array
 Rules = tuple[tuple[str, Number], ...]  # (regular expression over parameter names, multiplier)
 
@@ -26,7 +30,7 @@ def sgd(
     momentum: Number | None = None,
     nesterov: bool = False,
     weight_decay: Number = 0.0,
-    mask: Any = None,
+    mask: Tree | Callable[[Params], Tree] | None = None,
     decoupled: bool = False,
 ) -> optax.GradientTransformation:
     """Stochastic gradient descent as `torch.optim.SGD` defines it: `optax.sgd` with weight decay.
@@ -50,23 +54,19 @@ def sgd(
     )
 
 
-def path_names(params: Any, *, is_leaf: Callable[[Any], bool] | None = None) -> Any:
+def path_names(params: Params, *, is_leaf: Callable[[Tree], bool] | None = None) -> Tree:
     """The tree of `params` with each leaf's name in its place: 'Conv_0/kernel'."""
-    return jax.tree.map_with_path(
-        lambda path, _: jax.tree_util.keystr(path, simple=True, separator="/"),
-        params,
-        is_leaf=is_leaf,
-    )
+    return jax.tree.map_with_path(lambda path, _: name_of(path), params, is_leaf=is_leaf)
 
 
-def kernels(params: Any) -> Any:
+def kernels(params: Params) -> Tree:
     """Tree of booleans for `mask=`: True where a leaf has two or more axes, so False for biases and
     for scales of norms.
     """
     return jax.tree.map(lambda leaf: jnp.ndim(leaf) >= 2, params)
 
 
-def rate_multipliers(params: Any, rules: Rules) -> Any:
+def rate_multipliers(params: Params, rules: Rules) -> Tree:
     """Tree of what each parameter's learning rate is multiplied by.
 
     Rules (("^Conv_0/", 0.0), ("bias$", 2.0)) freeze Conv_0 and double the rate of the other biases.
@@ -97,7 +97,7 @@ def rate_multipliers(params: Any, rules: Rules) -> Any:
     )
 
 
-def ema(old: Any, new: Any, *, decay: Number, step: jax.Array) -> Any:
+def ema(old: Params, new: Params, *, decay: Number, step: jax.Array) -> Params:
     """Exponential moving average of weights: d * old + (1 - d) * new with d = min(decay, (1 + step)
     / (10 + step)).
 
@@ -137,7 +137,9 @@ def with_any_arguments(
         return optimizer
     named = {p.name for p in parameters}
 
-    def update_with(updates, state, params=None, **more):
+    def update_with(
+        updates: Params, state: OptState, params: Params | None = None, **more: Any
+    ) -> tuple[Params, OptState]:
         return update(updates, state, params, **{k: v for k, v in more.items() if k in named})
 
     return optax.GradientTransformationExtraArgs(optimizer.init, update_with)
@@ -146,9 +148,10 @@ def with_any_arguments(
 class LookaheadState(NamedTuple):
     """State of `lookahead`."""
 
-    count: jax.Array  # int32 []: steps since the last synchronization
-    slow: Any  # the slow weights, as the parameters
-    inner: Any  # state of the inner optimizer
+    # int32 []: steps since the last synchronization
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride] (a tuple has one, too)
+    slow: Params  # the slow weights
+    inner: OptState  # state of the inner optimizer
 
 
 def lookahead(
@@ -174,11 +177,18 @@ def lookahead(
         raise ConfigError(f"lookahead: period={period}: must be at least 1")
     inner = with_any_arguments(inner)
 
-    def init(params: Any) -> LookaheadState:
+    def init(params: Params) -> LookaheadState:
         slow = jax.tree.map(jnp.copy, params)
         return LookaheadState(jnp.zeros((), jnp.int32), slow, inner.init(params))
 
-    def update(updates: Any, state: Any, params: Any = None, *, scale: Any = None, **more: Any):
+    def update(
+        updates: Params,
+        state: OptState,
+        params: Params | None = None,
+        *,
+        scale: Tree | None = None,
+        **more: Any,
+    ) -> tuple[Params, LookaheadState]:
         if scale is None:
             scale = jax.tree.map(lambda _: jnp.ones((), jnp.float32), params)
         updates, inner_state = inner.update(updates, state.inner, params, scale=scale, **more)
@@ -186,10 +196,10 @@ def lookahead(
         count = state.count + moves.astype(jnp.int32)
         meet = count == period
 
-        def next_slow(slow, p, u, s):
+        def next_slow(slow: Array, p: Array, u: Array, s: Array) -> Array:
             return jnp.where(meet, slow + share * (p + s * u - slow), slow).astype(slow.dtype)
 
-        def to_slow(slow, p, u, s):
+        def to_slow(slow: Array, p: Array, u: Array, s: Array) -> Array:
             return jnp.where(meet, (slow - p) / jnp.where(s == 0, 1, s), u).astype(u.dtype)
 
         slow = jax.tree.map(next_slow, state.slow, params, updates, scale)
@@ -232,12 +242,14 @@ def muon(
     Errors: ConfigError for an expression that is malformed or finds nothing.
     """
 
-    def matrices(params: Any) -> Any:
+    def matrices(params: Params) -> Tree:
         # what other optimizers hold, and what is frozen, has a name here but no array
         names = path_names(params, is_leaf=_is_hole)
         to_adam = rate_multipliers(names, tuple((expression, 0.0) for expression in adam))
 
-        def numbers(leaf, name, rate):
+        def numbers(
+            leaf: Tree, name: str, rate: Number
+        ) -> optax.contrib.MuonDimensionNumbers | None:
             if _is_hole(leaf) or rate == 0 or name.split("/")[-1] != "kernel" or leaf.ndim < 2:
                 return None
             return optax.contrib.MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), leaf.ndim - 1)
@@ -256,11 +268,11 @@ def muon(
     )
 
 
-def _is_hole(x: Any) -> bool:
+def _is_hole(x: Tree) -> bool:
     return x is None or isinstance(x, optax.MaskedNode)
 
 
-def evaluation_params(opt_state: Any, params: Any) -> Any:
+def evaluation_params(opt_state: OptState, params: Params) -> Params:
     """The parameters that an optimizer is evaluated at: `params`, but for
 
     - schedule-free ones: training moves y, evaluation takes x = (y - (1 - b1) z) / b1. A. Defazio
@@ -284,7 +296,7 @@ def evaluation_params(opt_state: Any, params: Any) -> Any:
     return params
 
 
-def mover(opt_state: Any) -> str | None:
+def mover(opt_state: OptState) -> str | None:
     """What an optimizer is called that moves parameters to places of its own choice, so that its
     updates must be applied as they are; None for one whose updates may be multiplied.
     """
@@ -296,7 +308,7 @@ def mover(opt_state: Any) -> str | None:
     return None
 
 
-def _where_held(held: Any, params: Any, choose: Callable) -> Any:
+def _where_held(held: Params, params: Params, choose: Callable[[Array, Array], Array]) -> Params:
     """`choose(held, param)` of each leaf that is held, else the parameter, in its dtype."""
     return jax.tree.map(
         lambda a, p: p if a is None else choose(a, p).astype(p.dtype),
@@ -306,7 +318,7 @@ def _where_held(held: Any, params: Any, choose: Callable) -> Any:
     )
 
 
-def state_of(opt_state: Any, kind: type) -> Any:
+def state_of(opt_state: OptState, kind: type[T]) -> T | None:
     """The state of that kind within `opt_state`, or None."""
     leaves = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, kind))
     return next((x for x in leaves if isinstance(x, kind)), None)

@@ -13,14 +13,15 @@ import types
 import typing
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from jaxcnn.errors import ConfigError, did_you_mean
 
+T = TypeVar("T")
 _HIDDEN = ("parent", "name")  # fields that Linen adds to every module
 
 
-def override_all(tree: Any, assignments: Iterable[str]) -> Any:
+def override_all(tree: T, assignments: Iterable[str]) -> T:
     """`tree` with every `path=value` of `assignments` applied. Errors: one ConfigError that names
     all wrong ones.
     """
@@ -39,7 +40,7 @@ def override_all(tree: Any, assignments: Iterable[str]) -> Any:
     return tree
 
 
-def override(tree: Any, path: str, text: str) -> Any:
+def override(tree: T, path: str, text: str) -> T:
     """`tree` with the leaf at dotted `path` replaced by the literal in `text`.
 
     The new value has the type of the old one (an int may become a float); where the old one is
@@ -48,20 +49,20 @@ def override(tree: Any, path: str, text: str) -> Any:
     value.
     """
 
-    def parse(old: Any, allowed: tuple[type, ...]) -> Any:
+    def parse(old: object, allowed: tuple[type, ...]) -> object:
         return _literal(path, text, old, allowed)
 
     return _edit(tree, path, path.split("."), parse)
 
 
-def replace_at(tree: Any, path: str, value: Any) -> Any:
+def replace_at(tree: T, path: str, value: object) -> T:
     """`tree` with the leaf at dotted `path` replaced by `value` as it is (it may be a traced
     array).
     """
     return _edit(tree, path, path.split("."), lambda old, allowed: value)
 
 
-def get_at(tree: Any, path: str) -> Any:
+def get_at(tree: object, path: str) -> Any:
     """The leaf at dotted `path`. Errors: ConfigError for an unknown name."""
     for name in path.split("."):
         node = _node(tree, path)
@@ -78,12 +79,12 @@ class _Node(NamedTuple):
     label: str
     names: list[str]
     get: Callable[[str], Any]
-    put: Callable[[str, Any], Any]
+    put: Callable[[str, object], Any]
     allowed: Callable[[str], tuple[type, ...]]  # the types its annotation allows
 
 
 def _edit(
-    tree: Any, path: str, names: list[str], leaf: Callable[[Any, tuple[type, ...]], Any]
+    tree: object, path: str, names: list[str], leaf: Callable[[object, tuple[type, ...]], object]
 ) -> Any:
     node, (head, *rest) = _node(tree, path), names
     _require(node, head, path)
@@ -107,7 +108,7 @@ def _require(node: _Node, name: str, path: str) -> None:
         )
 
 
-def _node(tree: Any, path: str) -> _Node:
+def _node(tree: object, path: str) -> _Node:
     if isinstance(tree, partial):
         return _partial_node(tree)
     if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
@@ -123,7 +124,7 @@ def _node(tree: Any, path: str) -> _Node:
     raise ConfigError(f"{path!r}: {tree!r} is a value and has no fields")
 
 
-def _partial_node(tree: partial) -> _Node:
+def _partial_node(tree: partial[Any]) -> _Node:
     parameters = inspect.signature(tree.func).parameters
     named = [
         n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
@@ -154,7 +155,7 @@ def _dataclass_node(tree: Any) -> _Node:
     )
 
 
-def _types_of(annotation: Any) -> tuple[type, ...]:
+def _types_of(annotation: object) -> tuple[type, ...]:
     """The plain types in an annotation: `float | None` -> (float, NoneType); () if it says nothing
     useful.
     """
@@ -167,7 +168,7 @@ def _types_of(annotation: Any) -> tuple[type, ...]:
     return tuple(m for m in plain if m in (int, float, bool, str, tuple, type(None)))
 
 
-def _literal(path: str, text: str, old: Any, allowed: tuple[type, ...]) -> Any:
+def _literal(path: str, text: str, old: object, allowed: tuple[type, ...]) -> object:
     try:
         new = ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):

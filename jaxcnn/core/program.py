@@ -14,18 +14,34 @@ in experiments/ and in docs/howto.md.
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from types import FunctionType
+from typing import Any, NamedTuple, TypeVar
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, Int32
 
 from jaxcnn.core import freezing, optimizers, schedules
 from jaxcnn.core.experiment import Experiment, optimizer_numbers
 from jaxcnn.core.forward import apply_model, fresh_variables, prepare, with_numbers
-from jaxcnn.core.protocols import Batch, Collections, Numbers, Program, Variables
+from jaxcnn.core.protocols import (
+    Batch,
+    Collections,
+    FlaxState,
+    Numbers,
+    OptState,
+    Params,
+    Program,
+    Tree,
+    Variables,
+)
 from jaxcnn.errors import ConfigError
+from jaxcnn.tasks.task import Outputs
+
+S = TypeVar("S", bound=FlaxState)
 
 RESERVED = ("kind", "step", "epoch", "seconds", "images_per_second", "replica", "loss", "grad_norm")
 
@@ -33,21 +49,21 @@ RESERVED = ("kind", "step", "epoch", "seconds", "images_per_second", "replica", 
 class State(flax.struct.PyTreeNode):
     """All that changes while training by gradient descent. Arrays only."""
 
-    step: jax.Array  # int32 []: updates made; everything random is folded from it
-    params: Any  # float32 pytree
-    model_state: Any  # the model's other collections, e.g. {"batch_stats": …}
-    opt_state: Any  # optax state
+    step: Int32[Array, ""]  # updates made; everything random is folded from it
+    params: Params
+    model_state: Collections  # the model's other collections, e.g. {"batch_stats": …}
+    opt_state: OptState
     key: jax.Array  # PRNG key []
     hyperparams: dict[str, jax.Array]  # {"optimizer.learning_rate": float32 [], …}, by dotted path
-    ema: Any  # moving average of params, or None
-    live: jax.Array  # bool []: False from the first non-finite loss or gradient on: then frozen
+    ema: Params | None  # moving average of params
+    live: Bool[Array, ""]  # False from the first non-finite loss or gradient on: then frozen
 
 
 class Gradient(NamedTuple):
     """What `gradient` finds."""
 
-    loss: jax.Array  # float32 []: mean over the real rows
-    grads: Any  # of the trainable parameters; None in the places of frozen ones
+    loss: Float[Array, ""]  # mean over the real rows
+    grads: Params  # of the trainable parameters; None in the places of frozen ones
     model_state: Collections  # after the forward pass
     numbers: Numbers  # of the objective, to be logged
 
@@ -62,7 +78,7 @@ def descend(e: Experiment, *, steps: int) -> Program:
 
     def init(
         key: jax.Array,
-        numbers: Mapping[str, Any] | None = None,
+        numbers: Mapping[str, float | jax.Array] | None = None,
         variables: Variables | None = None,
     ) -> State:
         values = {**optimizer_numbers(e), **(numbers or {})}
@@ -92,7 +108,7 @@ def descend(e: Experiment, *, steps: int) -> Program:
         finite = jnp.isfinite(found.loss) & jnp.isfinite(numbers["grad_norm"])
         return advance(state, new, finite=finite), {**found.numbers, "loss": found.loss, **numbers}
 
-    def output_step(state: State, batch: Batch) -> tuple[Any, Batch]:
+    def output_step(state: State, batch: Batch) -> tuple[Outputs, Batch]:
         now = with_numbers(e, state.hyperparams)
         batch = prepare(now, batch)
         variables = evaluation_variables(state)
@@ -103,7 +119,7 @@ def descend(e: Experiment, *, steps: int) -> Program:
 
 def supervised(
     e: Experiment, variables: Variables, batch: Batch, key: jax.Array
-) -> tuple[jax.Array, Collections, Numbers]:
+) -> tuple[Float[Array, " B"], Collections, Numbers]:
     """The default objective: (`task.loss` of each row [B], next collections, the task's running
     metrics) of a raw batch, augmented.
     """
@@ -121,7 +137,9 @@ def gradient(e: Experiment, state: State, batch: Batch, key: jax.Array) -> Gradi
     """
     trainable, frozen = freezing.split(state.params, e.rates)
 
-    def mean_loss(trainable, model_state, part, key):
+    def mean_loss(
+        trainable: Params, model_state: Collections, part: Batch, key: jax.Array
+    ) -> tuple[jax.Array, tuple[Collections, Numbers]]:
         variables = {"params": freezing.merge(trainable, frozen), **model_state}
         loss, model_state, numbers = (e.objective or supervised)(e, variables, part, key)
         _check_objective(e, loss, numbers, part)
@@ -137,7 +155,7 @@ def gradient(e: Experiment, state: State, batch: Batch, key: jax.Array) -> Gradi
         )
         return Gradient(loss, grads, model_state, numbers)
 
-    def add(carry, part):
+    def add(carry: Tree, part: Tree) -> tuple[Tree, None]:
         model_state, sums = carry
         (loss, (model_state, numbers)), grads = value_and_grad(trainable, model_state, *part)
         return (model_state, jax.tree.map(jnp.add, sums, (loss, grads, numbers))), None
@@ -200,7 +218,7 @@ def update(
     }
 
 
-def _clipped(e: Experiment, grads: Any) -> Any:
+def _clipped(e: Experiment, grads: Params) -> Params:
     """Gradients of a global norm of at most `e.clip_norm`."""
     if e.clip_norm is None:
         return grads
@@ -212,7 +230,7 @@ def _looking_again(e: Experiment, state: State, again: tuple[Batch, jax.Array]) 
     """value_fn and grad_fn of a batch, as functions of the trainable parameters."""
     _, frozen = freezing.split(state.params, e.rates)
 
-    def at(trainable: Any) -> Gradient:
+    def at(trainable: Params) -> Gradient:
         there = state.replace(params=freezing.merge(trainable, frozen))
         return gradient(e, there, *again)
 
@@ -224,7 +242,7 @@ def _looking_again(e: Experiment, state: State, again: tuple[Batch, jax.Array]) 
     )
 
     # optax's line searches refuse extra arguments that their value_fn has no name for
-    def value_fn(params: Any, *, scale: Any = None, grad_fn: Any = None) -> jax.Array:
+    def value_fn(params: Params, *, scale: object = None, grad_fn: object = None) -> jax.Array:
         return value(params)
 
     return {
@@ -233,7 +251,7 @@ def _looking_again(e: Experiment, state: State, again: tuple[Batch, jax.Array]) 
     }
 
 
-def advance(before: Any, after: Any, *, finite: jax.Array) -> Any:
+def advance(before: S, after: S, *, finite: Bool[Array, ""]) -> S:
     """`after` with its step counted, if that step was finite and the state still live; else
     `before`, no longer live: the state stays the last good one, and its `step` says when.
 
@@ -245,7 +263,7 @@ def advance(before: Any, after: Any, *, finite: jax.Array) -> Any:
     return new.replace(live=live)
 
 
-def evaluation_variables(state: State) -> dict[str, Any]:
+def evaluation_variables(state: State) -> Collections:
     """{"params": …, **collections} that a state is evaluated with: the moving average where there
     is one, what the optimizer says (schedule-free ones do), else the parameters.
     """
@@ -274,11 +292,13 @@ def make_optimizer(e: Experiment) -> optax.GradientTransformationExtraArgs:
             "into a function that takes the others and returns the optimizer"
         ) from None
 
-    def init(params):
+    def init(params: Params) -> OptState:
         with jax.numpy_dtype_promotion("standard"):
             return _strong(optimizer.init(params))
 
-    def apply(updates, state, params=None, **more):
+    def apply(
+        updates: Params, state: OptState, params: Params | None = None, **more: Any
+    ) -> tuple[Params, OptState]:
         with jax.numpy_dtype_promotion("standard"):
             updates, state = optimizer.update(updates, state, params, **more)
             return updates, _strong(state)
@@ -286,21 +306,23 @@ def make_optimizer(e: Experiment) -> optax.GradientTransformationExtraArgs:
     return optax.GradientTransformationExtraArgs(init, apply)
 
 
-def _strong(tree: Any) -> Any:
+def _strong(tree: Tree) -> Tree:
     """The tree without weak types: one that turns strong after a step, as in optax's line searches,
     would compile that step again.
     """
 
-    def strong(x: Any) -> jax.Array:
+    def strong(x: ArrayLike) -> jax.Array:
         x = jnp.asarray(x)
         return x if jnp.issubdtype(x.dtype, jax.dtypes.extended) else jnp.asarray(x, x.dtype)
 
     return jax.tree.map(strong, tree)
 
 
-def _check_objective(e: Experiment, loss: Any, numbers: Any, batch: Batch) -> None:
+def _check_objective(e: Experiment, loss: jax.Array, numbers: Numbers, batch: Batch) -> None:
     """ConfigError for an objective's results of a wrong form; seen when the step is traced."""
-    name = getattr(e.objective, "__name__", "the task's loss") if e.objective else "the task's loss"
+    name = "the task's loss" if e.objective is None else repr(e.objective)
+    if isinstance(e.objective, FunctionType):
+        name = e.objective.__name__
     rows = next(iter(batch.values())).shape[0]
     if jnp.shape(loss) != (rows,):
         raise ConfigError(
@@ -317,7 +339,7 @@ def _check_objective(e: Experiment, loss: Any, numbers: Any, batch: Batch) -> No
             raise ConfigError(f"{name}: logs {key!r}, a name that every record has; choose another")
 
 
-def _check_factors(e: Experiment, opt_state: Any) -> None:
+def _check_factors(e: Experiment, opt_state: OptState) -> None:
     """ConfigError for factors of the update, and averages, that would break what the optimizer does
     by itself.
     """

@@ -17,11 +17,12 @@ import numpy as np
 
 from jaxcnn.errors import ConfigError
 
+Json = Any  # what `json.dumps` takes and `json.loads` gives, which are typed Any themselves
 HIDDEN = ("parent", "name")  # fields that Linen adds to every module
 NAMES = ("type", "partial", "function")
 
 
-def render(value: Any) -> Any:
+def render(value: Any) -> Json:
     """`value` as JSON."""
     if isinstance(value, partial):
         names = inspect.signature(value.func).parameters
@@ -50,7 +51,7 @@ def _name(value: Any) -> str:
     return f"{value.__module__}:{value.__qualname__}"
 
 
-def build(rendered: Any) -> Any:
+def build(rendered: Json) -> Any:
     """What was rendered. Errors: ConfigError for what has no name to import, or another meaning."""
     if isinstance(rendered, list):
         return tuple(build(v) for v in rendered)
@@ -88,12 +89,12 @@ def resolve(name: str) -> Any:
     return found
 
 
-def render_text(value: Any, *, indent: int = 0) -> str:
+def render_text(value: object, *, indent: int = 0) -> str:
     """The rendering as an indented outline, one `field: value` a line."""
     return "\n".join(_lines(render(value), indent))
 
 
-def _lines(value: Any, indent: int) -> list[str]:
+def _lines(value: Json, indent: int) -> list[str]:
     pad, out = "  " * indent, []
     pairs = value.items() if isinstance(value, dict) else ((str(i), v) for i, v in enumerate(value))
     for key, item in pairs:
@@ -108,10 +109,10 @@ def _lines(value: Any, indent: int) -> list[str]:
     return out
 
 
-def _holds_dicts(item: Any) -> bool:
+def _holds_dicts(item: Json) -> bool:
     return isinstance(item, list) and any(isinstance(v, dict) for v in item)
 
 
-def _head(item: Any) -> str:
+def _head(item: Json) -> str:
     names = [item[k] for k in NAMES if k in item] if isinstance(item, dict) else []
     return names[0].rpartition(":")[2] if names else ""

@@ -6,8 +6,8 @@ they compose: `on_devices(scan(replicate(p)), axes=2)` runs many steps a dispatc
 whose batches [steps, replicas, B, …] are split over the devices along B.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -15,14 +15,17 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.forward import with_numbers
-from jaxcnn.core.protocols import Batch, HasNumbers, Program
+from jaxcnn.core.protocols import Batch, Device, HasNumbers, Numbers, Program, Tree
 from jaxcnn.errors import ConfigError
+from jaxcnn.tasks.task import Outputs, Task
+
+T = TypeVar("T")
 
 
 def scored(p: Program, e: Experiment) -> Program:
     """The program whose `output_step` gives what the task sums and records: (sums, records)."""
 
-    def output_step(state: Any, batch: Batch) -> Any:
+    def output_step(state: Tree, batch: Batch) -> tuple[Tree, dict[str, jax.Array]]:
         outputs, batch = p.output_step(state, batch)
         task = _task_of(e, state)
         return task.statistics(outputs, batch), task.records(outputs, batch)
@@ -33,7 +36,7 @@ def scored(p: Program, e: Experiment) -> Program:
 def predicting(p: Program, e: Experiment) -> Program:
     """The program whose `output_step` gives what the task predicts: {"label": [B], …}."""
 
-    def output_step(state: Any, batch: Batch) -> Any:
+    def output_step(state: Tree, batch: Batch) -> dict[str, jax.Array]:
         return _task_of(e, state).predict(p.output_step(state, batch)[0])
 
     return p._replace(output_step=output_step)
@@ -44,14 +47,14 @@ def ensemble(p: Program, e: Experiment) -> Program:
     `task.ensemble`.
     """
 
-    def output_step(states: tuple, batch: Batch) -> tuple[Any, Batch]:
+    def output_step(states: tuple[Tree, ...], batch: Batch) -> tuple[Outputs, Batch]:
         results = [p.output_step(state, batch) for state in states]
         return e.task.ensemble([outputs for outputs, _ in results]), results[0][1]
 
     return p._replace(output_step=output_step)
 
 
-def _task_of(e: Experiment, state: Any) -> Any:
+def _task_of(e: Experiment, state: Tree) -> Task:
     return (with_numbers(e, state.hyperparams) if isinstance(state, HasNumbers) else e).task
 
 
@@ -76,20 +79,20 @@ def unroll(p: Program, count: int) -> Program:
     the state is a tuple of states. Larger to compile; each replica keeps its own convolutions.
     """
 
-    def each(function: Callable[[int], Any]) -> list:
+    def each(function: Callable[[int], T]) -> list[T]:
         return [function(i) for i in range(count)]
 
-    def row(tree: Any, i: int) -> Any:
+    def row(tree: Tree, i: int) -> Tree:
         return jax.tree.map(lambda x: x[i], tree)
 
-    def init(*arguments: Any) -> tuple:
+    def init(*arguments: Tree) -> tuple[Tree, ...]:
         return tuple(each(lambda i: p.init(*row(arguments, i))))
 
-    def train_step(states: tuple, batch: Any) -> tuple[tuple, Any]:
+    def train_step(states: tuple[Tree, ...], batch: Batch) -> tuple[tuple[Tree, ...], Numbers]:
         results = each(lambda i: p.train_step(states[i], row(batch, i)))
         return tuple(state for state, _ in results), _stack([numbers for _, numbers in results])
 
-    def output_step(states: tuple, batch: Any) -> Any:
+    def output_step(states: tuple[Tree, ...], batch: Batch) -> Tree:
         return _stack(each(lambda i: p.output_step(states[i], batch)))
 
     return Program(init, train_step, output_step)
@@ -103,7 +106,7 @@ def scan(p: Program) -> Program:
     keeps its way over a resume.
     """
 
-    def train_steps(state: Any, batches: Any) -> tuple[Any, Any]:
+    def train_steps(state: Tree, batches: Batch) -> tuple[Tree, Numbers]:
         unrolled = jax.default_backend() == "cpu"
         return jax.lax.scan(p.train_step, state, batches, unroll=unrolled)
 
@@ -121,7 +124,7 @@ def on_devices(p: Program, *, axes: int = 0) -> Program:
     return shard(p, data_mesh(), batch=batch, eval_batch=PartitionSpec("data"))
 
 
-def data_mesh(*, devices: Any = None) -> Mesh:
+def data_mesh(*, devices: Sequence[Device] | None = None) -> Mesh:
     """A one-axis mesh "data" over `devices` (default: all)."""
     return Mesh(np.array(jax.devices() if devices is None else devices), ("data",))
 
@@ -152,10 +155,12 @@ def shard(
     return Program(init, _placing(train_step, b), _placing(output_step, v))
 
 
-def _placing(function: Callable, sharding: NamedSharding) -> Callable:
+def _placing(
+    function: Callable[[Tree, Batch], Tree], sharding: NamedSharding
+) -> Callable[[Tree, Batch], Tree]:
     """`function(state, batch)` that first puts the batch where it belongs."""
 
-    def placed(state: Any, batch: dict[str, Any]) -> Any:
+    def placed(state: Tree, batch: Batch) -> Tree:
         for name, x in batch.items():
             for rows, axis in zip(x.shape, sharding.spec, strict=False):
                 if axis is not None and rows % sharding.mesh.shape[axis]:
@@ -169,5 +174,5 @@ def _placing(function: Callable, sharding: NamedSharding) -> Callable:
     return placed
 
 
-def _stack(trees: list) -> Any:
+def _stack(trees: Sequence[Tree]) -> Tree:
     return jax.tree.map(lambda *x: jax.numpy.stack(x), *trees)

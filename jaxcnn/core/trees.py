@@ -7,21 +7,23 @@ from typing import Any
 
 import jax
 
+from jaxcnn.core.protocols import Tree
 
-def name_of(path: tuple[Any, ...]) -> str:
+
+def name_of(path: tuple[object, ...]) -> str:
     """The name of the leaf at `path`, a key path of `jax.tree_util`: "Conv_0/kernel"."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def flatten(tree: Any) -> dict[str, Any]:
+def flatten(tree: Tree) -> dict[str, Any]:
     """{name: leaf} of any tree, in the order of `jax.tree.leaves`."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {name_of(path): leaf for path, leaf in leaves}
 
 
-def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
+def unflatten(leaves: Mapping[str, Any]) -> dict[str, Tree]:
     """The nested dict whose leaves have these names: of nested dicts, `flatten`'s inverse."""
-    tree: dict[str, Any] = {}
+    tree: dict[str, Tree] = {}
     for name, leaf in leaves.items():
         *parents, last = name.split("/")
         node = tree

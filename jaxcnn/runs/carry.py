@@ -3,29 +3,35 @@ is said. This is not resume: the new run is one of its own, in a folder of its o
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 
 from jaxcnn.core import trees
 from jaxcnn.core.program import State
+from jaxcnn.core.protocols import AnyState, Tree
 from jaxcnn.core.rendering import render
 from jaxcnn.errors import CheckpointError, ConfigError
 from jaxcnn.runs import code
+from jaxcnn.runs.events import Record
 from jaxcnn.runs.open import Run
 from jaxcnn.runs.replica import Replica, replace
 
 CARRIED = ("params", "model_state", "ema", "opt_state", "key")
 
 
-def carried_record(start: Run) -> dict[str, Any]:
+def carried_record(start: Run) -> Record:
     """Where a run came from, for run.json."""
     return {"run": start.folder.name, "step": start.step}
 
 
 def carry(
-    start: Run, replicas: list[Replica], fresh: list[Any], *, steps: int, say: Callable[[str], None]
-) -> tuple[list[Any], int]:
+    start: Run,
+    replicas: list[Replica],
+    fresh: list[AnyState],
+    *,
+    steps: int,
+    say: Callable[[str], None],
+) -> tuple[list[AnyState], int]:
     """(the fresh states with what the state of `start` has in common with them, its step). The
     records of its history are copied.
 
@@ -39,7 +45,7 @@ def carry(
             f"{start.folder}: has made {at} updates, and this experiment asks for {steps}; ask for "
             "more, e.g. epochs=40"
         )
-    states = []
+    states: list[AnyState] = []
     for replica, state in zip(replicas, fresh, strict=True):
         for text in code.differences(start.record["rendered"], render(replica.experiment)):
             say(f"changed from {start.folder.name}: {text}")
@@ -52,7 +58,9 @@ def carry(
     return states, at
 
 
-def _carried(start: Run, old: Any, new: Any, replica: Replica, say: Callable[[str], None]) -> Any:
+def _carried(
+    start: Run, old: AnyState, new: AnyState, replica: Replica, say: Callable[[str], None]
+) -> AnyState:
     if not isinstance(old, State) or not isinstance(new, State):
         if _shapes(old) != _shapes(new):
             raise ConfigError(f"{start.folder}: its state has another form than this program's")
@@ -63,7 +71,7 @@ def _carried(start: Run, old: Any, new: Any, replica: Replica, say: Callable[[st
             f"{start.folder}: its parameters do not fit this model ({differing}); a run goes on "
             "with the same network; for another head take weights=RUN in a new run"
         )
-    fields: dict[str, Any] = {"step": old.step, "params": old.params}
+    fields: dict[str, Tree] = {"step": old.step, "params": old.params}
     for name in ("model_state", "opt_state"):
         fits = _shapes(getattr(old, name)) == _shapes(getattr(new, name))
         if fits:
@@ -93,5 +101,5 @@ def _say_schedule(
         say(f"the schedule's multiplier goes from {old:.4g} to {new:.4g} at step {at} of {steps}")
 
 
-def _shapes(tree: Any) -> dict[str, Any]:
+def _shapes(tree: Tree) -> dict[str, tuple[tuple[int, ...], str]]:
     return {name: (x.shape, str(x.dtype)) for name, x in trees.flatten(tree).items()}

@@ -8,12 +8,13 @@ import numpy as np
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.forward import prepare
 from jaxcnn.core.program import make_program
+from jaxcnn.core.protocols import Tree
 from jaxcnn.data.dataset import SPLITS, Dataset
 from jaxcnn.errors import ConfigError, DataError, JaxcnnError
 from jaxcnn.runs.replica import check_program
 
 
-def abstract_state(e: Experiment) -> Any:
+def abstract_state(e: Experiment) -> Tree:
     """The training state as shapes. Errors: ConfigError that names the input's shape where the
     model refuses it.
     """
@@ -64,10 +65,10 @@ def size_of(data: Dataset, split: str) -> int | None:
 def pre_flight(e: Experiment, *, compile: bool = False) -> dict[str, Any]:
     """Sizes and counts of a run, from metadata alone."""
 
-    def count(tree):
+    def count(tree: Tree) -> int:
         return int(sum(np.prod(x.shape, dtype=np.int64) for x in jax.tree.leaves(tree)))
 
-    def size(tree):
+    def size(tree: Tree) -> int:
         return int(
             sum(np.prod(x.shape, dtype=np.int64) * x.dtype.itemsize for x in jax.tree.leaves(tree))
         )
@@ -101,7 +102,5 @@ def pre_flight(e: Experiment, *, compile: bool = False) -> dict[str, Any]:
             .compile()
             .memory_analysis()
         )
-        result["compiled_temporary_bytes"] = (
-            int(getattr(memory, "temp_size_in_bytes", 0)) if memory else 0
-        )
+        result["compiled_temporary_bytes"] = int(memory.temp_size_in_bytes) if memory else 0
     return result

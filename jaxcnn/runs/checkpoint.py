@@ -8,25 +8,25 @@ import os
 import re
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
 from jaxcnn.core import trees
+from jaxcnn.core.protocols import AnyState, Tree
 from jaxcnn.errors import CheckpointError, ResourceError
 from jaxcnn.weights.files import read_sealed, write_arrays
 
-Template = Any  # a state of the expected structure; shapes will do
+Template = Tree  # a state of the expected structure; shapes will do
 
 
-def to_arrays(state: Any) -> dict[str, np.ndarray]:
+def to_arrays(state: Tree) -> dict[str, np.ndarray]:
     """{'params/Conv_0/kernel': host array, …} of a state; PRNG keys become their uint32 data."""
     leaves = trees.flatten(state)
     return dict(zip(leaves, jax.device_get([_raw(x) for x in leaves.values()]), strict=True))
 
 
-def from_arrays(template: Template, arrays: dict[str, np.ndarray], *, source: str) -> Any:
+def from_arrays(template: Template, arrays: dict[str, np.ndarray], *, source: str) -> Tree:
     """`arrays` in the structure of `template`.
 
     Errors: CheckpointError listing all that differs.
@@ -51,7 +51,7 @@ def from_arrays(template: Template, arrays: dict[str, np.ndarray], *, source: st
     return jax.tree.unflatten(structure, leaves)
 
 
-def digest(state: Any) -> str:
+def digest(state: Tree) -> str:
     """SHA-256 (hex) of all bytes of a state, with names, dtypes and shapes: equal only for states
     equal in every bit.
     """
@@ -75,7 +75,7 @@ class Checkpoints:
     folder: Path
     keep: int = 2
 
-    def save(self, state: Any, *, step: int, best: bool = False) -> str:
+    def save(self, state: Tree, *, step: int, best: bool = False) -> str:
         """Write `state`; with `best`, also as the best one. Returns its digest.
 
         Errors: ResourceError; older checkpoints are kept.
@@ -109,7 +109,7 @@ class Checkpoints:
         kind: str = "last",
         among: Collection[int] | None = None,
         warn: Callable[[str], None] = lambda message: None,
-    ) -> tuple[Any, int] | None:
+    ) -> tuple[AnyState, int] | None:
         """(state, step) of the newest good checkpoint (of those of the steps `among`); None if
         there never was one.
 
@@ -176,15 +176,15 @@ def _same_file(existing: Path, new: Path) -> None:
         ) from error
 
 
-def _is_key(leaf: Any) -> bool:
+def _is_key(leaf: jax.Array | jax.ShapeDtypeStruct) -> bool:
     return jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _raw(leaf: Any) -> Any:
+def _raw(leaf: jax.Array) -> jax.Array:
     return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
 
-def _restore(leaf: Any, array: np.ndarray) -> Any:
+def _restore(leaf: jax.Array | jax.ShapeDtypeStruct, array: np.ndarray) -> jax.Array:
     if _is_key(leaf):
         return jax.random.wrap_key_data(jax.numpy.asarray(array))
     return jax.numpy.asarray(array)

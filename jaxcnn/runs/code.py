@@ -17,12 +17,15 @@ import shutil
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxcnn.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:  # finding an experiment by its name starts no JAX
+    from jaxcnn.core.experiment import Experiment
 
 DEFAULT = "digits_lenet5"
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -74,7 +77,7 @@ def find(name: str | Path) -> Path:
 # ---- loading ---------------------------------------------------------------------------------
 
 
-def load(name: str | Path, *, overrides: Any = ()) -> Any:
+def load(name: str | Path, *, overrides: Iterable[str] = ()) -> "Experiment":
     """The Experiment of a file, by path or name, with overrides such as "epochs=5" applied.
 
     Errors: ConfigError with file and line of what went wrong.
@@ -104,7 +107,7 @@ def module_of(path: Path, *, name: str | None = None) -> ModuleType:
 
 
 @contextlib.contextmanager
-def _first_on_path(folder: Path) -> Iterator[None]:
+def _first_on_path(folder: Path) -> Generator[None]:
     """`folder` is the first place to import from; afterwards, for late imports, the last."""
     sys.path.insert(0, str(folder))
     try:
@@ -115,7 +118,7 @@ def _first_on_path(folder: Path) -> Iterator[None]:
             sys.path.append(str(folder))
 
 
-def experiment_in(module: ModuleType, path: Path, *, overrides: Any = ()) -> Any:
+def experiment_in(module: ModuleType, path: Path, *, overrides: Iterable[str] = ()) -> "Experiment":
     """The Experiment of an experiment file's module, with overrides. Errors: ConfigError."""
     from jaxcnn.core.experiment import Experiment
     from jaxcnn.core.override import override_all
@@ -128,7 +131,7 @@ def experiment_in(module: ModuleType, path: Path, *, overrides: Any = ()) -> Any
     return override_all(experiment, overrides)
 
 
-def origin_of(experiment: Any) -> Origin | None:
+def origin_of(experiment: "Experiment") -> Origin | None:
     """The imported module whose `experiment` this is; None for one that was made elsewhere."""
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
@@ -137,7 +140,9 @@ def origin_of(experiment: Any) -> Origin | None:
     return None
 
 
-def origin_in(folder: Path, record: dict[str, Any], *, overrides: Any = ()) -> Origin | None:
+def origin_in(
+    folder: Path, record: dict[str, Any], *, overrides: Iterable[str] = ()
+) -> Origin | None:
     """The origin of a run's experiment in its own directory, with more overrides."""
     kept = record["code"]
     if not kept.get("file"):
@@ -149,7 +154,7 @@ def origin_in(folder: Path, record: dict[str, Any], *, overrides: Any = ()) -> O
 # ---- keeping ---------------------------------------------------------------------------------
 
 
-def keep(folder: Path, experiment: Any, origin: Origin | None) -> dict[str, Any]:
+def keep(folder: Path, experiment: "Experiment", origin: Origin | None) -> dict[str, Any]:
     """Copy the experiment's own code into `folder` and say what was copied, for run.json:
     {"file", "module", "overrides", "local": {module: file}}; "file" is None without a file.
     """
@@ -222,7 +227,7 @@ def _is_local(file: Path) -> bool:
     )
 
 
-def _modules_in(rendered: Any) -> set[str]:
+def _modules_in(rendered: object) -> set[str]:
     """The modules of the classes and functions of a rendering."""
     if isinstance(rendered, list):
         return set().union(*map(_modules_in, rendered))
@@ -246,7 +251,7 @@ def _keep_notebook(folder: Path) -> None:
 # ---- making it again -------------------------------------------------------------------------
 
 
-def reopen(folder: Path, record: dict[str, Any]) -> Any:
+def reopen(folder: Path, record: dict[str, Any]) -> "Experiment":
     """The Experiment of a run directory whose run.json is `record`, from the code kept there.
 
     Errors: ConfigError where the code is missing, does not mean any more what it meant, or was
@@ -280,7 +285,7 @@ def reopen(folder: Path, record: dict[str, Any]) -> Any:
     return experiment
 
 
-def _build(rendered: dict[str, Any], record: dict[str, Any]) -> Any:
+def _build(rendered: dict[str, Any], record: dict[str, Any]) -> "Experiment":
     """The experiment of a rendering; where its data were arrays in memory, with what was recorded
     of them.
     """
@@ -296,7 +301,7 @@ def _build(rendered: dict[str, Any], record: dict[str, Any]) -> Any:
 
 
 @contextlib.contextmanager
-def _own_modules(folder: Path, code: dict[str, Any]) -> Iterator[None]:
+def _own_modules(folder: Path, code: dict[str, Any]) -> Generator[None]:
     """The modules kept in `folder` are imported from there, whatever was imported before under
     their names; a module that was imported from the same text is taken as it is.
     """
@@ -325,7 +330,7 @@ def _is_of(module: ModuleType, kept: Path) -> bool:
         return False
 
 
-def differences(old: Any, new: Any, *, path: str = "") -> list[str]:
+def differences(old: object, new: object, *, path: str = "") -> list[str]:
     """What differs between two renderings: ["epochs: 5 then, 6 now", …]."""
     if isinstance(old, dict) and isinstance(new, dict):
         names = dict.fromkeys([*old, *new])
@@ -337,6 +342,6 @@ def differences(old: Any, new: Any, *, path: str = "") -> list[str]:
     return [] if old == new else [f"{path}: {_short(old)} then, {_short(new)} now"]
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = str(value)
     return text if len(text) <= 60 else text[:57] + "…"

@@ -1,6 +1,6 @@
 """Where a number first became infinite or NaN. Runs once, eagerly, after a run has stopped."""
 
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from flax import linen as nn
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.forward import prepare, with_numbers
 from jaxcnn.core.program import State, gradient, supervised
-from jaxcnn.core.protocols import Batch
+from jaxcnn.core.protocols import Batch, Tree
 from jaxcnn.core.trees import flatten
 
 
@@ -24,7 +24,12 @@ def first_non_finite(e: Experiment, state: State, batch: Batch) -> str:
             return f"the batch's {name!r} holds values that are not finite"
     layers: list[str] = []
 
-    def watch(call: Any, arguments: Any, keywords: Any, context: Any) -> Any:
+    def watch(
+        call: Callable[..., Tree],
+        arguments: tuple[Tree, ...],
+        keywords: dict[str, Tree],
+        context: nn.module.InterceptorContext,
+    ) -> Tree:
         out = call(*arguments, **keywords)
         if not all(jnp.isfinite(x).all() for x in jax.tree.leaves(out) if isinstance(x, jax.Array)):
             layers.append("/".join(context.module.path) or "the model")

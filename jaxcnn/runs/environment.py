@@ -16,6 +16,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+Facts = dict[str, Any]  # JSON-able
+
 # XLA's CPU convolutions through YNNPACK run on one thread for some shapes (docs/LOG.md). Other
 # versions may not know the flag and would abort.
 _CPU_FLAGS = {
@@ -28,7 +30,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxcnn"
 
 
-def prepare_process(*, recorded: dict[str, Any] | None = None) -> None:
+def prepare_process(*, recorded: Facts | None = None) -> None:
     """Set what JAX reads when it starts, leaving alone what the user has set; `recorded` is the
     environment of a run to be resumed.
 
@@ -62,7 +64,7 @@ def prepare_process(*, recorded: dict[str, Any] | None = None) -> None:
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 
-def recorded(run: Path) -> dict[str, Any]:
+def recorded(run: Path) -> Facts:
     """What a run's run.json says of its process, read without importing JAX; {} if it cannot be
     read (the error comes later).
     """
@@ -113,7 +115,7 @@ def keep_memory() -> None:
         ctypes.CDLL(None).mallopt(parameter, value)
 
 
-def describe() -> dict[str, Any]:
+def describe() -> Facts:
     """What the bits of a result depend on, and who made it: versions, hardware, flags, commit.
     Starts JAX.
     """
@@ -138,7 +140,7 @@ def describe() -> dict[str, Any]:
     }
 
 
-def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+def differences(old: Facts, new: Facts) -> list[str]:
     """What has changed between two records that can change the bits of a result."""
     names = (
         "versions",

@@ -5,7 +5,6 @@ Host-side bookkeeping, no mathematics.
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -13,16 +12,18 @@ import numpy as np
 from jaxcnn.core import transforms
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.program import make_program
-from jaxcnn.core.protocols import Program
+from jaxcnn.core.protocols import Program, Tree
+from jaxcnn.core.rendering import Json
 from jaxcnn.core.transforms import ensemble, predicting, scored
-from jaxcnn.data.dataset import Source
+from jaxcnn.data.dataset import Batch, Source
 from jaxcnn.errors import ConfigError, DataError
-from jaxcnn.tasks.task import Task
+from jaxcnn.runs.events import Record
+from jaxcnn.tasks.task import Metrics, Task
 
-ScoreStep = Callable[[Any, Any], Any]  # (state, batch) -> (sums, records)
+ScoreStep = Callable[[Tree, Batch], Tree]  # (state, batch) -> (sums, records)
 
 
-def evaluate(program: Program, state: Any, source: Source, e: Experiment) -> dict[str, Any]:
+def evaluate(program: Program, state: Tree, source: Source, e: Experiment) -> Metrics:
     """Exact metrics over all examples of `source`: the last batch is padded and masked, never
     dropped. `program`: of `jaxcnn.core.program.scored`, compiled or not.
     """
@@ -30,15 +31,15 @@ def evaluate(program: Program, state: Any, source: Source, e: Experiment) -> dic
 
 
 def collect(
-    steps: Sequence[tuple[ScoreStep, Any]], source: Source, e: Experiment
-) -> list[list[tuple[int, Any]]]:
+    steps: Sequence[tuple[ScoreStep, Tree]], source: Source, e: Experiment
+) -> list[list[tuple[int, Tree]]]:
     """For each (step, state): [(number of real rows, (sums, records))] of each evaluation batch, on
     the host. A batch is taken once for all of them.
     """
     size, devices = len(source), len(jax.devices())
     rows = min(e.eval_batch_size or max(256, e.batch_size), size)
     rows = -(-rows // devices) * devices
-    results: list[list[tuple[int, Any]]] = [[] for _ in steps]
+    results: list[list[tuple[int, Tree]]] = [[] for _ in steps]
     for start in range(0, size, rows):
         count = min(rows, size - start)
         indices = np.zeros(rows, np.int32)
@@ -49,7 +50,7 @@ def collect(
     return jax.device_get(results)
 
 
-def merge(task: Task, results: list[tuple[int, Any]]) -> dict[str, Any]:
+def merge(task: Task, results: list[tuple[int, Tree]]) -> Metrics:
     """Metrics from the batches' results: sums added in 64 bits, records of real rows appended."""
     sums, records = None, []
     for count, (part, rows) in results:
@@ -63,7 +64,7 @@ def merge(task: Task, results: list[tuple[int, Any]]) -> dict[str, Any]:
     return without_nan(task.summarize(sums, joined))
 
 
-def without_nan(value: Any) -> Any:
+def without_nan(value: Json) -> Json:
     """Metrics as JSON can hold them: None for a number that does not exist (an AUROC without
     positives is 0 / 0).
     """
@@ -75,8 +76,8 @@ def without_nan(value: Any) -> Any:
 
 
 def evaluate_split(
-    e: Experiment, state: Any, split: str, *, metrics: dict[str, Any] | None = None
-) -> dict[str, Any]:
+    e: Experiment, state: Tree, split: str, *, metrics: Metrics | None = None
+) -> Metrics:
     """Metrics of `state` (of a tuple of states as an ensemble) on a split, with the task's
     decisions (a threshold, …) taken from validation `metrics` where given.
     """
@@ -87,13 +88,13 @@ def evaluate_split(
     return evaluate(program, state, open_checked(e, split), e)
 
 
-def program_of(e: Experiment, state: Any) -> Program:
+def program_of(e: Experiment, state: Tree) -> Program:
     """The program to evaluate or predict with a state, or with a tuple of states as an ensemble."""
     program = make_program(e, steps=1)
     return ensemble(program, e) if type(state) is tuple else program
 
 
-def predict_step(e: Experiment, state: Any) -> Callable[[Any, Any], dict[str, Any]]:
+def predict_step(e: Experiment, state: Tree) -> Callable[[Tree, Batch], dict[str, jax.Array]]:
     """(state, batch) -> predictions of each row, compiled for the default device."""
     return transforms.compile(predicting(program_of(e, state), e)).output_step
 
@@ -124,13 +125,13 @@ class CheckedStream:
     streaming = True
     arrays = None
 
-    def __init__(self, source: Source, check: Callable[[dict[str, Any]], None]):
+    def __init__(self, source: Source, check: Callable[[Batch], None]):
         self._source, self._check = source, check
 
     def __len__(self) -> int:
         return len(self._source)
 
-    def take(self, indices: np.ndarray) -> dict[str, Any]:
+    def take(self, indices: np.ndarray) -> Batch:
         """The examples at `indices` (int, any shape [...]), checked."""
         batch = self._source.take(indices)
         self._check({name: x.reshape(-1, *x.shape[indices.ndim :]) for name, x in batch.items()})
@@ -144,10 +145,10 @@ class Best:
 
     def __init__(self, task: Task):
         self._task = task
-        self.record: dict[str, Any] | None = None  # the best evaluation
+        self.record: Record | None = None  # the best evaluation
         self.since = 0  # evaluations after it
 
-    def add(self, record: dict[str, Any]) -> bool:
+    def add(self, record: Record) -> bool:
         """Count an evaluation; whether it is the best so far."""
         if self.record is None or self._rank(record) > self._rank(self.record):
             self.record, self.since = record, 0
@@ -155,11 +156,11 @@ class Best:
         self.since += 1
         return False
 
-    def _rank(self, record: dict[str, Any]) -> float:
+    def _rank(self, record: Record) -> float:
         return rank(self._task, record["metrics"])
 
 
-def rank(task: Task, metrics: dict[str, Any] | None) -> float:
+def rank(task: Task, metrics: Metrics | None) -> float:
     """The value of the task's metric, the larger the better; -inf where it has none."""
     value = None if metrics is None else metrics.get(task.metric)
     return -math.inf if value is None else value * (1 if task.larger_is_better else -1)

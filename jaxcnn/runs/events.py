@@ -5,13 +5,16 @@ adds others: a picture of each epoch, histograms of weights, a logger of one's o
 cannot change a run: what it returns is ignored, and one that raises is reported once and dropped.
 """
 
+import inspect
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from jaxcnn.core.protocols import AnyState
+
 SLOW_SECONDS = 5.0  # an observer that holds training up for longer is said, once
 
-Record = dict[str, Any]
+Record = dict[str, Any]  # JSON-able
 
 
 class Event(NamedTuple):
@@ -30,7 +33,7 @@ class Event(NamedTuple):
     kind: str
     step: int
     record: Record
-    state: Callable[[], Any]
+    state: Callable[[], AnyState]
     replica: int = 0
 
 
@@ -75,4 +78,5 @@ class Notifier:
 
 def name_of(observer: Observer) -> str:
     """What a person would call it."""
-    return getattr(observer, "__qualname__", type(observer).__qualname__)
+    named = isinstance(observer, type) or inspect.isroutine(observer)
+    return str(observer.__qualname__) if named else type(observer).__qualname__

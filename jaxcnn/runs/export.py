@@ -5,27 +5,28 @@ To use it: `jax.export.deserialize(open(file, "rb").read()).call({"image": uint8
 
 import importlib.util
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxcnn.core.experiment import Experiment
+from jaxcnn.core.protocols import Tree
 from jaxcnn.core.transforms import predicting
 from jaxcnn.errors import DependencyError
 from jaxcnn.ops.convolution import formulation
 from jaxcnn.runs.evaluation import program_of
+from jaxcnn.runs.events import Record
 from jaxcnn.weights.files import write_atomically
 
 
 def export(
     e: Experiment,
-    state: Any,
+    state: Tree,
     path: Path,
     *,
     platforms: tuple[str, ...],
     label_names: tuple[str, ...],
-) -> dict[str, Any]:
+) -> Record:
     """Write the model; {"file", "platforms", "inputs", "outputs", "label_names"}.
 
     Errors: DependencyError without flatbuffers, ResourceError where the file cannot be written.
@@ -35,7 +36,7 @@ def export(
             "export needs flatbuffers, in which JAX stores its files: pip install 'jaxcnn[export]'"
         )
     exported, inputs = export_model(e, state, platforms=platforms)
-    write_atomically(path.absolute(), [exported.serialize()])
+    write_atomically(path.absolute(), [bytes(exported.serialize())])
     shapes = jax.tree.unflatten(exported.out_tree, exported.out_avals)
     outputs = {name: f"{s.dtype}{list(map(str, s.shape))}" for name, s in shapes.items()}
     result = {"file": str(path), "platforms": list(platforms), "inputs": inputs}
@@ -43,8 +44,8 @@ def export(
 
 
 def export_model(
-    e: Experiment, state: Any, *, platforms: tuple[str, ...]
-) -> tuple[Any, dict[str, str]]:
+    e: Experiment, state: Tree, *, platforms: tuple[str, ...]
+) -> tuple[jax.export.Exported, dict[str, str]]:
     """(jax.export.Exported of batch -> predictions with the weights inside, {input: dtype and
     shape}); the batch size is free. Inputs that are known in training alone are zeros.
     """

@@ -3,15 +3,14 @@
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn.core.experiment import Experiment
-from jaxcnn.data.dataset import Source, indices_of_steps
+from jaxcnn.data.dataset import Batch, Source, indices_of_steps
 
 # on accelerators: enough to hide the host, few enough to stop soon after a signal
 STEPS_PER_DISPATCH = 16
@@ -53,8 +52,8 @@ def batches(
     *,
     seed: int | tuple[int, ...],
     batch_size: int,
-    settle: Callable[[], Any] = lambda: None,
-) -> Iterator[tuple[tuple[int, int], dict]]:
+    settle: Callable[[], None] = lambda: None,
+) -> Iterator[tuple[tuple[int, int], Batch]]:
     """Each piece (first, end) of `steps` with its training batch: arrays [B, …] of one step, [end -
     first, B, …] of more. With a tuple of R seeds the batches of R replicas together, [R, B, …] and
     [end - first, R, B, …].
@@ -65,7 +64,7 @@ def batches(
     under a step: its threads then wait for one another, and that costs more than the gathering.
     """
 
-    def take(first: int, end: int, *shape: int) -> dict:
+    def take(first: int, end: int, *shape: int) -> Batch:
         def rows(seed: int) -> np.ndarray:
             order = indices_of_steps(seed, first, end, size=len(source), batch_size=batch_size)
             return order.reshape(*shape, batch_size)
@@ -74,7 +73,7 @@ def batches(
             return source.take(rows(seed))
         return source.take(np.stack([rows(one) for one in seed], axis=-2))
 
-    def take_piece(piece: tuple[int, int]) -> dict:
+    def take_piece(piece: tuple[int, int]) -> Batch:
         length = piece[1] - piece[0]
         return take(*piece, *(() if length == 1 else (length,)))
 
@@ -97,7 +96,7 @@ def batches(
                 yield from zip(group, taken, strict=True)
         return
     with ThreadPoolExecutor(1) as pool:
-        ahead: deque = deque()
+        ahead: deque[tuple[tuple[int, int], Future[Batch]]] = deque()
         for piece in steps:
             ahead.append((piece, pool.submit(take_piece, piece)))
             if len(ahead) > 2:
@@ -116,7 +115,7 @@ def _alike(steps: Iterable[tuple[int, int]], most: int) -> Iterator[list[tuple[i
 
 
 @jax.jit
-def _apart(batch: dict) -> list[dict]:
+def _apart(batch: Batch) -> list[Batch]:
     """The batches that lie along the leading axis."""
     return [
         dict(zip(batch, arrays, strict=True))

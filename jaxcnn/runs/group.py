@@ -3,12 +3,12 @@
 import dataclasses
 import time
 from collections.abc import Callable
-from typing import Any
 
 import jax
 
 from jaxcnn.core.experiment import Experiment
-from jaxcnn.core.protocols import Program
+from jaxcnn.core.protocols import AnyState, Numbers, Program, Tree
+from jaxcnn.core.rendering import Json
 from jaxcnn.data.dataset import Source
 from jaxcnn.errors import ResourceError
 from jaxcnn.runs.events import Event, Record
@@ -33,15 +33,15 @@ class Group:
     step: int = 0
     active: list[Replica] = dataclasses.field(default_factory=list)
     bundles: list[Bundle] = dataclasses.field(default_factory=list)
-    states: list[Any] = dataclasses.field(default_factory=list)  # one a bundle
-    pending: list[list[Any]] = dataclasses.field(default_factory=list)  # numbers, on the device
+    states: list[Tree] = dataclasses.field(default_factory=list)  # one a bundle
+    pending: list[list[Numbers]] = dataclasses.field(default_factory=list)  # numbers, on the device
     started: float = 0.0
     since: float = 0.0  # monotonic time from which `pending` counts
     saved: float = 0.0  # monotonic time of the last save
     failed_save: ResourceError | None = None
     told: set[str] = dataclasses.field(default_factory=set)
 
-    def take(self, active: list[Replica], states: list[Any]) -> None:
+    def take(self, active: list[Replica], states: list[AnyState]) -> None:
         """Train these replicas from these states of solo runs."""
         self.way = self.way.resized(len(active))
         self.active, self.bundles = active, self.way.bundles(self.program)
@@ -49,7 +49,7 @@ class Group:
         self.states = [b.join(part) for b, part in zip(self.bundles, parts, strict=True)]
         self.pending = [[] for _ in self.bundles]
 
-    def solo_states(self) -> list[Any]:
+    def solo_states(self) -> list[AnyState]:
         """The states of the active replicas, as solo runs have them in the program."""
         pairs = zip(self.bundles, self.states, strict=True)
         return [state for bundle, joined in pairs for state in bundle.split(joined)]
@@ -62,7 +62,7 @@ class Group:
         """Passes over the training split so far."""
         return self.step * self.experiment.batch_size / len(self.train)
 
-    def record(self, kind: str, replica: Replica, **content: Any) -> Record:
+    def record(self, kind: str, replica: Replica, **content: Json) -> Record:
         """What every record has, and `content`."""
         which = {"replica": replica.index} if len(self.replicas) > 1 else {}
         base = {"kind": kind, "step": self.step, "epoch": self.epoch(), **which}
@@ -71,7 +71,7 @@ class Group:
     def tell(self, kind: str, replica: Replica, record: Record) -> None:
         """Notify the observers of a replica."""
 
-        def state() -> Any:
+        def state() -> AnyState:
             own = self.solo_states()[self.active.index(replica)]
             return replica.to_file(jax.tree.map(jax.numpy.copy, own))
 

@@ -6,12 +6,13 @@ the first value that is not finite. A replica that stops is frozen in the progra
 """
 
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Set
+from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
 
+from jaxcnn.core.protocols import Batch, Device, Tree
 from jaxcnn.errors import ConfigError, Preempted, ResourceError
 from jaxcnn.runs import evaluation
 from jaxcnn.runs.feed import batches, pieces
@@ -71,7 +72,7 @@ def _train_until(group: Group, end: int, stop: Callable[[], bool]) -> bool:
 
 def _feed(
     group: Group, end: int, *, intervals: tuple[int, ...]
-) -> Iterator[tuple[int, tuple[Any, ...]]]:
+) -> Iterator[tuple[int, tuple[Batch, ...]]]:
     """(step after it, a batch for each bundle) of each piece of the steps up to `end`."""
 
     def settle() -> None:
@@ -92,7 +93,9 @@ def _feed(
         yield rows[0][0][1], tuple(batch for _, batch in rows)
 
 
-def _onto(device: Any, feed: Iterator[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+def _onto(
+    device: Device, feed: Iterator[tuple[tuple[int, int], Batch]]
+) -> Iterator[tuple[tuple[int, int], Batch]]:
     for piece, batch in feed:
         yield piece, jax.device_put(batch, device)
 
@@ -129,7 +132,9 @@ def _log(group: Group) -> None:
     group.since = time.monotonic()
 
 
-def _means(group: Group, replica: Replica, columns: dict[str, np.ndarray]) -> dict[str, Any]:
+def _means(
+    group: Group, replica: Replica, columns: dict[str, np.ndarray]
+) -> dict[str, float | None]:
     """The mean of each number over the steps; None, said once, where it is not finite."""
     means = {name: float(np.mean(values, dtype=np.float64)) for name, values in columns.items()}
     if replica.stopped is None:
@@ -139,6 +144,13 @@ def _means(group: Group, replica: Replica, columns: dict[str, np.ndarray]) -> di
     return {name: mean if np.isfinite(mean) else None for name, mean in means.items()}
 
 
+@runtime_checkable
+class _Jitted(Protocol):
+    """What jax.jit returns; a step that first splits its batch over devices is none."""
+
+    def _cache_size(self) -> int: ...
+
+
 def _check_compiled_once(group: Group) -> None:
     """ConfigError if the step was compiled more than once: a run that compiles again and again is
     slow without a word.
@@ -146,8 +158,10 @@ def _check_compiled_once(group: Group) -> None:
     devices = len({bundle.device for bundle in group.bundles})  # once for each is right
     for bundle in group.bundles:
         for program in (bundle.single, bundle.many):
-            # of what jax.jit returns; a step over several devices has none
-            count = getattr(program.train_step, "_cache_size", lambda: 1)()
+            step = program.train_step
+            count = 1
+            if isinstance(step, _Jitted):
+                count = step._cache_size()  # pyright: ignore[reportPrivateUsage]
             if count > devices:
                 raise ConfigError(
                     f"the training step was compiled {count} times in {group.step} steps: an array "
@@ -194,11 +208,11 @@ def _evaluate(group: Group) -> None:
     group.since = time.monotonic()  # evaluation does not count as training
 
 
-def _row(results: list[tuple[int, Any]], i: int) -> list[tuple[int, Any]]:
+def _row(results: list[tuple[int, Tree]], i: int) -> list[tuple[int, Tree]]:
     return [(count, jax.tree.map(lambda x: x[i], result)) for count, result in results]
 
 
-def _save(group: Group, *, best: set[int] = frozenset()) -> None:  # pyright: ignore
+def _save(group: Group, *, best: Set[int] = frozenset()) -> None:
     """Log what is pending, so that the histories are whole up to the checkpoints, and save all that
     go on.
 

@@ -7,7 +7,6 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +14,7 @@ import numpy as np
 
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.program import make_program
+from jaxcnn.core.protocols import AnyState, Batch
 from jaxcnn.core.rendering import render
 from jaxcnn.core.transforms import scored
 from jaxcnn.data.dataset import Source, batch_indices
@@ -127,7 +127,7 @@ def _open_replica(
 
 def _first_batches(
     way: Way, base: Experiment, replicas: list[Replica], source: Source
-) -> list[Any]:
+) -> list[Batch]:
     """A training batch for each bundle of a way."""
     size, batch_size = len(source), base.batch_size
     rows = [batch_indices(r.experiment.seed, 0, size=size, batch_size=batch_size) for r in replicas]
@@ -159,7 +159,9 @@ def _way(plan: Plan, base: Experiment, replicas: list[Replica], trial: Trial) ->
     return way
 
 
-def _without_dropped(replicas: list[Replica], states: list[Any]) -> tuple[list[Replica], list[Any]]:
+def _without_dropped(
+    replicas: list[Replica], states: list[AnyState]
+) -> tuple[list[Replica], list[AnyState]]:
     """Those that are still in the program: not the ones that a rung dropped."""
     pairs = [
         (replica, state)

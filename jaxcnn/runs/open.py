@@ -5,7 +5,7 @@ predicts and exports, wherever the folder lies and whether its data are still th
 import dataclasses
 import functools
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import jax
 
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.program import make_program
+from jaxcnn.core.protocols import Tree
 from jaxcnn.core.rendering import render
 from jaxcnn.data.dataset import Dataset
 from jaxcnn.data.recorded import Recorded
@@ -20,10 +21,12 @@ from jaxcnn.data.recorded import record as record_data
 from jaxcnn.errors import CheckpointError, ConfigError, DataError
 from jaxcnn.runs import code, evaluation
 from jaxcnn.runs.checkpoint import Checkpoints
-from jaxcnn.runs.predict import Predictor
+from jaxcnn.runs.events import Record
+from jaxcnn.runs.predict import Inputs, Predictor, Row
 from jaxcnn.runs.predict import predict as predict_with
 from jaxcnn.runs.rundir import read_json, replica_folder
 from jaxcnn.runs.writers import History
+from jaxcnn.tasks.task import Metrics
 
 
 class Run:
@@ -85,18 +88,18 @@ class Run:
         return "points" in self.record
 
     @property
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Record:
         """What came out: summary.json; {} before the end."""
         path = self.folder / "summary.json"
         return read_json(path) if path.is_file() else {}
 
     @property
-    def history(self) -> list[dict[str, Any]]:
+    def history(self) -> list[Record]:
         """The records of metrics.jsonl in the order of steps: kind, step, loss, metrics, …"""
         return History(self.folder / "metrics.jsonl").records
 
     @property
-    def metrics(self) -> dict[str, Any] | None:
+    def metrics(self) -> Metrics | None:
         """The last evaluation on validation data."""
         evaluations = History(self.folder / "metrics.jsonl").evaluations()
         return evaluations[-1]["metrics"] if evaluations else None
@@ -107,7 +110,7 @@ class Run:
         return self.experiment.total_steps(self.data.size("train"))
 
     @functools.cached_property
-    def state(self) -> Any:
+    def state(self) -> Tree:
         """The state of the checkpoint. Of a sweep the tuple of its replicas' states, an ensemble.
 
         Errors: CheckpointError where there is none, or none that can be read.
@@ -146,7 +149,7 @@ class Run:
             )
         return done
 
-    def evaluate(self, split: str = "eval", *, data: Dataset | None = None) -> dict[str, Any]:
+    def evaluate(self, split: str = "eval", *, data: Dataset | None = None) -> Metrics:
         """Exact metrics on a split of the run's data, or of other `data` of the same kind.
 
         Decisions such as a threshold are those of the last validation.
@@ -159,7 +162,7 @@ class Run:
         metrics = None if self.is_sweep else self.metrics
         return evaluation.evaluate_split(e, self.state, split, metrics=metrics)
 
-    def predict(self, inputs: Any, *, batch_size: int = 64) -> list[dict[str, Any]]:
+    def predict(self, inputs: Inputs, *, batch_size: int = 64) -> list[Row]:
         """What the model says of each input, as the task describes it: {"label", "name",
         "probability", "top"}, {"objects"}, {"points"}, …; of files also {"path"}, and {"path",
         "error"} for one that cannot be read.
@@ -176,7 +179,7 @@ class Run:
             e = dataclasses.replace(e, task=e.task.calibrate(self.metrics))
         return Predictor(e, self.state, self.data, batch_size=batch_size)
 
-    def export(self, path: Path | str, *, platforms: Sequence[str] = ("cpu",)) -> Mapping[str, Any]:
+    def export(self, path: Path | str, *, platforms: Sequence[str] = ("cpu",)) -> Record:
         """Write the model as one file that JAX alone can open; what its inputs and outputs are.
 
         The batch size is free. Needs `pip install 'jaxcnn[export]'`.
@@ -206,7 +209,7 @@ class Run:
         """A few numbers of the summary, or of the last evaluation."""
         summary = self.summary
         metrics = summary.get("eval") or {}
-        numbers = {k: v for k, v in metrics.items() if isinstance(v, (int, float))}
+        numbers = {k: float(v) for k, v in metrics.items() if isinstance(v, (int, float))}
         first = dict(list(numbers.items())[:2])
         return ({"step": summary["step"]} if "step" in summary else {}) | first
 
@@ -235,7 +238,7 @@ def open(
     return Run(place, experiment, checkpoint=checkpoint)
 
 
-def ended_well(summary: dict[str, Any]) -> bool:
+def ended_well(summary: Record) -> bool:
     """Whether a replica was trained to its end, or stopped early as it was asked to."""
     return summary.get("verdict", "").split(" at ")[0] in ("completed", "stopped early")
 
@@ -261,6 +264,6 @@ def check_same_kind(trained: Recorded, data: Dataset) -> None:
         )
 
 
-def evaluate(run: Run | Path | str, split: str = "eval", **options: Any) -> dict[str, Any]:
+def evaluate(run: Run | Path | str, split: str = "eval", **options: Any) -> Metrics:
     """Metrics of a run: `open(run).evaluate(split, …)`."""
     return Run.of(run).evaluate(split, **options)

@@ -3,14 +3,16 @@
 import csv
 import glob
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import jax
 import numpy as np
 
 from jaxcnn.core.experiment import Experiment
+from jaxcnn.core.protocols import Tree
+from jaxcnn.core.rendering import Json
 from jaxcnn.data.files.images import read_image
 from jaxcnn.data.recorded import Recorded
 from jaxcnn.errors import ConfigError, DataError
@@ -21,20 +23,23 @@ from jaxcnn.runs.evaluation import predict_step
 DRAWN = ("objects", "segmentation", "points", "image", "text")  # what of a row is worth a picture
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
-Row = dict[str, Any]
+Row = dict[str, Any]  # a prediction as the task describes it
+Image = str | os.PathLike[str]  # a file, a folder or a glob
+Inputs = Image | Iterable[Image] | np.ndarray | jax.Array | Mapping[str, np.ndarray]
 
 
-def predict(predictor: "Predictor", inputs: Any) -> list[Row]:
+def predict(predictor: "Predictor", inputs: Inputs) -> list[Row]:
     """See `jaxcnn.runs.open.Run.predict`."""
     if isinstance(inputs, Mapping):
-        return [row for row, _ in predictor.arrays(dict(inputs))]
+        named = cast(Mapping[str, np.ndarray], inputs)
+        return [row for row, _ in predictor.arrays(dict(named))]
     if isinstance(inputs, np.ndarray | jax.Array):
         return [row for row, _ in predictor.arrays({predictor.names[0]: np.asarray(inputs)})]
     paths = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
     return [row for row, _ in predictor.files(find_images(paths))]
 
 
-def find_images(paths: list[Any]) -> list[Path]:
+def find_images(paths: Iterable[Image]) -> list[Path]:
     """The files that paths, folders and globs stand for, folders in the order of names.
 
     Errors: DataError for a folder or a pattern without pictures.
@@ -63,7 +68,7 @@ class Predictor:
     run recorded when it was trained.
     """
 
-    def __init__(self, e: Experiment, state: Any, data: Recorded, *, batch_size: int):
+    def __init__(self, e: Experiment, state: Tree, data: Recorded, *, batch_size: int):
         self._e, self._state, self._size = e, state, batch_size
         self._data, self._spec = data, data.spec()
         self._step = predict_step(e, state)
@@ -135,7 +140,7 @@ class Predictor:
             for i in range(count)
         ]
 
-    def _canonical(self, name: str, array: Any) -> np.ndarray:
+    def _canonical(self, name: str, array: np.ndarray) -> np.ndarray:
         """An input in the dtype of training. Errors: DataError for another shape or range."""
         array, spec = np.asarray(array), self._spec[name]
         if array.shape[1:] != spec.shape and not (self._e.task.any_size and array.ndim == 4):
@@ -174,7 +179,7 @@ def draw_row(row: Row, pixels: np.ndarray, folder: Path, *, taken: set[str]) -> 
     return out | {"drawing": str(folder / f"{name}.png")}
 
 
-def to_coco(row: Row, size: tuple[int, int], image_id: int) -> list[dict[str, Any]]:
+def to_coco(row: Row, size: tuple[int, int], image_id: int) -> list[Json]:
     """The objects of a row as COCO's results format has them, boxes [x, y, width, height] in pixels
     of the picture, whose (height, width) is `size`.
 
@@ -200,7 +205,7 @@ def to_coco(row: Row, size: tuple[int, int], image_id: int) -> list[dict[str, An
     return results
 
 
-def as_json(value: Any) -> Any:
+def as_json(value: object) -> Json:
     """A row without arrays: masks (bool) become COCO's run lengths, class maps the share of each
     class, all else lists.
     """
@@ -222,7 +227,7 @@ def as_json(value: Any) -> Any:
     return value.tolist()
 
 
-def sentence(row: dict[str, Any]) -> str:
+def sentence(row: Row) -> str:
     """A row in words."""
     if "error" in row:
         return f"cannot be read: {row['error']}"

@@ -7,7 +7,7 @@ only so that they can differ between replicas are left out, since its experiment
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,18 +15,19 @@ import jax.numpy as jnp
 from jaxcnn.core.experiment import Experiment, optimizer_numbers
 from jaxcnn.core.forward import fresh_variables
 from jaxcnn.core.program import make_program
-from jaxcnn.core.protocols import HasNumbers, Program
+from jaxcnn.core.protocols import AnyState, HasNumbers, HasParams, Program, Variables
 from jaxcnn.data.dataset import Source
 from jaxcnn.errors import CheckpointError, ConfigError
 from jaxcnn.runs.checkpoint import Checkpoints, digest
 from jaxcnn.runs.evaluation import Best
-from jaxcnn.runs.events import Notifier
+from jaxcnn.runs.events import Notifier, Record
 from jaxcnn.runs.rundir import write_json
 from jaxcnn.runs.sweep import Point
 from jaxcnn.runs.writers import History
 from jaxcnn.weights import load
 
 Say = Callable[[str], None]
+S = TypeVar("S", bound=AnyState)
 
 
 @dataclasses.dataclass(eq=False)
@@ -42,17 +43,17 @@ class Replica:
     checkpoints: Checkpoints
     best: Best
     notify: Notifier
-    stopped: dict[str, Any] | None = None  # the record of why, if it stopped before the last step
+    stopped: Record | None = None  # the record of why, if it stopped before the last step
 
     def key(self) -> jax.Array:
         """The PRNG key that it starts from."""
         return jax.random.key(self.experiment.seed)
 
-    def template(self, program: Program) -> Any:
+    def template(self, program: Program) -> AnyState:
         """The shapes of its state in a file."""
         return jax.eval_shape(program.init, self.key())
 
-    def to_file(self, state: Any) -> Any:
+    def to_file(self, state: AnyState) -> AnyState:
         """Its state as a solo run has it."""
         if not isinstance(state, HasNumbers):
             return state
@@ -60,7 +61,7 @@ class Replica:
         kept = {path: state.hyperparams[path] for path in own if path in state.hyperparams}
         return replace(state, hyperparams=kept)
 
-    def from_file(self, state: Any) -> Any:
+    def from_file(self, state: AnyState) -> AnyState:
         """Its state as the program has it: the inverse of `to_file`."""
         if not isinstance(state, HasNumbers):
             return state
@@ -83,10 +84,10 @@ class Replica:
             return self.stopped["why"]
         return f"{self.stopped['why']} at step {self.stopped['at']}"
 
-    def summarize(self, state: Any, content: dict[str, Any]) -> dict[str, Any]:
+    def summarize(self, state: AnyState | None, content: Record) -> Record:
         """Write and return summary.json; `state` is None where the replica left the program."""
         evaluations = self.history.evaluations()
-        params = getattr(state, "params", None)
+        params = state.params if isinstance(state, HasParams) else None
         summary = {
             **content,
             "verdict": self.verdict() if content["completed"] else "not finished",
@@ -102,11 +103,11 @@ class Replica:
         return summary
 
 
-def replace(state: Any, **fields: Any) -> Any:
+def replace(state: S, **fields: Any) -> S:
     """A state with other fields, whether a flax.struct or a NamedTuple."""
     if dataclasses.is_dataclass(state) and not isinstance(state, type):
         return dataclasses.replace(state, **fields)
-    return state._replace(**fields)
+    return state._replace(**fields)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def check_program(program: Program, e: Experiment) -> None:
@@ -128,7 +129,9 @@ def check_program(program: Program, e: Experiment) -> None:
             )
 
 
-def initial_states(replicas: list[Replica], program: Program, source: Source, say: Say) -> list:
+def initial_states(
+    replicas: list[Replica], program: Program, source: Source, say: Say
+) -> list[AnyState]:
     """Fresh states as the program has them, each initialized as by itself."""
     init = jax.jit(program.init)
     states = []
@@ -140,7 +143,7 @@ def initial_states(replicas: list[Replica], program: Program, source: Source, sa
     return states
 
 
-def start_variables(e: Experiment, key: jax.Array, source: Source, say: Say) -> Any:
+def start_variables(e: Experiment, key: jax.Array, source: Source, say: Say) -> Variables | None:
     """What the experiment asks to start from (`weights`, `initialize`); None: fresh variables."""
     if e.weights is None and e.initialize is None:
         return None
@@ -154,7 +157,7 @@ def start_variables(e: Experiment, key: jax.Array, source: Source, say: Say) -> 
     return {"params": params, **model_state}
 
 
-def restore(replicas: list[Replica], steps: int, say: Say) -> tuple[list[Any], int] | None:
+def restore(replicas: list[Replica], steps: int, say: Say) -> tuple[list[AnyState], int] | None:
     """(states as the program has them, step) of the newest step of which every replica that has not
     stopped has a good checkpoint; None if there is none yet. Histories are cut off there.
     """
@@ -162,8 +165,9 @@ def restore(replicas: list[Replica], steps: int, say: Say) -> tuple[list[Any], i
         replica.checkpoints.clean()
         replica.remember()
     for at in _common_steps(replicas):
-        states = [_restore(replica, at, steps, say) for replica in replicas]
-        if all(state is not None for state in states):
+        found = [_restore(replica, at, steps, say) for replica in replicas]
+        states = [state for state in found if state is not None]
+        if len(states) == len(replicas):
             for replica in replicas:
                 replica.history.truncate(at)
                 replica.remember()
@@ -179,7 +183,7 @@ def restore(replicas: list[Replica], steps: int, say: Say) -> tuple[list[Any], i
     return None
 
 
-def _restore(replica: Replica, at: int, steps: int, say: Say) -> Any:
+def _restore(replica: Replica, at: int, steps: int, say: Say) -> AnyState | None:
     """The replica's state of step `at`, or of where it stopped before; None if it is damaged."""
     stopped = replica.stopped is not None and replica.stopped["step"] <= at
     found = replica.checkpoints.restore(

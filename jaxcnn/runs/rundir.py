@@ -18,11 +18,13 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
+from jaxcnn.core.rendering import Json
 from jaxcnn.errors import BusyError, CheckpointError, ConfigError, ResourceError
 from jaxcnn.weights.files import write_atomically
 
@@ -44,7 +46,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Json) -> None:
     """Atomically. Errors: ResourceError."""
     write_atomically(path, [json.dumps(content, indent=1).encode()])
 
@@ -65,7 +67,7 @@ def replica_folder(folder: Path, index: int) -> Path:
 
 
 @contextmanager
-def locked(folder: Path, *, resume: bool) -> Iterator[None]:
+def locked(folder: Path, *, resume: bool) -> Generator[None]:
     """Own the run directory: made if new; refused if another process owns it or if it holds a run
     that is not to be resumed. What was made is removed again if nothing else came into it.
     """
@@ -108,7 +110,7 @@ def locked(folder: Path, *, resume: bool) -> Iterator[None]:
 
 
 @contextmanager
-def signals() -> Iterator[Callable[[], bool]]:
+def signals() -> Generator[Callable[[], bool]]:
     """A function that says whether a signal to stop has come. The handler only sets a flag (raising
     inside a compilation would crash the process); a second Ctrl-C raises KeyboardInterrupt, a
     second signal of another kind ends the process.
@@ -117,7 +119,7 @@ def signals() -> Iterator[Callable[[], bool]]:
     """
     seen: list[int] = []
 
-    def handle(number: int, frame: Any) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         if seen and number == signal.SIGINT:
             raise KeyboardInterrupt
         if seen:

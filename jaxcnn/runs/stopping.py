@@ -2,12 +2,11 @@
 that stops is frozen in the program; the others go on.
 """
 
-from typing import Any
-
 import jax
 import numpy as np
 
 from jaxcnn.core.program import State
+from jaxcnn.core.rendering import Json
 from jaxcnn.data.dataset import batch_indices
 from jaxcnn.errors import DivergedError, ResourceError
 from jaxcnn.runs import evaluation
@@ -21,7 +20,7 @@ def going_on(group: Group) -> list[Replica]:
     return [replica for replica in group.active if replica.stopped is None]
 
 
-def stop_replica(group: Group, place: int, why: str, *, at: int, **more: Any) -> None:
+def stop_replica(group: Group, place: int, why: str, *, at: int, **more: Json) -> None:
     """Freeze a replica for good, and record why."""
     replica, states = group.active[place], group.solo_states()
     states[place] = replace(states[place], live=jax.numpy.zeros((), bool))
@@ -80,18 +79,19 @@ def drop_due(group: Group) -> None:
 
 def raise_if_lost(group: Group) -> None:
     """Raise what the whole group failed of."""
-    diverged = [r for r in group.replicas if r.stopped and r.stopped["why"] == "diverged"]
+    stops = [(r.folder, r.stopped) for r in group.replicas if r.stopped is not None]
+    diverged = [(folder, stop) for folder, stop in stops if stop["why"] == "diverged"]
     if len(diverged) == len(group.replicas):
         remedy = (
             "lower optimizer.learning_rate, set clip_norm=1.0, or lengthen the schedule's warm-up"
         )
         if len(diverged) > 1:
-            steps = ", ".join(str(r.stopped["at"]) for r in diverged if r.stopped)
+            steps = ", ".join(str(stop["at"]) for _, stop in diverged)
             raise DivergedError(f"all {len(diverged)} replicas diverged (steps {steps}); {remedy}")
-        (replica,) = diverged
+        ((folder, stop),) = diverged
         raise DivergedError(
-            f"the loss or a gradient is not finite at step {replica.stopped['at']} "
-            f"({replica.stopped['where']}); the state before it was saved in {replica.folder}; "
+            f"the loss or a gradient is not finite at step {stop['at']} "
+            f"({stop['where']}); the state before it was saved in {folder}; "
             f"{remedy}"
         )
     if group.failed_save:

@@ -10,11 +10,14 @@ import itertools
 import math
 import random
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxcnn.core.override import get_at, override, replace_at
 from jaxcnn.core.rendering import render
 from jaxcnn.errors import ConfigError
+
+if TYPE_CHECKING:
+    from jaxcnn.core.experiment import Experiment
 
 Point = dict[str, Any]
 
@@ -53,13 +56,15 @@ def sample(points: list[Point], count: int, *, seed: int = 0) -> list[Point]:
     return random.Random(seed).sample(points, count)
 
 
-def parse(experiment: Any, assignments: list[str], *, zip_axes: bool = False) -> list[Point]:
+def parse(
+    experiment: "Experiment", assignments: list[str], *, zip_axes: bool = False
+) -> list[Point]:
     """Points from the command line: `seed=0..7 optimizer.learning_rate=0.05,0.1,0.2
     task.label_smoothing=log(0.01,0.2,5)`.
 
     Errors: ConfigError for unknown paths and values of a wrong type, before anything runs.
     """
-    axes: dict[str, tuple] = {}
+    axes: dict[str, tuple[Any, ...]] = {}
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals or not text:
@@ -88,7 +93,7 @@ def _values(text: str) -> list[str]:
     return text.split(",") if not text.startswith("(") else [text]
 
 
-def at(experiment: Any, point: Point) -> Any:
+def at(experiment: "Experiment", point: Point) -> "Experiment":
     """The experiment of one point. Errors: ConfigError for an unknown path or a refused value."""
     for path, value in point.items():
         get_at(experiment, path)
@@ -96,7 +101,7 @@ def at(experiment: Any, point: Point) -> Any:
     return experiment
 
 
-def is_number_of_state(experiment: Any, path: str, value: Any) -> bool:
+def is_number_of_state(experiment: "Experiment", path: str, value: object) -> bool:
     """Whether a value can live in the training state: a float of the optimizer or the task."""
     head = path.partition(".")[0]
     old = get_at(experiment, path)
@@ -107,11 +112,11 @@ def is_number_of_state(experiment: Any, path: str, value: Any) -> bool:
     )
 
 
-def groups(experiment: Any, points: list[Point]) -> list[tuple[Any, list[int]]]:
+def groups(experiment: "Experiment", points: list[Point]) -> list[tuple["Experiment", list[int]]]:
     """[(experiment, indices of points)]: the points of a group differ only in seed and numbers of
     the state: they can share a program.
     """
-    found: dict[str, tuple[Any, list[int]]] = {}
+    found: dict[str, tuple[Experiment, list[int]]] = {}
     for i, point in enumerate(points):
         shared = numbers(experiment, point).keys() | {"seed"}
         fixed = {path: value for path, value in point.items() if path not in shared}
@@ -122,7 +127,7 @@ def groups(experiment: Any, points: list[Point]) -> list[tuple[Any, list[int]]]:
     return list(found.values())
 
 
-def numbers(experiment: Any, point: Point) -> dict[str, float]:
+def numbers(experiment: "Experiment", point: Point) -> dict[str, float]:
     """The numbers of a point that go into the state."""
     return {
         path: value
@@ -131,7 +136,7 @@ def numbers(experiment: Any, point: Point) -> dict[str, float]:
     }
 
 
-def all_numbers(experiment: Any, points: list[Point]) -> list[dict[str, float]]:
+def all_numbers(experiment: "Experiment", points: list[Point]) -> list[dict[str, float]]:
     """For each point of a group, every number by which any of them differs in the state."""
     paths = sorted({path for point in points for path in numbers(experiment, point)})
     return [{p: point.get(p, get_at(experiment, p)) for p in paths} for point in points]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxcnn.runs.events import Record
 from jaxcnn.runs.rundir import read_json, replica_folder, write_json
 from jaxcnn.runs.sweep import Point
 from jaxcnn.tasks.task import Task
@@ -21,7 +22,7 @@ def summarize_sweep(
     groups: list[list[int]],
     *,
     say: Callable[[str], None],
-) -> dict[str, Any]:
+) -> Record:
     """Write and return the summary of a sweep, and sweep.png where matplotlib is installed.
 
     `groups`: which replicas were trained together, so that their seconds count once.
@@ -44,7 +45,7 @@ def summarize_sweep(
     return summary
 
 
-def table(rows: list[dict], *, metric: str, larger_is_better: bool) -> list[dict]:
+def table(rows: list[Record], *, metric: str, larger_is_better: bool) -> list[Record]:
     """One row a setting (a point without its seed), best mean first: n, mean, std (n - 1) and the
     95 % interval of the mean (Student's t).
 
@@ -53,7 +54,7 @@ def table(rows: list[dict], *, metric: str, larger_is_better: bool) -> list[dict
     """
     from scipy.stats import t
 
-    found: dict[str, dict] = {}
+    found: dict[str, dict[str, Any]] = {}
     for row in rows:
         setting = {path: value for path, value in row["point"].items() if path != "seed"}
         entry = found.setdefault(json.dumps(setting), {"setting": setting, "values": [], "lost": 0})
@@ -84,7 +85,7 @@ def table(rows: list[dict], *, metric: str, larger_is_better: bool) -> list[dict
     return sorted(out, key=lambda r: math.inf if r["mean"] is None else sign * r["mean"])
 
 
-def plot(settings: list[dict], *, metric: str, path: Path, say: Callable[[str], None]) -> None:
+def plot(settings: list[Record], *, metric: str, path: Path, say: Callable[[str], None]) -> None:
     """The metric over the first numeric axis with 95 % intervals, one line for each value of the
     others; nothing without an axis.
     """

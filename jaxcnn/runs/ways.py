@@ -11,16 +11,19 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import TypeVar
 
 import jax
 
 from jaxcnn.core import transforms
-from jaxcnn.core.protocols import Program
+from jaxcnn.core.protocols import AnyState, Batch, Device, Program, Tree
+from jaxcnn.core.rendering import Json
 from jaxcnn.errors import ConfigError, ResourceError, did_you_mean
 from jaxcnn.runs import environment
 from jaxcnn.weights.files import write_atomically
 
+T = TypeVar("T")
 KINDS = ("loop", "vmap", "unrolled", "devices")
 SHARE = 0.1  # of the run's expected time that a trial of ways may take
 UNLIKELY = 3.0  # what compiling vmapped steps was seen to cost, in compilations of the solo step
@@ -36,9 +39,11 @@ class Bundle:
     count: int
     single: Program  # compiled, a step a dispatch; batches [B, …], or [count, B, …] unless solo
     many: Program  # compiled, many steps a dispatch; batches have one more leading axis
-    device: Any = None  # where it runs; None: the default device, or all of them along the rows
+    device: Device | None = (
+        None  # where it runs; None: the default device, or all of them along the rows
+    )
 
-    def join(self, states: list[Any]) -> Any:
+    def join(self, states: list[AnyState]) -> Tree:
         """One state for the program, from the states of solo runs."""
         if self.kind == "solo":
             (joined,) = states
@@ -48,7 +53,7 @@ class Bundle:
             joined = jax.tree.map(lambda *x: jax.numpy.stack(x), *states)
         return joined if self.device is None else jax.device_put(joined, self.device)
 
-    def split(self, state: Any) -> list[Any]:
+    def split(self, state: Tree) -> list[AnyState]:
         """The states of solo runs: the inverse of `join`."""
         if self.kind == "solo":
             return [state]
@@ -56,7 +61,7 @@ class Bundle:
             return list(state)
         return [jax.tree.map(lambda x, i=i: x[i], state) for i in range(self.count)]
 
-    def read(self, state: Any, name: str) -> Any:
+    def read(self, state: Tree, name: str) -> Tree:
         """One field of the states, such as "live": an array, or a list of them, of all replicas."""
         if self.kind == "unrolled":
             return [getattr(one, name) for one in state]
@@ -104,7 +109,7 @@ class Way:
 
     def bundles(self, program: Program) -> list[Bundle]:
         """The compiled programs of all replicas, in their order; equal bundles share one."""
-        made: dict[Any, Bundle] = {}
+        made: dict[int, Bundle] = {}
         out = []
         for i, size in enumerate(self.sizes):
             device = jax.devices()[i % len(jax.devices())] if self.kind == "devices" else None
@@ -147,10 +152,10 @@ class Trial:
 
     program: Program
     replicas: int
-    states: Callable[[], list[Any]]
-    batches: Callable[[Way], list[Any]]
+    states: Callable[[], list[AnyState]]
+    batches: Callable[[Way], list[Batch]]
     steps: int
-    about: Any
+    about: Json
     say: Callable[[str], None]
     # (number of ways done, of all, what comes next): the console shows a bar
     progress: Callable[[int, int, str], None] = lambda done, total, text: None
@@ -255,7 +260,7 @@ class _Runner:
         return time.perf_counter() - start
 
 
-def members(sizes: tuple[int, ...], items: list[Any]) -> Iterator[list[Any]]:
+def members(sizes: tuple[int, ...], items: list[T]) -> Iterator[list[T]]:
     """The items of each bundle."""
     start = 0
     for size in sizes:
@@ -263,7 +268,7 @@ def members(sizes: tuple[int, ...], items: list[Any]) -> Iterator[list[Any]]:
         start += size
 
 
-def _memory(trial: Trial) -> Any:
+def _memory(trial: Trial) -> Path:
     seen = environment.describe()
     names = ("versions", "device", "num_devices", "NPROC", "XLA_FLAGS", "processor")
     where = {name: seen[name] for name in names}

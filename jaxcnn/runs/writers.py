@@ -7,11 +7,15 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
+from jaxcnn.core.rendering import Json
 from jaxcnn.errors import ResourceError
 from jaxcnn.runs.events import Event, Record
 from jaxcnn.weights.files import write_atomically
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 KEPT = ("train", "eval", "stop")  # the kinds of events that the history keeps
 
@@ -93,8 +97,8 @@ class Console:
     def __init__(self, *, quiet: bool = False, stream: TextIO | None = None):
         self.stream = stream or sys.stderr
         self.quiet = quiet
-        self._bar: Any = None
-        self._task: Any = None
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
         self._replicas: list[int] = [0]
         self._rows: dict[int, Record] = {}
 
@@ -135,7 +139,7 @@ class Console:
         """A bar of a task before training, such as the trial of ways; gone when all is done."""
         if self._bar is None:
             self._start(step=done, steps=total, unit="tried")
-        if self._bar:
+        if self._bar and self._task is not None:
             self._bar.update(self._task, completed=done, description=text)
             if done == total:
                 self.stop()
@@ -149,7 +153,7 @@ class Console:
             if (value := _mean([row.get(name) for row in rows])) is not None:
                 text += f"  {name} {value:.4f}"
         text += f"  {rate:,.0f} images/s"
-        if self._bar:
+        if self._bar and self._task is not None:
             self._bar.update(self._task, completed=rows[0]["step"], description=text)
         else:
             self.line(f"step {rows[0]['step']}  {text}")
@@ -211,7 +215,7 @@ def format_number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
 
 
-def _mean(values: list[Any]) -> float | None:
+def _mean(values: list[Json]) -> float | None:
     """The mean of the numbers among `values`; None where there is none."""
     numbers = [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)]
     return sum(numbers) / len(numbers) if numbers else None

@@ -6,7 +6,7 @@ of a multi-class set.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -166,7 +166,7 @@ class BinaryClassification(BaseTask):
             jax.nn.log_sigmoid(-logits), axis=0
         )
 
-    def calibrate(self, metrics: dict[str, Any]) -> "BinaryClassification":
+    def calibrate(self, metrics: dict[str, Any]) -> Self:
         """This task with the threshold at which the validation metrics had the highest F1."""
         return dataclasses.replace(self, threshold=metrics["best_threshold"])
 

@@ -8,49 +8,72 @@ dataclass; its float fields may be traced arrays inside a step (so never branch 
 others are static.
 """
 
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
-import jax
+from jax import Array
+from jaxtyping import Float, Shaped
 
 from jaxcnn.errors import ConfigError
 
-Batch = dict[str, jax.Array]
+Batch = dict[str, Array]
+Outputs = Any  # what a model gives: an array, or a pytree of arrays, as the task agreed with it
+Sums = Any  # a pytree of arrays
+Metrics = dict[str, Any]  # by name; JSON-able
 
 
 class Task(Protocol):
     """Structural type of every task; `BaseTask` has what most of them share."""
 
-    inputs: tuple[str, ...]  # names of the batch entries handed to the model, in order
-    metric: str  # the summary entry that picks the best checkpoint, e.g. "accuracy"
-    larger_is_better: bool
-    any_size: bool  # whether the model takes pictures of any size
-    training_inputs: tuple[str, ...]  # of `inputs`, those known in training alone: zeros elsewhere
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the batch entries handed to the model, in order."""
+        ...
 
-    def loss(self, outputs: Any, batch: Batch) -> jax.Array:
+    @property
+    def metric(self) -> str:
+        """The summary entry that picks the best checkpoint, e.g. "accuracy"."""
+        ...
+
+    @property
+    def larger_is_better(self) -> bool:
+        """Whether a larger metric is a better one."""
+        ...
+
+    @property
+    def any_size(self) -> bool:
+        """Whether the model takes pictures of any size."""
+        ...
+
+    @property
+    def training_inputs(self) -> tuple[str, ...]:
+        """Of `inputs`, those known in training alone: zeros elsewhere."""
+        ...
+
+    def loss(self, outputs: Outputs, batch: Batch) -> Float[Array, " B"]:
         """Loss of each row, [B] float32; not multiplied by the mask."""
         ...
 
-    def statistics(self, outputs: Any, batch: Batch) -> Any:
+    def statistics(self, outputs: Outputs, batch: Batch) -> Sums:
         """A pytree of sums over the rows of the batch; rows with mask 0 contribute 0."""
         ...
 
-    def records(self, outputs: Any, batch: Batch) -> dict[str, jax.Array]:
+    def records(self, outputs: Outputs, batch: Batch) -> dict[str, Shaped[Array, "B ..."]]:
         """Per-row arrays [B, ...] that the summary needs whole (scores for a ranking metric); {} if
         sums are enough.
         """
         ...
 
-    def running(self, outputs: Any, batch: Batch) -> dict[str, jax.Array]:
+    def running(self, outputs: Outputs, batch: Batch) -> dict[str, Shaped[Array, ""]]:
         """What is cheap to say of a training batch, by name: scalars such as its accuracy."""
         ...
 
-    def summarize(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
+    def summarize(self, sums: Sums, records: dict[str, Any]) -> Metrics:
         """Metrics from added sums and appended records (NumPy, on the host, without padding):
         floats, ints and nested lists of them.
         """
         ...
 
-    def predict(self, outputs: Any) -> dict[str, jax.Array]:
+    def predict(self, outputs: Outputs) -> dict[str, Shaped[Array, "B ..."]]:
         """What a user of the model wants, per row: labels, probabilities, boxes, …; pure JAX."""
         ...
 
@@ -74,13 +97,13 @@ class Task(Protocol):
         """
         ...
 
-    def ensemble(self, outputs: list) -> Any:
+    def ensemble(self, outputs: list[Outputs]) -> Outputs:
         """The outputs of several models, joined into outputs of the same form (averaged
         probabilities, …).
         """
         ...
 
-    def calibrate(self, metrics: dict[str, Any]) -> "Task":
+    def calibrate(self, metrics: Metrics) -> "Task":
         """This task with its decisions (a threshold, …) taken from validation metrics; itself if it
         has none.
         """
@@ -92,18 +115,18 @@ class BaseTask:
     `summarize` and `predict`, with the fields `inputs`, `metric` and `larger_is_better`.
     """
 
-    any_size = False
+    any_size: bool = False
     training_inputs: tuple[str, ...] = ()
 
-    def records(self, outputs: Any, batch: Batch) -> dict[str, jax.Array]:
+    def records(self, outputs: Outputs, batch: Batch) -> dict[str, Array]:
         """None: sums are enough."""
         return {}
 
-    def running(self, outputs: Any, batch: Batch) -> dict[str, jax.Array]:
+    def running(self, outputs: Outputs, batch: Batch) -> dict[str, Array]:
         """Nothing."""
         return {}
 
-    def predict(self, outputs: Any) -> dict[str, jax.Array]:
+    def predict(self, outputs: Outputs) -> dict[str, Array]:
         """The outputs themselves, where they are one array."""
         return outputs if isinstance(outputs, dict) else {"outputs": outputs}
 
@@ -114,10 +137,10 @@ class BaseTask:
     def check(self, batch: dict[str, Any]) -> None:
         """Nothing is refused."""
 
-    def ensemble(self, outputs: list) -> Any:
+    def ensemble(self, outputs: list[Outputs]) -> Outputs:
         """Errors: ConfigError, since outputs of this task cannot be joined."""
         raise ConfigError(f"{type(self).__name__}: its outputs cannot be joined to an ensemble")
 
-    def calibrate(self, metrics: dict[str, Any]) -> "BaseTask":
+    def calibrate(self, metrics: Metrics) -> Self:
         """Itself: it takes no decision from validation."""
         return self
