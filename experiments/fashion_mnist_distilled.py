@@ -1,4 +1,25 @@
-"""Distillation."""
+"""Distillation on Fashion-MNIST: LeNet-5 learns from what a better network makes of each image.
+
+    python launch.py train experiments/fashion_mnist_speed.py data.train='train[:55000]' \\
+        data.eval='train[55000:]' --run-dir runs/teacher
+    python launch.py train experiments/fashion_mnist_distilled.py objective.teacher=runs/teacher \\
+        --sweep seed=0..2
+
+G. Hinton et al., "Distilling the knowledge in a neural network", 2015, section 2, as `objective`.
+The teacher is any run directory with the same classes. Its weights are constants of the training
+step and in no checkpoint: the folder must be there, unchanged, when a run is trained or resumed,
+and is not needed to open, evaluate, predict or export it. A path that is not absolute counts from
+where the command is given. Without a teacher (the default) the student learns alone.
+
+Expected: accuracy on the test images, looked at once (n = 3 seeds; 2026-11-25, 2 cores of an Intel
+Xeon (AVX-512, AMX, family 6 model 167), shared with other work):
+
+    … ± … %        with the teacher (93.72 % on the validation images), 1 epoch, 430 steps
+    85.32 ± 0.39 %   the same student alone, equal steps: without objective.teacher
+
+Temperature and share were set beforehand, not tuned; a step with the teacher takes 90 ms of
+CPU time, one without 14 ms.
+"""
 
 import dataclasses
 import functools

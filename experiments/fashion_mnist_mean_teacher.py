@@ -1,4 +1,22 @@
-"""Mean teacher."""
+"""Mean teacher on Fashion-MNIST with 500 labels: the student is to agree with the average of its own
+weights on all 55,000 images.
+
+    python launch.py train experiments/fashion_mnist_mean_teacher.py --sweep seed=0..2
+
+A. Tarvainen and H. Valpola, "Mean teachers are better role models", 2017, section 2, as `program`;
+the consistency cost is the squared distance of probabilities, its weight of 100 and its slow start
+are those of the paper. A batch is 64 images with labels and 64 without.
+
+Expected: accuracy of the teacher on the test images, looked at once (n = 3 seeds and the same 500
+labels; 2026-11-25, 2 cores of an Intel Xeon (AVX-512, AMX, family 6 model 167), shared with other
+work):
+
+    77.66 ± 0.35 %   mean teacher, 800 steps
+    79.11 ± 0.67 %   the same labels alone, equal steps, also averaged: program=None
+
+So it gains nothing in so few steps (the paper makes 150,000); nothing was tuned. Augmentations that mix rows are not for it: the labels would
+not follow.
+"""
 
 import dataclasses
 from functools import partial
