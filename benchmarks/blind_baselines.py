@@ -9,7 +9,6 @@ not count. keypoints: each point at its mean place in the training scenes; and a
 pixels that bright.
 """
 
-import dataclasses
 from pathlib import Path
 
 from jaxcnn.runs.environment import prepare_process
@@ -19,6 +18,7 @@ prepare_process()
 import jax  # noqa: E402 (after the environment is set)
 import numpy as np  # noqa: E402
 
+from jaxcnn.core.override import get_at, replace_at  # noqa: E402
 from jaxcnn.runs.code import load  # noqa: E402
 from jaxcnn.runs.evaluation import merge  # noqa: E402
 
@@ -47,7 +47,8 @@ def score(task, outputs: np.ndarray, batch: dict[str, np.ndarray]) -> dict:
 
 def segment_blindly() -> None:
     """Print the scores of the two blind segmentations."""
-    experiment = load(FOLDER / "scenes_segmentation.py", overrides=[])
+    experiment = load(FOLDER / "scenes_segmentation.py")
+    num_classes = get_at(experiment, "task.num_classes")
     task, (train, test) = (
         experiment.task,
         (examples(experiment, split) for split in ("train", "eval")),
@@ -58,10 +59,8 @@ def segment_blindly() -> None:
         return (truth & called).sum() / (truth | called).sum()
 
     best = max(THRESHOLDS, key=lambda threshold: foreground_iou(train, threshold))
-    frequent = (
-        np.bincount(train["segmentation"].ravel(), minlength=task.num_classes)[1:].argmax() + 1
-    )
-    classes = np.eye(task.num_classes, dtype=np.float32)
+    frequent = np.bincount(train["segmentation"].ravel(), minlength=num_classes)[1:].argmax() + 1
+    classes = np.eye(num_classes, dtype=np.float32)
     for name, truth in (
         ("all background", np.zeros_like(test["segmentation"])),
         (f"brightness >= {best}", np.where(test["image"][..., 0] >= best, frequent, 0)),
@@ -80,7 +79,7 @@ def segment_blindly() -> None:
 def point_blindly() -> None:
     """Print the scores of the two blind keypoint finders."""
     experiment = load(FOLDER / "scenes_keypoints.py", overrides=[])
-    task = dataclasses.replace(experiment.task, method="direct")
+    task = replace_at(experiment.task, "method", "direct")
     train, test = (examples(experiment, split) for split in ("train", "eval"))
     mean = np.broadcast_to(train["points"].mean(axis=0), test["points"].shape).astype(np.float32)
     size = np.array(test["image"].shape[1:3])

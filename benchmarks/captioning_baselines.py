@@ -17,7 +17,7 @@ prepare_process()
 import jax  # noqa: E402 (after the environment is set)
 import numpy as np  # noqa: E402
 
-from jaxcnn.core.override import override_all  # noqa: E402
+from jaxcnn.core.override import get_at, override_all  # noqa: E402
 from jaxcnn.ops.decoding import to_words  # noqa: E402
 from jaxcnn.runs.code import load  # noqa: E402
 from jaxcnn.runs.evaluation import evaluate_split  # noqa: E402
@@ -40,7 +40,7 @@ def score_majority(*, num_train: int = 30_000) -> None:
     data = load(FOLDER / "scenes_captioning.py", overrides=[]).data
     train, held = (
         jax.device_get(data.open(s).take(np.arange(n)))["captions"]
-        for s, n in (("train", num_train), ("eval", data.num_eval))
+        for s, n in (("train", num_train), ("eval", get_at(data, "num_eval")))
     )
     said = majority_caption(train)
     references = [[to_words(row) for row in rows] for rows in held]

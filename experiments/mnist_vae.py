@@ -28,6 +28,7 @@ from PIL import Image
 import jaxcnn
 from jaxcnn.core import schedules
 from jaxcnn.core.experiment import Experiment
+from jaxcnn.core.override import get_at
 from jaxcnn.data.files.tfds import Tfds
 from jaxcnn.tasks.task import BaseTask
 
@@ -89,7 +90,8 @@ class EvidenceBound(BaseTask):
 
     def loss(self, outputs, batch):
         """-ELBO, [B] float32."""
-        return sum(self.terms(outputs).values())
+        terms = self.terms(outputs)
+        return terms["pixels"] + terms["kl"]
 
     def running(self, outputs, batch):
         return {name: term.mean() for name, term in self.terms(outputs).items()}
@@ -132,7 +134,7 @@ def picture(run: jaxcnn.Run, columns: int = 20) -> np.ndarray:
     """
     images = run.experiment.data.open("eval").take(np.arange(2 * columns))["image"]
     restored = np.stack([row["image"] for row in run.predict(np.asarray(images))])
-    z = jax.random.normal(jax.random.key(0), (4 * columns, run.experiment.model.latent))
+    z = jax.random.normal(jax.random.key(0), (4 * columns, get_at(run.experiment, "model.latent")))
     logits = run.experiment.model.apply({"params": run.state.params}, z, method="decode")
     drawn = np.asarray(jnp.round(255 * jax.nn.sigmoid(logits)), np.uint8)
     tiles = np.concatenate([images, restored, drawn])[..., 0]

@@ -1,5 +1,8 @@
 """The network of `bench --peer keras`: Keras on JAX. Imports nothing of jaxcnn."""
 
+# Keras is installed by those alone who compare with it.
+# pyright: reportMissingImports=false
+
 import os
 import time
 from collections.abc import Callable

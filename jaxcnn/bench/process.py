@@ -17,6 +17,7 @@ import optax
 
 from jaxcnn.core import optimizers
 from jaxcnn.core.experiment import Experiment
+from jaxcnn.core.override import get_at
 from jaxcnn.errors import ConfigError, DependencyError, JaxcnnError
 
 INSTALL = {"torch": "pip install torch", "keras": "pip install keras"}
@@ -82,7 +83,7 @@ class Peer:
             peer=self.name,
             layers=layers,
             shape=shape,
-            num_classes=e.model.num_classes,
+            num_classes=get_at(e, "model.num_classes"),
             batch_size=e.batch_size,
             dtype=e.compute_dtype,
             optimizer=optimizer_of(e),

@@ -9,7 +9,7 @@ from jaxcnn import models
 from jaxcnn.bench import measure
 from jaxcnn.core import optimizers
 from jaxcnn.core.experiment import Experiment
-from jaxcnn.core.override import override_all
+from jaxcnn.core.override import override_all, replace_at
 from jaxcnn.data.dataset import Source
 from jaxcnn.data.made.synthetic import Synthetic
 from jaxcnn.errors import ConfigError, JaxcnnError
@@ -85,23 +85,23 @@ def model_experiment(name: str, overrides: list[str]) -> Experiment:
         steps=1000,
     )
     e = override_all(e, overrides)
+    shape, key = e.data.spec()["image"].shape, jax.random.key(0)
     try:
-        image = jax.ShapeDtypeStruct((2, *e.data.shape), "float32")
-        outputs, _ = jax.eval_shape(
-            lambda x: e.model.init_with_output(jax.random.key(0), x, train=False), image
+        image = jax.ShapeDtypeStruct((2, *shape), "float32")
+        variables = jax.eval_shape(lambda x: e.model.init(key, x, train=False), image)
+        rngs = {"params": key}
+        outputs = jax.eval_shape(
+            lambda v, x: e.model.apply(v, x, train=False, rngs=rngs), variables, image
         )
     except JaxcnnError:
         raise
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise ConfigError(
-            f"{name}: refuses images of shape {list(e.data.shape)}: {error}; choose "
+            f"{name}: refuses images of shape {list(shape)}: {error}; choose "
             "data.shape=HEIGHT,WIDTH,CHANNELS"
         ) from error
     if isinstance(outputs, jax.ShapeDtypeStruct) and outputs.ndim == 2 and outputs.shape[1] > 1:
         classes = outputs.shape[1]
-        e = dataclasses.replace(
-            e,
-            task=Classification(num_classes=classes),
-            data=dataclasses.replace(e.data, num_classes=classes),
-        )
+        e = replace_at(e, "task", Classification(num_classes=classes))
+        e = replace_at(e, "data.num_classes", classes)
     return e

@@ -1,5 +1,8 @@
 """The network of `bench --peer torch`: PyTorch, eager and compiled. Imports nothing of jaxcnn."""
 
+# PyTorch is installed by those alone who compare with it.
+# pyright: reportMissingImports=false
+
 import time
 from collections.abc import Callable
 from typing import Any

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
+from jaxcnn.core.protocols import Model
 from jaxcnn.inspect.receptive_field import walk
 from jaxcnn.inspect.tracing import Call, own_sizes, read_mark, recorder
 from jaxcnn.inspect.views import View, input_view
@@ -53,7 +54,7 @@ class Layer:
 
 
 def summarize_layers(
-    model: nn.Module, inputs: Sequence[jax.ShapeDtypeStruct], *, train: bool = False
+    model: Model, inputs: Sequence[jax.ShapeDtypeStruct], *, train: bool = False
 ) -> list[Layer]:
     """The layers of `model` in the order they run, for `inputs` [B, ...]: pools, and modules that
     have no sub-modules or own parameters.

@@ -184,10 +184,12 @@ def _product_axis(x, mapped: bool, nested: bool, size: int, count: int):
 
 def _define(role: str):
     """The primitive whose result is `role`."""
-    rules = {"abstract": _abstract, "batch": _batch, "on_cpu": _on_cpu, "elsewhere": _elsewhere}
     made = primitive(
         f"convolution_{role}",
-        **{name: functools.partial(rule, role) for name, rule in rules.items()},
+        abstract=functools.partial(_abstract, role),
+        batch=functools.partial(_batch, role),
+        on_cpu=functools.partial(_on_cpu, role),
+        elsewhere=functools.partial(_elsewhere, role),
     )
     transposes = (functools.partial(_transpose, role, side) for side in (0, 1))
     ad.defbilinear(made, *transposes)

@@ -55,7 +55,7 @@ def max_pool(
         or not batched
         or not floating
     ):
-        return nn.max_pool(x, window, strides, padding)
+        return nn.max_pool(x, window, strides, padding)  # pyright: ignore[reportArgumentType]
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:-1], window, strides, padding)
     return _max_pool(x, window, strides, tuple((int(low), int(high)) for low, high in padding))

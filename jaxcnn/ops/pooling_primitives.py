@@ -146,14 +146,14 @@ def _batch(name, operands, axes, *, geometry):
     images = [operand.reshape(-1, *operand.shape[2:]) for operand in stacked]
     if name == "max":
         return [
-            result.reshape(size, -1, *result.shape[1:]) for result in bind_max(*images, geometry)
+            result.reshape(size, -1, *result.shape[1:]) for result in bind_max(images[0], geometry)
         ], [0, 0]
-    result = bind(name, *images, geometry)
+    result = bind(name, images[0], images[1], geometry)
     return result.reshape(size, -1, *result.shape[1:]), 0
 
 
 def _max_jvp(primals, tangents, *, geometry):
-    y, first = bind_max(*primals, geometry)
+    y, first = bind_max(primals[0], geometry)
     tangent = ad.instantiate_zeros(tangents[0])
     return [y, first], [
         bind("take", tangent, first, geometry),

@@ -79,4 +79,4 @@ class Notifier:
 def name_of(observer: Observer) -> str:
     """What a person would call it."""
     named = isinstance(observer, type) or inspect.isroutine(observer)
-    return str(observer.__qualname__) if named else type(observer).__qualname__
+    return str((observer if named else type(observer)).__qualname__)

@@ -95,7 +95,9 @@ class TextDetection(BaseTask):
             batch["polygons"].astype(jnp.float32) * jnp.asarray(size, jnp.float32)[None, None, None]
         )
         inset = polygons.inset_distance(outline, jnp.asarray(self.shrink_ratio, jnp.float32))
-        filled = polygons.fill(outline, (size[0], size[1]), inset=inset)  # [B, N, *size]
+        filled = polygons.fill(
+            outline, (size[0], size[1]), inset=jnp.asarray(inset)
+        )  # [B, N, *size]
         exists = (batch["polygons_mask"] > 0) & _is_sound(batch["polygons"].astype(jnp.float32))
         return (filled & exists[:, :, None, None]).any(1)
 

@@ -209,7 +209,7 @@ def _entries(header: dict[str, Any], data: memoryview) -> Arrays:
 
 def _read_torch(path: Path) -> Arrays:
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise DependencyError(
             f"weights: {str(path)!r} needs PyTorch: pip install torch; or convert the file to "
@@ -227,7 +227,7 @@ def _read_torch(path: Path) -> Arrays:
 
 def _read_hdf5(path: Path) -> Arrays:
     try:
-        import h5py
+        import h5py  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise DependencyError(f"weights: {str(path)!r} needs h5py: pip install h5py") from error
     arrays = {}
