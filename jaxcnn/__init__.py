@@ -1,7 +1,7 @@
 """jaxcnn: a functional training framework for convolutional networks on JAX.
 
     import jaxcnn
-    run = jaxcnn.train("digits_lenet5", epochs=…)   # or an Experiment, or the path of a file
+    run = jaxcnn.train("digits_lenet5", "runs/first", overrides=["epochs=5"])
     run.history, run.evaluate("eval"), run.predict("photos/"), run.export("model.jax")
     jaxcnn.open("runs/first").predict("digit.png")
 

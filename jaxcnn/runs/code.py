@@ -162,7 +162,8 @@ def keep(folder: Path, experiment: "Experiment", origin: Origin | None) -> dict[
     if origin is None:
         from jaxcnn.core.rendering import render
 
-        local = _local_modules(sorted(_modules_in(render(experiment))))
+        # a script is kept to be read; importing it would run it again
+        local = _local_modules(sorted(_modules_in(render(experiment)) - {"__main__"}))
         _keep_notebook(folder)
         main: dict[str, Any] = {"file": None}
     else:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.protocols import Tree
 from jaxcnn.core.transforms import predicting
-from jaxcnn.errors import DependencyError
+from jaxcnn.errors import ConfigError, DependencyError
 from jaxcnn.ops.convolution import formulation
 from jaxcnn.runs.evaluation import program_of
 from jaxcnn.runs.events import Record
@@ -61,7 +61,15 @@ def export_model(
         zeros = {n: jnp.zeros((count, *spec[n].shape), spec[n].dtype) for n in hidden}
         return program.output_step(state, batch | zeros)
 
-    with formulation("natural"):  # plain XLA: other machines lack our native convolutions
-        exported = jax.export.export(jax.jit(predict), platforms=platforms)(batch)
+    try:
+        with formulation("natural"):  # plain XLA: other machines lack our native convolutions
+            exported = jax.export.export(jax.jit(predict), platforms=platforms)(batch)
+    except TypeError as error:
+        if "_DimExpr" not in str(error):
+            raise
+        raise ConfigError(
+            f"the model cannot be exported for any number of rows ({error}): write x.shape[0] in "
+            "it where it says len(x), and no int(…) or range(…) of the number of rows"
+        ) from error
     inputs = {n: f"{s.dtype}[rows, {', '.join(map(str, s.shape[1:]))}]" for n, s in batch.items()}
     return exported, inputs

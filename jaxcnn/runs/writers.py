@@ -3,6 +3,7 @@ TensorBoard where its writer is installed. Each is an observer (jaxcnn.runs.even
 """
 
 import contextlib
+import importlib.util
 import json
 import os
 import sys
@@ -121,7 +122,7 @@ class Console:
                 self._rows = {}
 
     def _start(self, *, step: int, steps: int, unit: str = "steps") -> None:
-        notebook = "ipykernel" in sys.modules and self.stream is sys.stderr
+        notebook = self.stream is sys.stderr and _is_notebook()
         if self._bar or self.quiet or not (notebook or self.stream.isatty()):
             return
         from rich.console import Console as RichConsole
@@ -208,6 +209,11 @@ class TensorBoard:
                     self._writer.add_scalar(f"{event.kind}/{name}", value, event.step)
         elif event.kind == "end":
             self._writer.close()
+
+
+def _is_notebook() -> bool:
+    """Whether rich can show a bar in a notebook, for which it needs ipywidgets."""
+    return "ipykernel" in sys.modules and importlib.util.find_spec("ipywidgets") is not None
 
 
 def format_number(value: float) -> str:

@@ -320,3 +320,20 @@ def test_differences_name_the_path():
     assert differences(old, old) == []
     assert differences(old, {**old, "b": [1, {"c": 3}]}) == ["b.1.c: 2 then, 3 now"]
     assert len(differences(old, {"a": 1})) == 2
+
+
+def test_a_script_is_never_run_again_by_opening_its_run(tmp_path):
+    """One that trains when it is imported, without a guard."""
+    (tmp_path / "script.py").write_text(
+        "from tests.tiny import tiny\nfrom tests.tiny import TinyNet\nimport jaxcnn\n"
+        "class Mine(TinyNet):\n    pass\n"
+        "open('ran.txt', 'a').write('x')\n"
+        "jaxcnn.train(tiny(model=Mine(), steps=2), 'run', quiet=True)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "script.py"]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True)
+    done = launch("evaluate", "run", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "experiment=…" in done.stderr
+    assert (tmp_path / "ran.txt").read_text() == "x"

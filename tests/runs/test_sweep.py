@@ -266,3 +266,10 @@ def test_the_way_is_recorded_and_forced(tmp_path):
         Way.from_text("vmpa", 3)
     fit(tiny(), tmp_path, points=sweep.grid(seed=(0, 1)), way="vmap")
     assert json.loads((tmp_path / "replicas/1/run.json").read_text())["way"] == "vmap"
+
+
+def test_points_that_name_different_numbers_share_a_table(tmp_path):
+    points = [{"seed": 0}, {"seed": 1, "optimizer.learning_rate": 0.02}, {"batch_size": 4}]
+    summary = fit(tiny(steps=4, eval_every=1), tmp_path, points=points, way="loop")
+    assert [r["verdict"] for r in summary["replicas"]] == ["completed"] * 3
+    assert len(summary["settings"]) == 3
