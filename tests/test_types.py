@@ -1,4 +1,4 @@
-"""Types: named ones instead of Any where programs and runs are made; pyright's word for the rest."""
+"""Types: Any is rare where programs and runs are made, values keep protocols, pyright is content."""
 
 import ast
 import importlib.util

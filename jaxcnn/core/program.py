@@ -14,7 +14,6 @@ in experiments/ and in docs/howto.md.
 
 from collections.abc import Mapping
 from functools import partial
-from types import FunctionType
 from typing import Any, NamedTuple, TypeVar
 
 import flax.struct
@@ -24,7 +23,8 @@ import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int32
 
-from jaxcnn.core import freezing, optimizers, schedules
+from jaxcnn.core import freezing, optimizers
+from jaxcnn.core.checks import check_factors, check_objective
 from jaxcnn.core.experiment import Experiment, optimizer_numbers
 from jaxcnn.core.forward import apply_model, fresh_variables, prepare, with_numbers
 from jaxcnn.core.protocols import (
@@ -42,8 +42,6 @@ from jaxcnn.errors import ConfigError
 from jaxcnn.tasks.task import Outputs
 
 S = TypeVar("S", bound=FlaxState)
-
-RESERVED = ("kind", "step", "epoch", "seconds", "images_per_second", "replica", "loss", "grad_norm")
 
 
 class State(flax.struct.PyTreeNode):
@@ -88,7 +86,7 @@ def descend(e: Experiment, *, steps: int) -> Program:
         params = fresh.pop("params", {})
         trainable, _ = freezing.split(params, e.rates)
         opt_state = make_optimizer(with_numbers(e, values)).init(trainable)
-        _check_factors(e, opt_state)
+        check_factors(e, opt_state)
         return State(
             step=jnp.zeros((), jnp.int32),
             params=params,
@@ -142,7 +140,7 @@ def gradient(e: Experiment, state: State, batch: Batch, key: jax.Array) -> Gradi
     ) -> tuple[jax.Array, tuple[Collections, Numbers]]:
         variables = {"params": freezing.merge(trainable, frozen), **model_state}
         loss, model_state, numbers = (e.objective or supervised)(e, variables, part, key)
-        _check_objective(e, loss, numbers, part)
+        check_objective(e, loss, numbers, part)
         numbers = {name: jnp.asarray(value, jnp.float32) for name, value in numbers.items()}
         mask = part.get("mask", jnp.ones(loss.shape, jnp.float32))
         mean = (loss * mask).sum() / jnp.maximum(mask.sum(), 1.0)
@@ -316,48 +314,3 @@ def _strong(tree: Tree) -> Tree:
         return x if jnp.issubdtype(x.dtype, jax.dtypes.extended) else jnp.asarray(x, x.dtype)
 
     return jax.tree.map(strong, tree)
-
-
-def _check_objective(e: Experiment, loss: jax.Array, numbers: Numbers, batch: Batch) -> None:
-    """ConfigError for an objective's results of a wrong form; seen when the step is traced."""
-    name = "the task's loss" if e.objective is None else repr(e.objective)
-    if isinstance(e.objective, FunctionType):
-        name = e.objective.__name__
-    rows = next(iter(batch.values())).shape[0]
-    if jnp.shape(loss) != (rows,):
-        raise ConfigError(
-            f"{name}: the loss has shape {list(jnp.shape(loss))}; it must be one number a row, "
-            f"[{rows}], so that padding can be left out: return losses before any mean over rows"
-        )
-    for key, value in dict(numbers).items():
-        if jnp.shape(value) != ():
-            raise ConfigError(
-                f"{name}: logs {key!r} of shape {list(jnp.shape(value))}; what is logged is a "
-                "single number: take its mean"
-            )
-        if key in RESERVED:
-            raise ConfigError(f"{name}: logs {key!r}, a name that every record has; choose another")
-
-
-def _check_factors(e: Experiment, opt_state: OptState) -> None:
-    """ConfigError for factors of the update, and averages, that would break what the optimizer does
-    by itself.
-    """
-    if optimizers.state_of(opt_state, optax.LookaheadState) is not None:
-        raise ConfigError(
-            "optimizer: optax.lookahead takes pairs of parameters; use "
-            "jaxcnn.core.optimizers.lookahead(inner, period=…, share=…)"
-        )
-    optimizer = optimizers.mover(opt_state)
-    wrong = {
-        "schedule": e.schedule is not schedules.constant,
-        "ema": e.ema is not None,
-        "rates": any(rate not in (0, 1) for _, rate in e.rates),
-    }
-    if optimizer and any(wrong.values()):
-        names = ", ".join(f"{name}={getattr(e, name)!r}" for name, bad in wrong.items() if bad)
-        raise ConfigError(
-            f"{names}: the optimizer is {optimizer}, so any factor of its updates, or average of "
-            "the places it passes, would break it; leave these at their defaults (rates of 0 and 1 "
-            "are fine)"
-        )

@@ -1,0 +1,63 @@
+"""What is refused when a step is made or traced: results of an objective of a wrong form, and
+optimizers that the rest of the experiment would break.
+"""
+
+from functools import partial
+from types import FunctionType
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxcnn.core import optimizers, schedules
+from jaxcnn.core.experiment import Experiment
+from jaxcnn.core.protocols import Batch, Numbers, OptState
+from jaxcnn.errors import ConfigError
+
+RESERVED = ("kind", "step", "epoch", "seconds", "images_per_second", "replica", "loss", "grad_norm")
+
+
+def check_objective(e: Experiment, loss: jax.Array, numbers: Numbers, batch: Batch) -> None:
+    """ConfigError for an objective's results of a wrong form; seen when the step is traced."""
+    objective = e.objective.func if isinstance(e.objective, partial) else e.objective
+    name = "the task's loss" if objective is None else type(objective).__name__
+    if isinstance(objective, FunctionType):
+        name = objective.__name__
+    rows = next(iter(batch.values())).shape[0]
+    if jnp.shape(loss) != (rows,):
+        raise ConfigError(
+            f"{name}: the loss has shape {list(jnp.shape(loss))}; it must be one number a row, "
+            f"[{rows}], so that padding can be left out: return losses before any mean over rows"
+        )
+    for key, value in dict(numbers).items():
+        if jnp.shape(value) != ():
+            raise ConfigError(
+                f"{name}: logs {key!r} of shape {list(jnp.shape(value))}; what is logged is a "
+                "single number: take its mean"
+            )
+        if key in RESERVED:
+            raise ConfigError(f"{name}: logs {key!r}, a name that every record has; choose another")
+
+
+def check_factors(e: Experiment, opt_state: OptState) -> None:
+    """ConfigError for factors of the update, and averages, that would break what the optimizer does
+    by itself.
+    """
+    if optimizers.state_of(opt_state, optax.LookaheadState) is not None:
+        raise ConfigError(
+            "optimizer: optax.lookahead takes pairs of parameters; use "
+            "jaxcnn.core.optimizers.lookahead(inner, period=…, share=…)"
+        )
+    optimizer = optimizers.mover(opt_state)
+    wrong = {
+        "schedule": e.schedule is not schedules.constant,
+        "ema": e.ema is not None,
+        "rates": any(rate not in (0, 1) for _, rate in e.rates),
+    }
+    if optimizer and any(wrong.values()):
+        names = ", ".join(f"{name}={getattr(e, name)!r}" for name, bad in wrong.items() if bad)
+        raise ConfigError(
+            f"{names}: the optimizer is {optimizer}, so any factor of its updates, or average of "
+            "the places it passes, would break it; leave these at their defaults (rates of 0 and 1 "
+            "are fine)"
+        )
