@@ -1,21 +1,23 @@
-"""Mean teacher on Fashion-MNIST with 500 labels: the student is to agree with the average of its own
-weights on all 55,000 images.
+"""Mean teacher on Fashion-MNIST with 500 labels: the student is to agree, on all 55,000 images, with
+the average of its own weights.
 
     python launch.py train experiments/fashion_mnist_mean_teacher.py --sweep seed=0..2
 
 A. Tarvainen and H. Valpola, "Mean teachers are better role models", 2017, section 2, as `program`;
-the consistency cost is the squared distance of probabilities, its weight of 100 and its slow start
-are those of the paper. A batch is 64 images with labels and 64 without.
+the consistency cost is the squared distance of probabilities, which starts slowly. A batch is 64
+images with labels and 64 without.
 
-Expected: accuracy of the teacher on the test images, looked at once (n = 3 seeds and the same 500
-labels; 2026-11-25, 2 cores of an Intel Xeon (AVX-512, AMX, family 6 model 167), shared with other
-work):
+Expected: accuracy of the teacher on the test images (n = 3 seeds and the same 500 labels;
+2026-11-25, 2 cores of an Intel Xeon (AVX-512, AMX, family 6 model 167), shared with other work):
 
-    77.66 ± 0.35 %   mean teacher, 800 steps
-    79.11 ± 0.67 %   the same labels alone, equal steps, also averaged: program=None
+    81.00 ± 0.43 %   mean teacher, 800 steps
+    80.67 ± 0.43 %   the same labels alone, equal steps, averaged too: program=None
 
-So it gains nothing in so few steps (the paper makes 150,000); nothing was tuned. Augmentations that mix rows are not for it: the labels would
-not follow.
+A third of a point, within the spread, in so few steps (the paper makes 150,000). The learning rate
+and the weight of 10 were chosen on the validation images (81.13 ± 0.36 and 80.76 ± 0.49 % there).
+Before that the authors' weight of 100 at a rate of 1e-3 was worse than the labels alone at it, on
+the test images too: 77.66 ± 0.35 and 79.11 ± 0.67 %. Augmentations that mix rows are not for this
+program: the labels would not follow.
 """
 
 import dataclasses
@@ -51,7 +53,7 @@ def consistent(e, variables, batch, key, *, teacher, weight):
     return e.task.loss(own[:rows], batch) + weight * apart.mean(0), collections, numbers
 
 
-def mean_teacher(e, *, steps, weight=100.0, ramp=0.2):
+def mean_teacher(e, *, steps, weight=10.0, ramp=0.2):
     """The teacher is the average of the student's weights that `e.ema` keeps; `weight` is reached
     after the share `ramp` of the steps, by exp(-5 (1 - t)²).
     """
@@ -126,10 +128,10 @@ experiment = Experiment(
     task=Classification(num_classes=10),
     data=FewLabels(Tfds("fashion_mnist", train="train[:55000]", eval="train[55000:]", test="test")),
     augment=(augment.flip_left_right, partial(augment.shift, pixels=2)),
-    optimizer=partial(optax.adamw, learning_rate=1e-3, weight_decay=0.02, mask=optimizers.kernels),
+    optimizer=partial(optax.adamw, learning_rate=3e-3, weight_decay=0.02, mask=optimizers.kernels),
     schedule=partial(schedules.cosine, warmup=0.05),
     batch_size=64,
     steps=800,
     ema=0.99,
-    program=partial(mean_teacher, weight=100.0),
+    program=partial(mean_teacher, weight=10.0),
 )
