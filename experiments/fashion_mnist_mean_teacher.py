@@ -1,5 +1,5 @@
-"""Mean teacher on Fashion-MNIST with 500 labels: the student is to agree, on all 55,000 images, with
-the average of its own weights.
+"""Mean teacher on Fashion-MNIST with 500 labels: the student is to agree with the average of its
+own weights on 55,000 images.
 
     python launch.py train experiments/fashion_mnist_mean_teacher.py --sweep seed=0..2
 
