@@ -21,9 +21,8 @@ from jaxcnn.runs.replica import Replica
 from jaxcnn.runs.stopping import diverge, drop_due, going_on, raise_if_lost, stop_replica
 from jaxcnn.runs.ways import members
 
-SAVE_SECONDS = (
-    30.0  # at most so much work is lost by a kill; a save takes milliseconds at LeNet size
-)
+# At most so much work is lost by a kill; a save takes milliseconds at LeNet size.
+SAVE_SECONDS = 30.0
 
 
 def run(group: Group, stop: Callable[[], bool]) -> None:
@@ -36,9 +35,8 @@ def run(group: Group, stop: Callable[[], bool]) -> None:
     group.saved = group.since = time.monotonic()
     while group.step < group.steps and going_on(group):
         drop_due(group)
-        if _train_until(
-            group, min([s for s in group.rungs if s > group.step] + [group.steps]), stop
-        ):
+        rungs = [step for step in group.rungs if step > group.step]
+        if _train_until(group, min([*rungs, group.steps]), stop):
             raise Preempted(f"stopped by a signal at step {group.step} of {group.steps}")
     raise_if_lost(group)
 
