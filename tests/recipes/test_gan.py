@@ -66,13 +66,16 @@ def test_a_step_is_one_of_the_discriminator_and_then_one_of_the_generator():
     batch = e.data.open("train").take(np.arange(8))
     label, noise, image = batch["label"], batch["noise"], jnp.float32(batch["image"]) / 255
 
-    def discriminator_loss(d, g):
-        picture = GAN.Generator().apply({"params": g}, label, noise)
+    statistics = {"batch_stats": state.model_state["batch_stats"]["generator"]}
+    draw = partial(GAN.Generator().apply, label=label, noise=noise)
+
+    def discriminator_loss(d, g):  # the generator is frozen, its BatchNorm as in evaluation
+        picture = draw({"params": g, **statistics}, train=False)
         real, fake = (GAN.Discriminator().apply({"params": d}, label, x) for x in (image, picture))
         return -(jnp.log(nn.sigmoid(real)) + jnp.log(1 - nn.sigmoid(fake))).mean()
 
     def generator_loss(g, d):
-        picture = GAN.Generator().apply({"params": g}, label, noise)
+        picture, _ = draw({"params": g, **statistics}, train=True, mutable=["batch_stats"])
         return -jnp.log(nn.sigmoid(GAN.Discriminator().apply({"params": d}, label, picture))).mean()
 
     @jax.jit
