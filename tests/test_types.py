@@ -1,4 +1,4 @@
-"""Types: Any is rare where programs and runs are made, values keep protocols, pyright is content."""
+"""Types: Any is rare where programs and runs are made, protocols are kept, pyright is content."""
 
 import ast
 import importlib.util
