@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.forward import prepare
-from jaxcnn.core.program import make_program
+from jaxcnn.core.program import State, make_program
 from jaxcnn.core.protocols import Tree
 from jaxcnn.data.dataset import SPLITS, Dataset
 from jaxcnn.errors import ConfigError, DataError, JaxcnnError
@@ -65,14 +65,6 @@ def size_of(data: Dataset, split: str) -> int | None:
 def pre_flight(e: Experiment, *, compile: bool = False) -> dict[str, Any]:
     """Sizes and counts of a run, from metadata alone."""
 
-    def count(tree: Tree) -> int:
-        return int(sum(np.prod(x.shape, dtype=np.int64) for x in jax.tree.leaves(tree)))
-
-    def size(tree: Tree) -> int:
-        return int(
-            sum(np.prod(x.shape, dtype=np.int64) * x.dtype.itemsize for x in jax.tree.leaves(tree))
-        )
-
     state, spec = abstract_state(e), e.data.spec()
     sizes = {split: size_of(e.data, split) for split in SPLITS}
     train_size = sizes["train"]
@@ -81,13 +73,11 @@ def pre_flight(e: Experiment, *, compile: bool = False) -> dict[str, Any]:
     batch = {
         name: jax.ShapeDtypeStruct((e.batch_size, *s.shape), s.dtype) for name, s in spec.items()
     }
+    entries = jax.eval_shape(lambda b: prepare(e, b), batch)
     result = {
-        "inputs": {name: [*spec[name].shape] for name in e.task.inputs},
-        "params": count(state.params),
-        "param_bytes": size(state.params),
-        "optimizer_bytes": size(state.opt_state),
-        "model_state_bytes": size(state.model_state),
-        "batch_bytes": size(batch),
+        "inputs": {name: [*entries[name].shape[1:]] for name in e.task.inputs},
+        **_sizes_of(state),
+        "batch_bytes": _size(batch),
         **{f"{split}_examples": count for split, count in sizes.items()},
         "steps": steps if known else None,
         "steps_per_epoch": round(train_size / e.batch_size, 2) if train_size else None,
@@ -104,3 +94,20 @@ def pre_flight(e: Experiment, *, compile: bool = False) -> dict[str, Any]:
         )
         result["compiled_temporary_bytes"] = int(memory.temp_size_in_bytes) if memory else 0
     return result
+
+
+def _sizes_of(state: Tree) -> dict[str, int]:
+    """Parameters and bytes of a state; of a program's own kind of state as a whole."""
+    if not isinstance(state, State):
+        return {"state_bytes": _size(state)}
+    return {
+        "params": int(sum(np.prod(x.shape, dtype=np.int64) for x in jax.tree.leaves(state.params))),
+        "param_bytes": _size(state.params),
+        "optimizer_bytes": _size(state.opt_state),
+        "model_state_bytes": _size(state.model_state),
+    }
+
+
+def _size(tree: Tree) -> int:
+    leaves = jax.tree.leaves(tree)
+    return int(sum(np.prod(x.shape, dtype=np.int64) * x.dtype.itemsize for x in leaves))

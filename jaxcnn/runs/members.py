@@ -14,11 +14,11 @@ import numpy as np
 
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.program import make_program
-from jaxcnn.core.protocols import AnyState, Batch
+from jaxcnn.core.protocols import AnyState, Batch, Program
 from jaxcnn.core.rendering import render
 from jaxcnn.core.transforms import scored
 from jaxcnn.data.dataset import Source, batch_indices
-from jaxcnn.errors import Preempted
+from jaxcnn.errors import CheckpointError, Preempted
 from jaxcnn.runs import code, evaluation, loop, sweep
 from jaxcnn.runs.carry import carry
 from jaxcnn.runs.checkpoint import Checkpoints
@@ -81,9 +81,10 @@ def train_group(
     ]
     program = scored(make_program(base, steps=steps), base)
     restored = restore(replicas, steps, say) if plan.resume else None
-    states, at = restored or (initial_states(replicas, program, sources[0], say), 0)
-    if restored is None and plan.start is not None:
-        states, at = carry(plan.start, replicas, states, steps=steps, say=say)
+    if restored is None:
+        states, at = _begin(plan, replicas, program, sources[0], steps)
+    else:
+        states, at = restored
     way = _way(
         plan,
         base,
@@ -91,9 +92,7 @@ def train_group(
         Trial(
             program=program,
             replicas=len(replicas),
-            states=lambda: [
-                jax.tree.map(jnp.copy, state) for state in states
-            ],  # a step donates its own
+            states=lambda: jax.tree.map(jnp.copy, states),  # a step donates its own
             batches=lambda way: _first_batches(way, base, replicas, sources[0]),
             steps=steps,
             about=[render(base), {n: str(s) for n, s in base.data.spec().items()}],
@@ -108,6 +107,29 @@ def train_group(
     group.take(*_without_dropped(replicas, states))
     group.started = time.monotonic() - max(r.history.seconds() for r in replicas)
     _run(plan, group, stop)
+
+
+def _begin(
+    plan: Plan, replicas: list[Replica], program: Program, source: Source, steps: int
+) -> tuple[list[AnyState], int]:
+    """(states, step) that a run starts from: fresh ones, or those of the run that it goes on from,
+    which are saved at once, so that a kill loses nothing of what was carried over.
+
+    Errors: CheckpointError for such a run that was killed before that.
+    """
+    say = plan.console.line
+    if plan.resume and "started_from" in read_json(plan.folder / "run.json"):
+        raise CheckpointError(
+            f"{plan.folder}: was stopped before the state of the run that it goes on from was "
+            "saved; start it anew in another folder, by train --from"
+        )
+    states = initial_states(replicas, program, source, say)
+    if plan.start is None:
+        return states, 0
+    states, at = carry(plan.start, replicas, states, steps=steps, say=say)
+    for replica, state in zip(replicas, states, strict=True):
+        replica.checkpoints.save(replica.to_file(state), step=at)
+    return states, at
 
 
 def _open_replica(

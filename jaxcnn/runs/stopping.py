@@ -38,8 +38,8 @@ def diverge(group: Group, place: int) -> None:
     replica, state = group.active[place], group.solo_states()[place]
     at, e = int(state.step), replica.experiment
     indices = batch_indices(e.seed, at, size=len(group.train), batch_size=e.batch_size)
-    where = "no layer is known of a program of one's own"
-    if isinstance(state, State):
+    where = "the experiment's own program, so no layer is known"
+    if isinstance(state, State) and e.program is None:
         where = first_non_finite(e, state, group.train.take(indices))
     good = replace(state, live=jax.numpy.ones((), bool))
     try:

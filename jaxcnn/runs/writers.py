@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 KEPT = ("train", "eval", "stop")  # the kinds of events that the history keeps
+SHOWN = 3  # numbers of a training record on the console
+# what every record has, and what is for curves rather than for a line
+ALWAYS = (
+    *("kind", "step", "epoch", "replica", "images_per_second", "seconds"),
+    *("grad_norm", "param_norm", "update_norm", "learning_rate", "schedule"),
+)
 
 
 class History:
@@ -150,7 +156,10 @@ class Console:
     def _train(self, rows: list[Record]) -> None:
         rate = sum(row["images_per_second"] for row in rows)
         text = f"epoch {rows[0]['epoch']:.2f}"
-        for name in ("loss", "accuracy"):
+        names = [
+            name for name in rows[0] if name not in ALWAYS
+        ]  # loss, accuracy, what is one's own
+        for name in sorted(names, key=lambda name: name != "loss")[:SHOWN]:
             if (value := _mean([row.get(name) for row in rows])) is not None:
                 text += f"  {name} {value:.4f}"
         text += f"  {rate:,.0f} images/s"

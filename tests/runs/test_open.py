@@ -337,3 +337,25 @@ def test_a_script_is_never_run_again_by_opening_its_run(tmp_path):
     assert done.returncode == 2
     assert "experiment=…" in done.stderr
     assert (tmp_path / "ran.txt").read_text() == "x"
+
+
+def test_what_was_carried_over_survives_an_early_kill(tmp_path):
+    """The process ends as soon as the loop starts, before any step or save of its own."""
+
+    def die(event):
+        if event.kind == "start":
+            raise KeyboardInterrupt
+
+    first = train(tiny(), tmp_path / "a", quiet=True)
+    e = tiny(steps=18)
+    with pytest.raises(KeyboardInterrupt):
+        train(e, tmp_path / "b", start=first, observe=[die], quiet=True)
+    cut = train(e, tmp_path / "b", resume=True, quiet=True)
+    whole = train(e, tmp_path / "c", start=first, quiet=True)
+    assert cut.summary["state_sha256"] == whole.summary["state_sha256"]
+    rows = [[r["step"] for r in run.history] for run in (cut, whole)]
+    assert rows[0] == rows[1]
+    for path in (tmp_path / "b/checkpoints").iterdir():
+        path.unlink()
+    with pytest.raises(CheckpointError, match="start it anew"):
+        train(e, tmp_path / "b", resume=True, quiet=True)
