@@ -71,13 +71,11 @@ class CaptionNet(nn.Module):
     def _decode(self, memory: jax.Array) -> jax.Array:
         """The likeliest caption found. [B, P, C] -> [B, max_words] int32"""
         memory = jnp.repeat(memory, self.beam_size, axis=0)
-        if (
-            self.is_initializing()
-        ):  # without captions, nothing else has made the decoder's parameters
+        if self.is_initializing():  # without captions, nothing else made the decoder's parameters
             self.decoder(jnp.zeros((memory.shape[0], 1), jnp.int32), memory, train=False)
         decoder, variables = self.decoder.unbind()  # a bound module may not be called inside a scan
         context = decoder.apply(variables, memory, method="read")
-        state = decoder.apply(variables, context, self.max_words, method="start")
+        state = decoder.apply(variables, context, length=self.max_words, method="start")
 
         def step(state: Any, word: jax.Array, position: jax.Array) -> tuple[jax.Array, Any]:
             return decoder.apply(variables, state, word, position, context, method="step")
@@ -214,7 +212,7 @@ class TransformerDecoder(nn.Module):
         """Keys and values of the places for each layer: what stays the same for all words."""
         return [block.across.project(memory) for block in self.blocks]
 
-    def start(self, context: Any, length: int) -> list:
+    def start(self, context: Any, *, length: int) -> list:
         """Room for the keys and values of `length` words in each layer, each [N, length, num_heads,
         width / num_heads].
         """
