@@ -39,7 +39,7 @@ def draw_centers(
     *,
     size: tuple[int, int],
     num_classes: int,
-    min_iou: float = 0.7,
+    min_iou: float | Float[Array, ""] = 0.7,
 ) -> Float[Array, "B h w {num_classes}"]:
     """The target heatmap: 1 at each center, falling off as a Gaussian. [B, N, 4], [B, N], [B, N]
     bool -> [B, h, w, num_classes]

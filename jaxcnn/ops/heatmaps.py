@@ -42,7 +42,10 @@ def draw_gaussians(
 
 
 def gaussian_radius(
-    height: Float[Array, "*batch"], width: Float[Array, "*batch"], *, min_iou: float = 0.7
+    height: Float[Array, "*batch"],
+    width: Float[Array, "*batch"],
+    *,
+    min_iou: float | Float[Array, ""] = 0.7,
 ) -> Float[Array, "*batch"]:
     """How far, in the unit of the arguments, both corners of a box may be off for an IoU of at
     least `min_iou`. [...], [...] -> [...]
@@ -110,7 +113,9 @@ def decode_quarter_offset(heatmap: Heatmap) -> tuple[Points, Scores]:
     return _to_points(cell.astype(heatmap.dtype) + jnp.where(inside, offset, 0), heatmap), score
 
 
-def decode_newton(heatmap: Heatmap, *, least: float = 1e-10) -> tuple[Points, Scores]:
+def decode_newton(
+    heatmap: Heatmap, *, least: float | Float[Array, ""] = 1e-10
+) -> tuple[Points, Scores]:
     """As `decode_maximum`, moved by one Newton step on the logarithm of the heatmap, which is exact
     for a Gaussian.
 
@@ -155,7 +160,7 @@ def soft_argmax(logits: Heatmap) -> Points:
     return jnp.stack([y, x], axis=-1)
 
 
-def blur(heatmap: Heatmap, *, sigma: float) -> Heatmap:
+def blur(heatmap: Heatmap, *, sigma: float | Float[Array, ""]) -> Heatmap:
     """Convolve each channel with a Gaussian of `sigma` cells, cut at 3 sigma; zeros outside. [B, H,
     W, J] -> the same
     """
@@ -200,7 +205,7 @@ def _to_points(cell: Points, heatmap: Heatmap) -> Points:
 
 
 def _lesser_root(
-    a: float, b: Float[Array, "*batch"], c: Float[Array, "*batch"]
+    a: float | Float[Array, ""], b: Float[Array, "*batch"], c: Float[Array, "*batch"]
 ) -> Float[Array, "*batch"]:
     """The lesser root of a r² + b r + c for a > 0."""
     return (-b - jnp.sqrt(jnp.maximum(b * b - 4 * a * c, 0))) / (2 * a)

@@ -30,8 +30,7 @@ from jaxcnn.models.style_transfer import (
 from jaxcnn.models.vgg import VGG
 from jaxcnn.ops.gram import total_variation
 from jaxcnn.runs.code import load
-from jaxcnn.runs.loop import initialized
-from jaxcnn.runs.writers import Console
+from jaxcnn.runs.replica import start_variables
 from jaxcnn.tasks.style_transfer import StyleTransfer, content_ratio, style_ratio
 from tests.conftest import ROOT
 from tests.trials import Trial, evaluate, to_jax
@@ -222,7 +221,8 @@ def test_the_blind_answers_of_the_experiment_under_a_trained_vgg():
     pytest.importorskip("skimage", reason="needs the photographs of scikit-image")
     e = load(ROOT / "experiments" / "photos_style.py", overrides=[])
     program, source = make_program(e, steps=1), e.data.open("train")
-    state = initialized(e, program.init(jax.random.key(0)), source, Console())
+    key = jax.random.key(0)
+    state = program.init(key, {}, start_variables(e, key, source, print))
     evaluate_step = jax.jit(scored(program, e).output_step)
     # black and white have no logits
     batch = {"image": jnp.clip(source.take(np.zeros(1, np.int32))["image"], 1, 254)}

@@ -229,6 +229,8 @@ def test_the_one_training_step_beats_bicubic_on_photographs_it_has_not_seen():
     for _, batch in batches(source, pieces(0, 150, size=1, intervals=()), seed=0, batch_size=16):
         state, _ = step(state, batch)
     held_out = data.open("eval").take(np.arange(24))
-    summary = e.task.summarize(*jax.device_get(jax.jit(scored(program, e).output_step)(state, held_out)))
+    summary = e.task.summarize(
+        *jax.device_get(jax.jit(scored(program, e).output_step)(state, held_out))
+    )
     assert summary["psnr_gain"] > 0.5
     assert summary["ssim"] > summary["bicubic_ssim"]
