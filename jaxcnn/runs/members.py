@@ -18,12 +18,14 @@ from jaxcnn.core.protocols import AnyState, Batch, Program
 from jaxcnn.core.rendering import render
 from jaxcnn.core.transforms import scored
 from jaxcnn.data.dataset import Source, batch_indices
-from jaxcnn.errors import CheckpointError, Preempted
+from jaxcnn.data.recorded import record as record_data
+from jaxcnn.errors import CheckpointError, DivergedError, Preempted
 from jaxcnn.runs import code, evaluation, loop, sweep
 from jaxcnn.runs.carry import carry
 from jaxcnn.runs.checkpoint import Checkpoints
 from jaxcnn.runs.evaluation import Best
 from jaxcnn.runs.events import Notifier, Observer
+from jaxcnn.runs.feed import steps_per_dispatch
 from jaxcnn.runs.group import Group
 from jaxcnn.runs.open import Run
 from jaxcnn.runs.replica import Replica, initial_states, restore
@@ -64,7 +66,6 @@ def train_group(
     base: Experiment,
     indices: list[int],
     sources: tuple[Source, Source],
-    dispatch: int,
     stop: Callable[[], bool],
 ) -> None:
     """Train the replicas `indices`, which share a program of the experiment `base`.
@@ -89,6 +90,7 @@ def train_group(
         plan,
         base,
         replicas,
+        sources[0],
         Trial(
             program=program,
             replicas=len(replicas),
@@ -100,6 +102,7 @@ def train_group(
             progress=plan.console.progress,
         ),
     )
+    dispatch = read_json(replicas[0].folder / "run.json")["steps_per_dispatch"]
     rungs = sweep.rungs(steps, len(replicas), plan.halving) if plan.halving else {}
     group = Group(
         base, program, replicas, way, steps, dispatch, *sources, say, rungs=rungs, step=at
@@ -157,15 +160,19 @@ def _first_batches(
     return [source.take(part[0] if len(part) == 1 else np.stack(part)) for part in parts]
 
 
-def _way(plan: Plan, base: Experiment, replicas: list[Replica], trial: Trial) -> Way:
+def _way(
+    plan: Plan, base: Experiment, replicas: list[Replica], source: Source, trial: Trial
+) -> Way:
     """How the replicas run: as it was asked for, as before, or as a trial finds. With it run.json
     of each replica is written, with which it is a run of its own.
     """
     if plan.solo:
         return Way.from_text("loop", 1)
-    forced, record = plan.way, replicas[0].folder / "run.json"
+    forced, dispatch = plan.way, steps_per_dispatch(base, source)
+    record = replicas[0].folder / "run.json"
     if record.is_file():
-        before = read_json(record)["way"]
+        old = read_json(record)
+        before, dispatch = old["way"], old["steps_per_dispatch"]
         if forced not in (None, before):
             trial.say(f"warning: not bit-exact from here on: by {forced} now, by {before} before")
         forced = forced or before
@@ -175,9 +182,10 @@ def _way(plan: Plan, base: Experiment, replicas: list[Replica], trial: Trial) ->
         content.pop(name, None)
     for replica in replicas:
         own = {"replica": replica.index, "point": replica.point, "way": way.text()}
+        own |= {"steps_per_dispatch": dispatch, "rendered": render(replica.experiment)}
+        own["data"] = record_data(replica.experiment.data).to_json()
         shutil.copytree(plan.folder / "code", replica.folder / "code", dirs_exist_ok=True)
-        rendered = {"rendered": render(replica.experiment)}
-        write_json(replica.folder / "run.json", {**content, **own, **rendered})
+        write_json(replica.folder / "run.json", {**content, **own})
     return way
 
 
@@ -201,7 +209,7 @@ def _run(plan: Plan, group: Group, stop: Callable[[], bool]) -> None:
         group.tell("start", replica, group.record("start", replica, **content))
     try:
         loop.run(group, stop)
-    except Preempted:
+    except (Preempted, DivergedError):
         _summarize(plan, group, completed=False)
         raise
     else:

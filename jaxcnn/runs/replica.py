@@ -77,7 +77,7 @@ class Replica:
         self.stopped = stops[-1] if stops else None
 
     def verdict(self) -> str:
-        """How it ended, in words."""
+        """How it ended, in words, where it did not reach the last step."""
         if self.stopped is None:
             return "completed"
         if self.stopped["why"].startswith("dropped"):
@@ -90,7 +90,7 @@ class Replica:
         params = state.params if isinstance(state, HasParams) else None
         summary = {
             **content,
-            "verdict": self.verdict() if content["completed"] else "not finished",
+            "verdict": self.verdict() if content["completed"] or self.stopped else "not finished",
             "num_params": None if params is None else sum(x.size for x in jax.tree.leaves(params)),
             "state_sha256": None if state is None else digest(self.to_file(state)),
             "eval": evaluations[-1]["metrics"] if evaluations else None,
@@ -164,8 +164,10 @@ def restore(replicas: list[Replica], steps: int, say: Say) -> tuple[list[AnyStat
     for replica in replicas:
         replica.checkpoints.clean()
         replica.remember()
+    # replicas of a group differ in the seed and in numbers alone, so all states have one form
+    template = replicas[0].template(make_program(replicas[0].experiment, steps=steps))
     for at in _common_steps(replicas):
-        found = [_restore(replica, at, steps, say) for replica in replicas]
+        found = [_restore(replica, at, template, say) for replica in replicas]
         states = [state for state in found if state is not None]
         if len(states) == len(replicas):
             for replica in replicas:
@@ -183,11 +185,11 @@ def restore(replicas: list[Replica], steps: int, say: Say) -> tuple[list[AnyStat
     return None
 
 
-def _restore(replica: Replica, at: int, steps: int, say: Say) -> AnyState | None:
+def _restore(replica: Replica, at: int, template: AnyState, say: Say) -> AnyState | None:
     """The replica's state of step `at`, or of where it stopped before; None if it is damaged."""
     stopped = replica.stopped is not None and replica.stopped["step"] <= at
     found = replica.checkpoints.restore(
-        replica.template(make_program(replica.experiment, steps=steps)),
+        template,
         among=None if stopped else {at},
         warn=lambda text: say(f"warning: {text}"),
     )

@@ -21,7 +21,7 @@ from jaxcnn.runs.events import Observer
 from jaxcnn.runs.feed import steps_per_dispatch
 from jaxcnn.runs.members import Plan, train_group
 from jaxcnn.runs.open import Run
-from jaxcnn.runs.rundir import locked, read_json, signals, write_json
+from jaxcnn.runs.rundir import locked, read_json, replica_folder, signals, write_json
 from jaxcnn.runs.sweep import Point
 from jaxcnn.runs.table import summarize_sweep
 from jaxcnn.runs.writers import Console
@@ -76,7 +76,14 @@ def train(
         origin = code.Origin(path, module.__name__, tuple(overrides))
     elif overrides:
         raise ConfigError("overrides: belong to an experiment file; dataclasses.replace does here")
+    if points is None and not resume and (way or halving):
+        raise ConfigError("way and halving say how the points of a sweep are trained; give points")
     if resume:
+        if points is not None or start is not None or halving is not None or name is not None:
+            raise ConfigError(
+                "resume goes on with a run exactly as it was started: give no points, start, "
+                "halving or name with it"
+            )
         return _resume(experiment, folder, way=way, observe=tuple(observe), console=console)
     if experiment is None:
         raise ConfigError("train: give an experiment, or a folder with resume=True")
@@ -94,10 +101,20 @@ def train(
         halving=halving,
         observe=tuple(observe),
         origin=origin,
-        start=None if start is None else Run.of(start),
+        start=None if start is None else _startable(Run.of(start)),
     )
     with locked(folder, resume=False):
         return _train(plan)
+
+
+def _startable(run: Run) -> Run:
+    """Errors: ConfigError for a sweep."""
+    if run.is_sweep:
+        raise ConfigError(
+            f"{run.folder}: is a sweep; go on from one of its replicas, such as "
+            f"{replica_folder(run.folder, 0)}"
+        )
+    return run
 
 
 def new_folder(name: str) -> Path:
@@ -132,6 +149,8 @@ def _resume(
                 "train --from, train(experiment, start=folder)"
             )
         points = record.get("points")
+        if points is None and way is not None:
+            raise ConfigError(f"way={way!r}: {folder} is a single run, which runs in one way")
         plan = Plan(
             experiment,
             record["experiment"],
@@ -152,8 +171,9 @@ def _train(plan: Plan) -> Run:
     if not plan.resume:
         for base, _ in groups:
             abstract_state(base)
-    sources = open_checked(e, "train"), open_checked(e, "eval")
-    dispatch = _describe(plan, sources[0])
+    first = groups[0][0]  # a point may name other data than the experiment
+    sources = open_checked(first, "train"), open_checked(first, "eval")
+    _describe(plan, sources[0])
     lost = 0
     try:
         with signals() as stop:
@@ -161,9 +181,10 @@ def _train(plan: Plan) -> Run:
                 if len(groups) > 1:
                     text = f"group {number + 1} of {len(groups)}: {len(indices)} replicas"
                     console.line(text)
+                if number > 0:
                     sources = open_checked(base, "train"), open_checked(base, "eval")
                 try:
-                    train_group(plan, base, indices, sources, dispatch, stop)
+                    train_group(plan, base, indices, sources, stop)
                 except DivergedError as error:
                     lost += 1
                     if lost == len(groups):
@@ -181,16 +202,14 @@ def _train(plan: Plan) -> Run:
     return Run(plan.folder, e)
 
 
-def _describe(plan: Plan, source: Source) -> int:
-    """Write run.json and code/ of a new run, or compare with those of an old one; the number of
-    steps a dispatch.
-    """
+def _describe(plan: Plan, source: Source) -> None:
+    """Write run.json and code/ of a new run, or compare with those of an old one."""
     seen = {**environment.describe(), "convolution": current_formulation()}
     if plan.resume:
         old = read_json(plan.folder / "run.json")
         for difference in environment.differences(old["environment"], seen):
             plan.console.line(f"warning: not bit-exact from here on: {difference}")
-        return old["steps_per_dispatch"]
+        return
     e = plan.experiment
     content: dict[str, Any] = {
         "format": 2,
@@ -205,4 +224,3 @@ def _describe(plan: Plan, source: Source) -> int:
         content["started_from"] = carried_record(plan.start)
     content |= {"rendered": render(e), "environment": seen}
     write_json(plan.folder / "run.json", content)
-    return content["steps_per_dispatch"]
