@@ -8,8 +8,8 @@ and R. Salakhutdinov, "Importance weighted autoencoders", 2016, section 5.1, one
 Expected: ELBO -97.34 ± 0.13 nats per image on all 10,000 test images (n = 3 seeds; pixels 74.5, KL
 22.9) after 30 epochs; 5.5 min of CPU time for all three with --replicas-by vmap, 31 min beside much
 other work; 2026-11-25, 2 cores of an Intel Xeon (AVX-512, AMX; family 6, model 167), shared with
-other work. Burda et al., table 1, have log p(x) = -86.76 for this network after 3,280 epochs,
-estimated from 5,000 importance samples: a tighter bound than the ELBO, and 100 times the training.
+other work. Burda et al. train far longer and report a log-likelihood, which lies above the ELBO, so
+that their figures are not comparable.
 """
 
 import dataclasses

@@ -65,12 +65,23 @@ def main(args: Any) -> int:
     _arguments.split_overrides(args)
     named = args.experiment != code.DEFAULT
     if args.resume is not None and (
-        named or args.overrides or args.run_dir or args.start or args.sweep is not None
+        named
+        or args.overrides
+        or args.run_dir
+        or args.start
+        or args.sweep is not None
+        or args.zip
+        or args.sample
+        or args.halving
     ):
         raise ConfigError(
             "--resume goes on with a run exactly as it was started: give no experiment, override, "
             "--sweep or --run-dir with it; to train longer or otherwise: --from RUN epochs=40"
         )
+    if args.sweep is None and args.resume is None:
+        for option in ("zip", "sample", "halving", "replicas_by"):
+            if getattr(args, option):
+                raise ConfigError(f"--{option.replace('_', '-')} belongs to a --sweep")
     if args.start is not None and (named or args.sweep is not None):
         raise ConfigError("--from takes the experiment of its run; give it overrides alone")
     if args.halving is not None and args.halving < 2:

@@ -108,13 +108,15 @@ class Checkpoints:
         *,
         kind: str = "last",
         among: Collection[int] | None = None,
+        set_aside: bool = True,
         warn: Callable[[str], None] = lambda message: None,
     ) -> tuple[AnyState, int] | None:
         """(state, step) of the newest good checkpoint (of those of the steps `among`); None if
         there never was one.
 
-        A damaged one is reported through `warn`, set aside as `<name>.damaged`, and the one before
-        it is used ("last" may fall back to "best").
+        A damaged one is reported through `warn`, `set_aside` as `<name>.damaged` (not by a reader,
+        who may look on while the run trains), and the one before it is used ("last" may fall back
+        to "best").
         Errors: CheckpointError if all are damaged, or if the state does not fit `template` (the
         experiment's code has changed).
         """
@@ -128,7 +130,7 @@ class Checkpoints:
                 step = int(metadata["step"])
             except (CheckpointError, KeyError, ValueError) as error:
                 warn(f"{error}; falling back to the checkpoint before it")
-                if os.access(path.parent, os.W_OK):
+                if set_aside and os.access(path.parent, os.W_OK):
                     path.rename(path.with_name(path.name + ".damaged"))
                 continue
             return from_arrays(template, arrays, source=str(path)), step

@@ -36,6 +36,7 @@ class Group:
     states: list[Tree] = dataclasses.field(default_factory=list)  # one a bundle
     pending: list[list[Numbers]] = dataclasses.field(default_factory=list)  # numbers, on the device
     started: float = 0.0
+    logged: int = 0  # the step up to which numbers were told
     since: float = 0.0  # monotonic time from which `pending` counts
     saved: float = 0.0  # monotonic time of the last save
     failed_save: ResourceError | None = None
@@ -64,7 +65,7 @@ class Group:
 
     def record(self, kind: str, replica: Replica, **content: Json) -> Record:
         """What every record has, and `content`."""
-        which = {"replica": replica.index} if len(self.replicas) > 1 else {}
+        which = {"replica": replica.index} if replica.point else {}  # none in a solo run
         base = {"kind": kind, "step": self.step, "epoch": self.epoch(), **which}
         return {**base, **content, "seconds": self.seconds()}
 

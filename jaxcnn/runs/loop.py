@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 import jax
 import numpy as np
 
-from jaxcnn.core.protocols import Batch, Device, Tree
+from jaxcnn.core.protocols import Batch, Tree
 from jaxcnn.errors import ConfigError, Preempted, ResourceError
 from jaxcnn.runs import evaluation
 from jaxcnn.runs.feed import batches, pieces
@@ -33,6 +33,7 @@ def run(group: Group, stop: Callable[[], bool]) -> None:
     left; ConfigError for a step that compiles again and again.
     """
     group.saved = group.since = time.monotonic()
+    group.logged = group.step
     while group.step < group.steps and going_on(group):
         drop_due(group)
         rungs = [step for step in group.rungs if step > group.step]
@@ -79,23 +80,17 @@ def _feed(
     feeds = []
     for bundle, owners in zip(group.bundles, members(group.way.sizes, group.active), strict=True):
         seeds = tuple(replica.experiment.seed for replica in owners)
-        feed = batches(
-            group.train,
-            pieces(group.step, end, size=group.dispatch, intervals=intervals),
-            seed=seeds[0] if bundle.kind == "solo" else seeds,
-            batch_size=group.experiment.batch_size,
-            settle=settle,
+        feeds.append(
+            batches(
+                group.train,
+                pieces(group.step, end, size=group.dispatch, intervals=intervals),
+                seed=seeds[0] if bundle.kind == "solo" else seeds,
+                batch_size=group.experiment.batch_size,
+                settle=settle,
+            )
         )
-        feeds.append(feed if bundle.device is None else _onto(bundle.device, feed))
     for rows in zip(*feeds, strict=True):
         yield rows[0][0][1], tuple(batch for _, batch in rows)
-
-
-def _onto(
-    device: Device, feed: Iterator[tuple[tuple[int, int], Batch]]
-) -> Iterator[tuple[tuple[int, int], Batch]]:
-    for piece, batch in feed:
-        yield piece, jax.device_put(batch, device)
 
 
 def _log(group: Group) -> None:
@@ -106,7 +101,7 @@ def _log(group: Group) -> None:
     fetched, alive = jax.device_get((group.pending, alive))
     group.pending = [[] for _ in group.bundles]
     elapsed = max(time.monotonic() - group.since, 1e-9)
-    steps, place = 0, 0
+    place = 0
     means: list[dict[str, float | None]] = []
     for bundle, of_steps, live in zip(group.bundles, fetched, alive, strict=True):
         names = of_steps[0]
@@ -120,9 +115,9 @@ def _log(group: Group) -> None:
                 diverge(group, place)
             means.append(_means(group, replica, {name: x[:, i] for name, x in columns.items()}))
             place += 1
-        steps = len(next(iter(columns.values()), [None]))
     _check_compiled_once(group)
-    rate = steps * group.experiment.batch_size / elapsed
+    rate = (group.step - group.logged) * group.experiment.batch_size / elapsed
+    group.logged = group.step
     for replica, numbers in zip(group.active, means, strict=True):
         if replica.stopped is None:
             record = group.record("train", replica, **numbers, images_per_second=rate)

@@ -5,6 +5,7 @@ predicts and exports, wherever the folder lies and whether its data are still th
 import dataclasses
 import functools
 import html
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from jaxcnn.runs.events import Record
 from jaxcnn.runs.predict import Inputs, Predictor, Row
 from jaxcnn.runs.predict import predict as predict_with
 from jaxcnn.runs.rundir import read_json, replica_folder
+from jaxcnn.runs.sweep import as_point, at
 from jaxcnn.runs.writers import History
 from jaxcnn.tasks.task import Metrics
 
@@ -77,10 +79,22 @@ class Run:
     @property
     def replicas(self) -> list["Run"]:
         """The runs of a sweep, each whole in itself; of a solo run, itself."""
-        if "points" not in self.record:
+        if not self.is_sweep:
             return [self]
-        folders = [replica_folder(self.folder, i) for i in range(len(self.record["points"]))]
-        return [Run(f, checkpoint=self.checkpoint) for f in folders if (f / "run.json").is_file()]
+        numbers = range(len(self.record["points"]))
+        there = [i for i in numbers if (replica_folder(self.folder, i) / "run.json").is_file()]
+        return [self.replica(i) for i in there]
+
+    def replica(self, index: int) -> "Run":
+        """One replica of a sweep. Errors: ConfigError for a run without it."""
+        if not self.is_sweep:
+            raise ConfigError(f"replica={index}: {self.folder} is a single run, not a sweep")
+        points = self.record["points"]
+        if not 0 <= index < len(points):
+            raise ConfigError(f"replica={index}: {self.folder} has replicas 0 to {len(points) - 1}")
+        given = None if self._given is None else at(self._given, as_point(points[index]))
+        folder = replica_folder(self.folder, index)
+        return Run(folder, given, checkpoint=self.checkpoint)
 
     @property
     def is_sweep(self) -> bool:
@@ -119,7 +133,9 @@ class Run:
             return tuple(run.state for run in self.trained())
         e = self.standalone()
         template = jax.eval_shape(make_program(e, steps=1).init, jax.random.key(e.seed))
-        found = Checkpoints(self.folder / "checkpoints").restore(template, kind=self.checkpoint)
+        found = Checkpoints(self.folder / "checkpoints").restore(
+            template, kind=self.checkpoint, set_aside=False, warn=_warn
+        )
         if found is None:
             raise CheckpointError(
                 f"{self.folder}: has no {self.checkpoint!r} checkpoint yet; go on with "
@@ -134,8 +150,8 @@ class Run:
 
     def standalone(self) -> Experiment:
         """The experiment with what was recorded of its data, which need not be there."""
-        e = self.trained()[0].experiment if self.is_sweep else self.experiment
-        return dataclasses.replace(e, data=self.data)
+        run = self.trained()[0] if self.is_sweep else self
+        return dataclasses.replace(run.experiment, data=run.data)
 
     def trained(self) -> list["Run"]:
         """The replicas of a sweep that were trained to the end."""
@@ -177,7 +193,7 @@ class Run:
         e = self.standalone()
         if not self.is_sweep and self.metrics:
             e = dataclasses.replace(e, task=e.task.calibrate(self.metrics))
-        return Predictor(e, self.state, self.data, batch_size=batch_size)
+        return Predictor(e, self.state, batch_size=batch_size)
 
     def export(self, path: Path | str, *, platforms: Sequence[str] = ("cpu",)) -> Record:
         """Write the model as one file that JAX alone can open; what its inputs and outputs are.
@@ -227,15 +243,11 @@ def open(
     Errors: ConfigError for a folder that is no run.
     """
     run = Run(folder, experiment, checkpoint=checkpoint)
-    if replica is None:
-        return run
-    if not run.is_sweep:
-        raise ConfigError(f"replica={replica}: {run.folder} is a single run, not a sweep")
-    count = len(run.record["points"])
-    place = replica_folder(run.folder, replica)
-    if not 0 <= replica < count:
-        raise ConfigError(f"replica={replica}: {run.folder} has replicas 0 to {count - 1}")
-    return Run(place, experiment, checkpoint=checkpoint)
+    return run if replica is None else run.replica(replica)
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr)
 
 
 def ended_well(summary: Record) -> bool:

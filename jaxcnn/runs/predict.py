@@ -14,7 +14,6 @@ from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.protocols import Tree
 from jaxcnn.core.rendering import Json
 from jaxcnn.data.files.images import read_image
-from jaxcnn.data.recorded import Recorded
 from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.inspect.drawing import draw
 from jaxcnn.ops import masks
@@ -68,9 +67,9 @@ class Predictor:
     run recorded when it was trained.
     """
 
-    def __init__(self, e: Experiment, state: Tree, data: Recorded, *, batch_size: int):
+    def __init__(self, e: Experiment, state: Tree, *, batch_size: int):
         self._e, self._state, self._size = e, state, batch_size
-        self._data, self._spec = data, data.spec()
+        self._names, self._spec = tuple(e.data.label_names), e.data.spec()
         self._step = predict_step(e, state)
         self.names = tuple(n for n in e.task.inputs if n not in e.task.training_inputs)
 
@@ -134,9 +133,8 @@ class Predictor:
         rows = np.minimum(np.arange(size), count - 1)
         padded = {name: array[rows] for name, array in batch.items()}
         results = jax.device_get(self._step(self._state, padded))
-        names = tuple(self._data.label_names)
         return [
-            self._e.task.describe(jax.tree.map(lambda x, i=i: x[i], results), names=names)
+            self._e.task.describe(jax.tree.map(lambda x, i=i: x[i], results), names=self._names)
             for i in range(count)
         ]
 

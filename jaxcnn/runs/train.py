@@ -2,6 +2,7 @@
 another.
 """
 
+import json
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -52,8 +53,8 @@ def train(
         points: of a sweep (jaxcnn.runs.sweep): one replica for each, each in replicas/<i>. Those
             that differ in the seed and in numbers of the state alone share a program.
         observe: functions of an event, see jaxcnn.runs.events.
-        resume: go on with the run in `folder`, to the bits of one that was never stopped; the
-            experiment may be left out, and is compared with the run's own if it is given.
+        resume: go on with the run in `folder`, to the bits of one that was never stopped; all else
+            may be left out, and is compared with the run's own where it is given.
         start: a run to go on from: its state and history are carried over, and what the experiment
             changes is said. The new run is not bit-exact with anything.
         origin: where the experiment came from, if it cannot be seen (jaxcnn.runs.code).
@@ -79,12 +80,13 @@ def train(
     if points is None and not resume and (way or halving):
         raise ConfigError("way and halving say how the points of a sweep are trained; give points")
     if resume:
-        if points is not None or start is not None or halving is not None or name is not None:
-            raise ConfigError(
-                "resume goes on with a run exactly as it was started: give no points, start, "
-                "halving or name with it"
-            )
-        return _resume(experiment, folder, way=way, observe=tuple(observe), console=console)
+        if folder is None or start is not None:
+            raise ConfigError("train(resume=True): give the run's folder, and no start")
+        given = {"points": points if points is None else list(points), "halving": halving}
+        given = {key: value for key, value in {**given, "experiment": name}.items() if value}
+        return _resume(
+            experiment, Path(folder), given, way=way, observe=tuple(observe), console=console
+        )
     if experiment is None:
         raise ConfigError("train: give an experiment, or a folder with resume=True")
     origin = origin or code.origin_of(experiment)
@@ -129,15 +131,15 @@ def new_folder(name: str) -> Path:
 
 def _resume(
     experiment: Experiment | None,
-    folder: Path | str | None,
+    folder: Path,
+    given: dict[str, Any],
     *,
     way: str | None,
     observe: tuple[Observer, ...],
     console: Console,
 ) -> Run:
-    if folder is None:
-        raise ConfigError("train(resume=True): give the run's folder")
-    folder = Path(folder).absolute()
+    """Go on with a run; what is `given` of run.json's entries is compared with it."""
+    folder = folder.absolute()
     with locked(folder, resume=True):
         record = read_json(folder / "run.json")
         if experiment is None:
@@ -148,6 +150,9 @@ def _resume(
                 "it was (leave the experiment out), or go on from it with other settings: "
                 "train --from, train(experiment, start=folder)"
             )
+        kept = {key: record.get(key) for key in given}
+        if changed := code.differences(kept, json.loads(json.dumps(given))):
+            raise ConfigError(f"{folder}: was started otherwise: {'; '.join(changed[:5])}")
         points = record.get("points")
         if points is None and way is not None:
             raise ConfigError(f"way={way!r}: {folder} is a single run, which runs in one way")

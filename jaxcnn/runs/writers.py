@@ -115,17 +115,24 @@ class Console:
             self._start(step=event.step, steps=event.record["steps"])
         elif event.kind == "end":
             self.stop()
-        elif event.kind == "stop" and len(self._replicas) > 1:
-            point = event.record.get("point") or ""
-            why = event.record["why"]
-            self.line(f"replica {event.replica} {point}: {why} at step {event.record['at']}")
-            self._replicas = [i for i in self._replicas if i != event.replica]
+        elif event.kind == "stop":
+            self._stop(event)
         elif event.kind in ("train", "eval"):
             self._rows[event.replica] = event.record
             if event.replica == self._replicas[-1]:
                 show = self._train if event.kind == "train" else self._evaluate
                 show(list(self._rows.values()))
                 self._rows = {}
+
+    def _stop(self, event: Event) -> None:
+        record, several = event.record, len(self._replicas) > 1
+        text = f"{record['why']} at step {record['at']}"
+        text += f" ({record['where']})" if "where" in record else ""
+        if several:
+            self.line(f"replica {event.replica} {record['point']}: {text}; the others go on")
+            self._replicas = [i for i in self._replicas if i != event.replica]
+        elif record["why"] != "diverged":  # which ends a run of one with an error that says so
+            self.line(text)
 
     def _start(self, *, step: int, steps: int, unit: str = "steps") -> None:
         notebook = self.stream is sys.stderr and _is_notebook()
@@ -156,9 +163,7 @@ class Console:
     def _train(self, rows: list[Record]) -> None:
         rate = sum(row["images_per_second"] for row in rows)
         text = f"epoch {rows[0]['epoch']:.2f}"
-        names = [
-            name for name in rows[0] if name not in ALWAYS
-        ]  # loss, accuracy, what is one's own
+        names = [name for name in rows[0] if name not in ALWAYS]
         for name in sorted(names, key=lambda name: name != "loss")[:SHOWN]:
             if (value := _mean([row.get(name) for row in rows])) is not None:
                 text += f"  {name} {value:.4f}"

@@ -359,3 +359,47 @@ def test_what_was_carried_over_survives_an_early_kill(tmp_path):
         path.unlink()
     with pytest.raises(CheckpointError, match="start it anew"):
         train(e, tmp_path / "b", resume=True, quiet=True)
+
+
+def test_what_is_given_to_a_resume_must_be_what_the_run_was_started_with(tmp_path):
+    points = [{"seed": 0}, {"seed": 1}]
+    with pytest.raises(Preempted):
+        train(tiny(), tmp_path, points=points, way="loop", observe=[stop_at(3)], quiet=True)
+    for wrong in ({"points": points[:1]}, {"halving": 2}, {"name": "another"}):
+        with pytest.raises(ConfigError, match="was started otherwise"):
+            train(tiny(), tmp_path, resume=True, quiet=True, **wrong)
+    with pytest.raises(ConfigError, match="no start"):
+        train(None, tmp_path, resume=True, start=tmp_path, quiet=True)
+    run = train(tiny(), tmp_path, points=points, resume=True, quiet=True)
+    assert [r["verdict"] for r in run.summary["replicas"]] == ["completed"] * 2
+    with pytest.raises(ConfigError, match="is a sweep"):
+        train(tiny(steps=20), tmp_path / "on", start=run, quiet=True)
+    with pytest.raises(ConfigError, match="points of a sweep"):
+        train(tiny(), tmp_path / "solo", way="vmap", quiet=True)
+
+
+def test_replicas_of_an_experiment_that_cannot_be_imported_are_given_it(tmp_path):
+    def same(batch):
+        return batch
+
+    e = tiny(transform=(same,))
+    run = train(e, tmp_path, points=[{"seed": 0}, {"seed": 1}], way="loop", quiet=True)
+    images = arrays(3)["image"]
+    assert [len(replica.predict(images)) for replica in run.replicas] == [3, 3]
+    assert len(run.predict(images)) == 3
+    assert open_run(tmp_path, e, replica=1).experiment.seed == 1
+    with pytest.raises(ConfigError, match="experiment=…"):
+        _ = open_run(tmp_path).replicas[0].experiment
+
+
+def test_a_reader_says_a_damaged_checkpoint_and_touches_nothing(tmp_path, capsys):
+    run = train(tiny(), tmp_path, quiet=True)
+    newest = sorted((tmp_path / "checkpoints").glob("last-*"))[-1]
+    for path in (tmp_path / "checkpoints").glob(f"*{newest.stem.split('-')[1]}*"):
+        damaged = path.read_bytes()[:-1]
+        path.unlink()
+        path.write_bytes(damaged)
+    before = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
+    assert open_run(run.folder, tiny()).step < 12
+    assert "damaged" in capsys.readouterr().err
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == before

@@ -18,9 +18,10 @@ from jaxcnn.runs import sweep
 from jaxcnn.runs.feed import batches
 from jaxcnn.runs.open import open
 from jaxcnn.runs.table import table
+from jaxcnn.runs.train import train
 from jaxcnn.runs.ways import Way, members
 from jaxcnn.tasks.binary import BinaryClassification
-from tests.tiny import TinyNet, arrays, fit, stop_at, tiny
+from tests.tiny import Lines, TinyNet, arrays, fit, stop_at, tiny
 
 SGD = partial(optax.sgd, learning_rate=0.05, momentum=0.9)
 
@@ -273,3 +274,40 @@ def test_points_that_name_different_numbers_share_a_table(tmp_path):
     summary = fit(tiny(steps=4, eval_every=1), tmp_path, points=points, way="loop")
     assert [r["verdict"] for r in summary["replicas"]] == ["completed"] * 3
     assert len(summary["settings"]) == 3
+
+
+def test_a_point_that_names_other_data_is_trained_on_them(tmp_path):
+    """One group alone, whose data are not those of the experiment; and steps a dispatch of its own."""
+    from jaxcnn.data.made.digits import Digits
+    from jaxcnn.models.lenet import LeNet5Modern
+    from jaxcnn.tasks.classification import Classification
+
+    e = tiny(
+        model=LeNet5Modern(),
+        task=Classification(num_classes=10),
+        data=Digits(image_size=(28, 28)),
+        augment=(),
+        steps=4,
+        eval_every=1,
+    )
+    point = {"data.image_size": (32, 32), "steps_per_dispatch": 2}
+    run = train(e, tmp_path, points=[point], quiet=True)
+    (replica,) = run.replicas
+    assert replica.data.spec()["image"].shape == (32, 32, 1)
+    assert replica.record["steps_per_dispatch"] == 2
+    solo = train(sweep.at(e, point), tmp_path / "solo", quiet=True)
+    assert replica.summary["state_sha256"] == solo.summary["state_sha256"]
+
+
+def test_a_diverged_run_has_a_summary_that_names_the_layer(tmp_path):
+    e = tiny(optimizer=SGD, clip_norm=None, augment=())
+    e = sweep.at(e, {"optimizer.learning_rate": 1e30})
+    with pytest.raises(DivergedError):
+        fit(e, tmp_path)
+    run = open(tmp_path, e)
+    assert not run.summary["completed"]
+    assert run.summary["verdict"].startswith("diverged at step")
+    console = Lines()
+    points = [{"optimizer.learning_rate": rate} for rate in (0.05, 1e30)]
+    train(e, tmp_path / "many", points=points, way="vmap", console=console)
+    assert any("diverged at step" in line and "layer" in line for line in console.lines)
