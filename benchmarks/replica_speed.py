@@ -33,7 +33,7 @@ def trial(e: Experiment, count: int) -> ways.Trial:
 
     def batches(way: ways.Way) -> list:
         out = []
-        for numbers in ways.members(way.sizes, list(range(count))):
+        for numbers in ways.by_bundle(way.sizes, list(range(count))):
             chosen = numbers[0] if len(numbers) == 1 else np.array(numbers)
             out.append(jax.tree.map(lambda x, chosen=chosen: x[chosen], rows))
         return out

@@ -67,7 +67,7 @@ class Experiment:
         batch_size).
     rates: (regular expression over parameter names 'a/b/kernel', multiplier of its update); the
         first match counts. 0 freezes: no gradient, no slot in the optimizer, and modules that are
-        frozen whole run as in evaluation, so that BatchNorm's statistics stay, too.
+        frozen whole run as in evaluation: BatchNorm keeps its statistics, Dropout does nothing.
     ema: decay of the exponential moving average of the weights, used for evaluation.
     compute_dtype: "float32" or "bfloat16"; parameters, gradients and BatchNorm statistics stay
         float32.

@@ -65,7 +65,7 @@ def apply_model(
     model_state = {name: value for name, value in variables.items() if name != "params"}
     # Flax takes "params" for every name that is not given; "dropout" is given for its own bits.
     rngs = None if key is None else {"dropout": key, "params": key}
-    with freezing.frozen_statistics(params, e.rates):
+    with freezing.as_in_evaluation(params, e.rates):
         result = e.model.apply(
             {"params": params, **model_state},
             *inputs,

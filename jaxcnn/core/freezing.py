@@ -75,7 +75,7 @@ def frozen_modules(params: Params, rules: Rules) -> Frozen:
 
 
 @contextlib.contextmanager
-def frozen_statistics(params: Params, rules: Rules) -> Generator[None]:
+def as_in_evaluation(params: Params, rules: Rules) -> Generator[None]:
     """A scope in which frozen modules run as in evaluation."""
     if not any(rate == 0 for _, rate in rules):
         yield

@@ -13,7 +13,7 @@ from jaxcnn.data.dataset import Source
 from jaxcnn.errors import ResourceError
 from jaxcnn.runs.events import Event, Record
 from jaxcnn.runs.replica import Replica
-from jaxcnn.runs.ways import Bundle, Way, members
+from jaxcnn.runs.ways import Bundle, Way, by_bundle
 
 
 @dataclasses.dataclass(eq=False)
@@ -46,7 +46,7 @@ class Group:
         """Train these replicas from these states of solo runs."""
         self.way = self.way.resized(len(active))
         self.active, self.bundles = active, self.way.bundles(self.program)
-        parts = members(self.way.sizes, states)
+        parts = by_bundle(self.way.sizes, states)
         self.states = [b.join(part) for b, part in zip(self.bundles, parts, strict=True)]
         self.pending = [[] for _ in self.bundles]
 

@@ -19,7 +19,7 @@ from jaxcnn.runs.feed import batches, pieces
 from jaxcnn.runs.group import Group
 from jaxcnn.runs.replica import Replica
 from jaxcnn.runs.stopping import diverge, drop_due, going_on, raise_if_lost, stop_replica
-from jaxcnn.runs.ways import members
+from jaxcnn.runs.ways import by_bundle
 
 # At most so much work is lost by a kill; a save takes milliseconds at LeNet size.
 SAVE_SECONDS = 30.0
@@ -78,7 +78,7 @@ def _feed(
         jax.block_until_ready(group.states)
 
     feeds = []
-    for bundle, owners in zip(group.bundles, members(group.way.sizes, group.active), strict=True):
+    for bundle, owners in zip(group.bundles, by_bundle(group.way.sizes, group.active), strict=True):
         seeds = tuple(replica.experiment.seed for replica in owners)
         feeds.append(
             batches(

@@ -31,7 +31,7 @@ from jaxcnn.runs.open import Run
 from jaxcnn.runs.replica import Replica, initial_states, restore
 from jaxcnn.runs.rundir import make_folder, read_json, replica_folder, write_json
 from jaxcnn.runs.sweep import Point
-from jaxcnn.runs.ways import Trial, Way, choose, members
+from jaxcnn.runs.ways import Trial, Way, by_bundle, choose
 from jaxcnn.runs.writers import Console, History, TensorBoard
 
 
@@ -156,7 +156,7 @@ def _first_batches(
     """A training batch for each bundle of a way."""
     size, batch_size = len(source), base.batch_size
     rows = [batch_indices(r.experiment.seed, 0, size=size, batch_size=batch_size) for r in replicas]
-    parts = members(way.sizes, rows)
+    parts = by_bundle(way.sizes, rows)
     return [source.take(part[0] if len(part) == 1 else np.stack(part)) for part in parts]
 
 

@@ -13,7 +13,7 @@ from jaxcnn.runs import evaluation
 from jaxcnn.runs.diagnosis import first_non_finite
 from jaxcnn.runs.group import Group
 from jaxcnn.runs.replica import Replica, replace
-from jaxcnn.runs.ways import members
+from jaxcnn.runs.ways import by_bundle
 
 
 def going_on(group: Group) -> list[Replica]:
@@ -24,7 +24,7 @@ def stop_replica(group: Group, place: int, why: str, *, at: int, **more: Json) -
     """Freeze a replica for good, and record why."""
     replica, states = group.active[place], group.solo_states()
     states[place] = replace(states[place], live=jax.numpy.zeros((), bool))
-    parts = members(group.way.sizes, states)
+    parts = by_bundle(group.way.sizes, states)
     group.states = [b.join(part) for b, part in zip(group.bundles, parts, strict=True)]
     content = {"why": why, "at": at, **more}
     replica.stopped = group.record("stop", replica, **content, point=replica.point)

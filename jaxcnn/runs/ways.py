@@ -26,7 +26,10 @@ from jaxcnn.weights.files import write_atomically
 T = TypeVar("T")
 KINDS = ("loop", "vmap", "unrolled", "devices")
 SHARE = 0.1  # of the run's expected time that a trial of ways may take
-UNLIKELY = 3.0  # what compiling vmapped steps was seen to cost, in compilations of the solo step
+# What compiling a step may take, in compilations of the solo step, rounded up: vmapped it took 1.22
+# to 1.28, unrolled over four replicas 1.72 to 2.07 (digits_lenet5, fashion_mnist_cnn and _resnet;
+# batch 16, no cache, n = 1 each; 2026-11-25, 2 cores of an Intel Xeon beside other work).
+COMPILING, COMPILING_UNROLLED = 1.5, 0.5  # the second for each replica
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,7 +219,8 @@ def measure(trial: Trial, names: list[str], *, repeats: int = 5) -> dict[str, fl
     spare = SHARE * once * trial.steps
     ready = {"loop": loop}
     for done, name in enumerate(names, 1):
-        factor = trial.replicas if name == "unrolled" else UNLIKELY
+        unrolled = COMPILING_UNROLLED * trial.replicas
+        factor = max(COMPILING, unrolled) if name == "unrolled" else COMPILING
         expected = factor * compiling + repeats * once
         if expected > spare:
             trial.say(
@@ -260,7 +264,7 @@ class _Runner:
         return time.perf_counter() - start
 
 
-def members(sizes: tuple[int, ...], items: list[T]) -> Iterator[list[T]]:
+def by_bundle(sizes: tuple[int, ...], items: list[T]) -> Iterator[list[T]]:
     """The items of each bundle."""
     start = 0
     for size in sizes:

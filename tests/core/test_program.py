@@ -141,9 +141,9 @@ def test_a_step_that_is_not_finite_is_not_taken_nor_any_after_it():
     bad = {**bad, "image": jnp.full(bad["image"].shape, jnp.nan)}
     state, _ = program.train_step(state, good)
     before = jax.device_get(state.params)
-    state, metrics = program.train_step(state, bad)
+    state, _ = program.train_step(state, bad)
     assert not state.live
-    state, metrics = program.train_step(state, good)
+    state, _ = program.train_step(state, good)
     assert not state.live
     assert int(state.step) == 1
     assert difference(before, state.params) == 0

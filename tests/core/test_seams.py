@@ -231,7 +231,7 @@ def test_a_task_that_lacks_a_method_is_refused_when_it_is_named():
 
         statistics = summarize = loss
 
-    with pytest.raises(ConfigError, match="lacks .*records"):
+    with pytest.raises(ConfigError, match=r"lacks .*records"):
         tiny(task=Half())
 
 
@@ -282,7 +282,7 @@ def test_the_model_may_take_what_a_transform_makes():
     e = tiny(transform=(inverted,), task=Classification(num_classes=3, inputs=("negative",)))
     assert abstract_state(e) is not None
     missing = dataclasses.replace(e, transform=())
-    with pytest.raises(ConfigError, match="needs .*negative"):
+    with pytest.raises(ConfigError, match=r"needs .*negative"):
         abstract_state(missing)
 
 

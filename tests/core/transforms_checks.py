@@ -138,7 +138,7 @@ def on_devices_of_their_own(e, orders, seeds, rates):
 
 
 def whole_sweep(e):
-    """Largest difference between runs on four devices: a sweep by vmap or "devices", and solo runs."""
+    """Largest difference on four devices between solo runs and a sweep by vmap or "devices"."""
     e = dataclasses.replace(e, steps=4)
     out = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -402,9 +402,7 @@ def test_the_program_learns_and_predicts_without_captions(name, compute_dtype):
         program, source = compile(scored(make_program(e, steps=150), e)), data.open("train")
         state = program.init(jax.random.key(0))
         for step in range(150):
-            state, metrics = program.train_step(
-                state, source.take((np.arange(32) + 32 * step) % 256)
-            )
+            state, _ = program.train_step(state, source.take((np.arange(32) + 32 * step) % 256))
         summary = evaluate(program, state, data.open("eval"), e)
         seen = predicting(make_program(e, steps=150), e).output_step(
             state, {"image": held["image"], "captions": np.zeros_like(held["captions"])}

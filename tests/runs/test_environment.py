@@ -20,7 +20,8 @@ from jaxcnn.runs.environment import keep_memory
 if sys.argv[1] == "kept":
     keep_memory()
 libc = ctypes.CDLL(None)
-libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
 libc.memset.argtypes = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t
 
 def step():

@@ -120,7 +120,7 @@ def test_another_model_does_not_take_the_checkpoint(tmp_path):
     with pytest.raises(Preempted):
         fit(tiny(), tmp_path, observe=[stop_at(3)])
     other = tiny(model=dataclasses.replace(tiny().model, width=5))
-    with pytest.raises(ConfigError, match="model.width: 4 then, 5 now"):
+    with pytest.raises(ConfigError, match=r"model\.width: 4 then, 5 now"):
         fit(other, tmp_path, resume=True)
     state = open_run(tmp_path, tiny()).state
     with pytest.raises(CheckpointError, match="Conv_0/kernel"):

@@ -19,7 +19,7 @@ from jaxcnn.runs.feed import batches
 from jaxcnn.runs.open import open
 from jaxcnn.runs.table import table
 from jaxcnn.runs.train import train
-from jaxcnn.runs.ways import Way, members
+from jaxcnn.runs.ways import Way, by_bundle
 from jaxcnn.tasks.binary import BinaryClassification
 from tests.tiny import Lines, TinyNet, arrays, fit, stop_at, tiny
 
@@ -118,8 +118,8 @@ def test_a_replica_equals_its_solo_run(count, steps, bound):
         way = Way.from_text(text, count)
         parts = zip(
             way.bundles(base),
-            members(way.sizes, jax.tree.map(jnp.copy, starts)),
-            members(way.sizes, list(range(count))),
+            by_bundle(way.sizes, jax.tree.map(jnp.copy, starts)),
+            by_bundle(way.sizes, list(range(count))),
             strict=True,
         )
         found = []
@@ -277,7 +277,7 @@ def test_points_that_name_different_numbers_share_a_table(tmp_path):
 
 
 def test_a_point_that_names_other_data_is_trained_on_them(tmp_path):
-    """One group alone, whose data are not those of the experiment; and steps a dispatch of its own."""
+    """One group alone, whose data and steps a dispatch are not those of the experiment."""
     from jaxcnn.data.made.digits import Digits
     from jaxcnn.models.lenet import LeNet5Modern
     from jaxcnn.tasks.classification import Classification

@@ -8,7 +8,7 @@ import pytest
 from jaxcnn.core.program import make_program
 from jaxcnn.runs import ways
 from jaxcnn.runs.train import train
-from jaxcnn.runs.ways import Trial, Way, choose, members
+from jaxcnn.runs.ways import Trial, Way, by_bundle, choose
 from tests.tiny import Lines, tiny
 
 
@@ -19,7 +19,7 @@ def trial(steps, say=lambda text: None, replicas=3, about="x"):
 
     def batches(way):
         rows = [np.arange(8) + i for i in range(replicas)]
-        parts = members(way.sizes, rows)
+        parts = by_bundle(way.sizes, rows)
         return [source.take(p[0] if len(p) == 1 else np.stack(p)) for p in parts]
 
     def states():
