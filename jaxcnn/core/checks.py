@@ -14,7 +14,9 @@ from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.protocols import Batch, Numbers, OptState
 from jaxcnn.errors import ConfigError
 
-RESERVED = ("kind", "step", "epoch", "seconds", "images_per_second", "replica", "loss", "grad_norm")
+# What every training record has, and what `descend` logs besides the numbers of the objective.
+OF_RECORDS = ("kind", "step", "epoch", "seconds", "images_per_second", "replica")
+OF_DESCENT = ("loss", "grad_norm", "param_norm", "update_norm", "learning_rate", "schedule")
 
 
 def check_objective(e: Experiment, loss: jax.Array, numbers: Numbers, batch: Batch) -> None:
@@ -29,14 +31,19 @@ def check_objective(e: Experiment, loss: jax.Array, numbers: Numbers, batch: Bat
             f"{name}: the loss has shape {list(jnp.shape(loss))}; it must be one number a row, "
             f"[{rows}], so that padding can be left out: return losses before any mean over rows"
         )
+    check_numbers(name, numbers, taken=(*OF_RECORDS, *OF_DESCENT))
+
+
+def check_numbers(who: str, numbers: Numbers, *, taken: tuple[str, ...] = OF_RECORDS) -> None:
+    """ConfigError for what cannot be logged: no scalar, or a name that is taken."""
     for key, value in dict(numbers).items():
         if jnp.shape(value) != ():
             raise ConfigError(
-                f"{name}: logs {key!r} of shape {list(jnp.shape(value))}; what is logged is a "
+                f"{who}: logs {key!r} of shape {list(jnp.shape(value))}; what is logged is a "
                 "single number: take its mean"
             )
-        if key in RESERVED:
-            raise ConfigError(f"{name}: logs {key!r}, a name that every record has; choose another")
+        if key in taken:
+            raise ConfigError(f"{who}: logs {key!r}, a name that every record has; choose another")
 
 
 def check_factors(e: Experiment, opt_state: OptState) -> None:

@@ -16,8 +16,6 @@ from jaxcnn.runs.events import Record
 from jaxcnn.runs.open import Run
 from jaxcnn.runs.replica import Replica, replace
 
-CARRIED = ("params", "model_state", "ema", "opt_state", "key")
-
 
 def carried_record(start: Run) -> Record:
     """Where a run came from, for run.json."""

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxcnn.core.checks import check_numbers
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.forward import prepare
 from jaxcnn.core.program import State, make_program
@@ -32,7 +33,8 @@ def abstract_state(e: Experiment) -> Tree:
         program = make_program(e, steps=1)
         check_program(program, e)
         state = jax.eval_shape(program.init, jax.random.key(0))
-        jax.eval_shape(program.train_step, state, batch)
+        _, numbers = jax.eval_shape(program.train_step, state, batch)
+        check_numbers("the program's train_step", numbers)
     except JaxcnnError:
         raise
     except (

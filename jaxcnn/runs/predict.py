@@ -155,7 +155,13 @@ class Predictor:
             return np.round(array * 255).astype(np.uint8)
         if spec.dtype != np.uint8 and array.dtype == np.uint8 and spec.dtype.kind == "f":
             return (array / 255).astype(spec.dtype)
-        return array.astype(spec.dtype)
+        ready = array.astype(spec.dtype)
+        if spec.dtype.kind in "iu" and not np.array_equal(ready, array):
+            raise DataError(
+                f"{name} is {array.dtype} with values in [{array.min()}, {array.max()}]; this run "
+                f"was trained on {spec.dtype}, which cannot hold them"
+            )
+        return ready
 
 
 def draw_row(row: Row, pixels: np.ndarray, folder: Path, *, taken: set[str]) -> Row:
@@ -179,7 +185,7 @@ def draw_row(row: Row, pixels: np.ndarray, folder: Path, *, taken: set[str]) -> 
 
 def to_coco(row: Row, size: tuple[int, int], image_id: int) -> list[Json]:
     """The objects of a row as COCO's results format has them, boxes [x, y, width, height] in pixels
-    of the picture, whose (height, width) is `size`.
+    of the picture, whose (height, width) is `size`. The command line counts `image_id` from 0.
 
     category_id counts the class names of training from 1, as a COCO file does whose categories are
     numbered without a gap; "category_name" says which one is meant.

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from jaxcnn.core.checks import OF_DESCENT, OF_RECORDS
 from jaxcnn.core.rendering import Json
 from jaxcnn.errors import ResourceError
 from jaxcnn.runs.events import Event, Record
@@ -20,11 +21,6 @@ if TYPE_CHECKING:
 
 KEPT = ("train", "eval", "stop")  # the kinds of events that the history keeps
 SHOWN = 3  # numbers of a training record on the console
-# what every record has, and what is for curves rather than for a line
-ALWAYS = (
-    *("kind", "step", "epoch", "replica", "images_per_second", "seconds"),
-    *("grad_norm", "param_norm", "update_norm", "learning_rate", "schedule"),
-)
 
 
 class History:
@@ -163,8 +159,8 @@ class Console:
     def _train(self, rows: list[Record]) -> None:
         rate = sum(row["images_per_second"] for row in rows)
         text = f"epoch {rows[0]['epoch']:.2f}"
-        names = [name for name in rows[0] if name not in ALWAYS]
-        for name in sorted(names, key=lambda name: name != "loss")[:SHOWN]:
+        own = [name for name in rows[0] if name not in (*OF_RECORDS, *OF_DESCENT)]
+        for name in ["loss", *own][:SHOWN]:
             if (value := _mean([row.get(name) for row in rows])) is not None:
                 text += f"  {name} {value:.4f}"
         text += f"  {rate:,.0f} images/s"

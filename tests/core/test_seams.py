@@ -82,6 +82,7 @@ def test_an_objective_of_two_terms_has_the_gradient_of_their_sum():
         (lambda loss: (loss[:, None], {}), r"loss has shape \[8, 1\]"),
         (lambda loss: (loss, {"each": loss}), r"logs 'each' of shape \[8\]"),
         (lambda loss: (loss, {"step": loss.mean()}), "logs 'step', a name that every record has"),
+        (lambda loss: (loss, {"schedule": loss.mean()}), "logs 'schedule', a name"),
     ],
 )
 def test_an_objective_of_a_wrong_form_is_refused_before_training(tmp_path, result, message):
@@ -211,6 +212,8 @@ def test_a_midpoint_step_is_its_definition():
             r"must have 'step', int32 \[\]; it has float32\[\]",
         ),
         (lambda p: p._replace(init=lambda *a: {"params": 1.0}), "must have 'step'"),
+        (lambda p: p._replace(train_step=lambda s, b: (s, {"epoch": s.step})), "logs 'epoch'"),
+        (lambda p: p._replace(train_step=lambda s, b: (s, b)), "logs 'image' of shape"),
     ],
 )
 def test_a_program_without_what_the_loop_needs_is_refused(tmp_path, change, message):

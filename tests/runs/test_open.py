@@ -210,6 +210,8 @@ def test_predictions_are_those_of_the_model(tmp_path):
         run.predict(images.astype(np.float32))
     with pytest.raises(DataError, match="has shape"):
         run.predict(images[:, :4])
+    with pytest.raises(DataError, match="cannot hold them"):
+        run.predict(images.astype(np.int64) + 300)
 
 
 def test_a_replica_is_opened_evaluated_and_trained_on_alone(tmp_path):
