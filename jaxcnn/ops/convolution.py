@@ -26,6 +26,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 import jax
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Shaped
 
@@ -83,8 +84,8 @@ def current_formulation() -> str:
 
 
 def conv_general_dilated(
-    lhs: Shaped[Array, "..."],
-    rhs: Shaped[Array, "..."],
+    lhs: Shaped[Array | np.ndarray, "..."],
+    rhs: Shaped[Array | np.ndarray, "..."],
     window_strides: Sequence[int],
     padding: str | Sequence[tuple[int, int]],
     **options,
