@@ -44,7 +44,7 @@ def consistent(e, variables, batch, key, *, teacher, weight):
     teacher on all rows, each with augmentation and noise of its own.
     """
     keys, rows = jax.random.split(key, 4), len(batch["image"])
-    both = {"image": jnp.concatenate([batch["image"], batch["unlabelled"]])}
+    both = {"image": jnp.concatenate([batch["image"], batch["unlabelled_image"]])}
     own, taught = (prepare(e, both, key=k) for k in keys[:2])
     own, collections = apply_model(e, variables, own, train=True, key=keys[2], mutable=True)
     taught, _ = apply_model(e, teacher, taught, train=True, key=keys[3], mutable=True)
@@ -74,8 +74,8 @@ def mean_teacher(e, *, steps, weight=10.0, ramp=0.2):
 
 @dataclasses.dataclass(frozen=True)
 class FewLabels:
-    """The examples of `data`, of which `labels` have a label: with each image as "unlabelled" comes
-    one of the first `labels` examples. Evaluated are all, as they are.
+    """The examples of `data`, of which `labels` have a label: with each image as
+    "unlabelled_image" comes one of the first `labels` examples. Evaluated are all, as they are.
     """
 
     data: Dataset
@@ -87,9 +87,9 @@ class FewLabels:
         return self.data.label_names
 
     def spec(self):
-        """The entries of `data`, and "unlabelled", an image."""
+        """The entries of `data`, and "unlabelled_image", an image."""
         spec = self.data.spec()
-        return {**spec, "unlabelled": spec["image"]}
+        return {**spec, "unlabelled_image": spec["image"]}
 
     def size(self, split):
         """That of `data`."""
@@ -103,7 +103,8 @@ class FewLabels:
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-    """Row i: example i mod `labels` of `source`, with the image of example i as "unlabelled"."""
+    """Row i: example i mod `labels` of `source`, with the image of example i as
+    "unlabelled_image"."""
 
     source: Source
     labels: int
@@ -120,7 +121,7 @@ class Pairs:
     def take(self, indices):
         """The pairs at `indices` (int, any shape [...])."""
         unlabelled = self.source.take(indices)["image"]
-        return {**self.source.take(indices % self.labels), "unlabelled": unlabelled}
+        return {**self.source.take(indices % self.labels), "unlabelled_image": unlabelled}
 
 
 experiment = Experiment(

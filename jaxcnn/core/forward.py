@@ -1,6 +1,7 @@
 """From a raw batch to the model's outputs: preparation, augmentation, the forward pass.
 
-Images arrive as uint8 and become float32 in [0, 1] here; `mask` [B] is 1 for real rows.
+Images and masks, known by name (`jaxcnn.core.batch`), may be bytes and become float32 in
+[0, 1] here; `mask` [B] is 1 for real rows.
 """
 
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxcnn.core import freezing
+from jaxcnn.core.batch import unit_interval
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.override import replace_at
 from jaxcnn.core.protocols import Batch, Collections, Tree, Variables
@@ -27,10 +29,7 @@ def prepare(e: Experiment, batch: Batch, *, key: jax.Array | None = None) -> Bat
     a key, transformed; `mask` added.
     """
     rows = next(iter(batch.values())).shape[0]
-    batch = {
-        name: x.astype(jnp.float32) / 255.0 if x.dtype == jnp.uint8 else x
-        for name, x in batch.items()
-    }
+    batch = unit_interval(batch)
     batch.setdefault("mask", jnp.ones((rows,), jnp.float32))
     if key is not None:
         for i, augment in enumerate(e.augment):

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-Batch = dict[str, Any]
+from jaxcnn.core.batch import Batch
+
 SPLITS = ("train", "eval", "test")
 
 

@@ -14,12 +14,12 @@ A batch is a dict of arrays with a leading axis B; those below move where presen
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-Batch = dict[str, Any]
+from jaxcnn.core.batch import Batch
+
 Move = Callable[[str, jax.Array], jax.Array]  # (entry's name, [B, H, W, C]) -> [B, H', W', C]
 
 

@@ -97,6 +97,7 @@ def conv_general_dilated(
     last as Flax asks; anything else (another layout, a dilated input, mixed dtypes) is handed to
     `jax.lax` as it is.
     """
+    lhs, rhs = jax.numpy.asarray(lhs), jax.numpy.asarray(rhs)
     chosen = current_formulation()
     stem = (
         jax.default_backend() == "gpu"

@@ -13,9 +13,9 @@ from typing import Any, Protocol, Self
 from jax import Array
 from jaxtyping import Float, Shaped
 
+from jaxcnn.core.batch import Batch
 from jaxcnn.errors import ConfigError
 
-Batch = dict[str, Array]
 Outputs = Any  # what a model gives: an array, or a pytree of arrays, as the task agreed with it
 Sums = Any  # a pytree of arrays
 Metrics = dict[str, Any]  # by name; JSON-able

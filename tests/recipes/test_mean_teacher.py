@@ -36,7 +36,7 @@ def test_rows_are_pairs_of_few_labelled_and_all_images():
     data, all_ = few_labels(), arrays(50)
     indices = np.array([[3, 9, 10], [11, 49, 27]], np.int32)
     batch = data.open("train").take(indices)
-    np.testing.assert_array_equal(batch["unlabelled"], all_["image"][indices])
+    np.testing.assert_array_equal(batch["unlabelled_image"], all_["image"][indices])
     np.testing.assert_array_equal(batch["image"], all_["image"][indices % 10])
     np.testing.assert_array_equal(batch["label"], all_["label"][indices % 10])
     held = data.open("eval")
@@ -55,7 +55,7 @@ def test_the_loss_is_cross_entropy_and_weighted_squared_distance():
     )
     loss, _, numbers = RECIPE.consistent(e, student_, batch, key, teacher=teacher, weight=3.0)
 
-    both = np.concatenate([batch["image"], batch["unlabelled"]])
+    both = np.concatenate([batch["image"], batch["unlabelled_image"]])
     seen = prepare(e, {"image": jnp.asarray(both)})
     own = apply_model(e, student_, seen, train=True, key=key, mutable=True)[0]
     known = apply_model(e, teacher, seen, train=True, key=key, mutable=True)[0]

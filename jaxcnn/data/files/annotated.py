@@ -24,7 +24,6 @@ from jaxcnn.data.stream import StreamSource, in_memory_if_small
 from jaxcnn.errors import ConfigError, DataError
 
 INVALID = ("error", "skip")
-IGNORED = 255  # the segmentation label that no loss and no metric counts
 
 
 class Faults:

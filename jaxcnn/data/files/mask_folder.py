@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxcnn.core.batch import IGNORED
 from jaxcnn.data.files.annotated import (
-    IGNORED,
     AnnotatedImages,
     Faults,
     check_image_file,

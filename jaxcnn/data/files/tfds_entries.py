@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxcnn.core.batch import IGNORED
 from jaxcnn.data.files.annotated import (
-    IGNORED,
     Faults,
     check_boxes,
     choose_largest,
