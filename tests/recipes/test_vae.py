@@ -8,6 +8,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import optax
 from scipy import stats
 from scipy.special import expit
@@ -116,5 +117,6 @@ def test_it_resumes_to_the_same_bits(tmp_path):
     check_resume(tiny(optimizer=VAE.experiment.optimizer), tmp_path)
 
 
+@pytest.mark.slow  # of the recipes, SAM and the mean teacher prove it in every run of the tests
 def test_replicas_are_solo_runs(tmp_path):
     check_replicas(tiny(), tmp_path)
