@@ -8,8 +8,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 import optax
+import pytest
 from scipy import stats
 from scipy.special import expit
 
