@@ -27,12 +27,13 @@ class Entry(NamedTuple):
 
     kind: what augmentation and preparation do with it:
         "image"    a picture: bytes become float in [0, 1]; sampled bilinearly where it is moved
+        "clip"     several pictures: bytes become float in [0, 1]; not moved
         "mask"     membership, 0 or 1: bytes 0 and 255 become 0 and 1; moved by the nearest pixel
         "classes"  a map of class numbers; moved by the nearest pixel
         "boxes", "points", "polygons"  places as shares of the image's height and width
         "numbers"  all else: handed through
-    axes: of one example, by letters: H, W rows and columns of the image, C channels, N objects,
-        J points, P corners, K classes, V values, R references, L length; digits are sizes.
+    axes: of one example, by letters: H, W rows and columns of the image, C channels, T times,
+        N objects,        J points, P corners, K classes, V values, R references, L length; digits are sizes.
     dtypes: in which it may be stored. low, high: bounds of its values, None where there is none.
     padding: what stands in rows or places that are not used. ignored: what marks a row or a place
         that no loss and no metric counts; "" where there is nothing of the kind.
@@ -53,6 +54,8 @@ _BYTES, _FLOAT, _INT = ("uint8", "float32"), ("float32",), ("int32",)
 ENTRIES: Mapping[str, Entry] = {
     "image": Entry("image", "H W C", _BYTES, 0, 1, "the picture; C is 3 (RGB) or 1 (grey)"),
     "target": Entry("image", "H W C", _BYTES, 0, 1, "the picture wanted, perhaps of another size"),
+    "clip": Entry("clip", "T H W C", _BYTES, 0, 1, "the pictures of a film, or slices"),
+    "signal": Entry("numbers", "T C", _FLOAT, None, None, "C numbers at each of T times"),
     "mask": Entry("numbers", "", _FLOAT, 0, 1, "1 for a real row", padding="0"),
     "weight": Entry(
         "numbers", "", _FLOAT, 0, None, "how much the row's loss counts", ignored="0"
@@ -142,7 +145,7 @@ def unit_interval(batch: Mapping[str, jax.Array]) -> Batch:
     for name, x in batch.items():
         if x.dtype != jnp.uint8:
             continue
-        if kind(name) in ("image", "mask"):
+        if kind(name) in ("image", "clip", "mask"):
             out[name] = x.astype(jnp.float32) / 255.0
         elif x.ndim > 3:
             raise ConfigError(
