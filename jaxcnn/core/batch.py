@@ -33,7 +33,8 @@ class Entry(NamedTuple):
         "boxes", "points", "polygons"  places as shares of the image's height and width
         "numbers"  all else: handed through
     axes: of one example, by letters: H, W rows and columns of the image, C channels, T times,
-        N objects,        J points, P corners, K classes, V values, R references, L length; digits are sizes.
+        N objects, J points, P corners, K classes, V values, R references, L length; digits are
+        sizes.
     dtypes: in which it may be stored. low, high: bounds of its values, None where there is none.
     padding: what stands in rows or places that are not used. ignored: what marks a row or a place
         that no loss and no metric counts; "" where there is nothing of the kind.
