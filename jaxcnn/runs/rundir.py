@@ -26,9 +26,13 @@ from typing import Any
 
 from jaxcnn.core.rendering import Json
 from jaxcnn.errors import BusyError, CheckpointError, ConfigError, ResourceError
+from jaxcnn.runs.terminal import interrupted
 from jaxcnn.weights.files import write_atomically
 
 SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")  # those that this system has
+
+# what a run that was killed before its run.json was written leaves beside its run.lock
+BEFORE_RUN = ("code", ".run.json.tmp")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -73,7 +77,7 @@ def locked(folder: Path, *, resume: bool) -> Generator[None]:
     """
     import fcntl
 
-    new = not folder.exists()
+    new, begun = not folder.exists(), (folder / "run.lock").exists()
     try:
         if resume:
             read_json(folder / "run.json")
@@ -92,7 +96,8 @@ def locked(folder: Path, *, resume: bool) -> Generator[None]:
                 f"{folder}: another process trains here ({lock.read().strip()}); wait for it, or "
                 "choose another --run-dir"
             ) from None
-        if not resume and set(os.listdir(folder)) - {"run.lock"}:
+        mine = {"run.lock", *(BEFORE_RUN if begun else ())}
+        if not resume and set(os.listdir(folder)) - mine:
             raise ConfigError(
                 f"{folder}: holds files already; go on with `train --resume {folder}` or choose "
                 "another --run-dir"
@@ -129,7 +134,11 @@ def signals() -> Generator[Callable[[], bool]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
+    if interrupted():  # by a Ctrl-C that a library lost
+        raise KeyboardInterrupt
     numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup: go on after the user logs out
+        numbers.remove(signal.SIGHUP)
     old = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield lambda: bool(seen)

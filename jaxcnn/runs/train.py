@@ -12,7 +12,7 @@ from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.rendering import render
 from jaxcnn.data.dataset import Source
 from jaxcnn.data.recorded import record as record_data
-from jaxcnn.errors import ConfigError, DivergedError, Preempted
+from jaxcnn.errors import ConfigError, DataError, DivergedError, Preempted
 from jaxcnn.ops.convolution import current_formulation
 from jaxcnn.runs import code, environment, sweep
 from jaxcnn.runs.carry import carried_record
@@ -198,6 +198,11 @@ def _train(plan: Plan) -> Run:
     except Preempted as error:
         text = f"{error}, state saved; go on with: train --resume {plan.folder}"
         raise Preempted(text) from None
+    except DataError as error:
+        if not any(plan.folder.rglob("checkpoints/last-*")):
+            raise  # nothing was saved yet, so there is nothing to go on from
+        text = f"{error}; repair the data, then go on with: train --resume {plan.folder}"
+        raise DataError(text) from error
     finally:
         console.stop()
     if plan.points is not None:
