@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from jaxcnn import __version__
 from jaxcnn.errors import ConfigError, JaxcnnError, Preempted, ResourceError, did_you_mean
-from jaxcnn.runs.terminal import discard_output, hear_interrupts, interrupted, prepare_streams
+from jaxcnn.runs.terminal import end_output, prepare_streams, stop_at_interrupts
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # nothing more can be written
 VERBS = {
@@ -39,28 +39,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if arguments is None:  # a program of its own, not a call from Python
         prepare_streams()
-        hear_interrupts()
+        stop_at_interrupts()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         try:
             return _dispatch(arguments)
         finally:
-            if sys.stdout is not None:
-                sys.stdout.flush()  # while what it may raise is still answered below
+            end_output()  # here, where what it may raise is answered
     except Exception as error:
         return _answer(error)
     except KeyboardInterrupt:
-        return _interrupted()
+        _say("interrupted")
+        return 130
+    finally:
+        with contextlib.suppress(OSError):
+            end_output()
 
 
 def _answer(error: Exception) -> int:
     """Tell the user of an error in one message. Returns the exit code; raises what is a fault of
     the program.
     """
-    if interrupted() and not isinstance(error, JaxcnnError):
-        return _interrupted()  # a library made another error of it
     if isinstance(error, BrokenPipeError):  # the reader of our output went away, e.g. `| head`
-        discard_output()
         return 0
     if os.environ.get("JAXCNN_DEBUG"):
         raise error
@@ -73,7 +73,6 @@ def _answer(error: Exception) -> int:
     if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
         return _out_of_memory(str(error).splitlines()[0])
     if isinstance(error, OSError) and error.errno in FULL and error.filename is None:
-        discard_output()
         _say(f"error: the output cannot be written ({error.strerror}); free disk space")
         return ResourceError.exit_code
     raise error
@@ -81,13 +80,7 @@ def _answer(error: Exception) -> int:
 
 def _say(text: str) -> None:
     with contextlib.suppress(OSError):  # there is nobody left to tell
-        print(text, file=sys.stderr)
-
-
-def _interrupted() -> int:
-    discard_output()
-    _say("interrupted")
-    return 130
+        print(text, file=sys.stderr, flush=True)
 
 
 def _out_of_memory(reason: str) -> int:

@@ -291,7 +291,7 @@ def sentence(row: Row) -> str:
 
 
 def csv_lines(row: Row, image: str | int) -> tuple[Line, list[Line]]:
-    """(the head, the lines) of a row's classes, objects, points or text as a table; `image` names it.
+    """(head, lines) of a row's classes, objects, points or text as a table; `image` is its name.
 
     Errors: ConfigError for a task whose results are no table.
     """

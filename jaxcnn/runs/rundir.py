@@ -26,7 +26,6 @@ from typing import Any
 
 from jaxcnn.core.rendering import Json
 from jaxcnn.errors import BusyError, CheckpointError, ConfigError, ResourceError
-from jaxcnn.runs.terminal import interrupted
 from jaxcnn.weights.files import write_atomically
 
 SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")  # those that this system has
@@ -134,8 +133,6 @@ def signals() -> Generator[Callable[[], bool]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    if interrupted():  # by a Ctrl-C that a library lost
-        raise KeyboardInterrupt
     numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup: go on after the user logs out
         numbers.remove(signal.SIGHUP)

@@ -8,8 +8,7 @@ import os
 import signal
 import sys
 from types import FrameType
-
-_heard: list[int] = []  # the Ctrl-Cs that came since `hear_interrupts`
+from typing import TextIO
 
 
 def prepare_streams() -> None:
@@ -30,31 +29,42 @@ def prepare_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def hear_interrupts() -> None:
-    """Have Ctrl-C raise KeyboardInterrupt, as in Python, and remember it.
+def stop_at_interrupts() -> None:
+    """Have Ctrl-C end the process at once, with exit code 130.
 
-    Libraries written in C turn one that comes while they are imported into other errors, or lose
-    it ("Exception ignored in …"); `interrupted` knows of it all the same.
+    KeyboardInterrupt would be raised in the middle of what a library written in C does while it is
+    imported or compiles: it then becomes another error, is lost, hangs or crashes the process, all
+    of which was seen. Training, which has a state to save, listens for itself
+    (`jaxcnn.runs.rundir.signals`); files are written atomically.
     """
 
     def handle(number: int, frame: FrameType | None) -> None:
-        _heard.append(number)
-        raise KeyboardInterrupt
+        with contextlib.suppress(Exception):  # it may be in use by what was interrupted
+            sys.stdout.flush()
+        with contextlib.suppress(OSError):
+            os.write(2, b"interrupted\n")
+        os._exit(130)
 
-    _heard.clear()
     with contextlib.suppress(ValueError):  # a thread other than the main one
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a shell's background job
             signal.signal(signal.SIGINT, handle)
 
 
-def interrupted() -> bool:
-    """Whether Ctrl-C came since `hear_interrupts`, lost or not."""
-    return bool(_heard)
+def end_output() -> None:
+    """Write what is still held back, or let it go nowhere where nobody can take it, so that Python
+    does not fail of it when it ends. Errors: OSError, of stdout.
+    """
+    with contextlib.suppress(OSError):
+        _flush(sys.stderr)
+    _flush(sys.stdout)
 
 
-def discard_output() -> None:
-    """Let what is still to be printed go nowhere: nobody can take it."""
-    sink = os.open(os.devnull, os.O_WRONLY)
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(sink, sys.stdout.fileno())
-    os.close(sink)
+def _flush(stream: TextIO) -> None:
+    try:
+        stream.flush()
+    except OSError:
+        sink = os.open(os.devnull, os.O_WRONLY)
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(sink, stream.fileno())
+        os.close(sink)
+        raise
