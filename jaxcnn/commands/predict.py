@@ -53,7 +53,7 @@ def main(args: Any) -> int:
         raise ConfigError(f"--top {args.top}: must be at least 1")
     prepare_process()
 
-    from jaxcnn.runs import predict
+    from jaxcnn.runs import answers, predict
 
     run = _arguments.open_model(args)
     predictor = run.predictor()
@@ -62,7 +62,7 @@ def main(args: Any) -> int:
     else:
         found = predictor.files(predict.find_images(args.images))
     form = next((name for name in ("json", "csv", "coco") if getattr(args, name)), "text")
-    printer, taken, faults, count = predict.Printer(form, sys.stdout), set(), [], 0
+    printer, taken, faults, count = answers.Printer(form, sys.stdout), set(), [], 0
     for count, (row, pixels) in enumerate(found, 1):
         results = []
         if "error" in row:
@@ -77,7 +77,7 @@ def main(args: Any) -> int:
                 drawn = predict.draw_row(row, pixels, out, taken=taken)
         if "top" in drawn:
             drawn = drawn | {"top": drawn["top"][: args.top]}
-        printer.row(predict.as_json(drawn), results)
+        printer.row(answers.as_json(drawn), results)
     printer.end()
     if not faults:
         return 0
@@ -90,7 +90,7 @@ def main(args: Any) -> int:
 
 def _coco(row: dict[str, Any], size: tuple[int, int], number: int) -> list[Any]:
     from jaxcnn.errors import ConfigError
-    from jaxcnn.runs.predict import to_coco
+    from jaxcnn.runs.answers import to_coco
 
     if "objects" not in row:
         raise ConfigError("--coco: this model finds no objects; take --json or --csv")

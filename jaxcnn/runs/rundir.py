@@ -70,13 +70,14 @@ def replica_folder(folder: Path, index: int) -> Path:
 
 
 @contextmanager
-def locked(folder: Path, *, resume: bool) -> Generator[None]:
-    """Own the run directory: made if new; refused if another process owns it or if it holds a run
-    that is not to be resumed. What was made is removed again if nothing else came into it.
+def locked(folder: Path, *, resume: bool, new: bool = False) -> Generator[None]:
+    """Own the run directory: made if it does not exist (`new`: it was made for it); refused if
+    another process owns it or if it holds a run that is not to be resumed. What was made is removed
+    again if nothing else came into it.
     """
     import fcntl
 
-    new, begun = not folder.exists(), (folder / "run.lock").exists()
+    new, begun = new or not folder.exists(), (folder / "run.lock").exists()
     try:
         if resume:
             read_json(folder / "run.json")

@@ -39,9 +39,10 @@ class History:
             for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
                     record = json.loads(line)
-                    record["step"], record["kind"]
-                except (ValueError, TypeError, KeyError):
+                except ValueError:
                     break  # a line torn by a crash, and whatever followed it
+                if not (isinstance(record, dict) and {"kind", "step"} <= record.keys()):
+                    break  # what is left of one
                 self.records.append(record)
 
     def __call__(self, event: Event) -> None:
