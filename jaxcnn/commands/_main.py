@@ -6,14 +6,18 @@ once.
 """
 
 import argparse
+import contextlib
+import errno
 import importlib
 import os
 import sys
 from collections.abc import Sequence
 
 from jaxcnn import __version__
-from jaxcnn.errors import JaxcnnError, Preempted, ResourceError, did_you_mean
+from jaxcnn.errors import ConfigError, JaxcnnError, Preempted, ResourceError, did_you_mean
+from jaxcnn.runs.terminal import end_output, prepare_streams, stop_at_interrupts
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # nothing more can be written
 VERBS = {
     "train": "train an experiment, or go on with a run",
     "check": "check an experiment without training: shapes, memory, steps",
@@ -33,34 +37,56 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; print errors as one message with its remedy. Returns the exit code
     (jaxcnn.errors; 0 is success).
     """
+    if arguments is None:  # a program of its own, not a call from Python
+        prepare_streams()
+        stop_at_interrupts()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _dispatch(arguments)
-    except JaxcnnError as error:
-        if os.environ.get("JAXCNN_DEBUG"):
-            raise
-        stopped = isinstance(error, Preempted)  # which is no error
-        print(error if stopped else f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        try:
+            return _dispatch(arguments)
+        finally:
+            end_output()  # here, where what it may raise is answered
+    except Exception as error:
+        return _answer(error)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        _say("interrupted")
         return 130
-    except MemoryError:
-        return _out_of_memory("the host's memory is full")
-    except BrokenPipeError:  # the reader of our output went away, e.g. `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    finally:
+        with contextlib.suppress(OSError):
+            end_output()
+
+
+def _answer(error: Exception) -> int:
+    """Tell the user of an error in one message. Returns the exit code; raises what is a fault of
+    the program.
+    """
+    if isinstance(error, BrokenPipeError):  # the reader of our output went away, e.g. `| head`
         return 0
-    except RuntimeError as error:
-        if "RESOURCE_EXHAUSTED" in str(error) and not os.environ.get("JAXCNN_DEBUG"):
-            return _out_of_memory(str(error).splitlines()[0])
-        raise
+    if os.environ.get("JAXCNN_DEBUG"):
+        raise error
+    if isinstance(error, JaxcnnError):
+        stopped = isinstance(error, Preempted)  # which is no error
+        _say(str(error) if stopped else f"error: {error}")
+        return error.exit_code
+    if isinstance(error, MemoryError):
+        return _out_of_memory("the host's memory is full")
+    if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
+        return _out_of_memory(str(error).splitlines()[0])
+    if isinstance(error, OSError) and error.errno in FULL and error.filename is None:
+        _say(f"error: the output cannot be written ({error.strerror}); free disk space")
+        return ResourceError.exit_code
+    raise error
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):  # there is nobody left to tell
+        print(text, file=sys.stderr, flush=True)
 
 
 def _out_of_memory(reason: str) -> int:
-    print(
+    _say(
         f"error: out of memory ({reason}); choose a smaller batch_size, or the same with "
-        "accumulate=2 or more",
-        file=sys.stderr,
+        "accumulate=2 or more"
     )
     return ResourceError.exit_code
 
@@ -75,8 +101,7 @@ def _dispatch(arguments: list[str]) -> int:
             if verb.endswith(".py")
             else did_you_mean(verb, VERBS)
         )
-        print(f"error: no verb {verb!r}; there are: {', '.join(VERBS)}{hint}", file=sys.stderr)
-        return 2
+        raise ConfigError(f"no verb {verb!r}; there are: {', '.join(VERBS)}{hint}")
     return _parse(arguments)
 
 

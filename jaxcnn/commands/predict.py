@@ -1,6 +1,5 @@
 """`predict`: what a run's model says about image files, as text, JSON, CSV and drawn on them."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,8 @@ def add_arguments(parser: Any) -> None:
         "--out",
         type=Path,
         metavar="FOLDER",
-        help="where drawings go as PNG (default: RUN/predictions)",
+        help="where drawings go as PNG (default: RUN/predictions); those of an earlier call that "
+        "have the same names are replaced",
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON list")
@@ -49,9 +49,11 @@ def main(args: Any) -> int:
 
     if bool(args.images) == bool(args.input):
         raise ConfigError("predict: give pictures, or arrays by --input NAME=FILE.npy")
+    if args.top < 1:
+        raise ConfigError(f"--top {args.top}: must be at least 1")
     prepare_process()
 
-    from jaxcnn.runs import predict
+    from jaxcnn.runs import answers, predict
 
     run = _arguments.open_model(args)
     predictor = run.predictor()
@@ -59,41 +61,40 @@ def main(args: Any) -> int:
         found = predictor.arrays(read_inputs(args.input))
     else:
         found = predictor.files(predict.find_images(args.images))
-    rows, coco, taken = [], [], set()
-    for number, (row, pixels) in enumerate(found):
-        if args.coco:
-            if "objects" not in row and "error" not in row:
-                raise ConfigError("--coco: this model finds no objects; take --json or --csv")
-            coco += predict.to_coco(row, pixels.shape[:2], number) if "objects" in row else []
-        drawn = row
-        if not args.input and "error" not in row:
-            drawn = predict.draw_row(row, pixels, args.out or args.run / "predictions", taken=taken)
-        elif "error" in row:
+    form = next((name for name in ("json", "csv", "coco") if getattr(args, name)), "text")
+    printer, taken, faults, count = answers.Printer(form, sys.stdout), set(), [], 0
+    for count, (row, pixels) in enumerate(found, 1):
+        results = []
+        if "error" in row:
+            faults.append(row["error"])
             drawn = {"image": row["path"], "error": row["error"]}
+        else:
+            drawn = row
+            if args.coco:
+                results = _coco(row, pixels().shape[:2], count - 1)
+            if not args.input:
+                out = args.out or args.run / "predictions"
+                drawn = predict.draw_row(row, pixels, out, taken=taken)
         if "top" in drawn:
-            drawn = drawn | {"top": drawn["top"][: max(1, args.top)]}
-        rows.append(predict.as_json(drawn))
-    _print(args, rows, coco)
-    faults = [row for row in rows if "error" in row]
-    if faults and len(faults) == len(rows):
-        raise DataError(faults[0]["error"])
-    for row in faults:
-        print(f"warning: {row['error']}", file=sys.stderr)
-    return DataError.exit_code if faults else 0
+            drawn = drawn | {"top": drawn["top"][: args.top]}
+        printer.row(answers.as_json(drawn), results)
+    printer.end()
+    if not faults:
+        return 0
+    if len(faults) == count:
+        raise DataError(faults[0])
+    for fault in faults:
+        print(f"warning: {fault}", file=sys.stderr)
+    return DataError.exit_code
 
 
-def _print(args: Any, rows: list[dict[str, Any]], coco: list[dict[str, Any]]) -> None:
-    from jaxcnn.runs.predict import sentence, write_csv
+def _coco(row: dict[str, Any], size: tuple[int, int], number: int) -> list[Any]:
+    from jaxcnn.errors import ConfigError
+    from jaxcnn.runs.answers import to_coco
 
-    if args.coco:
-        print(json.dumps(coco))
-    elif args.json:
-        print(json.dumps(rows))
-    elif args.csv:
-        write_csv(rows, sys.stdout)
-    else:
-        for number, row in enumerate(rows):
-            print(f"{row.get('image', number)}: {sentence(row)}")
+    if "objects" not in row:
+        raise ConfigError("--coco: this model finds no objects; take --json or --csv")
+    return to_coco(row, size, number)
 
 
 def read_inputs(assignments: list[str]) -> dict[str, Any]:

@@ -164,6 +164,12 @@ def _problems(e: Experiment) -> Iterator[str]:
         and e.batch_size % e.accumulate
     ):
         yield f"accumulate={e.accumulate}: must divide batch_size={e.batch_size}"
+    rate = getattr(e.optimizer, "keywords", {}).get("learning_rate")
+    if isinstance(rate, (int, float)) and not (rate >= 0 and math.isfinite(rate)):
+        yield (
+            f"optimizer.learning_rate={rate!r}: must be a number of at least 0; a negative one "
+            "climbs the loss (negate the loss where that is meant)"
+        )
     if e.ema is not None and not 0 < e.ema < 1:
         yield f"ema={e.ema!r}: must lie between 0 and 1, e.g. 0.999, or be None"
     if e.compute_dtype not in ("float32", "bfloat16"):

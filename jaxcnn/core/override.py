@@ -28,7 +28,7 @@ def override_all(tree: T, assignments: Iterable[str]) -> T:
     problems = []
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
-        if not equals:
+        if not equals or not path.strip():
             problems.append(f"{assignment!r} is not of the form path=value, e.g. batch_size=64")
             continue
         try:

@@ -69,7 +69,7 @@ def find(name: str | Path) -> Path:
     if path.stem in known and (path.suffix == ".py" or path.name == path.stem):
         return known[path.stem].resolve()
     raise ConfigError(
-        f"no experiment {str(name)!r}{did_you_mean(path.stem, known)} `python launch.py list` "
+        f"no experiment {str(name)!r}{did_you_mean(path.stem, known)}; `python launch.py list` "
         "shows them all; or give the path of a .py file"
     )
 

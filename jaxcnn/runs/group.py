@@ -31,6 +31,7 @@ class Group:
     say: Callable[[str], None]
     rungs: dict[int, int] = dataclasses.field(default_factory=dict)  # {step: replicas kept}
     step: int = 0
+    resumed: bool = False  # from a state that it saved itself
     active: list[Replica] = dataclasses.field(default_factory=list)
     bundles: list[Bundle] = dataclasses.field(default_factory=list)
     states: list[Tree] = dataclasses.field(default_factory=list)  # one a bundle

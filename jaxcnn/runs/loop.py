@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from jaxcnn.core.protocols import Batch, Tree
-from jaxcnn.errors import ConfigError, Preempted, ResourceError
+from jaxcnn.errors import ConfigError, DataError, Preempted, ResourceError
 from jaxcnn.runs import evaluation
 from jaxcnn.runs.feed import batches, pieces
 from jaxcnn.runs.group import Group
@@ -29,17 +29,41 @@ def run(group: Group, stop: Callable[[], bool]) -> None:
     """Train to the last step. Numbers are fetched at log intervals only, so the device never waits
     for the host.
 
-    Errors: Preempted once `stop()` says so, with the states saved; DivergedError if no replica is
-    left; ConfigError for a step that compiles again and again.
+    Errors: Preempted once `stop()` says so, DataError where the data cannot be read, both with the
+    states saved; DivergedError if no replica is left; ConfigError for a step that compiles again
+    and again.
     """
     group.saved = group.since = time.monotonic()
     group.logged = group.step
+    try:
+        _train(group, stop)
+    except (DataError, OSError) as error:
+        _log(group)
+        if group.step == 0 or not going_on(group):
+            raise
+        _save(group)
+        if group.failed_save:
+            raise
+        raise DataError(f"{error}; stopped at step {group.step} of {group.steps}") from error
+    raise_if_lost(group)
+
+
+def _train(group: Group, stop: Callable[[], bool]) -> None:
+    if _owes_evaluation(group):
+        _evaluate(group)
     while group.step < group.steps and going_on(group):
         drop_due(group)
         rungs = [step for step in group.rungs if step > group.step]
         if _train_until(group, min([*rungs, group.steps]), stop):
             raise Preempted(f"stopped by a signal at step {group.step} of {group.steps}")
-    raise_if_lost(group)
+
+
+def _owes_evaluation(group: Group) -> bool:
+    """Whether the step of a resumed run was to be evaluated, and its data could not be read."""
+    due = group.step % group.experiment.eval_interval(len(group.train)) == 0
+    due = due or group.step in (*group.rungs, group.steps)
+    seen = (replica.history.evaluations() for replica in going_on(group))
+    return group.resumed and due and any(not e or e[-1]["step"] < group.step for e in seen)
 
 
 def _train_until(group: Group, end: int, stop: Callable[[], bool]) -> bool:

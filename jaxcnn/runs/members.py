@@ -19,7 +19,7 @@ from jaxcnn.core.rendering import render
 from jaxcnn.core.transforms import scored
 from jaxcnn.data.dataset import Source, batch_indices
 from jaxcnn.data.recorded import record as record_data
-from jaxcnn.errors import CheckpointError, DivergedError, Preempted
+from jaxcnn.errors import CheckpointError, DataError, DivergedError, Preempted
 from jaxcnn.runs import code, evaluation, loop, sweep
 from jaxcnn.runs.carry import carry
 from jaxcnn.runs.checkpoint import Checkpoints
@@ -107,6 +107,8 @@ def train_group(
     group = Group(
         base, program, replicas, way, steps, dispatch, *sources, say, rungs=rungs, step=at
     )
+    carried = read_json(plan.folder / "run.json").get("started_from", {}).get("step", 0)
+    group.resumed = restored is not None and at > carried
     group.take(*_without_dropped(replicas, states))
     group.started = time.monotonic() - max(r.history.seconds() for r in replicas)
     _run(plan, group, stop)
@@ -209,7 +211,7 @@ def _run(plan: Plan, group: Group, stop: Callable[[], bool]) -> None:
         group.tell("start", replica, group.record("start", replica, **content))
     try:
         loop.run(group, stop)
-    except (Preempted, DivergedError):
+    except (Preempted, DivergedError, DataError):
         _summarize(plan, group, completed=False)
         raise
     else:

@@ -1,28 +1,29 @@
-"""What a run's model says of pictures and arrays, as rows that a person or a program can read."""
+"""What a run's model says of pictures and arrays, and the pictures with it drawn on them."""
 
-import csv
 import glob
+import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import cast
 
 import jax
 import numpy as np
 
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.protocols import Tree
-from jaxcnn.core.rendering import Json
 from jaxcnn.data.files.images import read_image
-from jaxcnn.errors import ConfigError, DataError
+from jaxcnn.errors import ConfigError, DataError, ResourceError
 from jaxcnn.inspect.drawing import draw
-from jaxcnn.ops import masks
+from jaxcnn.runs.answers import Row
 from jaxcnn.runs.evaluation import predict_step
 
 DRAWN = ("objects", "segmentation", "points", "image", "text")  # what of a row is worth a picture
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
-Row = dict[str, Any]  # a prediction as the task describes it
+Pixels = Callable[[], np.ndarray]  # reads a picture, uint8 [H, W, C]
 Image = str | os.PathLike[str]  # a file, a folder or a glob
 Inputs = Image | Iterable[Image] | np.ndarray | jax.Array | Mapping[str, np.ndarray]
 
@@ -39,14 +40,22 @@ def predict(predictor: "Predictor", inputs: Inputs) -> list[Row]:
 
 
 def find_images(paths: Iterable[Image]) -> list[Path]:
-    """The files that paths, folders and globs stand for, folders in the order of names.
+    """The files that paths, folders and globs stand for, folders in the order of names. Of a folder
+    all pictures below it, by their suffix; hidden files and folders (.ipynb_checkpoints, ._x.png)
+    are what a system keeps there, not pictures.
 
     Errors: DataError for a folder or a pattern without pictures.
     """
     found: list[Path] = []
     for path in map(str, paths):
         if os.path.isdir(path):
-            inside = sorted(p for p in Path(path).rglob("*") if p.suffix.lower() in SUFFIXES)
+            inside = sorted(
+                p
+                for p in Path(path).rglob("*")
+                if p.suffix.lower() in SUFFIXES
+                and not any(part.startswith(".") for part in p.relative_to(path).parts)
+                and not p.is_dir()
+            )
             if not inside:
                 raise DataError(f"{path}: there are no pictures in this folder")
             found += inside
@@ -73,8 +82,11 @@ class Predictor:
         self._step = predict_step(e, state)
         self.names = tuple(n for n in e.task.inputs if n not in e.task.training_inputs)
 
-    def arrays(self, inputs: dict[str, np.ndarray]) -> Iterator[tuple[Row, np.ndarray]]:
-        """(row, its first input) of each row. Errors: ConfigError for inputs that are missing."""
+    def arrays(self, inputs: dict[str, np.ndarray]) -> Iterator[tuple[Row, Pixels]]:
+        """(row, a function that gives its first input) of each row.
+
+        Errors: ConfigError for inputs that are missing.
+        """
         missing = [name for name in self.names if name not in inputs]
         if missing:
             raise ConfigError(
@@ -90,11 +102,15 @@ class Predictor:
         first = ready[self.names[0]]
         for start in range(0, len(first), self._size):
             part = {name: array[start : start + self._size] for name, array in ready.items()}
-            yield from zip(self._rows(part), first[start : start + self._size], strict=True)
+            for place, row in enumerate(self._rows(part), start):
+                yield row, partial(first.__getitem__, place)
 
-    def files(self, paths: list[Path]) -> Iterator[tuple[Row, np.ndarray]]:
-        """({"path": path, …}, the picture's pixels) of each picture; {"path", "error"} for one
-        that cannot be read.
+    def files(self, paths: list[Path]) -> Iterator[tuple[Row, Pixels]]:
+        """({"path": path, …}, a function that reads the picture's pixels) of each picture; {"path",
+        "error"} for one that cannot be read.
+
+        Of a batch the pictures are held in the size of the model, and in their own size one at a
+        time, so that memory does not grow with their number.
         """
         (name, *others) = self.names
         shape = self._spec[name].shape
@@ -104,24 +120,21 @@ class Predictor:
                 f"{name} {list(shape)}; give predict({{name: array, …}}), or --input NAME=FILE.npy"
             )
         any_size = self._e.task.any_size
-        count = 1 if any_size else self._size
+        count, size = (1, None) if any_size else (self._size, shape[:2])
         for start in range(0, len(paths), count):
-            names, pictures, faults = [], [], {}
-            for path in paths[start : start + count]:
+            part, ready, faults = paths[start : start + count], [], {}
+            for place, path in enumerate(part):
                 try:
-                    pictures.append(read_image(path, size=None, channels=shape[-1]))
-                    names.append(path)
+                    ready.append(read_image(path, size=size, channels=shape[-1]))
                 except DataError as error:
-                    faults[path] = str(error)
-            small = [read_image(p, size=shape[:2], channels=shape[-1]) for p in names]
-            ready = pictures if any_size else small
+                    faults[place] = str(error)
             rows = iter(self._rows({name: self._canonical(name, np.stack(ready))}) if ready else ())
-            pixels = iter(pictures)
-            for path in paths[start : start + count]:
-                if path in faults:
-                    yield {"path": str(path), "error": faults[path]}, np.zeros((1, 1, 3), np.uint8)
+            for place, path in enumerate(part):
+                pixels = partial(read_image, path, size=None, channels=shape[-1])
+                if place in faults:
+                    yield {"path": str(path), "error": faults[place]}, pixels
                 else:
-                    yield {"path": str(path), **next(rows)}, next(pixels)
+                    yield {"path": str(path), **next(rows)}, pixels
 
     def _rows(self, batch: dict[str, np.ndarray]) -> list[Row]:
         """One described row for each row of a batch, which is padded to its full size."""
@@ -164,131 +177,34 @@ class Predictor:
         return ready
 
 
-def draw_row(row: Row, pixels: np.ndarray, folder: Path, *, taken: set[str]) -> Row:
+def draw_row(row: Row, pixels: Pixels, folder: Path, *, taken: set[str]) -> Row:
     """The row as the command line gives it: "image" is the path, "drawing" the PNG in `folder` on
-    which what can be drawn is drawn. `taken`: names of drawings that were given away.
+    which what can be drawn is drawn. `taken`: names of drawings that were given away; two names
+    that a file system may take for one (X and x, é in one or two characters) are one here.
+
+    Errors: ResourceError where the drawing cannot be written, DataError where the picture is gone.
     """
     out = {key: value for key, value in row.items() if key not in ("path", "image")}
     out = {"image": str(row.get("path", "")), **out}
     if not any(key in row for key in DRAWN):
         return out
-    folder.mkdir(parents=True, exist_ok=True)
     stem = name = Path(out["image"] or "image").stem
-    for n in range(1, 10**9):
-        if name not in taken:
+    for n in itertools.count(1):
+        if _folded(name) not in taken:
             break
         name = f"{stem}_{n}"
-    taken.add(name)
-    draw(pixels, row).save(folder / f"{name}.png")
-    return out | {"drawing": str(folder / f"{name}.png")}
+    taken.add(_folded(name))
+    place = folder / f"{name}.png"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        draw(pixels(), row).save(place)
+    except OSError as error:
+        raise ResourceError(
+            f"{place}: cannot be written ({error.strerror or error}); choose another place by --out"
+        ) from error
+    return out | {"drawing": str(place)}
 
 
-def to_coco(row: Row, size: tuple[int, int], image_id: int) -> list[Json]:
-    """The objects of a row as COCO's results format has them, boxes [x, y, width, height] in pixels
-    of the picture, whose (height, width) is `size`. The command line counts `image_id` from 0.
-
-    category_id counts the class names of training from 1, as a COCO file does whose categories are
-    numbered without a gap; "category_name" says which one is meant.
-    """
-    height, width = size
-    results = []
-    for thing in row["objects"]:
-        y0, x0, y1, x1 = (float(v) for v in thing["box"])
-        box = [x0 * width, y0 * height, (x1 - x0) * width, (y1 - y0) * height]
-        result = {
-            "image_id": image_id,
-            "file_name": str(row.get("path", "")),
-            "category_id": int(thing.get("label", 0)) + 1,
-            "category_name": thing.get("name"),
-            "bbox": [round(v, 3) for v in box],
-            "score": float(thing.get("score", 1.0)),
-        }
-        if "mask" in thing:
-            result["segmentation"] = as_json(thing["mask"])
-        results.append(result)
-    return results
-
-
-def as_json(value: object) -> Json:
-    """A row without arrays: masks (bool) become COCO's run lengths, class maps the share of each
-    class, all else lists.
-    """
-    if isinstance(value, dict):
-        return {key: as_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [as_json(item) for item in value]
-    if not isinstance(value, np.ndarray | np.generic):
-        return value
-    if value.ndim == 2 and value.dtype == bool:
-        rle = masks.encode(value)
-        return {"size": rle["size"], "counts": masks.compress(rle["counts"])}
-    if value.ndim == 2 and value.dtype.kind in "iu":
-        labels, counts = np.unique(value, return_counts=True)
-        return {
-            str(label): count / value.size
-            for label, count in zip(labels.tolist(), counts.tolist(), strict=True)
-        }
-    return value.tolist()
-
-
-def sentence(row: Row) -> str:
-    """A row in words."""
-    if "error" in row:
-        return f"cannot be read: {row['error']}"
-    parts = []
-    if "top" in row:
-        parts.append(", ".join(f"{t['name']} {t['probability']:.1%}" for t in row["top"]))
-    if "text" in row:
-        parts.append(row["text"] or "(no text)")
-    if "objects" in row:
-        parts.append(
-            ", ".join(f"{o.get('name', 'object')} {o.get('score', 1):.1%}" for o in row["objects"])
-            or "nothing found"
-        )
-    if "segmentation" in row:
-        names = row.get("segment_names", [])
-        shares = ((int(label), share) for label, share in row["segmentation"].items())
-        parts.append(
-            ", ".join(f"{names[k] if k < len(names) else k} {share:.1%}" for k, share in shares)
-        )
-    if "points" in row:
-        parts.append(f"{len(row['points'])} points")
-    if "drawing" in row:
-        parts.append(f"drawn in {row['drawing']}")
-    return "; ".join(parts)
-
-
-def write_csv(rows: list[Row], stream: TextIO) -> None:
-    """Classes, objects, points or texts as CSV."""
-    rows = [row for row in rows if "error" not in row]
-    writer = csv.writer(stream)
-    if all("top" in row for row in rows):
-        writer.writerow(("image", "rank", "label", "name", "probability"))
-        for row in rows:
-            writer.writerows(
-                (row["image"], rank, t["label"], t["name"], t["probability"])
-                for rank, t in enumerate(row["top"], 1)
-            )
-    elif all("objects" in row for row in rows):
-        writer.writerow(("image", "rank", "label", "name", "score", "y0", "x0", "y1", "x1"))
-        for row in rows:
-            for rank, o in enumerate(row["objects"], 1):
-                writer.writerow(
-                    (
-                        row["image"],
-                        rank,
-                        o.get("label"),
-                        o.get("name"),
-                        o.get("score"),
-                        *o.get("box", ()),
-                    )
-                )
-    elif all("points" in row for row in rows):
-        writer.writerow(("image", "point", "y", "x", "score"))
-        for row in rows:
-            writer.writerows((row["image"], i, *point) for i, point in enumerate(row["points"]))
-    elif all("text" in row for row in rows):
-        writer.writerow(("image", "text"))
-        writer.writerows((row["image"], row["text"]) for row in rows)
-    else:
-        raise ConfigError("--csv: this task's results are no table; take --json, or the drawings")
+def _folded(name: str) -> str:
+    """The name as a file system has it that knows no case and composes accents."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

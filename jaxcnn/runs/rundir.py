@@ -30,6 +30,9 @@ from jaxcnn.weights.files import write_atomically
 
 SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")  # those that this system has
 
+# what a run that was killed before its run.json was written leaves beside its run.lock
+BEFORE_RUN = ("code", ".run.json.tmp")
+
 
 def read_json(path: Path) -> dict[str, Any]:
     """Errors: ConfigError where there is none, CheckpointError for one that cannot be read."""
@@ -67,13 +70,14 @@ def replica_folder(folder: Path, index: int) -> Path:
 
 
 @contextmanager
-def locked(folder: Path, *, resume: bool) -> Generator[None]:
-    """Own the run directory: made if new; refused if another process owns it or if it holds a run
-    that is not to be resumed. What was made is removed again if nothing else came into it.
+def locked(folder: Path, *, resume: bool, new: bool = False) -> Generator[None]:
+    """Own the run directory: made if it does not exist (`new`: it was made for it); refused if
+    another process owns it or if it holds a run that is not to be resumed. What was made is removed
+    again if nothing else came into it.
     """
     import fcntl
 
-    new = not folder.exists()
+    new, begun = new or not folder.exists(), (folder / "run.lock").exists()
     try:
         if resume:
             read_json(folder / "run.json")
@@ -92,7 +96,8 @@ def locked(folder: Path, *, resume: bool) -> Generator[None]:
                 f"{folder}: another process trains here ({lock.read().strip()}); wait for it, or "
                 "choose another --run-dir"
             ) from None
-        if not resume and set(os.listdir(folder)) - {"run.lock"}:
+        mine = {"run.lock", *(BEFORE_RUN if begun else ())}
+        if not resume and set(os.listdir(folder)) - mine:
             raise ConfigError(
                 f"{folder}: holds files already; go on with `train --resume {folder}` or choose "
                 "another --run-dir"
@@ -130,6 +135,8 @@ def signals() -> Generator[Callable[[], bool]]:
         yield lambda: False
         return
     numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup: go on after the user logs out
+        numbers.remove(signal.SIGHUP)
     old = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield lambda: bool(seen)

@@ -2,6 +2,7 @@
 another.
 """
 
+import itertools
 import json
 import time
 from collections.abc import Iterable, Sequence
@@ -12,7 +13,7 @@ from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.rendering import render
 from jaxcnn.data.dataset import Source
 from jaxcnn.data.recorded import record as record_data
-from jaxcnn.errors import ConfigError, DivergedError, Preempted
+from jaxcnn.errors import ConfigError, DataError, DivergedError, Preempted, ResourceError
 from jaxcnn.ops.convolution import current_formulation
 from jaxcnn.runs import code, environment, sweep
 from jaxcnn.runs.carry import carried_record
@@ -22,7 +23,7 @@ from jaxcnn.runs.events import Observer
 from jaxcnn.runs.feed import steps_per_dispatch
 from jaxcnn.runs.members import Plan, train_group
 from jaxcnn.runs.open import Run
-from jaxcnn.runs.rundir import locked, read_json, replica_folder, signals, write_json
+from jaxcnn.runs.rundir import locked, make_folder, read_json, replica_folder, signals, write_json
 from jaxcnn.runs.sweep import Point
 from jaxcnn.runs.table import summarize_sweep
 from jaxcnn.runs.writers import Console
@@ -91,7 +92,8 @@ def train(
         raise ConfigError("train: give an experiment, or a folder with resume=True")
     origin = origin or code.origin_of(experiment)
     name = name or (origin.path.stem if origin else "experiment")
-    folder = Path(folder).absolute() if folder else new_folder(name)
+    start_run = None if start is None else _startable(Run.of(start))
+    new, folder = folder is None, Path(folder).absolute() if folder else new_folder(name)
     console.line(f"run: {folder}")
     plan = Plan(
         experiment,
@@ -103,9 +105,9 @@ def train(
         halving=halving,
         observe=tuple(observe),
         origin=origin,
-        start=None if start is None else _startable(Run.of(start)),
+        start=start_run,
     )
-    with locked(folder, resume=False):
+    with locked(folder, resume=False, new=new):
         return _train(plan)
 
 
@@ -120,13 +122,21 @@ def _startable(run: Run) -> Run:
 
 
 def new_folder(name: str) -> Path:
-    """runs/<name>-<time>, with a number behind it where that exists."""
+    """runs/<name>-<time>, made; with a number behind it where that exists, so that runs that start
+    in the same second have a folder each. Errors: ResourceError.
+    """
+    make_folder(Path("runs"))
     base = Path("runs").absolute() / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder, n = base, 1
-    while folder.exists():
-        n += 1
-        folder = base.with_name(f"{base.name}-{n}")
-    return folder
+    for n in itertools.count(1):
+        folder = base if n == 1 else base.with_name(f"{base.name}-{n}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise ResourceError(f"{folder}: cannot be made ({error.strerror})") from error
+        return folder
+    raise AssertionError("unreachable")
 
 
 def _resume(
@@ -198,6 +208,11 @@ def _train(plan: Plan) -> Run:
     except Preempted as error:
         text = f"{error}, state saved; go on with: train --resume {plan.folder}"
         raise Preempted(text) from None
+    except DataError as error:
+        if not any(plan.folder.rglob("checkpoints/last-*")):
+            raise  # nothing was saved yet, so there is nothing to go on from
+        text = f"{error}; repair the data, then go on with: train --resume {plan.folder}"
+        raise DataError(text) from error
     finally:
         console.stop()
     if plan.points is not None:

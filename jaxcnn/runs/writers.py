@@ -36,11 +36,14 @@ class History:
         self.records: list[Record] = []
         self._unwritten: list[str] = []
         if path.exists():
-            for line in path.read_text().splitlines():
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
-                    self.records.append(json.loads(line))
+                    record = json.loads(line)
                 except ValueError:
                     break  # a line torn by a crash, and whatever followed it
+                if not (isinstance(record, dict) and {"kind", "step"} <= record.keys()):
+                    break  # what is left of one
+                self.records.append(record)
 
     def __call__(self, event: Event) -> None:
         if event.kind in KEPT:
@@ -102,6 +105,7 @@ class Console:
         self.quiet = quiet
         self._bar: Progress | None = None
         self._task: TaskID | None = None
+        self._lost = 0  # lines that nobody could take
         self._replicas: list[int] = [0]
         self._rows: dict[int, Record] = {}
 
@@ -181,13 +185,21 @@ class Console:
         self.line(f"{head}  {'  '.join(numbers)}")
 
     def line(self, text: str) -> None:
-        """One line for the user."""
+        """One line for the user. Where it cannot be written (a full disk, a pipe whose reader went
+        away) training goes on, and the number of lost lines is said as soon as one can be written.
+        """
         if self.quiet:
             return
         if self._bar:
             self._bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
-        else:
+            return
+        try:
+            if self._lost:
+                print(f"({self._lost} lines could not be written)", file=self.stream, flush=True)
+                self._lost = 0
             print(text, file=self.stream, flush=True)
+        except OSError:
+            self._lost += 1
 
     def stop(self) -> None:
         """Take the bar away."""

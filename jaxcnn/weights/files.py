@@ -7,6 +7,7 @@ damage is noticed. Writing is: temporary file, fsync, rename, fsync of the folde
 either the old file or the new one.
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -97,10 +98,11 @@ def write_atomically(path: Path, chunks: list[bytes]) -> None:
         finally:
             os.close(folder)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise ResourceError(
-            f"{path}: cannot be written ({error.strerror}); free disk space or choose another "
-            "--run-dir"
+            f"{path}: cannot be written ({error.strerror}); free disk space, or choose another "
+            "place"
         ) from error
 
 

@@ -83,3 +83,14 @@ def test_rendering_names_types_functions_and_numbers():
     assert rendered["model"]["type"].endswith("TinyNet")
     assert rendered["schedule"]["partial"] == "jaxcnn.core.schedules:cosine"
     assert "momentum: 0.9" in render_text(tiny(optimizer=partial(optax.sgd, 0.1, momentum=0.9)))
+
+
+@pytest.mark.parametrize("rate", [-1.0, -1e-9, float("nan"), float("inf")])
+def test_a_rate_that_climbs_the_loss_is_refused(rate):
+    from functools import partial
+
+    from tests.tiny import tiny
+
+    with pytest.raises(ConfigError, match=r"learning_rate=.*must be a number of at least 0"):
+        tiny(optimizer=partial(optax.sgd, learning_rate=rate))
+    tiny(optimizer=partial(optax.sgd, learning_rate=0.0))

@@ -5,7 +5,7 @@ import pytest
 
 from jaxcnn.inspect.drawing import color_of, draw, to_image
 from jaxcnn.ops import masks
-from jaxcnn.runs.predict import as_json, sentence
+from jaxcnn.runs.answers import as_json, sentence
 
 GREY = np.full((300, 400, 3), 128, np.uint8)
 

@@ -12,7 +12,7 @@ import pytest
 
 from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.inspect.drawing import draw
-from jaxcnn.runs.predict import as_json, sentence
+from jaxcnn.runs.answers import as_json, sentence
 from jaxcnn.tasks.binary import BinaryClassification
 from jaxcnn.tasks.classification import Classification
 from tests.tasks import (

@@ -1,0 +1,127 @@
+"""The command line in terminals that are closed, full, ascii; Ctrl-C before training begins."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+FULL = Path("/dev/full")
+CLEAN = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+
+
+def shell(line, **environment):
+    """(exit code, stdout, stderr) of `jaxcnn` in a shell's line, where $jaxcnn is the program."""
+    done = subprocess.run(
+        ["sh", "-c", line],
+        capture_output=True,
+        cwd=ROOT,
+        timeout=60,
+        env=CLEAN | {"jaxcnn": f"{sys.executable} {ROOT / 'launch.py'}"} | environment,
+    )
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="a device of Linux")
+@pytest.mark.parametrize("verb", ["list", "train --help", "--version"])
+@pytest.mark.parametrize("buffered", ["", "1"])
+def test_output_that_cannot_be_written_is_one_message(verb, buffered):
+    if verb != "list" and buffered:
+        pytest.skip("argparse drops what it cannot print itself")
+    code, _, err = shell(f"$jaxcnn {verb} >/dev/full", PYTHONUNBUFFERED=buffered)
+    assert code == 6
+    assert err.startswith("error: the output cannot be written (No space left on device)")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("streams", ["2>/dev/full", "2>&-", "<&- 2>&-", "2>&- >&-", "2>&- <&- >&-"])
+def test_an_error_keeps_its_exit_code_where_nobody_can_be_told(streams):
+    assert shell(f"$jaxcnn nosuch {streams}") == (2, "", "")
+
+
+@pytest.mark.parametrize("streams", [">&-", "<&-", "2>&-", "| head -1"])
+def test_a_closed_stream_is_no_error(streams):
+    code, out, err = shell(f"$jaxcnn list {streams}")
+    assert (code, err) == (0, "")
+    assert bool(out) is (streams != ">&-")
+
+
+def test_what_an_ascii_terminal_lacks_is_escaped():
+    code, _, err = shell("$jaxcnn train süß", LC_ALL="C", PYTHONIOENCODING="ascii")
+    assert code == 2
+    assert r"s\xfc\xdf" in err
+    body = "from jaxcnn.runs.terminal import prepare_streams as p; p(); print('\\xb1 \\udcff')"
+    environment = CLEAN | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(
+        [sys.executable, "-c", body], cwd=ROOT, env=environment, capture_output=True, check=True
+    )
+    assert done.stdout == b"\\xb1 \\udcff\n"
+
+
+@pytest.mark.parametrize("moment", ["import jaxlib", "import jax", "import flax.linen"])
+def test_ctrl_c_while_libraries_are_imported_ends_at_once(moment):
+    """The program sends it to itself, as the import begins, until it ends."""
+    body = f"""
+import os, signal, sys, threading, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.argv = ["jaxcnn", "models"]
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == {moment.split()[1]!r}:
+            threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGINT)).start()
+sys.meta_path.insert(0, Finder())
+from jaxcnn.commands._main import main
+sys.exit(main())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", body], cwd=ROOT, capture_output=True, timeout=60, env=CLEAN
+    )
+    assert (done.returncode, done.stderr) == (130, b"interrupted\n")
+
+
+def test_a_console_goes_on_where_its_stream_is_full(tmp_path):
+    from jaxcnn.runs.writers import Console
+
+    class Stream:
+        full, text = False, ""
+
+        def isatty(self):
+            return False
+
+        def write(self, text):
+            if self.full:
+                raise OSError(28, "No space left on device")
+            self.text += text
+
+        def flush(self):
+            pass
+
+    stream = Stream()
+    console = Console(stream=stream)
+    console.line("a")
+    stream.full = True
+    console.line("b")
+    console.line("c")
+    stream.full = False
+    console.line("d")
+    assert stream.text == "a\n(2 lines could not be written)\nd\n"
+
+
+@pytest.mark.parametrize("ignored", [True, False])
+def test_nohup_holds(ignored):
+    """A hangup that the user asked to be ignored stays ignored; otherwise it asks to stop."""
+    from jaxcnn.runs.rundir import signals
+
+    old = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        with signals() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(0.01)
+            assert stop() is not ignored
+    finally:
+        signal.signal(signal.SIGHUP, old)

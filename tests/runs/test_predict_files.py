@@ -1,0 +1,162 @@
+"""Predictions of files: each answered by itself, none held, each drawn under its own name."""
+
+import io
+import json
+import weakref
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxcnn.errors import DataError, ResourceError
+from jaxcnn.runs import answers, predict
+from jaxcnn.runs.train import train
+from tests.tiny import tiny
+
+
+@pytest.fixture(scope="module")
+def predictor(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("predict")
+    return train(tiny(steps=2), folder / "run", quiet=True).predictor(batch_size=4)
+
+
+def pictures(folder, count, *, damaged=()):
+    folder.mkdir()
+    for i in range(count):
+        path = folder / f"{i:02}.png"
+        Image.fromarray(np.full((20, 30), 8 * i, np.uint8)).save(path)
+        if i in damaged:
+            path.write_bytes(path.read_bytes()[:40])
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.parametrize("damaged", [(), (0,), (3, 4), (0, 1, 2, 3), (8,), range(9)])
+def test_a_damaged_picture_costs_its_own_answer_alone(predictor, tmp_path, damaged):
+    paths = pictures(tmp_path / "in", 9, damaged=damaged)
+    rows = [row for row, _ in predictor.files(paths)]
+    assert [row["path"] for row in rows] == list(map(str, paths))
+    assert [i for i, row in enumerate(rows) if "error" in row] == list(damaged)
+    alone = [next(iter(predictor.files([path])))[0] for path in paths]
+    assert [row.get("label") for row in rows] == [row.get("label") for row in alone]
+
+
+def test_pictures_are_not_held(predictor, tmp_path, monkeypatch):
+    """However many there are: of no more than two batches at once, and none in its own size."""
+    held, most, sizes = weakref.WeakSet(), [], set()
+    read = predict.read_image
+
+    class Held(np.ndarray):
+        __hash__ = object.__hash__
+
+    def watched(path, *, size, channels):
+        picture = read(path, size=size, channels=channels).view(Held)
+        held.add(picture)
+        most.append(len(held))
+        sizes.add(size)
+        return picture
+
+    monkeypatch.setattr(predict, "read_image", watched)
+    count = sum("label" in row for row, _ in predictor.files(pictures(tmp_path / "in", 30)))
+    assert count == len(most) == 30
+    assert max(most) <= 8
+    assert sizes == {(8, 8)}
+
+
+def test_a_drawing_reads_the_picture_in_its_own_size(predictor, tmp_path):
+    ((row, pixels),) = predictor.files(pictures(tmp_path / "in", 1))
+    assert pixels().shape == (20, 30, 1)
+    out = predict.draw_row(row | {"text": "a"}, pixels, tmp_path / "out", taken=set())
+    assert out["image"].endswith("00.png")
+    assert "drawing" in out
+
+
+NAMES = [
+    ["a/x.png", "b/x.png", "c/x.jpg"],
+    ["a/x.png", "b/x.png", "a/x_1.png", "b/x_1.png"],
+    ["a/x_1.png", "a/x.png", "b/x.png"],
+    ["a/x.png", "a/X.png", "a/X.PNG"],
+    ["a/stra\u00dfe.png", "a/STRASSE.png"],
+    ["a/\u00e9.png", "a/e\u0301.png", "a/\u00c9.png"],
+    ["", "", ""],
+    ["a/.png", "b/.png"],
+]
+
+
+@pytest.mark.parametrize("paths", NAMES)
+def test_every_drawing_has_a_name_of_its_own_on_every_file_system(tmp_path, paths):
+    import unicodedata
+
+    taken = set()
+    rows = [
+        predict.draw_row(
+            {"path": path, "text": "t"},
+            lambda: np.zeros((4, 4, 1), np.uint8),
+            tmp_path,
+            taken=taken,
+        )
+        for path in paths
+    ]
+    names = [unicodedata.normalize("NFD", row["drawing"]).upper().lower() for row in rows]
+    assert len(set(names)) == len(paths)
+    assert len(list(tmp_path.iterdir())) == len(paths)
+
+
+def test_a_drawing_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ResourceError, match=r"cannot be written.*--out"):
+        predict.draw_row(
+            {"path": "x.png", "text": "t"},
+            lambda: np.zeros((4, 4, 1), np.uint8),
+            tmp_path / "file/in it",
+            taken=set(),
+        )
+
+
+def test_what_counts_as_a_picture_of_a_folder(tmp_path):
+    for name in ("b.png", "a.JPG", "sub/c.webp", ".ipynb_checkpoints/b.png", "._b.png", "t.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "folder.png").mkdir()
+    found = [p.relative_to(tmp_path).as_posix() for p in predict.find_images([tmp_path])]
+    assert found == ["a.JPG", "b.png", "sub/c.webp"]
+    assert predict.find_images([tmp_path / "._b.png"]) == [tmp_path / "._b.png"]
+    with pytest.raises(DataError, match="no pictures"):
+        predict.find_images([tmp_path / "folder.png"])
+
+
+TOP = [{"label": 1, "name": "one", "probability": 0.9}]
+
+
+@pytest.mark.parametrize(
+    ("form", "want"),
+    [
+        ("text", ["a.png: one 90.0%\n", "b.png: broken\n", "2: one 90.0%\n"]),
+        ("csv", ["image,rank,label,name,probability\na.png,1,1,one,0.9\n", "", "2,1,1,one,0.9\n"]),
+    ],
+)
+def test_rows_are_printed_as_they_come(form, want):
+    stream = io.StringIO()
+    printer, seen = answers.Printer(form, stream), []
+    rows = [
+        {"image": "a.png", "top": TOP},
+        {"image": "b.png", "error": "b.png: broken"},
+        {"top": TOP},
+    ]
+    for row in rows:
+        before = len(stream.getvalue())
+        printer.row(row, [])
+        seen.append(stream.getvalue()[before:].replace("\r\n", "\n"))
+    printer.end()
+    assert seen == want
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_lists_are_json_however_many_rows(count):
+    for form in ("json", "coco"):
+        stream = io.StringIO()
+        printer = answers.Printer(form, stream)
+        for i in range(count):
+            printer.row({"image": str(i)}, [{"image_id": i}] * i)
+        printer.end()
+        rows = json.loads(stream.getvalue())
+        assert len(rows) == (count if form == "json" else sum(range(count)))
