@@ -23,7 +23,7 @@ import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int32
 
-from jaxcnn.core import freezing, optimizers
+from jaxcnn.core import freezing, optimizers, schedules
 from jaxcnn.core.checks import check_factors, check_objective
 from jaxcnn.core.experiment import Experiment, optimizer_numbers
 from jaxcnn.core.forward import apply_model, fresh_variables, prepare, with_numbers
@@ -192,7 +192,7 @@ def update(
     """
     trainable, frozen = freezing.split(state.params, e.rates)
     norm, grads = optax.tree.norm(found.grads), _clipped(e, found.grads)
-    multiplier = e.schedule(state.step.astype(jnp.float32) / steps)
+    multiplier = schedules.multiplier(e.schedule, state.step, steps=steps)
     rates = freezing.split(optimizers.rate_multipliers(state.params, e.rates), e.rates)[0]
     scale = jax.tree.map(lambda rate: multiplier * rate, rates)
     more = {"value": found.loss, "grad": found.grads, "scale": scale}
