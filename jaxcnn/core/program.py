@@ -54,6 +54,7 @@ class State(flax.struct.PyTreeNode):
     key: jax.Array  # PRNG key []
     hyperparams: dict[str, jax.Array]  # {"optimizer.learning_rate": float32 [], …}, by dotted path
     ema: Params | None  # moving average of params
+    ema_state: Collections | None  # moving average of model_state, to go with it
     live: Bool[Array, ""]  # False from the first non-finite loss or gradient on: then frozen
 
 
@@ -95,6 +96,7 @@ def descend(e: Experiment, *, steps: int) -> Program:
             key=run_key,
             hyperparams=values,
             ema=None if e.ema is None else jax.tree.map(jnp.copy, params),
+            ema_state=None if e.ema is None else jax.tree.map(jnp.copy, fresh),
             live=jnp.ones((), bool),
         )
 
@@ -202,11 +204,13 @@ def update(
     updates = jax.tree.map(lambda u, s, p: u * s.astype(p.dtype), updates, scale, trainable)
     params = freezing.merge(jax.tree.map(jnp.add, trainable, updates), frozen)
     new = state.replace(params=params, opt_state=opt_state, model_state=found.model_state)
-    if e.ema is not None:
+    if e.ema is not None and state.ema_state is not None:
         old, fixed = freezing.split(state.ema, e.rates)
         now, _ = freezing.split(params, e.rates)
-        averaged = optimizers.ema(old, now, decay=e.ema, step=state.step)
-        new = new.replace(ema=freezing.merge(averaged, fixed))
+        average = partial(optimizers.ema, decay=e.ema, step=state.step)
+        statistics = average(state.ema_state, found.model_state)
+        statistics = freezing.keep_statistics(statistics, state.ema_state, params, e.rates)
+        new = new.replace(ema=freezing.merge(average(old, now), fixed), ema_state=statistics)
     peak = state.hyperparams.get("optimizer.learning_rate")
     return new, {
         "grad_norm": norm,
@@ -263,10 +267,12 @@ def advance(before: S, after: S, *, finite: Bool[Array, ""]) -> S:
 
 def evaluation_variables(state: State) -> Collections:
     """{"params": …, **collections} that a state is evaluated with: the moving average where there
-    is one, what the optimizer says (schedule-free ones do), else the parameters.
+    is one, with the average of the collections (BatchNorm's statistics of the raw parameters would
+    be those of another network); what the optimizer says (schedule-free ones do), else the
+    parameters.
     """
     if state.ema is not None:
-        return {"params": state.ema, **state.model_state}
+        return {"params": state.ema, **(state.ema_state or {})}
     params = optimizers.evaluation_params(state.opt_state, state.params)
     return {"params": params, **state.model_state}
 

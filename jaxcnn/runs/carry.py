@@ -80,6 +80,10 @@ def _carried(
             say(f"warning: {name} starts anew: that of {start.folder.name} has another form")
     if new.ema is not None:
         fields["ema"] = jax.tree.map(jax.numpy.copy, old.params) if old.ema is None else old.ema
+        statistics = fields.get("model_state", new.model_state)
+        if old.ema_state is not None and "model_state" in fields:
+            statistics = old.ema_state
+        fields["ema_state"] = jax.tree.map(jax.numpy.copy, statistics)
     if replica.experiment.seed == start.experiment.seed:
         fields["key"] = old.key
     return replace(new, **fields)
