@@ -76,7 +76,7 @@ def check_filled(
         f"weights: {source!r} fills {done} of the {len(body)} arrays of this model's parameters "
         f"({head!r} apart), {100 * report.share:.3g} % of all its numbers. Not in the file "
         f"({len(missing)}): {first(missing)}{unused if report.unused else ''}. Below "
-        f"{100 * least:.3g} % of the arrays a run would start from chance without saying so: choose "
+        f"{100 * least:.3g} % of the arrays a run would start from chance unawares: choose "
         "the model that these weights belong to; or load what there is by `initialize=` with "
         "jaxcnn.weights.load.load_weights, which asks for no share"
     )
