@@ -226,7 +226,8 @@ def _check_size(archive: zipfile.ZipFile, item: zipfile.ZipInfo) -> None:
         shape, _, dtype = (header if version == (1, 0) else np.lib.format.read_array_header_2_0)(
             file
         )
-    if math.prod(shape) * dtype.itemsize > item.file_size:
+        left = item.file_size - file.tell()
+    if math.prod(shape) * dtype.itemsize > left:
         raise ValueError(f"{item.filename} says it is {dtype}{list(shape)}, but is smaller")
 
 

@@ -195,7 +195,7 @@ def test_a_head_of_another_number_of_classes_starts_fresh_and_that_is_said(tmp_p
         tmp_path / "w.pth",
     )
     *_, report = fill(tmp_path / "w.pth")
-    assert report.new_head == ("head/kernel", "head/bias")
+    assert set(report.new_head) == {"head/kernel", "head/bias"}
     assert "of another number of classes, start fresh" in str(report)
     sizes = {name: leaf.size for name, leaf in trees.flatten(shapes()[0]).items()}
     head = sizes["head/kernel"] + sizes["head/bias"]
@@ -218,8 +218,8 @@ def test_too_little_that_fits_is_refused(kept, tmp_path):
         with pytest.raises(ConfigError) as error:
             fill(tmp_path / "w.npz")
         assert "extra.weight" in str(error.value)
-        assert names[-1].split("/")[0] in str(error.value) or "head/bias" in str(error.value)
         if count:
+            assert names[count] in str(error.value)
             assert f"{count} of the {len(names)} arrays" in str(error.value)
             assert f"({len(names) - count})" in str(error.value)
             assert fill(tmp_path / "w.npz", least=0.0)[-1].loaded
@@ -233,7 +233,7 @@ def test_too_little_that_fits_is_refused(kept, tmp_path):
 @pytest.mark.parametrize("ending", FORMATS)
 def test_a_file_of_another_network_is_refused(ending, tmp_path):
     write({"encoder.a": np.ones(3, np.float32), "b": np.ones(2, np.float32)}, tmp_path / ending)
-    with pytest.raises(ConfigError, match="none of the 2 arrays fits this model: .*encoder.a, b"):
+    with pytest.raises(ConfigError, match=r"none of the 2 arrays fits this model: .*encoder\.a, b"):
         fill(tmp_path / ending)
     with pytest.raises(ConfigError, match="none of the 1 arrays"):
         load.load_weights(*shapes(), {"a": np.ones(3)}, ((r"x", "y"),))

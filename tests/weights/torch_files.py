@@ -1,4 +1,4 @@
-"""Files as torch.save writes them, without PyTorch: a pickle that calls PyTorch's functions by name,
+"""Files as torch.save writes them, made without PyTorch: a pickle that calls its functions by name,
 and the numbers beside it (zip archive) or behind it (the form before torch 1.6).
 """
 
