@@ -276,6 +276,7 @@ def test_a_sweep_is_no_single_run(tmp_path):
         load.fill(MODEL, *shapes(), tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.compile itself
 @pytest.mark.parametrize("wrapper", ["compile", "parallel", "average", "wrapped twice", "old"])
 def test_what_torch_itself_writes(wrapper, tmp_path):
     torch = pytest.importorskip("torch", reason="needs PyTorch: pip install torch")
