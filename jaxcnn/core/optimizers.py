@@ -115,8 +115,8 @@ def ema(old: Params, new: Params, *, decay: Number, step: jax.Array) -> Params:
     def average(a: jax.Array, b: jax.Array) -> jax.Array:
         if not jnp.issubdtype(a.dtype, jnp.floating):
             return b
-        mean = share * a.astype(jnp.float32) + (1 - share) * b.astype(jnp.float32)
-        return mean.astype(a.dtype)
+        wide = a.astype(jnp.float32)  # in this form the average of a constant keeps every bit
+        return (wide + (1 - share) * (b.astype(jnp.float32) - wide)).astype(a.dtype)
 
     return jax.tree.map(average, old, new)
 

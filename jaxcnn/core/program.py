@@ -204,13 +204,14 @@ def update(
     updates = jax.tree.map(lambda u, s, p: u * s.astype(p.dtype), updates, scale, trainable)
     params = freezing.merge(jax.tree.map(jnp.add, trainable, updates), frozen)
     new = state.replace(params=params, opt_state=opt_state, model_state=found.model_state)
-    if e.ema is not None and state.ema_state is not None:
+    if e.ema is not None:
         old, fixed = freezing.split(state.ema, e.rates)
         now, _ = freezing.split(params, e.rates)
         average = partial(optimizers.ema, decay=e.ema, step=state.step)
-        statistics = average(state.ema_state, found.model_state)
-        statistics = freezing.keep_statistics(statistics, state.ema_state, params, e.rates)
-        new = new.replace(ema=freezing.merge(average(old, now), fixed), ema_state=statistics)
+        new = new.replace(
+            ema=freezing.merge(average(old, now), fixed),
+            ema_state=average(state.ema_state, found.model_state),
+        )
     peak = state.hyperparams.get("optimizer.learning_rate")
     return new, {
         "grad_norm": norm,

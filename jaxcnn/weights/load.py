@@ -217,9 +217,9 @@ def fill(
     """
     path = Path(path)
     arrays = read_sealed(_checkpoint_in(path))[0] if path.is_dir() else read_arrays(path)
-    own, averaged = _own(arrays)
+    ours = _flat(params, model_state)
+    own, averaged = _own(arrays, ours)
     if own:
-        ours = _flat(params, model_state)
         resized = {
             name.rpartition("/")[0]
             for name, leaf in ours.items()
@@ -236,14 +236,14 @@ def fill(
     return filled
 
 
-def _own(arrays: Arrays) -> tuple[Arrays, bool]:
-    """(arrays by the names of our leaves, whether they are the average) of a checkpoint of ours, or
-    of variables of Flax; {} for other files.
+def _own(arrays: Arrays, ours: dict[str, Any]) -> tuple[Arrays, bool]:
+    """(arrays by the names of our leaves, whether they are the average) of a checkpoint of ours, of
+    variables of Flax, or of arrays most of which have the names of `ours`; {} for other files.
     """
     arrays = {name.replace(".", "/"): array for name, array in arrays.items()}
     own, average = _below("params", arrays), _below("ema", arrays)
     if not own:
-        return {}, False
+        return (arrays if 2 * len(arrays.keys() & ours.keys()) > len(arrays) else {}), False
     statistics = (
         (average and _below("ema_state/batch_stats", arrays))
         or _below("model_state/batch_stats", arrays)

@@ -250,6 +250,14 @@ def test_ema_equals_the_recursion_by_hand():
     np.testing.assert_allclose(average["a"], by_hand, atol=1e-6)
 
 
+def test_the_ema_of_a_constant_keeps_every_bit():
+    values = {"a": jnp.asarray(RANDOM.normal(size=1000), jnp.float32)}
+    average = values
+    for t in range(5):
+        average = optimizers.ema(average, values, decay=0.9, step=jnp.int32(t))
+    np.testing.assert_array_equal(average["a"], values["a"])
+
+
 def test_ema_takes_the_newest_of_what_is_no_float():
     """A count or a switch among a model's statistics has no mean."""
     old, new = (

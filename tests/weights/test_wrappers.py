@@ -254,16 +254,18 @@ def test_numbers_that_are_no_weights_are_refused(value, error, words):
         load.load_weights(*shapes(), state, load.rules_for(MODEL))
 
 
-def test_variables_of_flax_are_taken_by_their_names(tmp_path):
+@pytest.mark.parametrize(
+    "before, between", [("params/", "/"), ("params.", "."), ("", "/"), ("", ".")]
+)
+def test_variables_of_flax_are_taken_by_their_names(before, between, tmp_path):
     """Of a network that has no table of rules, too."""
     model = LeNet5(num_classes=4)
     params = jax.eval_shape(
         partial(model.init, train=False), jax.random.key(0), np.zeros((1, 28, 28, 1), np.float32)
     )["params"]
     arrays = {n: np.full(x.shape, 0.5, np.float32) for n, x in trees.flatten(params).items()}
-    files.write_arrays(
-        tmp_path / "w.safetensors", {f"params.{n}": x for n, x in arrays.items()}, {}
-    )
+    named = {before + name.replace("/", between): array for name, array in arrays.items()}
+    files.write_arrays(tmp_path / "w.safetensors", named, {})
     filled, _, report = load.fill(model, params, {}, tmp_path / "w.safetensors")
     for name, leaf in trees.flatten(filled).items():
         np.testing.assert_array_equal(leaf, arrays[name])
