@@ -122,11 +122,6 @@ def write(tree, path):
         files.write_arrays(path, flat(tree), {})
     elif path.suffix == ".npz":
         np.savez(path, **flat(tree))
-    elif path.suffix == ".h5":
-        h5py = pytest.importorskip("h5py", reason="needs h5py: pip install h5py")
-        with h5py.File(path, "w") as file:
-            for name, array in flat(tree).items():
-                file[name.replace(".", "/")] = array
     else:
         torch_files.save(tree, path)
 
