@@ -30,7 +30,7 @@ import optax
 from jaxcnn.core import optimizers, schedules
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.forward import apply_model, prepare
-from jaxcnn.core.program import descend
+from jaxcnn.core.program import descend, evaluation_variables
 from jaxcnn.data import augment
 from jaxcnn.data.dataset import Dataset, Source
 from jaxcnn.data.files.tfds import Tfds
@@ -64,7 +64,7 @@ def mean_teacher(e, *, steps, weight=10.0, ramp=0.2):
 
     def train_step(state, batch):
         missing = 1 - jnp.minimum(state.step.astype(jnp.float32) / (ramp * steps), 1)
-        teacher = {"params": state.ema, **state.model_state}
+        teacher = evaluation_variables(state)
         objective = partial(consistent, teacher=teacher, weight=weight * jnp.exp(-5 * missing**2))
         now = dataclasses.replace(e, objective=objective)
         return descend(now, steps=steps).train_step(state, batch)

@@ -68,11 +68,13 @@ class Experiment:
     rates: (regular expression over parameter names 'a/b/kernel', multiplier of its update); the
         first match counts. 0 freezes: no gradient, no slot in the optimizer, and modules that are
         frozen whole run as in evaluation: BatchNorm keeps its statistics, Dropout does nothing.
-    ema: decay of the exponential moving average of the weights, used for evaluation.
+    ema: decay of the exponential moving average of the weights and of BatchNorm's statistics (all
+        collections of the model), used for evaluation.
     compute_dtype: "float32" or "bfloat16"; parameters, gradients and BatchNorm statistics stay
         float32.
     weights: where to start from: a run directory, a file of ours, or a torchvision or timm file of
-        the same network (.safetensors, .pth).
+        the same network (.safetensors, .pth, .npz, .h5), behind whatever prefix. Refused where
+        fewer than half of the arrays of parameters are filled, the last layer apart.
     steps_per_dispatch: updates that one call of the device makes. None: 16 on accelerators whose
         memory holds the data; 1 on CPU, where a convolution inside a compiled loop is slow. A run
         keeps its number over a resume: the two differ in rounding.

@@ -98,8 +98,8 @@ def rate_multipliers(params: Params, rules: Rules) -> Tree:
 
 
 def ema(old: Params, new: Params, *, decay: Number, step: jax.Array) -> Params:
-    """Exponential moving average of weights: d * old + (1 - d) * new with d = min(decay, (1 + step)
-    / (10 + step)).
+    """Exponential moving average of weights, or of statistics: d * old + (1 - d) * new with d =
+    min(decay, (1 + step) / (10 + step)).
 
     The warm-up lets the average forget the initial weights in short runs. B. T. Polyak and A. B.
     Juditsky, "Acceleration of stochastic approximation by averaging" (1992), for averaging; the
@@ -107,17 +107,18 @@ def ema(old: Params, new: Params, *, decay: Number, step: jax.Array) -> Params:
 
     Args:
         step: number of updates done, int or float scalar. old, new: trees of arrays of the same
-        shapes; `old`'s dtypes are kept.
+        shapes; `old`'s dtypes are kept. What is no float (a count) is taken from `new`.
     """
     done = jnp.asarray(step, jnp.float32)
     share = jnp.minimum(jnp.asarray(decay, jnp.float32), (1 + done) / (10 + done))
-    return jax.tree.map(
-        lambda a, b: (share * a.astype(jnp.float32) + (1 - share) * b.astype(jnp.float32)).astype(
-            a.dtype
-        ),
-        old,
-        new,
-    )
+
+    def average(a: jax.Array, b: jax.Array) -> jax.Array:
+        if not jnp.issubdtype(a.dtype, jnp.floating):
+            return b
+        wide = a.astype(jnp.float32)  # in this form the average of a constant keeps every bit
+        return (wide + (1 - share) * (b.astype(jnp.float32) - wide)).astype(a.dtype)
+
+    return jax.tree.map(average, old, new)
 
 
 def with_any_arguments(

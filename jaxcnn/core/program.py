@@ -23,7 +23,7 @@ import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int32
 
-from jaxcnn.core import freezing, optimizers
+from jaxcnn.core import freezing, optimizers, schedules
 from jaxcnn.core.checks import check_factors, check_objective
 from jaxcnn.core.experiment import Experiment, optimizer_numbers
 from jaxcnn.core.forward import apply_model, fresh_variables, prepare, with_numbers
@@ -54,6 +54,7 @@ class State(flax.struct.PyTreeNode):
     key: jax.Array  # PRNG key []
     hyperparams: dict[str, jax.Array]  # {"optimizer.learning_rate": float32 [], …}, by dotted path
     ema: Params | None  # moving average of params
+    ema_state: Collections | None  # moving average of model_state, to go with it
     live: Bool[Array, ""]  # False from the first non-finite loss or gradient on: then frozen
 
 
@@ -95,6 +96,7 @@ def descend(e: Experiment, *, steps: int) -> Program:
             key=run_key,
             hyperparams=values,
             ema=None if e.ema is None else jax.tree.map(jnp.copy, params),
+            ema_state=None if e.ema is None else jax.tree.map(jnp.copy, fresh),
             live=jnp.ones((), bool),
         )
 
@@ -192,7 +194,7 @@ def update(
     """
     trainable, frozen = freezing.split(state.params, e.rates)
     norm, grads = optax.tree.norm(found.grads), _clipped(e, found.grads)
-    multiplier = e.schedule(state.step.astype(jnp.float32) / steps)
+    multiplier = schedules.multiplier(e.schedule, state.step, steps=steps)
     rates = freezing.split(optimizers.rate_multipliers(state.params, e.rates), e.rates)[0]
     scale = jax.tree.map(lambda rate: multiplier * rate, rates)
     more = {"value": found.loss, "grad": found.grads, "scale": scale}
@@ -205,8 +207,11 @@ def update(
     if e.ema is not None:
         old, fixed = freezing.split(state.ema, e.rates)
         now, _ = freezing.split(params, e.rates)
-        averaged = optimizers.ema(old, now, decay=e.ema, step=state.step)
-        new = new.replace(ema=freezing.merge(averaged, fixed))
+        average = partial(optimizers.ema, decay=e.ema, step=state.step)
+        new = new.replace(
+            ema=freezing.merge(average(old, now), fixed),
+            ema_state=average(state.ema_state, found.model_state),
+        )
     peak = state.hyperparams.get("optimizer.learning_rate")
     return new, {
         "grad_norm": norm,
@@ -263,10 +268,12 @@ def advance(before: S, after: S, *, finite: Bool[Array, ""]) -> S:
 
 def evaluation_variables(state: State) -> Collections:
     """{"params": …, **collections} that a state is evaluated with: the moving average where there
-    is one, what the optimizer says (schedule-free ones do), else the parameters.
+    is one, with the average of the collections (BatchNorm's statistics of the raw parameters would
+    be those of another network); what the optimizer says (schedule-free ones do), else the
+    parameters.
     """
     if state.ema is not None:
-        return {"params": state.ema, **state.model_state}
+        return {"params": state.ema, **(state.ema_state or {})}
     params = optimizers.evaluation_params(state.opt_state, state.params)
     return {"params": params, **state.model_state}
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import jax
 
-from jaxcnn.core import trees
+from jaxcnn.core import schedules, trees
 from jaxcnn.core.program import State
 from jaxcnn.core.protocols import AnyState, Tree
 from jaxcnn.core.rendering import render
@@ -80,6 +80,10 @@ def _carried(
             say(f"warning: {name} starts anew: that of {start.folder.name} has another form")
     if new.ema is not None:
         fields["ema"] = jax.tree.map(jax.numpy.copy, old.params) if old.ema is None else old.ema
+        statistics = fields.get("model_state", new.model_state)
+        if old.ema_state is not None and "model_state" in fields:
+            statistics = old.ema_state
+        fields["ema_state"] = jax.tree.map(jax.numpy.copy, statistics)
     if replica.experiment.seed == start.experiment.seed:
         fields["key"] = old.key
     return replace(new, **fields)
@@ -93,8 +97,9 @@ def _say_schedule(
     total = start.total_steps
     if total is None:
         return
-    old = float(before.schedule(jax.numpy.float32(at / total)))
-    new = float(now.schedule(jax.numpy.float32(at / steps)))
+    done = jax.numpy.int32(at)
+    old = float(schedules.multiplier(before.schedule, done, steps=total))
+    new = float(schedules.multiplier(now.schedule, done, steps=steps))
     if abs(old - new) > 1e-6:
         say(f"the schedule's multiplier goes from {old:.4g} to {new:.4g} at step {at} of {steps}")
 

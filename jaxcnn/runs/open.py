@@ -28,7 +28,7 @@ from jaxcnn.runs.predict import predict as predict_with
 from jaxcnn.runs.rundir import read_json, replica_folder
 from jaxcnn.runs.sweep import as_point, at
 from jaxcnn.runs.writers import History
-from jaxcnn.tasks.task import Metrics
+from jaxcnn.tasks.task import Metrics, Task
 
 
 class Run:
@@ -119,6 +119,15 @@ class Run:
         return evaluations[-1]["metrics"] if evaluations else None
 
     @property
+    def validation(self) -> Record | None:
+        """The evaluation of the checkpoint that was taken, on validation data; of one that was
+        saved between evaluations, the one before it. None where there is none.
+        """
+        evaluations = History(self.folder / "metrics.jsonl").evaluations()
+        before = [record for record in evaluations if record["step"] <= self.step]
+        return max(before, key=lambda record: record["step"], default=None)
+
+    @property
     def total_steps(self) -> int | None:
         """The updates that it was to make; None where that depends on data that are gone."""
         return self.experiment.total_steps(self.data.size("train"))
@@ -168,15 +177,21 @@ class Run:
     def evaluate(self, split: str = "eval", *, data: Dataset | None = None) -> Metrics:
         """Exact metrics on a split of the run's data, or of other `data` of the same kind.
 
-        Decisions such as a threshold are those of the last validation.
+        Decisions such as a threshold are those of the checkpoint's own validation. Where they were
+        taken on the very split that is scored, a warning says so.
         Errors: DataError where the data are gone or of another kind.
         """
         e = self.trained()[0].experiment if self.is_sweep else self.experiment
         if data is not None:
             check_same_kind(self.data, data)
             e = dataclasses.replace(e, data=data)
-        metrics = None if self.is_sweep else self.metrics
-        return evaluation.evaluate_split(e, self.state, split, metrics=metrics)
+        decided = self._decided(e)
+        if data is None and split == "eval" and (found := _decisions(e.task, decided.task)):
+            _warn(
+                f"{found} was chosen on this very split, so what depends on it is no result on "
+                "held-out data; score another: --split test, or --data"
+            )
+        return evaluation.evaluate_split(decided, self.state, split)
 
     def predict(self, inputs: Inputs, *, batch_size: int = 64) -> list[Row]:
         """What the model says of each input, as the task describes it: {"label", "name",
@@ -190,10 +205,7 @@ class Run:
 
     def predictor(self, *, batch_size: int = 64) -> Predictor:
         """The model, compiled once, for inputs that come one after another."""
-        e = self.standalone()
-        if not self.is_sweep and self.metrics:
-            e = dataclasses.replace(e, task=e.task.calibrate(self.metrics))
-        return Predictor(e, self.state, batch_size=batch_size)
+        return Predictor(self._decided(self.standalone()), self.state, batch_size=batch_size)
 
     def export(self, path: Path | str, *, platforms: Sequence[str] = ("cpu",)) -> Record:
         """Write the model as one file that JAX alone can open; what its inputs and outputs are.
@@ -202,8 +214,33 @@ class Run:
         """
         from jaxcnn.runs.export import export
 
-        names, e = self.data.label_names, self.standalone()
+        names, e = self.data.label_names, self._decided(self.standalone())
         return export(e, self.state, Path(path), platforms=tuple(platforms), label_names=names)
+
+    def _decided(self, e: Experiment) -> Experiment:
+        """`e` with the task's decisions (a threshold, …) as the checkpoint's own validation found
+        them; with those of the experiment, of an ensemble, which has no validation.
+        """
+        if self.is_sweep:
+            records = [run.validation for run in self.trained()]
+            tasks = [e.task.calibrate(record["metrics"]) for record in records if record]
+            if found := [text for task in tasks if (text := _decisions(e.task, task))]:
+                own = _decisions(tasks[0], e.task)
+                _warn(
+                    f"the replicas by themselves would take {', '.join(found)}; an ensemble has no "
+                    f"validation of its own, and keeps the experiment's {own}"
+                )
+            return e
+        record = self.validation
+        if record is None:
+            return e
+        task = e.task.calibrate(record["metrics"])
+        if record["step"] != self.step and (found := _decisions(e.task, task)):
+            _warn(
+                f"{found} is that of the evaluation at step {record['step']}; the checkpoint of "
+                f"step {self.step} was not evaluated"
+            )
+        return dataclasses.replace(e, task=task)
 
     def __repr__(self) -> str:
         name = self.record.get("experiment", "?")
@@ -244,6 +281,13 @@ def open(
     """
     run = Run(folder, experiment, checkpoint=checkpoint)
     return run if replica is None else run.replica(replica)
+
+
+def _decisions(before: Task, after: Task) -> str:
+    """The fields of a task that a validation has changed: "threshold=0.31"; "" for none."""
+    fields = dataclasses.fields(after) if dataclasses.is_dataclass(after) else ()
+    pairs = [(f.name, repr(getattr(before, f.name)), repr(getattr(after, f.name))) for f in fields]
+    return ", ".join(f"{name}={new}" for name, old, new in pairs if old != new)
 
 
 def _warn(text: str) -> None:

@@ -83,7 +83,8 @@ class BinaryClassification(BaseTask):
     def summarize(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
         """Metrics: auroc and average_precision (NaN if a class is absent); accuracy, precision,
         recall and f1 at `threshold`; loss, count; best_threshold, the probability at which F1 is
-        highest (`threshold` if there is no positive), and that best_f1.
+        highest (`threshold` if there is no positive), and that best_f1, which is no held-out
+        result: it was chosen on the rows that it is of.
 
         Precision is 0 where nothing is called positive.
         """

@@ -13,13 +13,16 @@ import json
 import math
 import os
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
-from jaxcnn.errors import CheckpointError, DataError, DependencyError, ResourceError
+from jaxcnn.errors import CheckpointError, DependencyError, ResourceError
+from jaxcnn.weights.kinds import kind_of, refused
+from jaxcnn.weights.pytorch import read_pytorch
 
 Arrays = dict[str, np.ndarray]
 
@@ -41,6 +44,7 @@ _DTYPES = {
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _MAX_HEADER = 100 * 2**20
 _NO_DIGEST = "0" * 64
+_AGAIN = "fetch or write it again"
 
 
 def write_arrays(path: Path, arrays: Arrays, metadata: dict[str, str]) -> None:
@@ -124,24 +128,22 @@ def read_sealed(path: Path) -> tuple[Arrays, dict[str, str]]:
 
 
 def read_arrays(path: str | Path) -> Arrays:
-    """The arrays of a .safetensors, .pt, .pth, .bin (PyTorch) or .h5, .hdf5 (Keras) file, by name
-    ("/" between HDF5 groups). A safetensors file with our seal is verified.
+    """The arrays of a .safetensors, .npz, PyTorch (.pt, .pth, .bin, .ckpt, .pth.tar) or HDF5 (.h5,
+    .hdf5) file, by name: "." between the keys of PyTorch's dicts in one another, "/" between HDF5
+    groups. A safetensors file with our seal is verified. No code of a file is ever run.
 
-    Errors: DataError for a missing or damaged file or an unknown suffix, CheckpointError for a
-    sealed file that is damaged, DependencyError where torch or h5py is needed and missing.
+    Errors: DataError for a file that is missing, damaged, or something else than its ending says
+    (jaxcnn.weights.kinds); CheckpointError for a sealed file that is damaged, DependencyError where
+    h5py is needed and missing.
     """
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"weights: no file {str(path)!r}")
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    if path.suffix in (".pt", ".pth", ".bin"):
-        return _read_torch(path)
-    if path.suffix in (".h5", ".hdf5"):
-        return _read_hdf5(path)
-    raise DataError(
-        f"weights: {str(path)!r} must end in .safetensors, .pt, .pth, .bin, .h5 or .hdf5"
-    )
+    read = {
+        "safetensors": _read_safetensors,
+        "PyTorch": read_pytorch,
+        "NumPy": _read_numpy,
+        "HDF5": _read_hdf5,
+    }
+    return read[kind_of(path)](path)
 
 
 def _read_safetensors(path: Path) -> Arrays:
@@ -149,11 +151,8 @@ def _read_safetensors(path: Path) -> Arrays:
         header, metadata, data = _parse(path.read_bytes())
         if not _is_ours(metadata):
             return _entries(header, data)
-    except ValueError as error:
-        raise DataError(
-            f"weights: {str(path)!r} is not a whole safetensors file ({error}); fetch or write it "
-            "again"
-        ) from None
+    except (ValueError, OSError) as error:
+        raise refused(path, f"is not a whole safetensors file ({error})", _AGAIN) from None
     return read_sealed(path)[0]
 
 
@@ -209,22 +208,28 @@ def _entries(header: dict[str, Any], data: memoryview) -> Arrays:
     return arrays
 
 
-def _read_torch(path: Path) -> Arrays:
+def _read_numpy(path: Path) -> Arrays:
     try:
-        import torch  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise DependencyError(
-            f"weights: {str(path)!r} needs PyTorch: pip install torch; or convert the file to "
-            ".safetensors"
-        ) from error
-    state = torch.load(path, map_location="cpu", weights_only=True)  # never runs code of the file
-    for wrapper in ("state_dict", "model", "model_state_dict"):
-        state = state[wrapper] if isinstance(state.get(wrapper), dict) else state
-    return {
-        name: (value.float() if value.is_floating_point() else value).numpy()
-        for name, value in state.items()
-        if isinstance(value, torch.Tensor)
-    }
+        with zipfile.ZipFile(path) as archive:
+            for item in archive.infolist():
+                _check_size(archive, item)
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except Exception as error:  # an archive can be damaged in any way; none is a bug of ours
+        raise refused(path, f"is damaged, or holds no plain arrays ({error})", _AGAIN) from None
+
+
+def _check_size(archive: zipfile.ZipFile, item: zipfile.ZipInfo) -> None:
+    """ValueError for an array that says it is larger than its bytes."""
+    with archive.open(item) as file:
+        version = np.lib.format.read_magic(file)
+        header = np.lib.format.read_array_header_1_0
+        shape, _, dtype = (header if version == (1, 0) else np.lib.format.read_array_header_2_0)(
+            file
+        )
+        left = item.file_size - file.tell()
+    if math.prod(shape) * dtype.itemsize > left:
+        raise ValueError(f"{item.filename} says it is {dtype}{list(shape)}, but is smaller")
 
 
 def _read_hdf5(path: Path) -> Arrays:
@@ -235,9 +240,12 @@ def _read_hdf5(path: Path) -> Arrays:
     arrays = {}
 
     def take(name, item):
-        if isinstance(item, h5py.Dataset):
+        if isinstance(item, h5py.Dataset) and item.dtype.kind in "biuf":
             arrays[name] = item[()]
 
-    with h5py.File(path, "r") as file:
-        file.visititems(take)
+    try:
+        with h5py.File(path, "r") as file:
+            file.visititems(take)
+    except Exception as error:  # as above
+        raise refused(path, f"was cut short or damaged ({error})", _AGAIN) from None
     return arrays

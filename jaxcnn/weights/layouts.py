@@ -33,15 +33,22 @@ def our_path(path: str, ours: Mapping[str, Any], source: str) -> str:
     """The path of our leaf for a translated source path, whose last part is still the source's leaf
     name (or already ours).
     """
+    if (found := find_path(path, ours)) is not None:
+        return found
+    raise ConfigError(
+        f"weights: the rules send {source!r} to {path!r}, which the model does not "
+        f"have{did_you_mean(path, ours)}"
+    )
+
+
+def find_path(path: str, ours: Mapping[str, Any]) -> str | None:
+    """`our_path`, or None where we have none."""
     layer, _, leaf = path.replace(".", "/").rpartition("/")
     for name in (leaf, *LEAF_NAMES.get(leaf, ())):
         for candidate in (f"{layer}/{name}".lstrip("/"), f"batch_stats/{layer}/{name}"):
             if candidate in ours:
                 return candidate
-    raise ConfigError(
-        f"weights: the rules send {source!r} to {path!r}, which the model does not "
-        f"have{did_you_mean(path, ours)}"
-    )
+    return None
 
 
 def fit(

@@ -6,7 +6,7 @@ says where each source name goes, jaxcnn.weights.layouts how its array is turned
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,9 @@ import numpy as np
 from jaxcnn.core import trees
 from jaxcnn.errors import CheckpointError, ConfigError, DataError
 from jaxcnn.weights.files import Arrays, read_arrays, read_sealed
-from jaxcnn.weights.layouts import LAYOUTS, fit, our_path
+from jaxcnn.weights.layouts import LAYOUTS, find_path, fit, our_path
+from jaxcnn.weights.prefixes import Chosen, choose
+from jaxcnn.weights.report import WeightReport, check_filled, first
 from jaxcnn.weights.rules import rules_for
 
 IGNORED = re.compile(r"(^|[./])num_batches_tracked$")
@@ -34,34 +36,6 @@ class Rule(NamedTuple):
     pattern: str
     path: str
     flattened: tuple[int, int, int] | None = None
-
-
-@dataclass(frozen=True)
-class WeightReport:
-    """What `load_weights` did, by the names of leaves.
-
-    loaded: our leaves that were filled. unmatched: ours without a source (they keep their values).
-    unused: source names that no rule placed. adapted: first layers converted to another channel
-    count. new_head: leaves of the head that keep their values because the class counts differ.
-    averaged: whether the moving average of a run's weights was taken.
-    """
-
-    loaded: tuple[str, ...]
-    unmatched: tuple[str, ...]
-    unused: tuple[str, ...]
-    adapted: tuple[str, ...]
-    new_head: tuple[str, ...]
-    averaged: bool = False
-
-    def __str__(self) -> str:
-        of = " (moving average of the weights)" if self.averaged else ""
-        lines = [f"{len(self.loaded)} arrays loaded{of}"]
-        for title in ("unmatched", "unused", "adapted", "new_head"):
-            names = getattr(self, title)
-            if names:
-                shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
-                lines.append(f"{title.replace('_', ' ')} ({len(names)}): {shown}")
-        return "\n".join(lines)
 
 
 def load_weights(
@@ -85,122 +59,207 @@ def load_weights(
         rules: (pattern, path) or (pattern, path, flattened), see `Rule`; the first that matches
             counts.
         layout: how the source stores kernels, "torch" or "keras" (as we do); by default "keras" for
-            an HDF5 file and "torch" for all else.
+            an HDF5 file and for names that end in "kernel", "torch" for all else.
         head: name of the layer that keeps its values where its class count differs.
-    Errors: ConfigError if a rule names a place that we lack, or a shape does not fit; those of
-    `read_arrays`.
+    The source's names may have any prefix (jaxcnn.weights.prefixes).
+    Errors: ConfigError if nothing fits, a rule names a place that we lack, a shape does not fit, or
+    numbers are no floats; DataError for NaN and infinities; those of `read_arrays`.
     """
     if isinstance(source, str | Path):
         arrays, layout = read_arrays(source), layout or _layout_of(Path(source))
     else:
         arrays = {name: np.asarray(array) for name, array in source.items()}
-    layout = layout or "torch"
+    if not layout:
+        layout = "keras" if any(re.search(r"(^|[./])kernel$", n) for n in arrays) else "torch"
     if layout not in LAYOUTS:
         raise ConfigError(f"weights: layout={layout!r} must be one of {', '.join(LAYOUTS)}")
+    placing = _Placing(_flat(params, model_state), [Rule(*r) for r in rules], layout, head)
+    chosen = choose(arrays, placing.fits)
+    new, report = placing.place(arrays, chosen)
+    if not report.loaded and not report.new_head:
+        raise ConfigError(
+            f"weights: none of the {len(arrays)} arrays fits this model: the source has "
+            f"{first(list(arrays)) or 'nothing'}; the model has {first(list(placing.ours))}. "
+            "Give weights of the same network"
+        )
+    return _unflat(new, model_state, report)
+
+
+def _layout_of(path: Path) -> str:
+    return "keras" if path.suffix.lower() in (".h5", ".hdf5") else ""
+
+
+def _flat(params: Any, model_state: Any) -> dict[str, Any]:
+    """The leaves that can be filled, by name."""
     statistics = {"batch_stats": model_state.get("batch_stats", {})}
-    ours = trees.flatten(params) | trees.flatten(statistics)
-    new, report = _placed(ours, arrays, [Rule(*rule) for rule in rules], layout, head)
-    filled = trees.unflatten(new)
+    return trees.flatten(params) | trees.flatten(statistics)
+
+
+def _unflat(
+    leaves: dict[str, Any], model_state: Any, report: WeightReport
+) -> tuple[Any, Any, WeightReport]:
+    filled = trees.unflatten(leaves)
     statistics = {"batch_stats": filled.pop("batch_stats")} if "batch_stats" in filled else {}
     return filled, {**model_state, **statistics}, report
 
 
-def _layout_of(path: Path) -> str:
-    return "keras" if path.suffix in (".h5", ".hdf5") else "torch"
+@dataclass(frozen=True)
+class _Placing:
+    """Where a source's arrays go in our leaves, by name."""
 
+    ours: dict[str, Any]
+    rules: list[Rule]
+    layout: str
+    head: str
 
-def _placed(
-    ours: dict[str, Any], arrays: Arrays, rules: list[Rule], layout: str, head: str
-) -> tuple[dict[str, Any], WeightReport]:
-    """Our leaves by name, filled as far as the rules send `arrays` to them."""
-    new, sources, folded = dict(ours), {}, {}
-    unused, adapted, new_head = [], [], []
-    for name, array, path, rule in _translate(arrays, rules):
-        if rule is None:
-            unused.append(name)
-            continue
-        mean = re.sub(r"^(.*/)?conv/bias$", r"batch_stats/\1norm/mean", path)
-        if mean in ours and path not in ours:
-            folded[mean] = array
-            continue
-        path = our_path(path, ours, name)
-        if path in sources:
-            raise ConfigError(
-                f"weights: {name!r} and {sources[path]!r} both go to {path!r}; make the rules "
-                "disjoint"
+    def translate(self, name: str) -> tuple[str, Rule | None]:
+        """(our path but for the leaf's name, the rule that gives it) of a source's name."""
+        rule = next((rule for rule in self.rules if re.match(rule.pattern, name)), None)
+        if rule is None or IGNORED.search(name):
+            return "", None
+        return re.sub(rule.pattern, rule.path, name, count=1), rule
+
+    def fits(self, name: str, array: np.ndarray) -> str | None:
+        """Our leaf that an array fits, if any."""
+        path, rule = self.translate(name)
+        path = None if rule is None else find_path(path, self.ours)
+        if rule is None or path is None:
+            return None
+        try:
+            fit(array, self.ours[path], path, name, self.layout, rule.flattened, self.head)
+        except (ConfigError, ValueError):
+            return None
+        return path
+
+    def place(self, arrays: Arrays, chosen: Chosen) -> tuple[dict[str, Any], WeightReport]:
+        """Our leaves by name, filled as far as the rules send `arrays` to them."""
+        ours, new = self.ours, dict(self.ours)
+        sources, folded = {}, {}
+        unused, adapted, new_head = [], [], []
+        for name, full in chosen.names.items():
+            path, rule = self.translate(name)
+            if rule is None:
+                unused += [] if IGNORED.search(name) else [full]
+                continue
+            mean = re.sub(r"^(.*/)?conv/bias$", r"batch_stats/\1norm/mean", path)
+            if mean in ours and path not in ours:
+                folded[mean] = _floats(full, arrays[full])
+                continue
+            path = our_path(path, ours, full)
+            if path in sources:
+                raise ConfigError(
+                    f"weights: {full!r} and {sources[path]!r} both go to {path!r}; make the rules "
+                    "disjoint"
+                )
+            sources[path] = full
+            value, change = fit(
+                arrays[full], ours[path], path, full, self.layout, rule.flattened, self.head
             )
-        sources[path] = name
-        value, change = fit(array, ours[path], path, name, layout, rule.flattened, head)
-        if change == "new_head":
-            new_head.append(path)
-            continue
-        if change == "adapted":
-            adapted.append(f"{path}: {array.shape} -> {ours[path].shape}")
-        new[path] = jnp.asarray(value, ours[path].dtype)
-    for path, bias in folded.items():
-        new[path] = new[path] - jnp.asarray(bias, new[path].dtype)
-    return new, WeightReport(
-        loaded=tuple(path for path in sources if path not in new_head),
-        unmatched=tuple(path for path in ours if path not in sources),
-        unused=tuple(unused),
-        adapted=tuple(adapted),
-        new_head=tuple(new_head),
-    )
+            if change == "new_head":
+                new_head.append(path)
+                continue
+            if change == "adapted":
+                adapted.append(f"{path}: {arrays[full].shape} -> {ours[path].shape}")
+            new[path] = jnp.asarray(_floats(full, value), ours[path].dtype)
+        for path, bias in folded.items():
+            new[path] = new[path] - jnp.asarray(bias, new[path].dtype)
+        report = WeightReport(
+            loaded=tuple(path for path in sources if path not in new_head),
+            unmatched=tuple(path for path in ours if path not in sources),
+            unused=tuple(unused),
+            adapted=tuple(adapted),
+            new_head=tuple(new_head),
+            averaged=chosen.averaged,
+            prefix=chosen.prefix,
+            beside=chosen.beside,
+            others=chosen.others,
+        )
+        return new, replace(report, share=self.share(report.loaded))
+
+    def share(self, loaded: Sequence[str]) -> float:
+        """Of the numbers among our parameters, those in the leaves `loaded`."""
+        sizes = {name: leaf.size for name, leaf in self.ours.items() if _is_parameter(name)}
+        return sum(sizes.get(name, 0) for name in loaded) / max(sum(sizes.values()), 1)
 
 
-def _translate(
-    arrays: Arrays, rules: list[Rule]
-) -> Iterator[tuple[str, np.ndarray, str, Rule | None]]:
-    """(source name, array, our path but for the leaf's name, rule or None) of every array that is a
-    weight.
-    """
-    # torch.nn.DataParallel
-    prefix = "module." if arrays and all(name.startswith("module.") for name in arrays) else ""
-    for full_name, array in arrays.items():
-        name = full_name.removeprefix(prefix)
-        if IGNORED.search(name):
-            continue
-        rule = next((rule for rule in rules if re.match(rule.pattern, name)), None)
-        path = re.sub(rule.pattern, rule.path, name, count=1) if rule else ""
-        yield full_name, array, path, rule
+def _is_parameter(name: str) -> bool:
+    return not name.startswith("batch_stats/")
+
+
+def _floats(name: str, array: np.ndarray) -> np.ndarray:
+    """As float32. Errors: ConfigError for other numbers, DataError for such that are not finite."""
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise ConfigError(
+            f"weights: {name!r} holds {array.dtype}, not floats; quantized weights must be turned "
+            "back into floats first"
+        )
+    with np.errstate(over="ignore", invalid="ignore"):
+        array = array.astype(np.float32)
+    if not np.isfinite(array).all():
+        raise DataError(
+            f"weights: {name!r} holds {int((~np.isfinite(array)).sum())} numbers that are not "
+            "finite (NaN or infinite); take an earlier checkpoint"
+        )
+    return array
 
 
 def fill(
-    model: Any, params: Any, model_state: Any, path: str | Path
+    model: Any, params: Any, model_state: Any, path: str | Path, *, least: float = 0.5
 ) -> tuple[Any, Any, WeightReport]:
     """Fill a model's fresh `params` and `model_state` for fine-tuning, from whatever `path` is.
 
     A run directory (its best checkpoint, else its last), one of its checkpoints, or a torchvision
     or timm file of the same network. Of a run that averaged its weights the average is taken: it is
     what was scored. A last layer for another number of classes keeps its fresh values.
-    Errors: as load_weights; DataError for a directory without checkpoints, CheckpointError for a
-    damaged one (no other is taken in its place).
+    Errors: as load_weights; ConfigError where fewer than the share `least` of the arrays of
+    parameters, the last layer apart, are filled; DataError for a directory without checkpoints,
+    CheckpointError for a damaged one (no other is taken in its place).
     """
     path = Path(path)
     arrays = read_sealed(_checkpoint_in(path))[0] if path.is_dir() else read_arrays(path)
-    own = _below("params", arrays)
+    ours = _flat(params, model_state)
+    own, averaged = _own(arrays, ours)
+    if own:
+        resized = {
+            name.rpartition("/")[0]
+            for name, leaf in ours.items()
+            if name in own and _differs_in_last_axis(own[name], leaf)
+        }
+        head = next(iter(resized)) if len(resized) == 1 else "head"
+        placing = _Placing(ours, [Rule("", "")], "keras", head)
+        new, report = placing.place(own, Chosen({name: name for name in own}))
+        filled = _unflat(new, model_state, replace(report, averaged=averaged))
+    else:
+        head, layout = "head", _layout_of(path)
+        filled = load_weights(params, model_state, arrays, rules_for(model), layout=layout)
+    check_filled(str(path), trees.flatten(params), filled[-1], head=head, least=least)
+    return filled
+
+
+def _own(arrays: Arrays, ours: dict[str, Any]) -> tuple[Arrays, bool]:
+    """(arrays by the names of our leaves, whether they are the average) of a checkpoint of ours, of
+    variables of Flax, or of arrays most of which have the names of `ours`; {} for other files.
+    """
+    arrays = {name.replace(".", "/"): array for name, array in arrays.items()}
+    own, average = _below("params", arrays), _below("ema", arrays)
     if not own:
-        layout = _layout_of(path)
-        return load_weights(params, model_state, arrays, rules_for(model), layout=layout)
-    averaged = _below("ema", arrays)
-    own |= averaged
-    statistics = _below("model_state/batch_stats", arrays)
-    own |= {f"batch_stats/{name}": array for name, array in statistics.items()}
-    fresh = trees.flatten(params)
-    resized = {
-        name.rpartition("/")[0]
-        for name, leaf in fresh.items()
-        if name in own and _differs_in_last_axis(own[name], leaf)
-    }
-    head = next(iter(resized)) if len(resized) == 1 else "head"
-    *filled, report = load_weights(
-        params, model_state, own, ((r"", ""),), layout="keras", head=head
+        return (arrays if 2 * len(arrays.keys() & ours.keys()) > len(arrays) else {}), False
+    statistics = (
+        (average and _below("ema_state/batch_stats", arrays))
+        or _below("model_state/batch_stats", arrays)
+        or _below("batch_stats", arrays)
     )
-    return *filled, replace(report, averaged=bool(averaged))
+    named = {f"batch_stats/{name}": array for name, array in statistics.items()}
+    return own | average | named, bool(average)
 
 
 def _checkpoint_in(folder: Path) -> Path:
     """The newest best checkpoint of a run directory; of a run that has none, its newest one."""
+    if (folder / "replicas").is_dir():
+        raise DataError(
+            f"weights: {str(folder)!r} is a sweep; choose one of its runs, such as "
+            f"{str(folder / 'replicas' / '0')!r}"
+        )
     for kind in ("best", "last"):
         files = folder.glob(f"checkpoints/{kind}-*.safetensors*")
         # by step; of the same step, one that was written again after it was set aside

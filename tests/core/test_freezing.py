@@ -96,6 +96,7 @@ def test_what_is_frozen_keeps_every_bit(fields):
     same(without_head(first.params), without_head(last.params))
     same(without_head(first.ema), without_head(last.ema))
     same(first.model_state, last.model_state)
+    same(first.ema_state, last.ema_state)
     assert (first.params["head"]["kernel"] != last.params["head"]["kernel"]).any()
     assert (first.ema["head"]["kernel"] != last.ema["head"]["kernel"]).any()
 
@@ -103,7 +104,7 @@ def test_what_is_frozen_keeps_every_bit(fields):
 def test_without_rules_all_of_it_moves():
     """So the test above can fail."""
     first, last = train(frozen_body(rates=()))
-    for name in ("params", "ema", "model_state"):
+    for name in ("params", "ema", "model_state", "ema_state"):
         pairs = zip(
             jax.tree.leaves(getattr(first, name)), jax.tree.leaves(getattr(last, name)), strict=True
         )

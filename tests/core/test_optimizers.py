@@ -250,6 +250,24 @@ def test_ema_equals_the_recursion_by_hand():
     np.testing.assert_allclose(average["a"], by_hand, atol=1e-6)
 
 
+def test_the_ema_of_a_constant_keeps_every_bit():
+    values = {"a": jnp.asarray(RANDOM.normal(size=1000), jnp.float32)}
+    average = values
+    for t in range(5):
+        average = optimizers.ema(average, values, decay=0.9, step=jnp.int32(t))
+    np.testing.assert_array_equal(average["a"], values["a"])
+
+
+def test_ema_takes_the_newest_of_what_is_no_float():
+    """A count or a switch among a model's statistics has no mean."""
+    old, new = (
+        {"count": jnp.int32(3), "on": jnp.asarray(False)},
+        {"count": jnp.int32(4), "on": jnp.asarray(True)},
+    )
+    average = optimizers.ema(old, new, decay=0.9, step=jnp.int32(100))
+    assert (average["count"], average["count"].dtype, average["on"]) == (4, jnp.int32, True)
+
+
 def newton_schulz(matrix):
     """K. Jordan et al. 2024: five iterations of a quintic, of the wide matrix of norm 1."""
     x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix

@@ -188,8 +188,27 @@ def test_evaluation_uses_the_average_of_the_weights():
         return program.output_step(state, batch)[0]["loss"]
 
     averaged = loss(e, state)
-    assert averaged == loss(plain, state.replace(params=state.ema, ema=None))
-    assert averaged != loss(plain, state.replace(ema=None))
+    raw = {"ema": None, "ema_state": None}
+    own = {**raw, "params": state.ema, "model_state": state.ema_state}
+    assert averaged == loss(plain, state.replace(**own))
+    assert averaged != loss(plain, state.replace(**raw))
+    assert averaged != loss(plain, state.replace(**raw, params=state.ema)), "statistics of its own"
+
+
+def test_statistics_are_averaged_with_the_weights():
+    """By hand, from the statistics after each step."""
+    e = tiny(ema=0.5)
+    program = compile(make_program(e, steps=12))
+    state = program.init(jax.random.key(0))
+    means = np.zeros(4)
+    for i, batch in enumerate(batches(e, 4)):
+        state, _ = program.train_step(state, batch)
+        share = min(0.5, (1 + i) / (10 + i))
+        now = np.asarray(state.model_state["batch_stats"]["BatchNorm_0"]["mean"], np.float64)
+        means = share * means + (1 - share) * now
+    averaged = state.ema_state["batch_stats"]["BatchNorm_0"]["mean"]
+    np.testing.assert_allclose(averaged, means, atol=1e-6)
+    assert np.abs(means - now).max() > 1e-4
 
 
 def test_scanned_steps_equal_single_steps():

@@ -11,11 +11,20 @@ import pytest
 from jaxcnn.core import schedules
 
 STEPS = 200
+
+
+def warmed(shape, *, steps):
+    """optax's warm-ups start at 0 and reach the peak after `steps`, so that the first update is
+    lost; ours are those one step later, with what follows where it was.
+    """
+    return lambda step: shape(step + 1 if step < steps else step)
+
+
 SAME_AS_OPTAX = {
     "constant": (schedules.constant, optax.constant_schedule(1.0)),
     "constant, warm-up": (
         partial(schedules.constant, warmup=0.2),
-        optax.warmup_constant_schedule(0.0, 1.0, 40),
+        warmed(optax.warmup_constant_schedule(0.0, 1.0, 40), steps=40),
     ),
     "linear": (partial(schedules.linear, final=0.1), optax.linear_schedule(1.0, 0.1, STEPS)),
     "polynomial": (
@@ -28,7 +37,7 @@ SAME_AS_OPTAX = {
     ),
     "warmup_cosine": (
         partial(schedules.warmup_cosine, warmup=0.1, final=0.01),
-        optax.warmup_cosine_decay_schedule(0.0, 1.0, 20, STEPS, end_value=0.01),
+        warmed(optax.warmup_cosine_decay_schedule(0.0, 1.0, 20, STEPS, end_value=0.01), steps=20),
     ),
     "exponential": (
         partial(schedules.exponential, final=0.02),
@@ -36,7 +45,7 @@ SAME_AS_OPTAX = {
     ),
     "exponential, warm-up": (
         partial(schedules.exponential, final=0.02, warmup=0.25),
-        optax.warmup_exponential_decay_schedule(0.0, 1.0, 50, 150, 0.02),
+        warmed(optax.warmup_exponential_decay_schedule(0.0, 1.0, 50, 150, 0.02), steps=50),
     ),
     "step": (
         partial(schedules.step, boundaries=(0.3, 0.6), factor=0.1),
@@ -59,11 +68,17 @@ SAME_AS_OPTAX = {
 def test_equals_optax(name):
     ours, theirs = SAME_AS_OPTAX[name]
     steps = np.arange(STEPS + 1)
-    multipliers = jax.jit(ours)(jnp.asarray(steps / STEPS, jnp.float32))
+    multipliers = jax.jit(partial(schedules.multiplier, ours, steps=STEPS))(steps)
     with jax.numpy_dtype_promotion("standard"):  # optax mixes int32 steps with floats
         expected = [float(theirs(s)) for s in steps]
     np.testing.assert_allclose(multipliers, expected, atol=2e-6)
     assert multipliers.dtype == jnp.float32
+
+
+def run_of(steps, schedule, end=None):
+    """The multipliers of the updates of a run."""
+    at = jnp.arange(end or steps, dtype=jnp.int32)
+    return np.asarray(schedules.multiplier(schedule, at, steps=steps))
 
 
 WITH_WARMUP = [
@@ -79,20 +94,53 @@ WITH_WARMUP = [
 @pytest.mark.parametrize("schedule", WITH_WARMUP)
 @pytest.mark.parametrize("warmup", [0.0, 0.125, 1.0])
 def test_warmup_rises_linearly_to_one_and_the_range_holds(schedule, warmup):
-    progress = jnp.linspace(0, 1, 65, dtype=jnp.float32)
-    multipliers = np.asarray(schedule(progress, warmup=warmup))
-    rising = np.asarray(progress) < warmup
-    expected = np.asarray(progress)[rising] / (warmup or 1)
+    """Of 8 updates the first gets an eighth of the peak, the eighth all of it."""
+    multipliers = run_of(64, partial(schedule, warmup=warmup))
+    rising = np.arange(64) < 64 * warmup
+    expected = (np.arange(64) + 1)[rising] / (64 * warmup or 1)
     half = 0.1 if "step" in repr(schedule) else 1.0
     np.testing.assert_allclose(
         multipliers[rising],
-        np.where(np.asarray(progress)[rising] < 0.5, 1, half) * expected,
+        np.where(np.arange(64)[rising] < 32, 1, half) * expected,
         rtol=1e-6,
     )
-    assert (multipliers >= 0).all()
+    assert (multipliers > 0).all()
     assert (multipliers <= 1 + 1e-6).all()
     if warmup < 0.5:
         assert multipliers.max() == 1
+
+
+RISING = [
+    *(partial(schedule, warmup=share) for schedule in WITH_WARMUP for share in (0.01, 0.3, 1.0)),
+    schedules.warmup_cosine,
+    schedules.triangular,
+    partial(schedules.one_cycle, initial=0.0),
+    schedules.one_cycle,
+]
+
+
+@pytest.mark.parametrize("schedule", RISING)
+@pytest.mark.parametrize("steps", [1, 2, 1000])
+def test_no_update_of_the_first_half_of_a_run_is_lost(schedule, steps):
+    multipliers = run_of(steps, schedule)
+    assert (multipliers[: steps // 2 + 1] > 0).all()
+    assert (multipliers <= 1 + 1e-6).all()
+    assert float(schedule(jnp.float32(0.0))) > 0  # also where nobody says how long an update is
+
+
+@pytest.mark.parametrize("schedule", RISING[:-1])
+def test_a_run_of_one_update_gets_the_whole_peak(schedule):
+    np.testing.assert_array_equal(run_of(1, schedule), [1.0])
+
+
+def test_triangular_from_nothing_starts_as_a_warm_up_does():
+    rise = run_of(100, partial(schedules.triangular, peak_at=0.25))[:26]
+    np.testing.assert_allclose(rise[[0, 25]], [1 / 25, 1.0], rtol=1e-6)
+    np.testing.assert_allclose(np.diff(rise), (1 - 1 / 25) / 25, rtol=1e-4)
+
+
+def test_a_schedule_of_ones_own_gets_the_progress_alone():
+    np.testing.assert_allclose(run_of(4, lambda progress: 1 - progress), [1, 0.75, 0.5, 0.25])
 
 
 def test_step_keeps_its_boundaries_under_warmup():

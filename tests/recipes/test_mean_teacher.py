@@ -92,7 +92,7 @@ def test_the_teacher_is_the_average_of_the_students_and_is_what_is_evaluated():
         average = share * average + (1 - share) * np.asarray(state.params["Dense_0"]["kernel"])
     np.testing.assert_allclose(state.ema["Dense_0"]["kernel"], average, atol=1e-6)
     batch = {**e.data.open("eval").take(np.arange(5)), "mask": np.ones(5, np.float32)}
-    teacher = {"params": state.ema, **state.model_state}
+    teacher = {"params": state.ema, **state.ema_state}
     logits = apply_model(e, teacher, prepare(e, batch), train=False)
     np.testing.assert_allclose(program.output_step(state, batch)[0], logits, atol=1e-6)
 

@@ -16,10 +16,13 @@ import pytest
 from PIL import Image
 
 import jaxcnn
+from jaxcnn.data.memory import Arrays
 from jaxcnn.errors import CheckpointError, ConfigError, DataError, Preempted
+from jaxcnn.runs import sweep
 from jaxcnn.runs.code import differences
 from jaxcnn.runs.open import open as open_run
 from jaxcnn.runs.train import train
+from jaxcnn.tasks.binary import BinaryClassification
 from tests.conftest import ROOT
 from tests.tiny import Lines, arrays, fit, stop_at, tiny
 
@@ -405,3 +408,72 @@ def test_a_reader_says_a_damaged_checkpoint_and_touches_nothing(tmp_path, capsys
     assert open_run(run.folder, tiny()).step < 12
     assert "damaged" in capsys.readouterr().err
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == before
+
+
+def binary(**fields):
+    """Its best evaluation is the first, since a count never changes."""
+    return tiny(
+        task=BinaryClassification(positive=(2,), metric="count"),
+        model=dataclasses.replace(tiny().model, num_classes=1),
+        data=Arrays(train=arrays(50), eval=arrays(21, seed=1), test=arrays(30, seed=2)),
+        **fields,
+    )
+
+
+def forge_thresholds(folder):
+    """{step: best_threshold} that its history says from now on."""
+    path, told = folder / "metrics.jsonl", {}
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    for record in records:
+        if record["kind"] == "eval":
+            told[record["step"]] = 0.1 + 0.01 * record["step"]
+            record["metrics"]["best_threshold"] = told[record["step"]]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return told
+
+
+def test_each_checkpoint_has_the_threshold_of_its_own_evaluation(tmp_path, capsys):
+    """In evaluation, prediction and export; and what was chosen on what is scored is said."""
+    run = train(binary(), tmp_path, quiet=True)
+    told, images = forge_thresholds(tmp_path), arrays(6)["image"]
+    best = run.summary["best"]["step"]
+    assert best == min(told) < max(told) == run.step
+    for checkpoint, step in (("best", best), ("last", run.step)):
+        opened = open_run(tmp_path, binary(), checkpoint=checkpoint)
+        assert opened.step == step
+        assert opened.validation["step"] == step
+        assert opened.evaluate("test")["threshold"] == told[step]
+        assert "held-out" not in capsys.readouterr().err
+        assert opened.evaluate("eval")["threshold"] == told[step]
+        said = capsys.readouterr().err
+        assert f"threshold={told[step]!r} was chosen on this very split" in said
+        other = dataclasses.replace(binary().data, eval=arrays(20, seed=5))
+        opened.evaluate("eval", data=other)
+        assert "held-out" not in capsys.readouterr().err
+        for row in opened.predict(images):
+            positive = next(side for side in row["top"] if side["label"] == 1)
+            assert row["label"] == (positive["probability"] >= told[step])
+        opened.export(tmp_path / "model")
+        call = jax.export.deserialize(bytearray((tmp_path / "model").read_bytes())).call
+        found = call({"image": images})
+        np.testing.assert_array_equal(found["label"], found["probability"] >= told[step])
+
+
+def test_a_checkpoint_between_evaluations_takes_the_threshold_before_it_and_says_so(
+    tmp_path, capsys
+):
+    run = train(binary(eval_every=0.8), tmp_path, quiet=True)
+    told = forge_thresholds(tmp_path)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    kept = [x for x in lines if (json.loads(x)["kind"], json.loads(x)["step"]) != ("eval", 12)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(kept) + "\n")
+    before = max(step for step in told if step < run.step)
+    assert open_run(tmp_path, binary()).evaluate("test")["threshold"] == told[before]
+    said = capsys.readouterr().err
+    assert f"that of the evaluation at step {before}; the checkpoint of step 12" in said
+
+
+def test_an_ensemble_says_that_it_keeps_the_threshold_of_the_experiment(tmp_path, capsys):
+    run = train(binary(), tmp_path, points=sweep.grid(seed=(0, 1)), way="loop", quiet=True)
+    assert run.evaluate("test")["threshold"] == 0.5
+    assert "keeps the experiment's threshold=0.5" in capsys.readouterr().err
