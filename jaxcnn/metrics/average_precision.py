@@ -1,21 +1,25 @@
 """Average precision of detections, as the COCO and PASCAL VOC evaluations define it. NumPy, exact,
 on the host.
 
-`truths` and `predictions` are lists with one dict an image, as `jaxcnn.metrics.objects` says.
-Pixels are the unit: the size classes (small below 32², large above 96² pixels) depend on it, all
-else not. Sources: Lin et al., "Microsoft COCO: common objects in context", 2014, and its evaluation
-code; Everingham et al., "The PASCAL visual object classes (VOC) challenge", 2010, section 4.2.
+`truths` and `predictions` are lists with one dict an image, as `jaxcnn.metrics.objects` says; each
+is read once. Pixels are the unit: the size classes (small below 32², large above 96² pixels of the
+original picture) depend on it, all else not. Some 80 bytes are held for each detection that touches
+a truth, and 40 for each other one.
+
+Sources: Lin et al., "Microsoft COCO: common objects in context", 2014, and its evaluation code;
+Everingham et al., "The PASCAL visual object classes (VOC) challenge", 2010, section 4.2.
 """
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int64
 
-from jaxcnn.metrics import objects
+from jaxcnn.metrics import objects, scored_matching
 from jaxcnn.metrics.objects import Objects
-from jaxcnn.ops import masks
+from jaxcnn.metrics.scored_matching import Compare
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
@@ -38,6 +42,11 @@ COCO_SIGMAS = np.array([
 def coco_boxes(truths: Sequence[Objects], predictions: Sequence[Objects]) -> dict[str, float]:
     """AP, AP50, AP75, AP_small, AP_medium, AP_large, AR_1, AR_10, AR_100, AR_small, AR_medium,
     AR_large; -1 where there is no truth.
+
+    Truths that are "ignored", "difficult" or a "crowd" are neither missed nor found: a detection
+    that matches one, since it matches no other, counts for nothing. Any number of detections may
+    lie in a crowd, whose overlap is the shared area over the detection's own. A size class ignores
+    truths outside it, and detections outside it that match nothing.
     """
 
     def compare(truth, prediction):
@@ -47,18 +56,32 @@ def coco_boxes(truths: Sequence[Objects], predictions: Sequence[Objects]) -> dic
     def area(truth):
         return objects.box_area(objects.boxes(truth))
 
-    return _summary(_evaluate(truths, predictions, compare, truth_area=area))
+    return _summary(
+        _evaluate(
+            *(truths, predictions, compare),
+            truth_area=area,
+            ignored=_not_wanted,
+            sizes=SIZES,
+            most=100,
+        )
+    )
 
 
 def coco_masks(truths: Sequence[Objects], predictions: Sequence[Objects]) -> dict[str, float]:
     """As `coco_boxes`, with the overlap of masks."""
 
     def compare(truth, prediction):
-        crowd = objects.flags(truth, "crowd")
-        overlap = masks.pairwise_iou(prediction["mask"], truth["mask"], crowd=crowd)
-        return overlap, objects.mask_area(prediction)
+        return objects.mask_iou(prediction, truth), objects.mask_area(prediction)
 
-    return _summary(_evaluate(truths, predictions, compare, truth_area=objects.mask_area))
+    return _summary(
+        _evaluate(
+            *(truths, predictions, compare),
+            truth_area=objects.mask_area,
+            ignored=_not_wanted,
+            sizes=SIZES,
+            most=100,
+        )
+    )
 
 
 def coco_keypoints(
@@ -70,7 +93,7 @@ def coco_keypoints(
     """AP, AP50, AP75, AP_medium, AP_large and AR likewise, by object keypoint similarity with at
     most 20 detections an image and class.
 
-    Truths need "box" and "area". An object without a visible point is ignored.
+    Truths need "box" and "area". An object without a visible point is ignored, too.
     """
 
     def compare(truth, prediction):
@@ -79,13 +102,11 @@ def coco_keypoints(
         return objects.keypoint_similarity(points, truth, sigmas), extent[:, 0] * extent[:, 1]
 
     def ignored(truth):
-        return ~objects.any_visible(truth, len(sigmas))
+        return _not_wanted(truth) | ~objects.any_visible(truth, len(sigmas))
 
     sizes = {name: SIZES[name] for name in ("all", "medium", "large")}
     results = _evaluate(
-        truths,
-        predictions,
-        compare,
+        *(truths, predictions, compare),
         truth_area=lambda truth: np.asarray(truth["area"]),
         ignored=ignored,
         sizes=sizes,
@@ -106,36 +127,44 @@ def voc_boxes(
     `num_points=11` is the mean of the best precision at recalls 0, 0.1 … 1 (VOC 2007); None is the
     area under that curve (VOC 2010 on). A detection is compared with the truth of its class that it
     overlaps most, and is right if the IoU reaches the threshold and no better-scored one was right
-    there; "difficult" truths count for nothing. Boxes are continuous: VOC's own code adds a pixel
-    to each side.
+    there; one that overlaps an "ignored", "difficult" or "crowd" truth most counts for nothing.
+    Boxes end where their last pixel ends; of VOC's files, whose corners are pixels, that is
+    (ymin - 1, xmin - 1, ymax, xmax), and the numbers are then those of VOC's own code, which adds
+    a pixel to each side.
     """
-    objects.check(truths, predictions)
+    rows: list[tuple[np.ndarray, ...]] = []
+    total: dict[int, int] = {}
+    for pairs in scored_matching.blocks(
+        truths,
+        predictions,
+        _compare_plain,
+        details={"difficult": lambda truth: _not_wanted(truth) | objects.flags(truth, "crowd")},
+        least=iou_threshold,
+        most=None,
+    ):
+        difficult = pairs.details["difficult"]
+        for label, count in zip(
+            *np.unique(pairs.truth_label[~difficult], return_counts=True), strict=True
+        ):
+            total[int(label)] = total.get(int(label), 0) + int(count)
+        # each detection's best pair, the first of equals
+        order = np.lexsort((pairs.column, -pairs.similarity, pairs.row))
+        row, first = np.unique(pairs.row[order], return_index=True)
+        best = pairs.column[order][first]
+        hit, miss = np.zeros(pairs.label.size, bool), np.ones(pairs.label.size, bool)
+        # rows are sorted by score within an image and class: the first at a truth is the best
+        hit[row[np.unique(best, return_index=True)[1]]] = True
+        miss[row[difficult[best]]] = hit[row[difficult[best]]] = False
+        rows.append((pairs.label, pairs.score, hit, miss & ~hit))
+    if not rows:
+        return {"mAP": -1.0}
+    label, score, hit, miss = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+    order = np.lexsort((-score, label))
     found = {}
-    for label in objects.labels(truths):
-        total, scores, hits, misses = 0, [], [], []
-        for truth, prediction in zip(truths, predictions, strict=True):
-            truth, prediction = (
-                objects.of_class(truth, label),
-                objects.by_score(objects.of_class(prediction, label), None),
-            )
-            difficult = objects.flags(truth, "difficult")
-            total += int(np.sum(~difficult))
-            no_crowd = np.zeros(len(difficult), bool)
-            overlap = objects.box_iou(objects.boxes(prediction), objects.boxes(truth), no_crowd)
-            taken = np.zeros(len(difficult), bool)
-            for row, score in zip(overlap, prediction["score"], strict=True):
-                best = int(np.argmax(row)) if row.size else -1
-                is_match = best >= 0 and row[best] >= iou_threshold
-                scores.append(score)
-                hits.append(is_match and not difficult[best] and not taken[best])
-                misses.append(not is_match or (not difficult[best] and taken[best]))
-                if is_match:
-                    taken[best] = True
-        if total:
-            order = np.argsort(-np.array(scores, np.float64), kind="stable")
-            found[label] = _voc_area(
-                np.array(hits, bool)[order], np.array(misses, bool)[order], total, num_points
-            )
+    for one, count in sorted(total.items()):
+        low, high = np.searchsorted(label[order], [one, one + 1])
+        of_class = order[low:high]
+        found[one] = _voc_area(hit[of_class], miss[of_class], count, num_points)
     return found | {"mAP": float(np.mean(list(found.values()))) if found else -1.0}
 
 
@@ -152,156 +181,131 @@ def _voc_area(
     return float(np.mean(np.append(best, 0.0)[np.minimum(at, best.size)]))
 
 
+@dataclasses.dataclass(frozen=True)
+class _Class:
+    """Of one class, best score first: rank [D] (in its image) of all detections; matched and
+    ignored [A, T, D]; the number of truths [A].
+    """
+
+    rank: Int64[np.ndarray, " D"]
+    matched: Bool[np.ndarray, "A T D"]
+    ignored: Bool[np.ndarray, "A T D"]
+    num_truths: Int64[np.ndarray, " A"]
+
+
 def _evaluate(
     truths: Sequence[Objects],
     predictions: Sequence[Objects],
-    compare: Callable[[Objects, Objects], tuple[np.ndarray, np.ndarray]],
+    compare: Compare,
     *,
     truth_area: Callable[[Objects], np.ndarray],
-    ignored: Callable[[Objects], np.ndarray] | None = None,
-    sizes: dict[str, tuple[float, float]] = SIZES,
-    most: int = 100,
-) -> list[dict[str, np.ndarray]]:
-    """For each class: score [D] and rank [D] (in its image) of all detections; matched and ignored
-    [A, T, D]; number of truths [A].
-    """
-    objects.check(truths, predictions)
-    results = []
-    for label in objects.labels(truths):
-        pieces, num_truths = [], np.zeros(len(sizes), np.int64)
-        for truth, prediction in zip(truths, predictions, strict=True):
-            truth, prediction = (
-                objects.of_class(truth, label),
-                objects.by_score(objects.of_class(prediction, label), most),
-            )
-            similarity, area = compare(truth, prediction)
-            crowd = objects.flags(truth, "crowd")
-            # [A, G]
-            other_size = _outside(
-                np.asarray(truth["area"] if "area" in truth else truth_area(truth), np.float64),
-                sizes,
-            )
-            ignore = other_size | crowd[None] | (ignored(truth)[None] if ignored else False)
-            matched, excused = _match(similarity, ignore, crowd)
-            excused |= ~matched & _outside(area, sizes)[:, None, :]
-            num_truths += np.sum(~ignore, axis=1)
-            pieces.append(
-                (
-                    np.asarray(prediction["score"], np.float64),
-                    np.arange(len(area)),
-                    matched,
-                    excused,
-                )
-            )
-        score, rank, matched, excused = (
-            np.concatenate(piece, axis=-1) for piece in zip(*pieces, strict=True)
+    ignored: Callable[[Objects], np.ndarray],
+    sizes: dict[str, tuple[float, float]],
+    most: int,
+) -> Iterator[_Class]:
+    """The matching of each class that has truths, in the order of labels."""
+
+    def area_of(truth: Objects) -> np.ndarray:
+        return np.asarray(truth["area"] if "area" in truth else truth_area(truth), np.float64)
+
+    details = {"crowd": _flags("crowd"), "ignored": ignored, "area": area_of}
+    parts, truth_label, ignore = [], [], []
+    for pairs in scored_matching.blocks(
+        truths, predictions, compare, details=details, least=IOU_THRESHOLDS[0], most=most
+    ):
+        crowd = pairs.details["crowd"]
+        # [A, G]
+        unwanted = _outside(pairs.details["area"], sizes) | crowd | pairs.details["ignored"]
+        rows, matched, excused = scored_matching.greedy(
+            pairs, ignore=unwanted, crowd=crowd, thresholds=IOU_THRESHOLDS
         )
-        results.append(
-            {
-                "score": score,
-                "rank": rank,
-                "matched": matched,
-                "ignored": excused,
-                "num_truths": num_truths,
-            }
-        )
-    return results
-
-
-def _match(
-    similarity: Float64[np.ndarray, "D G"],
-    ignore: Bool[np.ndarray, "A G"],
-    crowd: Bool[np.ndarray, " G"],
-) -> tuple[Bool[np.ndarray, "A T D"], Bool[np.ndarray, "A T D"]]:
-    """Greedy matching of detections [D], best score first, to truths [G], at each size class A and
-    threshold T at once.
-
-    A detection takes the free truth most like it (the last of equals) that reaches the threshold,
-    and an ignored one only if no other does; a crowd is never used up. Returns whether each
-    detection is matched, and whether to an ignored truth, both [A, T, D].
-    """
-    num_detections, num_truths = similarity.shape
-    shape = (len(ignore), len(IOU_THRESHOLDS))
-    matched, excused = (
-        np.zeros((*shape, num_detections), bool),
-        np.zeros((*shape, num_detections), bool),
+        place = np.full(pairs.label.size, -1)
+        place[rows] = np.arange(rows.size) + sum(part[-1].shape[-1] for part in parts)
+        parts.append((pairs.label, pairs.score, pairs.rank, pairs.area, place, matched, excused))
+        truth_label.append(pairs.truth_label)
+        ignore.append(unwanted)
+    if not parts:
+        return
+    label, score, rank, area, place, matched, excused = (
+        np.concatenate(part, axis=-1) for part in zip(*parts, strict=True)
     )
-    free = np.ones((*shape, num_truths), bool)
-    least = np.minimum(IOU_THRESHOLDS, 1 - 1e-10)[None, :, None]
-    for d in range(num_detections):
-        row = similarity[d]
-        if not num_truths or row.max() < IOU_THRESHOLDS[0]:
-            continue  # most detections touch nothing
-        candidate = free & (row[None, None, :] >= least)
-        counted = candidate & ~ignore[:, None, :]
-        candidate = np.where(counted.any(axis=-1, keepdims=True), counted, candidate)
-        values = np.where(candidate, row[None, None, :], -1.0)
-        chosen = num_truths - 1 - np.argmax(values[..., ::-1], axis=-1)  # [A, T]
-        matched[..., d] = candidate.any(axis=-1)
-        excused[..., d] = matched[..., d] & np.take_along_axis(ignore, chosen, axis=1)
-        used = matched[..., d] & ~crowd[chosen]
-        a, t = np.nonzero(used)
-        free[a, t, chosen[a, t]] = False
-    return matched, excused
+    # place -1, a detection like no truth, finds this last column
+    none = np.zeros((*matched.shape[:2], 1), bool)
+    matched, excused = (np.concatenate([array, none], axis=-1) for array in (matched, excused))
+    true, unwanted = np.concatenate(truth_label), np.concatenate(ignore, axis=-1)
+    order = np.lexsort((-score, label))  # stable: equals in the order of images
+    for one in np.unique(true):
+        low, high = np.searchsorted(label[order], [one, one + 1])
+        chosen = order[low:high]
+        hit, excuse = matched[..., place[chosen]], excused[..., place[chosen]]
+        excuse |= ~hit & _outside(area[chosen], sizes)[:, None]
+        yield _Class(rank[chosen], hit, excuse, np.sum(~unwanted[:, true == one], axis=1))
 
 
 def _summary(
-    results: list[dict[str, np.ndarray]],
+    results: Iterator[_Class],
     *,
     sizes: dict[str, tuple[float, float]] = SIZES,
     limits: tuple[int, ...] = (1, 10, 100),
 ) -> dict[str, float]:
     """Means over thresholds, recalls and classes."""
-    curves = [
-        [curve for result in results if (curve := _curves(result, a, limits[-1])) is not None]
-        for a in range(len(sizes))
-    ]
+    precisions: list[list[np.ndarray]] = [[] for _ in sizes]
+    recalls: list[list[np.ndarray]] = [[] for _ in sizes]
+    limited: list[list[np.ndarray]] = [[] for _ in limits]
+    for result in results:
+        for a in np.flatnonzero(result.num_truths):
+            right = result.matched[a] & ~result.ignored[a]
+            wrong = ~result.matched[a] & ~result.ignored[a]
+            precision, recall = _curve(right, wrong, int(result.num_truths[a]))
+            precisions[a].append(precision)
+            recalls[a].append(recall)
+            for i, limit in enumerate(limits if a == 0 else ()):
+                found = np.count_nonzero(right[:, result.rank < limit], axis=1)
+                limited[i].append(found / result.num_truths[0])
 
-    def mean(which: int, a: int, thresholds: slice = slice(None)) -> float:
-        return (
-            float(np.mean([curve[which][thresholds] for curve in curves[a]])) if curves[a] else -1.0
-        )
-
-    def mean_recall(limit: int) -> float:
-        values = [
-            found[1] for result in results if (found := _curves(result, 0, limit)) is not None
-        ]
-        return float(np.mean(values)) if values else -1.0
+    def mean(values: list[np.ndarray], which: slice = slice(None)) -> float:
+        return float(np.mean([value[which] for value in values])) if values else -1.0
 
     names = [f"_{name}" if name != "all" else "" for name in sizes]
-    summary = {"AP": mean(0, 0), "AP50": mean(0, 0, slice(0, 1)), "AP75": mean(0, 0, slice(5, 6))}
-    summary |= {f"AP{name}": mean(0, a) for a, name in enumerate(names) if a}
+    half, three_quarters = slice(0, 1), slice(5, 6)
+    ap, ar = precisions[0], recalls[0]
+    summary = {"AP": mean(ap), "AP50": mean(ap, half), "AP75": mean(ap, three_quarters)}
+    summary |= {f"AP{name}": mean(precisions[a]) for a, name in enumerate(names) if a}
     if len(limits) == 1:
-        summary |= {
-            "AR": mean(1, 0),
-            "AR50": mean(1, 0, slice(0, 1)),
-            "AR75": mean(1, 0, slice(5, 6)),
-        }
+        summary |= {"AR": mean(ar), "AR50": mean(ar, half), "AR75": mean(ar, three_quarters)}
     else:
-        summary |= {f"AR_{limit}": mean_recall(limit) for limit in limits}
-    return summary | {f"AR{name}": mean(1, a) for a, name in enumerate(names) if a}
+        summary |= {f"AR_{n}": mean(limited[i]) for i, n in enumerate(limits)}
+    return summary | {f"AR{name}": mean(recalls[a]) for a, name in enumerate(names) if a}
 
 
-def _curves(
-    result: dict[str, np.ndarray], a: int, limit: int
-) -> tuple[Float64[np.ndarray, "T R"], Float64[np.ndarray, " T"]] | None:
-    """Of one class: precision at the 101 recalls [T, 101] and the largest recall [T], or None if
-    there is no truth to find.
-    """
-    if not result["num_truths"][a]:
-        return None
-    kept = np.flatnonzero(result["rank"] < limit)
-    kept = kept[np.argsort(-result["score"][kept], kind="stable")]
-    matched, ignored = result["matched"][a][:, kept], result["ignored"][a][:, kept]
-    hits, misses = np.cumsum(matched & ~ignored, axis=1), np.cumsum(~matched & ~ignored, axis=1)
-    if not kept.size:
-        return np.zeros((len(IOU_THRESHOLDS), len(RECALLS))), np.zeros(len(IOU_THRESHOLDS))
-    recall, precision = hits / result["num_truths"][a], hits / np.maximum(hits + misses, 1)
+def _curve(
+    right: Bool[np.ndarray, "T D"], wrong: Bool[np.ndarray, "T D"], num_truths: int
+) -> tuple[Float64[np.ndarray, "T R"], Float64[np.ndarray, " T"]]:
+    """Precision at the 101 recalls [T, 101] and the largest recall [T]; detections are sorted."""
+    if not right.shape[1]:
+        return np.zeros((len(right), len(RECALLS))), np.zeros(len(right))
+    hits, misses = np.cumsum(right, axis=1), np.cumsum(wrong, axis=1)
+    recall, precision = hits / num_truths, hits / np.maximum(hits + misses, 1)
     best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     # recalls never reached have precision 0
     best = np.concatenate([best, np.zeros((len(best), 1))], axis=1)
     at = np.stack([np.searchsorted(row, RECALLS, side="left") for row in recall])
     return np.take_along_axis(best, at, axis=1), recall[:, -1]
+
+
+def _flags(name: str) -> Callable[[Objects], np.ndarray]:
+    return lambda truth: objects.flags(truth, name)
+
+
+def _compare_plain(truth: Objects, prediction: Objects) -> tuple[np.ndarray, np.ndarray]:
+    """IoU of boxes, where a crowd is a box like any other."""
+    found, true = objects.boxes(prediction), objects.boxes(truth)
+    return objects.box_iou(found, true, np.zeros(len(true), bool)), objects.box_area(found)
+
+
+def _not_wanted(truth: Objects) -> Bool[np.ndarray, " G"]:
+    """Truths that need not be found and are no crowd."""
+    return objects.flags(truth, "ignored") | objects.flags(truth, "difficult")
 
 
 def _outside(

@@ -2,53 +2,22 @@
 NumPy, on the host.
 
 A dict of arrays, one row an object. Of a truth: "label" [G] int, "box" [G, 4] (y0, x0, y1, x1),
-optionally "crowd" [G] bool (a group: detections in it are neither right nor wrong), "area" [G] and
-"difficult" [G] bool (VOC). Of a prediction: "label" [D] int, "score" [D], "box" [D, 4]. For masks
-"mask" [G or D, H, W] bool in place of "box"; for keypoints "points" [G or D, J, 2] (y, x), and of
-the truth "visible" [G, J] too.
+optionally "area" [G], "ignored" [G] bool (it need not be found), "difficult" [G] bool (the same, as
+VOC calls it) and "crowd" [G] bool (a region of several objects: not to be found either, and any
+number of detections may lie in it). Of a prediction: "label" [D] int, "score" [D], "box" [D, 4],
+optionally "area" [D]. For masks "mask" [G or D, H, W] bool in place of "box"; for keypoints
+"points" [G or D, J, 2] (y, x), and of the truth "visible" [G, J] too. "area" decides the size class
+where masks or boxes are not in the original picture's pixels; without it, it is theirs.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from jaxcnn.errors import DataError
+from jaxcnn.ops import masks
 
 Objects = dict[str, Any]
-
-
-def check(truths: Sequence[Objects], predictions: Sequence[Objects]) -> None:
-    """Raise DataError unless there is one dict an image of each, and every score is a number."""
-    if len(truths) != len(predictions):
-        raise DataError(
-            f"{len(truths)} images have truths and {len(predictions)} have predictions; give one "
-            "dict an image to each"
-        )
-    for i, prediction in enumerate(predictions):
-        if np.isnan(np.asarray(prediction["score"], np.float64)).any():
-            raise DataError(
-                f"a detection in image {i} has score NaN; detections are ranked by score: look at "
-                "the loss of this run"
-            )
-
-
-def labels(truths: Sequence[Objects]) -> list[int]:
-    """The classes that occur, in order."""
-    return sorted({int(label) for truth in truths for label in np.asarray(truth["label"]).ravel()})
-
-
-def of_class(objects: Objects, label: int) -> Objects:
-    """The objects of one class."""
-    chosen = np.asarray(objects["label"]).ravel() == label
-    return {name: np.asarray(value)[chosen] for name, value in objects.items()}
-
-
-def by_score(prediction: Objects, most: int | None) -> Objects:
-    """The `most` best scored detections, best first; None keeps all."""
-    order = np.argsort(-np.asarray(prediction["score"], np.float64), kind="stable")[:most]
-    return {name: value[order] for name, value in prediction.items()}
 
 
 def flags(objects: Objects, name: str) -> Bool[np.ndarray, " N"]:
@@ -71,6 +40,22 @@ def box_area(box: Float64[np.ndarray, "N 4"]) -> Float64[np.ndarray, " N"]:
 def mask_area(objects: Objects) -> Float64[np.ndarray, " N"]:
     """Pixels of each mask, [N] float64."""
     return np.asarray(objects["mask"], bool).sum(axis=(1, 2)).astype(np.float64)
+
+
+def mask_iou(prediction: Objects, truth: Objects) -> Float64[np.ndarray, "D G"]:
+    """Intersection over union of the masks of each class, 0 between classes; with a crowd the union
+    is the detection's own area.
+    """
+    found, true = np.asarray(prediction["label"]).ravel(), np.asarray(truth["label"]).ravel()
+    crowd, overlap = flags(truth, "crowd"), np.zeros((found.size, true.size))
+    for label in np.intersect1d(found, true):  # all at once would take much memory
+        rows, columns = np.flatnonzero(found == label), np.flatnonzero(true == label)
+        overlap[np.ix_(rows, columns)] = masks.pairwise_iou(
+            np.asarray(prediction["mask"])[rows],
+            np.asarray(truth["mask"])[columns],
+            crowd=crowd[columns],
+        )
+    return overlap
 
 
 def box_iou(
