@@ -155,8 +155,8 @@ def move_labels(
     """Move the boxes and points of a batch whose image was moved already.
 
     A box becomes the upright box around its moved corners, cut at the image's border; where less
-    than `min_visible` of its area is left its `boxes_mask` becomes 0. A point that leaves the image
-    gets `points_mask` 0.
+    than `min_visible` of its area is left its `boxes_mask` becomes 0, where nothing is left also
+    `boxes_ignored` and `boxes_crowd`. A point that leaves the image gets `points_mask` 0.
 
     Args:
         matrices: [B, 2, 3]. source: (height, width) of the image before it moved.
@@ -176,6 +176,9 @@ def move_labels(
         exists = batch.get("boxes_mask", jnp.ones(visible.shape, jnp.float32))
         moved["boxes"] = cut.astype(batch["boxes"].dtype)
         moved["boxes_mask"] = exists * (visible & (_area(cut) > 0)).astype(exists.dtype)
+        for name in ("boxes_ignored", "boxes_crowd"):  # any part of one is to be passed over
+            if name in batch:
+                moved[name] = batch[name] * (_area(cut) > 0).astype(batch[name].dtype)
     if "points" in batch:
         points = _move_points(batch["points"].astype(jnp.float32), matrices, scale)
         exists = batch.get("points_mask", jnp.ones(points.shape[:-1], jnp.float32))

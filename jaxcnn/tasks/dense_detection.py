@@ -19,7 +19,7 @@ import numpy as np
 from jaxcnn.errors import ConfigError
 from jaxcnn.ops import boxes
 from jaxcnn.tasks.detection import LEAST_SCORE, BoxDetection
-from jaxcnn.tasks.objects import average, usable_boxes
+from jaxcnn.tasks.objects import average, covered, usable_boxes
 from jaxcnn.tasks.task import Batch
 
 
@@ -61,7 +61,11 @@ class DenseDetection(BoxDetection):
         label, truth, answers = self._targets(batch)
         count = jnp.maximum(jnp.sum(answers, axis=-1), 1).astype(jnp.float32)
         wanted = (label[..., None] == jnp.arange(self.num_classes)[None, None]) & answers[..., None]
-        focal = jnp.sum(focal_loss(logits, wanted), axis=(1, 2)) / count
+        # inside a box that need not be found nobody says what a place that answers for none sees
+        points = self.places()[0] / np.array(self.image_size)
+        unknown = covered(batch, points, points, num_classes=self.num_classes) & ~answers
+        focal = jnp.where(unknown[..., None], 0.0, focal_loss(logits, wanted))
+        focal = jnp.sum(focal, axis=(1, 2)) / count
         centered = jnp.where(answers, self._centerness(truth), 0.0)
         distance = jnp.where(answers, 1 - boxes.giou(self._boxes(outputs), truth), 0.0)
         boxed = jnp.sum(centered * distance, axis=-1) / jnp.maximum(

@@ -3,8 +3,8 @@ non-maximum suppression, static shapes).
 
 Outputs of the latter: {"heatmap": [B, h, w, K] logits, "size": [B, h, w, 2], "offset": [B, h, w,
     2]}, as `jaxcnn.ops.centers` says.
-Batch: "boxes" [B, N, 4], "boxes_mask" [B, N], "box_labels" [B, N]. Zhou, Wang, Krähenbühl, "Objects
-as points" (CenterNet), 2019.
+Batch: "boxes" [B, N, 4], "boxes_mask" [B, N], "box_labels" [B, N], and what may come with them (see
+`jaxcnn.tasks.objects`). Zhou, Wang, Krähenbühl, "Objects as points" (CenterNet), 2019.
 """
 
 import dataclasses
@@ -22,10 +22,12 @@ from jaxcnn.tasks.objects import (
     average,
     check_boxes,
     check_invalid,
+    count_boxes,
+    covered,
     describe_objects,
-    existing_boxes,
     to_predictions,
     to_truths,
+    truth_records,
     usable_boxes,
 )
 from jaxcnn.tasks.task import BaseTask, Batch
@@ -40,10 +42,16 @@ class BoxDetection(BaseTask):
     """Base of the forms of detection: counting, COCO's average precision, pictures. A subclass has
     `loss`, `predict` and `ensemble`.
 
-    `max_objects` detections are kept of an image. `image_size` (height, width) in pixels only
-    matters to COCO's size classes (AP_small is below 32² pixels). A detection is shown if its score
-    reaches `threshold`. `invalid`: "error" refuses boxes that are empty, outside the image or
-    labelled outside [0, K); "skip" learns and scores without them and counts them as "skipped".
+    `max_objects` detections are kept of an image. A detection is shown if its score reaches
+    `threshold`. `invalid`: "error" refuses boxes that are empty, outside the image or labelled
+    outside [0, K); "skip" learns and scores without them and counts them as "skipped".
+
+    Objects that need not be found ("boxes_ignored", "boxes_crowd") are neither missed nor found, as
+    `average_precision.coco_boxes` says, and where they lie no class is told that it sees
+    background. COCO's size classes (AP_small is below 32² pixels) go by "box_areas", and
+    detections' by their boxes in pixels of "original_size"; where the batch lacks the first, truths
+    go by their boxes, and where it lacks the second, pixels are those of `image_size` (height,
+    width).
     """
 
     num_classes: int
@@ -74,43 +82,36 @@ class BoxDetection(BaseTask):
         raise NotImplementedError
 
     def statistics(self, outputs: dict[str, jax.Array], batch: Batch) -> dict[str, jax.Array]:
-        """Counts (int32) of images, of objects and of skipped boxes; summed loss."""
+        """Counts (int32) of images, of objects to be found, of ignored and of skipped boxes; summed
+        loss.
+        """
         real = batch["mask"] > 0
-        usable = usable_boxes(batch, num_classes=self.num_classes) & real[:, None]
-        return {
+        # where, not times: a padded row may hold NaN
+        return count_boxes(batch, num_classes=self.num_classes) | {
             "count": jnp.sum(real, dtype=jnp.int32),
-            "objects": jnp.sum(usable, dtype=jnp.int32),
-            "skipped": jnp.sum(existing_boxes(batch) & real[:, None] & ~usable, dtype=jnp.int32),
-            "loss": jnp.sum(
-                jnp.where(real, self.loss(outputs, batch), 0.0)
-            ),  # where, not times: a padded row may hold NaN
+            "loss": jnp.sum(jnp.where(real, self.loss(outputs, batch), 0.0)),
         }
 
     def records(self, outputs: dict[str, jax.Array], batch: Batch) -> dict[str, jax.Array]:
-        """boxes [B, D, 4], scores [B, D], labels [B, D]; truth_boxes [B, N, 4], truth_labels [B,
-        N], truth_mask [B, N] bool.
-        """
-        return self.predict(outputs) | {
-            "truth_boxes": batch["boxes"].astype(jnp.float32),
-            "truth_labels": batch["box_labels"].astype(jnp.int32),
-            "truth_mask": usable_boxes(batch, num_classes=self.num_classes),
-        }
+        """boxes [B, D, 4], scores [B, D], labels [B, D], and `objects.truth_records`."""
+        return self.predict(outputs) | truth_records(
+            batch, num_classes=self.num_classes, image_size=self.image_size
+        )
 
     def summarize(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
         """AP, AP50, AP75 and the others of `average_precision.coco_boxes` (-1 where there is no
-        truth); loss, count, objects, skipped.
+        truth); loss, count, objects, ignored, skipped.
         """
         count = int(sums["count"])
         records = records | {
             "scores": np.where(records["scores"] >= LEAST_SCORE, records["scores"], 0.0)
         }
-        metrics = average_precision.coco_boxes(
-            to_truths(records, size=self.image_size), to_predictions(records, size=self.image_size)
-        )
+        metrics = average_precision.coco_boxes(to_truths(records), to_predictions(records))
         return metrics | {
             "loss": float(sums["loss"]) / max(count, 1),
             "count": count,
             "objects": int(sums["objects"]),
+            "ignored": int(sums["ignored"]),
             "skipped": int(sums["skipped"]),
         }
 
@@ -167,7 +168,8 @@ class CenterDetection(BoxDetection):
             jnp.asarray(self.size_weight, jnp.float32) * size_error
             + jnp.asarray(self.offset_weight, jnp.float32) * offset_error
         )
-        total = jnp.sum(jnp.where(usable, error, 0.0), axis=-1) + center_loss(logits, target)
+        focal = center_loss(logits, target, ignored=self._ignored_cells(batch, grid))
+        total = jnp.sum(jnp.where(usable, error, 0.0), axis=-1) + focal
         return total / jnp.maximum(jnp.sum(usable, axis=-1), 1).astype(jnp.float32)
 
     def predict(self, outputs: dict[str, jax.Array]) -> dict[str, jax.Array]:
@@ -182,6 +184,14 @@ class CenterDetection(BoxDetection):
         )
         return {"boxes": boxes, "scores": scores, "labels": labels}
 
+    def _ignored_cells(self, batch: Batch, grid: tuple[int, int]) -> jax.Array:
+        """The cells that a box touches which need not be found, [B, *grid] bool."""
+        size = np.array(grid)
+        low = np.stack(np.meshgrid(*(np.arange(n) for n in grid), indexing="ij"), axis=-1)
+        low = low.reshape(-1, 2)
+        cells = covered(batch, low / size, (low + 1) / size, num_classes=self.num_classes)
+        return cells.reshape(-1, *grid)
+
     def ensemble(self, outputs: list) -> dict[str, jax.Array]:
         """The logits of the mean probabilities; mean sizes and offsets."""
         probability = average([jax.nn.sigmoid(o["heatmap"].astype(jnp.float32)) for o in outputs])
@@ -190,15 +200,22 @@ class CenterDetection(BoxDetection):
 
 
 def center_loss(
-    logits: jax.Array, target: jax.Array, *, alpha: float = 2.0, beta: float = 4.0
+    logits: jax.Array,
+    target: jax.Array,
+    *,
+    alpha: float = 2.0,
+    beta: float = 4.0,
+    ignored: jax.Array | None = None,
 ) -> jax.Array:
     """The penalty-reduced focal loss (Zhou et al. 2019, equation 1), summed over each row. [B, h,
     w, K], [B, h, w, K] -> [B]
 
     Where the target is 1: -(1 - p)^alpha log p. Elsewhere: -(1 - target)^beta p^alpha log(1 - p),
-    so that cells beside a center cost less.
+    so that cells beside a center cost less, and nothing in cells that are `ignored` [B, h, w] bool.
     """
     probability = jax.nn.sigmoid(logits)
     positive = (1 - probability) ** alpha * jax.nn.softplus(-logits)
     negative = (1 - target) ** beta * probability**alpha * jax.nn.softplus(logits)
+    if ignored is not None:
+        negative = jnp.where(ignored[..., None], 0.0, negative)
     return jnp.sum(jnp.where(target >= 1, positive, negative), axis=(1, 2, 3))

@@ -22,7 +22,15 @@ from jaxcnn.ops.boxes import pairwise_iou
 from jaxcnn.ops.roi_align import roi_align
 from jaxcnn.ops.roi_paste import roi_paste
 from jaxcnn.tasks.detection import LEAST_SCORE, CenterDetection
-from jaxcnn.tasks.objects import average, describe_object, to_predictions, to_truths, usable_boxes
+from jaxcnn.tasks.objects import (
+    average,
+    describe_object,
+    existing_boxes,
+    ignored_boxes,
+    to_predictions,
+    to_truths,
+    usable_boxes,
+)
 from jaxcnn.tasks.task import Batch
 
 # a box that overlaps a true one at least so much is judged by that one's mask (He et al. 2017,
@@ -36,8 +44,10 @@ class InstanceSegmentation(CenterDetection):
 
     `mask_weight` times the mask loss is added: sigmoid cross-entropy, mean over the m x m cells of
     a box and then over the boxes of the image that match a true one. `image_size` (height, width)
-    must be that of the masks: detections are compared at that resolution. An evaluation keeps
-    (max_objects + N) * H * W / 8 bytes an image.
+    must be that of the masks: detections are compared at that resolution, and their pixels count
+    for the size classes as so many of the original picture's as they cover. Crowds are rows of
+    "instance_masks" like all else. An evaluation keeps (max_objects + N) * H * W / 8 bytes an
+    image.
     """
 
     mask_weight: float = 1.0
@@ -77,17 +87,16 @@ class InstanceSegmentation(CenterDetection):
         """
         scores = np.where(records["scores"] >= LEAST_SCORE, records["scores"], 0.0)
         kept = records | {"scores": scores}
+        pixel = np.prod(records["picture_size"], axis=1) / np.prod(self.image_size)
         truths = _WithMasks(
-            to_truths(kept, size=self.image_size),
+            to_truths(kept),
             records["truth_masks"],
-            records["truth_mask"],
+            np.asarray(records["truth_mask"]) | np.asarray(records["truth_ignored"]),
             self.image_size,
+            pixel,
         )
         found = _WithMasks(
-            to_predictions(kept, size=self.image_size),
-            records["masks"],
-            scores > 0,
-            self.image_size,
+            to_predictions(kept), records["masks"], scores > 0, self.image_size, pixel
         )
         masks = average_precision.coco_masks(truths, found)
         return {f"mask_{name}": value for name, value in masks.items()} | super().summarize(
@@ -143,11 +152,7 @@ class InstanceSegmentation(CenterDetection):
                 f"instance_masks ({masks.dtype}) hold the value {value}; they hold 0 and {full}. "
                 "Multiply a 0/1 mask by 255"
             )
-        exists = (
-            np.asarray(batch["boxes_mask"]) > 0
-            if "boxes_mask" in batch
-            else np.ones(boxes.shape[:2], bool)
-        )
+        exists = np.asarray(existing_boxes(batch) | ignored_boxes(batch))
         empty = exists & ~masks.any(axis=(2, 3))
         if self.invalid == "error" and empty.any():
             row, column = (int(i) for i in np.argwhere(empty)[0])
@@ -219,7 +224,8 @@ def _pack(masks: jax.Array) -> jax.Array:
 
 class _WithMasks(Sequence):
     """Objects of each image with their masks, unpacked as they are asked for: all at once would
-    take eight times the memory.
+    take eight times the memory. "area" is that of the masks where nothing better is known; `pixel`
+    [R] says how many of the original picture's pixels one of a mask covers.
     """
 
     def __init__(
@@ -228,8 +234,10 @@ class _WithMasks(Sequence):
         packed: np.ndarray,
         chosen: np.ndarray,
         size: tuple[int, int],
+        pixel: np.ndarray,
     ):
         self._objects, self._packed, self._chosen, self._size = objects, packed, chosen, size
+        self._pixel = pixel
 
     def __len__(self) -> int:
         return len(self._objects)
@@ -242,4 +250,5 @@ class _WithMasks(Sequence):
             .astype(bool)
             .reshape(-1, height, width)
         )
-        return self._objects[index] | {"mask": masks}
+        area = masks.sum(axis=(1, 2)) * float(self._pixel[index])
+        return {"area": area} | self._objects[index] | {"mask": masks}

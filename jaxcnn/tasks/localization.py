@@ -1,8 +1,8 @@
 """Localization: the class of an image's one main object, and its box.
 
 Outputs: {"logits": [B, K], "box": [B, 4] (y0, x0, y1, x1) in [0, 1]}. Batch: "label" [B] integers
-in [0, K), "boxes" [B, N, 4], of which the first is the object's, "boxes_mask" [B, N]. The setting
-of ILSVRC-LOC: Russakovsky et al., "ImageNet large scale visual recognition challenge", 2015,
+in [0, K), "boxes" [B, N, 4], of which the first is the object's, "boxes_mask" [B, N]; perhaps
+"boxes_ignored" and "boxes_crowd" [B, N]. The setting of ILSVRC-LOC: Russakovsky et al., "ImageNet large scale visual recognition challenge", 2015,
 section 4.2.
 """
 
@@ -16,7 +16,16 @@ import numpy as np
 from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.ops import boxes
 from jaxcnn.tasks.checks import check_image, check_label
-from jaxcnn.tasks.objects import average, check_boxes, check_invalid, describe_object, usable_boxes
+from jaxcnn.tasks.objects import (
+    OPTIONAL,
+    average,
+    check_boxes,
+    check_invalid,
+    describe_object,
+    existing_boxes,
+    ignored_boxes,
+    usable_boxes,
+)
 from jaxcnn.tasks.task import BaseTask, Batch
 
 
@@ -30,7 +39,9 @@ class Localization(BaseTask):
     right and the IoU at least `iou_threshold`
     (one half in ILSVRC-LOC). `invalid`: "error" refuses examples without a usable box (empty,
     outside the image, none at all); "skip" learns only the class of them, leaves them out of
-    mean_iou and localized, and counts them as "skipped".
+    mean_iou and localized, and counts them as "skipped". An object that need not be found
+    ("boxes_ignored", "boxes_crowd") is left out likewise, whatever `invalid` says, and counted as
+    "ignored".
     """
 
     num_classes: int
@@ -62,12 +73,12 @@ class Localization(BaseTask):
         return jnp.where(usable, jnp.asarray(self.box_weight, jnp.float32) * distance, 0.0) - picked
 
     def statistics(self, outputs: dict[str, jax.Array], batch: Batch) -> dict[str, jax.Array]:
-        """Counts (int32) of examples, right classes, usable boxes, localized and skipped ones;
-        summed IoU and loss.
+        """Counts (int32) of examples, right classes, usable boxes, localized, ignored and skipped
+        ones; summed IoU and loss.
         """
         truth, usable = _first(batch)
         real = batch["mask"] > 0
-        boxed = real & usable
+        boxed, ignored = real & usable, real & ignored_boxes(batch)[:, 0]
         right = jnp.argmax(outputs["logits"], axis=-1).astype(jnp.int32) == batch["label"].astype(
             jnp.int32
         )
@@ -79,7 +90,8 @@ class Localization(BaseTask):
             "localized": _count(
                 boxed & right & (iou >= jnp.asarray(self.iou_threshold, jnp.float32))
             ),
-            "skipped": _count(real & ~usable),
+            "ignored": _count(ignored),
+            "skipped": _count(real & ~usable & ~ignored),
             "iou": jnp.sum(
                 jnp.where(boxed, iou, 0.0)
             ),  # where, not times: a padded row may hold NaN
@@ -88,7 +100,7 @@ class Localization(BaseTask):
 
     def summarize(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
         """mean_iou and localized (shares of the images with a box), accuracy, loss,
-        count, skipped.
+        count, ignored, skipped.
         """
         count, boxed = int(sums["count"]), int(sums["boxed"])
         return {
@@ -97,6 +109,7 @@ class Localization(BaseTask):
             "accuracy": int(sums["correct"]) / max(count, 1),
             "loss": float(sums["loss"]) / max(count, 1),
             "count": count,
+            "ignored": int(sums["ignored"]),
             "skipped": int(sums["skipped"]),
         }
 
@@ -122,18 +135,11 @@ class Localization(BaseTask):
         """
         check_label(batch["label"], num_classes=self.num_classes)
         check_boxes(batch, invalid="skip")
-        first = {
-            name: np.asarray(batch[name])[:, :1]
-            for name in ("boxes", "boxes_mask")
-            if name in batch
-        }
+        first = {n: np.asarray(batch[n])[:, :1] for n in ("boxes", *OPTIONAL) if n in batch}
         check_boxes(first, invalid=self.invalid)
-        if (
-            self.invalid == "error"
-            and "boxes_mask" in first
-            and not (first["boxes_mask"] > 0).all()
-        ):
-            row = int(np.argmin(first["boxes_mask"]))
+        there = np.asarray(existing_boxes(first) | ignored_boxes(first))[:, 0]
+        if self.invalid == "error" and not there.all():
+            row = int(np.argmin(there))
             raise DataError(
                 f"boxes_mask[{row}, 0] is 0: example {row} has no box; localization needs one an "
                 "image, or invalid='skip'"

@@ -2,8 +2,9 @@
 arrays, and the forms that metrics read.
 
 Entries of a batch: "boxes" [B, N, 4] float (y0, x0, y1, x1) in [0, 1]; "boxes_mask" [B, N], 1 where
-    a box exists (all of them, if absent);
-"box_labels" [B, N] integers in [0, K).
+    an object is to be found (all of them, if absent); "box_labels" [B, N] integers in [0, K).
+Optional, as `jaxcnn.core.batch` says: "boxes_ignored" and "boxes_crowd" [B, N], 1 for objects that
+    need not be found; "box_areas" [B, N] and "original_size" [B, 2], in pixels of the original.
 """
 
 from typing import Any
@@ -16,29 +17,82 @@ from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.tasks.task import Batch
 
 OUTSIDE = 1e-3  # how far a corner may lie outside [0, 1]: half a pixel of rounding at 500 pixels
+ROUNDING = 1e-6  # a box that ends where a place begins does not touch it
 INVALID = ("error", "skip")
+OPTIONAL = ("boxes_mask", "boxes_ignored", "boxes_crowd", "box_areas")
 
 
 def usable_boxes(batch: Batch, *, num_classes: int | None = None) -> jax.Array:
-    """Which boxes exist, lie in the image, have an area, and (with `num_classes`) a label in range.
-    [B, N] bool
+    """Which boxes are to be found, lie in the image, have an area, and (with `num_classes`) a label
+    in range. [B, N] bool
     """
+    return _sound_boxes(batch, num_classes) & existing_boxes(batch) & ~_passed_over(batch)
+
+
+def ignored_boxes(batch: Batch, *, num_classes: int | None = None) -> jax.Array:
+    """Which boxes need not be found, crowds among them, and are sound as `usable_boxes` says. [B,
+    N] bool
+    """
+    return _sound_boxes(batch, num_classes) & _passed_over(batch)
+
+
+def covered(
+    batch: Batch, low: np.ndarray, high: np.ndarray, *, num_classes: int | None = None
+) -> jax.Array:
+    """Whether each place, from `low` to `high` [A, 2] in [0, 1], touches a box that need not be
+    found: there a detector is not told that it sees background. [B, A] bool
+    """
+    if "boxes_ignored" not in batch and "boxes_crowd" not in batch:
+        return jnp.zeros((len(batch["boxes"]), len(low)), bool)
+    # [B, A, N]
+    ignored = ignored_boxes(batch, num_classes=num_classes)[:, None]
+    boxes = batch["boxes"].astype(jnp.float32)[:, None]
+    first, last = (
+        jnp.asarray(np.asarray(corner, np.float32))[None, :, None] for corner in (low, high)
+    )
+    touches = jnp.all(
+        (boxes[..., :2] < last - ROUNDING) & (boxes[..., 2:] > first + ROUNDING), axis=-1
+    )
+    return jnp.any(touches & ignored, axis=-1)
+
+
+def _sound_boxes(batch: Batch, num_classes: int | None) -> jax.Array:
     boxes = batch["boxes"].astype(jnp.float32)
     # False for NaN
     good = (jnp.min(boxes, axis=-1) >= -OUTSIDE) & (jnp.max(boxes, axis=-1) <= 1 + OUTSIDE)
     good = good & (boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1])
     if num_classes is not None:
         good = good & (batch["box_labels"] >= 0) & (batch["box_labels"] < num_classes)
-    return good & existing_boxes(batch)
+    return good
 
 
 def existing_boxes(batch: Batch) -> jax.Array:
-    """Which boxes the data say to exist. [B, N] bool"""
-    return (
-        batch["boxes_mask"] > 0
-        if "boxes_mask" in batch
-        else jnp.ones(batch["boxes"].shape[:-1], bool)
-    )
+    """Which boxes the data say are to be found. [B, N] bool"""
+    if "boxes_mask" in batch:
+        return batch["boxes_mask"] > 0
+    return ~jnp.asarray(_passed_over(batch))
+
+
+def count_boxes(batch: Batch, *, num_classes: int) -> dict[str, jax.Array]:
+    """Counts (int32) in the real rows: "objects" to be found, "ignored" ones, and "skipped" ones
+    that break a rule.
+    """
+    usable = usable_boxes(batch, num_classes=num_classes)
+    ignored = ignored_boxes(batch, num_classes=num_classes)
+    skipped = (existing_boxes(batch) | _passed_over(batch)) & ~usable & ~ignored
+    real = (batch["mask"] > 0)[:, None]
+    return {
+        name: jnp.sum(rows & real, dtype=jnp.int32)
+        for name, rows in (("objects", usable), ("ignored", ignored), ("skipped", skipped))
+    }
+
+
+def _passed_over(batch: Batch) -> Any:
+    """Which boxes the data say need not be found, [B, N] bool; JAX or NumPy."""
+    out = np.zeros(batch["boxes"].shape[:-1], bool)
+    for name in ("boxes_ignored", "boxes_crowd"):
+        out = out | (batch[name] > 0) if name in batch else out
+    return out
 
 
 def check_boxes(batch: dict[str, Any], *, invalid: str, num_classes: int | None = None) -> None:
@@ -52,11 +106,8 @@ def check_boxes(batch: dict[str, Any], *, invalid: str, num_classes: int | None 
             "(y0, x0, y1, x1) in [0, 1]: divide "
             "pixels by the image's height and width"
         )
-    names = (
-        {"boxes_mask": "numbers", "box_labels": "integers"}
-        if num_classes is not None
-        else {"boxes_mask": "numbers"}
-    )
+    names = dict.fromkeys(OPTIONAL, "numbers")
+    names |= {"box_labels": "integers"} if num_classes is not None else {}
     for name, kind in names.items():
         if name in batch and np.shape(batch[name]) != boxes.shape[:2]:
             raise DataError(
@@ -70,13 +121,23 @@ def check_boxes(batch: dict[str, Any], *, invalid: str, num_classes: int | None 
             f"box_labels have dtype {np.asarray(batch['box_labels']).dtype}; expected integers in "
             f"[0, {num_classes})"
         )
+    if "original_size" in batch and np.shape(batch["original_size"]) != (len(boxes), 2):
+        raise DataError(
+            f"original_size has shape {np.shape(batch['original_size'])}; it must be "
+            f"{(len(boxes), 2)}: (height, width) of each original picture in pixels"
+        )
     if invalid == "skip":
         return
-    exists = (
-        np.asarray(batch["boxes_mask"]) > 0
-        if "boxes_mask" in batch
-        else np.ones(boxes.shape[:2], bool)
+    host = {name: np.asarray(batch[name]) for name in ("boxes", *OPTIONAL) if name in batch}
+    passed_over = _passed_over(host)
+    exists = host["boxes_mask"] > 0 if "boxes_mask" in host else ~passed_over
+    _refuse(
+        "boxes_mask",
+        exists.astype(np.float32),
+        exists & passed_over,
+        "the boxes_mask of an object that need not be found (boxes_ignored or boxes_crowd 1) is 0",
     )
+    exists = exists | passed_over
     inside = (boxes.min(axis=-1) >= -OUTSIDE) & (boxes.max(axis=-1) <= 1 + OUTSIDE)
     _refuse(
         "boxes",
@@ -111,29 +172,54 @@ def average(arrays: list) -> jax.Array:
     return jnp.mean(jnp.stack([array.astype(jnp.float32) for array in arrays]), axis=0)
 
 
-def to_predictions(
-    records: dict[str, Any], *, size: tuple[int, int]
-) -> list[dict[str, np.ndarray]]:
-    """One dict an image for `ops.average_precision`, boxes in pixels of `size`, from records boxes
-    [R, D, 4], scores, labels [R, D]; detections of score 0 are left out."""
-    found = np.asarray(records["scores"]) > 0
+def truth_records(
+    batch: Batch, *, num_classes: int, image_size: tuple[int, int]
+) -> dict[str, jax.Array]:
+    """The rows that `to_truths` reads: truth_boxes [B, N, 4], truth_labels [B, N]; truth_mask,
+    truth_ignored, truth_crowd [B, N] bool; truth_areas [B, N], -1 where the batch has none;
+    picture_size [B, 2], `image_size` where it has no "original_size".
+    """
+    boxes = batch["boxes"].astype(jnp.float32)
+    ignored = ignored_boxes(batch, num_classes=num_classes)
+    size = jnp.broadcast_to(jnp.asarray(image_size, jnp.int32), (len(boxes), 2))
+    return {
+        "truth_boxes": boxes,
+        "truth_labels": batch["box_labels"].astype(jnp.int32),
+        "truth_mask": usable_boxes(batch, num_classes=num_classes),
+        "truth_ignored": ignored,
+        "truth_crowd": ignored & (batch.get("boxes_crowd", jnp.zeros(ignored.shape)) > 0),
+        "truth_areas": batch.get("box_areas", -jnp.ones(ignored.shape)).astype(jnp.float32),
+        "picture_size": batch.get("original_size", size).astype(jnp.int32),
+    }
+
+
+def to_predictions(records: dict[str, Any]) -> list[dict[str, np.ndarray]]:
+    """One dict an image for `metrics.average_precision`, boxes in pixels of the original picture
+    (picture_size [R, 2]), from records boxes [R, D, 4], scores, labels [R, D]; detections of score
+    0 are left out.
+    """
+    score = np.asarray(records["scores"], np.float64)
     return _objects(
-        records["boxes"],
-        records["labels"],
-        found,
-        size=size,
-        score=np.asarray(records["scores"], np.float64),
+        records["boxes"], records["labels"], score > 0, size=records["picture_size"], score=score
     )
 
 
-def to_truths(records: dict[str, Any], *, size: tuple[int, int]) -> list[dict[str, np.ndarray]]:
-    """The same of truth_boxes [R, N, 4], truth_labels and truth_mask [R, N]."""
-    return _objects(
+def to_truths(records: dict[str, Any]) -> list[dict[str, np.ndarray]]:
+    """The same of what `truth_records` says; "area" only where it is known."""
+    ignored = np.asarray(records["truth_ignored"]) > 0
+    area = np.asarray(records["truth_areas"], np.float64)
+    truths = _objects(
         records["truth_boxes"],
         records["truth_labels"],
-        np.asarray(records["truth_mask"]) > 0,
-        size=size,
+        (np.asarray(records["truth_mask"]) > 0) | ignored,
+        size=records["picture_size"],
+        ignored=ignored,
+        crowd=np.asarray(records["truth_crowd"]) > 0,
+        area=area,
     )
+    for i in np.flatnonzero((area < 0).any(axis=1)):
+        del truths[i]["area"]
+    return truths
 
 
 def describe_objects(
@@ -164,9 +250,10 @@ def describe_object(box: Any, label: Any, score: Any, *, names: tuple[str, ...])
 
 
 def _objects(
-    boxes: Any, labels: Any, chosen: np.ndarray, *, size: tuple[int, int], **more: np.ndarray
+    boxes: Any, labels: Any, chosen: np.ndarray, *, size: Any, **more: np.ndarray
 ) -> list[dict[str, np.ndarray]]:
-    pixels = np.asarray(boxes, np.float64) * np.array([*size, *size], np.float64)
+    sides = np.tile(np.asarray(size, np.float64), 2)[:, None]  # [R, 1, 4]
+    pixels = np.asarray(boxes, np.float64) * sides
     labels = np.asarray(labels)
     rows = range(len(pixels))
     return [
