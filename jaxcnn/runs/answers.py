@@ -16,8 +16,9 @@ Line = tuple[Any, ...]  # of a table
 
 
 def to_coco(row: Row, size: tuple[int, int], image_id: int) -> list[Json]:
-    """The objects of a row as COCO's results format has them, boxes [x, y, width, height] in pixels
-    of the picture, whose (height, width) is `size`. The command line counts `image_id` from 0.
+    """The objects of a row as COCO's results format has them, boxes [x, y, width, height] and masks
+    in pixels of the picture, whose (height, width) is `size`: a mask of another size is brought to
+    it, each pixel as the nearest one. The command line counts `image_id` from 0.
 
     category_id counts the class names of training from 1, as a COCO file does whose categories are
     numbered without a gap; "category_name" says which one is meant.
@@ -36,7 +37,12 @@ def to_coco(row: Row, size: tuple[int, int], image_id: int) -> list[Json]:
             "score": float(thing.get("score", 1.0)),
         }
         if "mask" in thing:
-            result["segmentation"] = as_json(thing["mask"])
+            mask = np.asarray(thing["mask"])
+            rows, columns = (
+                ((np.arange(new) + 0.5) * old / new).astype(np.int64)
+                for new, old in zip(size, mask.shape, strict=True)
+            )
+            result["segmentation"] = as_json(mask[rows[:, None], columns])
         results.append(result)
     return results
 

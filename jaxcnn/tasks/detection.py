@@ -82,9 +82,7 @@ class BoxDetection(BaseTask):
         raise NotImplementedError
 
     def statistics(self, outputs: dict[str, jax.Array], batch: Batch) -> dict[str, jax.Array]:
-        """Counts (int32) of images, of objects to be found, of ignored and of skipped boxes; summed
-        loss.
-        """
+        """Counts (int32) of images, of objects to be found and of skipped boxes; summed loss."""
         real = batch["mask"] > 0
         # where, not times: a padded row may hold NaN
         return count_boxes(batch, num_classes=self.num_classes) | {
@@ -111,7 +109,7 @@ class BoxDetection(BaseTask):
             "loss": float(sums["loss"]) / max(count, 1),
             "count": count,
             "objects": int(sums["objects"]),
-            "ignored": int(sums["ignored"]),
+            "ignored": int(np.sum(records["truth_ignored"])),
             "skipped": int(sums["skipped"]),
         }
 

@@ -2,9 +2,12 @@
 soft-argmax or plain coordinates.
 
 Outputs: heatmaps [B, h, w, J] of any resolution (method "heatmap"), logits of heatmaps [B, h, w, J]
-    ("dsnt") or points [B, J, 2]
-("direct"). Batch: "points" [B, J, 2] float32 (y, x) in [0, 1]; "points_mask" [B, J], 1 where a
-point is visible (all, if absent).
+    ("dsnt") or points [B, J, 2] ("direct").
+Batch: "points" [B, J, 2] float32 (y, x) in [0, 1]; "points_mask" [B, J], 1 where a point is visible
+    (all, if absent).
+Optional, as `jaxcnn.core.batch` says: "boxes_ignored" and "boxes_crowd" [B, N], of which the first
+    is the object's: 1 for one that need not be found; "original_size" [B, 2] of what the image
+    shows; "box_areas" [B, N], the first the object's.
 """
 
 import dataclasses
@@ -46,10 +49,14 @@ class Keypoints(BaseTask):
         such as the outer corners of the eyes.
     threshold: PCK counts the points that are at most this share of the reference length away.
     sigmas: the spread of each point among annotators, COCO's constants for its 17 (J numbers; ()
-        leaves OKS out).
+        leaves OKS out). The object's area is "box_areas" where "original_size" comes with it, else
+        that of the box around the visible points.
     edges: lines between points for drawing, pairs (i, j).
     invalid: what `check` does about visible points outside [0, 1]: "error" raises, "skip" lets them
     pass, and they count as not visible.
+
+    Distances are taken in a square unit: by "original_size", or where the batch lacks it by the
+    image as the model sees it. The points of an object that need not be found count for nothing.
     """
 
     num_points: int
@@ -121,18 +128,20 @@ class Keypoints(BaseTask):
         )
 
     def statistics(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
-        """Counts (int32) of rows, of rows that can be measured (a visible point, and a reference
-        length), of visible and of correct points
-        [J] in these, of `invalid` points; sums of the loss, of the normalized errors and of the
-        object keypoint similarities.
+        """Counts (int32) of rows, of ignored ones, of rows that can be measured (a visible point,
+        and a reference length), of visible and of correct points [J] in these, of `invalid` points;
+        sums of the loss, of the normalized errors and of the object keypoint similarities.
         """
         truth, visible = self._truth(outputs, batch)
         point, _ = self._decode(outputs.astype(jnp.float32))
         sides = self._sides(outputs, batch)
+        if "original_size" in batch:
+            size = jnp.maximum(batch["original_size"].astype(jnp.float32), 1.0)[:, None]
+            sides = size / jnp.max(size, axis=-1, keepdims=True)
         truth_ = truth * sides
         point = jnp.where(jnp.isfinite(point), point, -1.0) * sides  # NaN is far away
         length, measurable = self._length(truth_, visible)
-        real = batch["mask"] > 0
+        real, ignored = batch["mask"] > 0, _is_ignored(batch)
         measured = real & measurable
         counted = (visible & measured[:, None]).astype(jnp.float32)
         correct = keypoints.correct(
@@ -145,10 +154,13 @@ class Keypoints(BaseTask):
         error = keypoints.normalized_error(point, truth_, counted, reference=length)
         sums = {
             "count": jnp.sum(real, dtype=jnp.int32),
+            "ignored": jnp.sum(real & ignored, dtype=jnp.int32),
             "measured": jnp.sum(measured, dtype=jnp.int32),
             "visible": jnp.sum(counted > 0, axis=0, dtype=jnp.int32),
             "correct": jnp.sum(correct, axis=0, dtype=jnp.int32),
-            "invalid": jnp.sum((_mask(batch) > 0) & ~visible & real[:, None], dtype=jnp.int32),
+            "invalid": jnp.sum(
+                (_mask(batch) > 0) & ~visible & (real & ~ignored)[:, None], dtype=jnp.int32
+            ),
             "loss": jnp.sum(
                 jnp.where(real, self.loss(outputs, batch), 0.0)
             ),  # where, not times: a padded row may hold NaN
@@ -156,6 +168,9 @@ class Keypoints(BaseTask):
         }
         if self.sigmas:
             area = jnp.prod(_extent(truth_, visible), axis=-1)
+            if "original_size" in batch and "box_areas" in batch:
+                longer = jnp.max(batch["original_size"].astype(jnp.float32), axis=-1)
+                area = batch["box_areas"][:, 0].astype(jnp.float32) / jnp.square(longer)
             similarity = keypoints.similarity(
                 point,
                 truth_,
@@ -169,9 +184,9 @@ class Keypoints(BaseTask):
     def summarize(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
         """pck, the share of visible points within `threshold` reference lengths, and per_point_pck
         [J] (None for a point never seen); nme, the mean over rows of the visible points' mean
-        distance in reference lengths; with `sigmas` oks, the mean object keypoint similarity, whose
-        area is that of the box around the visible points; loss; count, and skipped, the rows among
-        them without a visible point or a reference length; invalid_points.
+        distance in reference lengths; with `sigmas` oks, the mean object keypoint similarity; loss;
+        count, and of these ignored, the rows whose object need not be found, and skipped, other
+        rows without a visible point or a reference length; invalid_points.
         """
         visible = np.asarray(sums["visible"], np.int64)
         correct = np.asarray(sums["correct"], np.int64)
@@ -185,7 +200,8 @@ class Keypoints(BaseTask):
             ],
             "loss": float(sums["loss"]) / max(count, 1),
             "count": count,
-            "skipped": count - measured,
+            "ignored": int(sums["ignored"]),
+            "skipped": count - measured - int(sums["ignored"]),
             "invalid_points": int(sums["invalid"]),
         }
         if self.sigmas:
@@ -244,6 +260,7 @@ class Keypoints(BaseTask):
                 f"{self.num_points}. Correct num_points of the model or the task"
             )
         visible = (_mask(batch) > 0) & jnp.all((points >= 0) & (points <= 1), axis=-1)
+        visible = visible & ~_is_ignored(batch)[:, None]
         return jnp.where(visible[..., None], points, 0.5), visible
 
     def _gaussians(self, truth: jax.Array, outputs: jax.Array) -> jax.Array:
@@ -267,13 +284,8 @@ class Keypoints(BaseTask):
     def _sides(self, outputs: jax.Array, batch: Batch) -> jax.Array:
         """Height and width over the longer of them [1, 1, 2], of the image, or of the heatmaps
         where the batch has none: distances are taken in a square unit."""
-        height, width = (
-            batch["image"].shape[1:3]
-            if "image" in batch
-            else outputs.shape[1:3]
-            if outputs.ndim == 4
-            else (1, 1)
-        )
+        maps = outputs.shape[1:3] if outputs.ndim == 4 else (1, 1)
+        height, width = batch["image"].shape[1:3] if "image" in batch else maps
         return jnp.asarray([height, width], jnp.float32)[None, None] / max(height, width)
 
     def _length(self, truth: jax.Array, visible: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -294,11 +306,15 @@ class Keypoints(BaseTask):
 
 
 def _mask(batch: Batch) -> jax.Array:
-    return (
-        batch["points_mask"]
-        if "points_mask" in batch
-        else jnp.ones(batch["points"].shape[:2], jnp.float32)
-    )
+    return batch.get("points_mask", jnp.ones(batch["points"].shape[:2], jnp.float32))
+
+
+def _is_ignored(batch: Batch) -> jax.Array:
+    """Whether the object of each row need not be found, [B] bool."""
+    ignored = jnp.zeros(batch["points"].shape[:1], bool)
+    for name in ("boxes_ignored", "boxes_crowd"):
+        ignored = ignored | (batch[name][:, 0] > 0) if name in batch else ignored
+    return ignored
 
 
 def _extent(points: jax.Array, visible: jax.Array) -> jax.Array:

@@ -2,8 +2,8 @@
 
 Outputs: {"logits": [B, K], "box": [B, 4] (y0, x0, y1, x1) in [0, 1]}. Batch: "label" [B] integers
 in [0, K), "boxes" [B, N, 4], of which the first is the object's, "boxes_mask" [B, N]; perhaps
-"boxes_ignored" and "boxes_crowd" [B, N]. The setting of ILSVRC-LOC: Russakovsky et al., "ImageNet large scale visual recognition challenge", 2015,
-section 4.2.
+"boxes_ignored" and "boxes_crowd" [B, N]. The setting of ILSVRC-LOC: Russakovsky et al., "ImageNet
+large scale visual recognition challenge", 2015, section 4.2.
 """
 
 import dataclasses

@@ -74,8 +74,8 @@ def existing_boxes(batch: Batch) -> jax.Array:
 
 
 def count_boxes(batch: Batch, *, num_classes: int) -> dict[str, jax.Array]:
-    """Counts (int32) in the real rows: "objects" to be found, "ignored" ones, and "skipped" ones
-    that break a rule.
+    """Counts (int32) in the real rows: "objects" to be found, and "skipped" ones, to be found or
+    not, that break a rule.
     """
     usable = usable_boxes(batch, num_classes=num_classes)
     ignored = ignored_boxes(batch, num_classes=num_classes)
@@ -83,7 +83,7 @@ def count_boxes(batch: Batch, *, num_classes: int) -> dict[str, jax.Array]:
     real = (batch["mask"] > 0)[:, None]
     return {
         name: jnp.sum(rows & real, dtype=jnp.int32)
-        for name, rows in (("objects", usable), ("ignored", ignored), ("skipped", skipped))
+        for name, rows in (("objects", usable), ("skipped", skipped))
     }
 
 

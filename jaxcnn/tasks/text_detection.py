@@ -39,10 +39,10 @@ class TextDetection(BaseTask):
     kernels found; each connected part of at least `min_cells` becomes the smallest rectangle around
     it, grown back, and stays if its cells' mean probability is at least `min_score`. The loss is
     binary cross-entropy over the kernels and three times as many of the hardest other cells, plus
-    `dice_weight` times the Dice loss. A rectangle is right if its IoU with a polygon is at least
-    `iou_threshold`, one to one. `degenerate` says what becomes of polygons without area or not
-    convex: "error" refuses the data, "skip" leaves them out everywhere and counts them as
-    `skipped`.
+    `dice_weight` times the Dice loss. A rectangle is right if its IoU with a polygon is above
+    `iou_threshold`, one to one, see `matching.match`. `degenerate` says what becomes of polygons,
+    ignored ones among them, without area or not convex: "error" refuses the data, "skip" leaves
+    them out everywhere and counts them as `skipped`.
     """
 
     shrink_ratio: float = 0.4
@@ -110,7 +110,9 @@ class TextDetection(BaseTask):
         )
         ignored = (
             polygons.fill(outline, (size[0], size[1]))
-            & (batch["polygons_ignored"] > 0)[:, :, None, None]
+            & ((batch["polygons_ignored"] > 0) & _is_sound(batch["polygons"].astype(jnp.float32)))[
+                :, :, None, None
+            ]
         )
         return ~ignored.any(1)
 
@@ -134,19 +136,20 @@ class TextDetection(BaseTask):
 
     def summarize(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
         """hmean, precision, recall over all images together (ICDAR 2015), loss, count (images),
-        polygons (true ones), detections, skipped (polygons). A detection more than half of which
-        lies in an ignored polygon is no detection.
+        polygons (true ones), ignored ones, detections, skipped (polygons). A detection more than
+        half of which lies in an ignored polygon is no detection.
         """
-        matched = found = true = skipped = 0
+        matched = found = true = skipped = passed_over = 0
         names = ("kernel", "polygons", "polygons_mask", "polygons_ignored")
         for kernel, outline, mask, ignored in zip(*(records[name] for name in names), strict=True):
             truths, unreadable = outline[mask > 0], outline[ignored > 0]
-            sound = _is_sound(truths)
-            skipped += int((~sound).sum())
+            sound, regions = _is_sound(truths), unreadable[_is_sound(unreadable)]
+            skipped += int((~sound).sum()) + len(unreadable) - len(regions)
+            passed_over += len(regions)
             rectangles = [
                 rectangle
                 for rectangle, _ in self.find(kernel)
-                if not _is_mostly_within(rectangle, unreadable)
+                if not _is_mostly_within(rectangle, regions)
             ]
             similarity = polygons.pairwise_iou(
                 np.array(rectangles).reshape(-1, 4, 2), truths[sound]
@@ -159,6 +162,7 @@ class TextDetection(BaseTask):
             "loss": float(sums["loss"]) / max(count, 1),
             "count": count,
             "polygons": true,
+            "ignored": passed_over,
             "detections": found,
             "skipped": skipped,
         }
@@ -210,17 +214,23 @@ class TextDetection(BaseTask):
         return {"objects": objects}
 
     def check(self, batch: dict[str, Any]) -> None:
-        """DataError for polygons that are not [B, N, 4, 2] with a mask [B, N], not finite, far
-        outside the image, or (unless `degenerate` is "skip") without area or not convex, and for
-        unscaled or non-finite images.
+        """DataError for polygons that are not [B, N, 4, 2] with a mask [B, N], both to be found and
+        ignored, not finite, far outside the image, or (unless `degenerate` is "skip") without area
+        or not convex, and for unscaled or non-finite images.
         """
         outline, mask = np.asarray(batch["polygons"]), np.asarray(batch["polygons_mask"])
+        ignored = np.asarray(batch.get("polygons_ignored", np.zeros(mask.shape)))
         if outline.ndim != 4 or outline.shape[2:] != (4, 2) or mask.shape != outline.shape[:2]:
             raise DataError(
                 f"polygons has shape {outline.shape} and polygons_mask {mask.shape}; "
                 "expected [B, N, 4, 2] and [B, N]: four corners (y, x) each"
             )
-        for row, number in np.argwhere(mask > 0).tolist():
+        if ignored.shape != mask.shape or ((ignored > 0) & (mask > 0)).any():
+            raise DataError(
+                f"polygons_ignored has shape {ignored.shape} for polygons_mask {mask.shape}; it "
+                "has the same, and is 1 only where the mask is 0"
+            )
+        for row, number in np.argwhere((mask > 0) | (ignored > 0)).tolist():
             one, where = (
                 outline[row, number],
                 f"polygons[{row}, {number}] {outline[row, number].tolist()}",
