@@ -3,6 +3,7 @@ losses and maps against formulas written out in NumPy, and what bad data say."""
 
 import dataclasses
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -63,6 +64,17 @@ def one_object(generator, rows):
     }
 
 
+def one_object_or_none_to_find(generator, rows):
+    """As `one_object`; the objects of rows 2 and 3 need not be found."""
+    flag, crowd = (f32(np.arange(rows) == row)[:, None] * [[1, 0]] for row in (2, 3))
+    batch = one_object(generator, rows)
+    return batch | {
+        "boxes_mask": f32(batch["boxes_mask"] - flag - crowd),
+        "boxes_ignored": f32(flag + crowd),
+        "boxes_crowd": f32(crowd),
+    }
+
+
 def one_box(generator, rows):
     return {
         "logits": generator.normal(size=(rows, 4)).astype(np.float32),
@@ -93,11 +105,34 @@ def objects(generator, rows):
     }
 
 
-def objects_with_masks(generator, rows):
+def objects_and_others(generator, rows):
+    """As `objects`; the last one of every second row is there after all, but need not be found:
+    alone in rows 1, 5, …, a crowd in rows 3, 7, …. Original pictures are 1, 6 or 20 times as large.
+    """
+    batch = objects(np.random.default_rng(generator.integers(1 << 30)), rows)
+    there = objects(generator, 2 * rows)  # its even rows have all objects
+    missing = batch["boxes_mask"] == 0
+    batch["boxes"][missing] = there["boxes"][::2][missing]
+    size = np.array([[1], [6], [20]])[np.arange(rows) % 3] * np.array(SIZE)
+    extent = (batch["boxes"][..., 2:] - batch["boxes"][..., :2]) * size[:, None]
+    return batch | {
+        "boxes_ignored": f32(missing),
+        "boxes_crowd": f32(missing & (np.arange(rows)[:, None] % 4 == 3)),
+        "box_areas": f32(0.8 * extent.prod(axis=-1)),
+        "original_size": size.astype(np.int32),
+    }
+
+
+def shown(batch):
+    """What lies in the picture: what is to be found, and what need not be."""
+    return np.argwhere((batch["boxes_mask"] > 0) | (batch.get("boxes_ignored", 0) > 0))
+
+
+def objects_with_masks(generator, rows, make=objects):
     """Each mask the upper and the lower quarter of its box: two bars."""
-    batch = objects(generator, rows)
+    batch = make(generator, rows)
     masks = np.zeros((rows, OBJECTS, *SIZE), np.float32)
-    for row, column in np.argwhere(batch["boxes_mask"] > 0):
+    for row, column in shown(batch):
         y0, x0, y1, x1 = np.rint(batch["boxes"][row, column] * np.array([*SIZE, *SIZE])).astype(int)
         masks[row, column, y0:y1, x0:x1] = 1
         masks[row, column, (3 * y0 + y1) // 4 : (y0 + 3 * y1) // 4, x0:x1] = 0
@@ -119,14 +154,16 @@ def random_maps_and_masks(generator, rows):
 
 
 def perfect_maps(batch):
-    """What a flawless detector says of each object's cell, written out; -40 elsewhere."""
+    """What a flawless detector says of the cell of each object, also of those to be passed over,
+    written out; -40 elsewhere.
+    """
     rows = len(batch["boxes"])
     maps = {
         "heatmap": np.full((rows, *GRID, CLASSES), -40.0),
         "size": np.ones((rows, *GRID, 2)),
         "offset": np.zeros((rows, *GRID, 2)),
     }
-    for row, column in np.argwhere(batch["boxes_mask"] > 0):
+    for row, column in shown(batch):
         y0, x0, y1, x1 = batch["boxes"][row, column] * np.array([*GRID, *GRID])
         y, x = (y0 + y1) / 2, (x0 + x1) / 2
         i, j = math.floor(y), math.floor(x)
@@ -153,7 +190,7 @@ def perfect_places(batch):
         "distances": np.ones((len(batch["boxes"]), PLACES, 4)),
         "centerness": np.zeros((len(batch["boxes"]), PLACES)),
     }
-    for row, column in np.argwhere(batch["boxes_mask"] > 0):
+    for row, column in shown(batch):
         y0, x0, y1, x1 = batch["boxes"][row, column].astype(np.float64) * np.array([*SIZE, *SIZE])
         stride, start, width = (4, 0, 9) if max(y1 - y0, x1 - x0) < 10 else (8, 6 * 9, 5)
         i, j = (
@@ -173,25 +210,26 @@ def perfect_masks(batch):
     return perfect_maps(batch) | {"masks": np.tile(bars, (len(batch["boxes"]), 6, 1, 4))}
 
 
-BEST = {"AP": 1, "AP50": 1, "AP75": 1, "skipped": 0}
+BEST = {"AP": 1, "AP50": 1, "AP75": 1, "skipped": 0, "ignored": 6}
+BEST |= {"AP_small": 1, "AP_medium": 1, "AP_large": 1, "AR_100": 1}
 TRIALS = [
     Trial(
         "localization",
         LOCALIZATION,
-        one_object,
+        one_object_or_none_to_find,
         one_box,
         lambda batch: {
             "logits": 40 * np.eye(4, dtype=np.float32)[batch["label"]],
             "box": batch["boxes"][:, 0],
         },
-        {"mean_iou": 1, "localized": 1, "accuracy": 1, "loss": 0, "skipped": 0},
+        {"mean_iou": 1, "localized": 1, "accuracy": 1, "loss": 0, "skipped": 0, "ignored": 2},
     ),
-    Trial("center detection", DETECTION, objects, random_maps, perfect_maps, BEST),
-    Trial("dense detection", DENSE, objects, random_places, perfect_places, BEST),
+    Trial("center detection", DETECTION, objects_and_others, random_maps, perfect_maps, BEST),
+    Trial("dense detection", DENSE, objects_and_others, random_places, perfect_places, BEST),
     Trial(
         "instance segmentation",
         INSTANCES,
-        objects_with_masks,
+        partial(objects_with_masks, make=objects_and_others),
         random_maps_and_masks,
         perfect_masks,
         BEST | {"mask_AP": 1, "mask_AP50": 1},
@@ -721,6 +759,8 @@ def test_skipped_boxes_are_counted_and_change_nothing_else(trial):
     )
     spoiled["boxes"][:, 0] = UNUSABLE
     without["boxes_mask"][:, 0] = 0
+    for name in ("boxes_ignored", "boxes_crowd"):
+        without[name] = np.where(np.arange(without[name].shape[1]) == 0, 0, without[name])
     host = {name: value for name, value in spoiled.items() if name != "mask"}
     task.check(host | {"image": np.zeros((rows, *SIZE, 1), np.uint8)})
     left, right = evaluate(task, outputs, spoiled), evaluate(task, outputs, without)

@@ -64,6 +64,14 @@ def outlines(generator, rows, count=2):
     return {"polygons": polygon, "polygons_mask": mask}
 
 
+def outlines_and_unreadable(generator, rows):
+    """As `outlines`; where there is no line in the lower half, there is one that cannot be read."""
+    batch = outlines(generator, rows)
+    missing = batch["polygons_mask"] == 0
+    batch["polygons"][missing] = rectangle((18, 16), (6, 20), 3) / np.array(GRID)
+    return batch | {"polygons_ignored": missing.astype(np.float32)}
+
+
 def drawn(task):
     return lambda batch: np.where(
         np.asarray(task.kernels(to_jax(batch), GRID)), 20.0, -20.0
@@ -98,7 +106,7 @@ TRIALS = [
     Trial(
         "text detection",
         FINDER,
-        outlines,
+        outlines_and_unreadable,
         normal(*GRID),
         drawn(FINDER),
         {"hmean": 1, "precision": 1, "recall": 1, "loss": 0},
