@@ -1,0 +1,27 @@
+"""COCO results of predictions are in pixels of the picture, whatever size the model sees."""
+
+import numpy as np
+import pytest
+
+from jaxcnn.ops import masks
+from jaxcnn.runs.predict import to_coco
+
+
+@pytest.mark.parametrize("size", [(16, 24), (40, 18), (8, 12)], ids=str)
+def test_boxes_and_masks_have_the_size_of_the_picture(size):
+    seen = np.zeros((8, 12), bool)  # as the model drew it: the lower right quarter
+    seen[4:, 6:] = True
+    row = {
+        "path": "a.png",
+        "objects": [
+            {"label": 2, "name": "dog", "score": 0.5, "box": [0.5, 0.5, 1, 1], "mask": seen}
+        ],
+    }
+    [result] = to_coco(row, size, 7)
+    height, width = size
+    assert result["bbox"] == [width / 2, height / 2, width / 2, height / 2]
+    assert (result["image_id"], result["category_id"]) == (7, 3)
+    assert result["segmentation"]["size"] == [height, width]
+    expected = np.zeros(size, bool)
+    expected[height // 2 :, width // 2 :] = True
+    np.testing.assert_array_equal(masks.decode(result["segmentation"]), expected)
