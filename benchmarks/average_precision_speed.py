@@ -75,7 +75,7 @@ def to_coco(
         return out
 
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO()
+        truth: Any = COCO()
         truth.dataset = {
             "info": {},
             "images": [{"id": n + 1, "height": 600, "width": 600} for n in range(len(truths))],
