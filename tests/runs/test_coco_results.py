@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxcnn.ops import masks
-from jaxcnn.runs.predict import to_coco
+from jaxcnn.runs.answers import to_coco
 
 
 @pytest.mark.parametrize("size", [(16, 24), (40, 18), (8, 12)], ids=str)
