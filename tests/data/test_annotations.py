@@ -4,17 +4,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcnn.data.files.annotated import (
-    Faults,
-    check_boxes,
-    check_image_file,
-    choose_largest,
+from jaxcnn.data.files.checks import check_boxes, check_image_file, choose_largest
+from jaxcnn.data.files.faults import Faults
+from jaxcnn.data.files.icdar import Icdar
+from jaxcnn.data.files.images import (
+    read_image,
     read_index_mask,
     resize_image,
     resize_nearest,
 )
-from jaxcnn.data.files.icdar import Icdar
-from jaxcnn.data.files.images import read_image
 from jaxcnn.data.files.mask_folder import MaskFolder
 from jaxcnn.data.files.text_lines import TextLineFolder
 from jaxcnn.errors import ConfigError, DataError

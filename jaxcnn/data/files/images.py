@@ -82,3 +82,59 @@ def _eight_bits(image: Any) -> Any:
             f"in [0, {top:g}]"
         )
     return Image.fromarray(np.round(pixels * (255 / top)).astype(np.uint8))
+
+
+def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An image uint8 [H, W, 1 or 3] at another size, by the same filter as `images.read_image`. ->
+    uint8 [*size, C]
+    """
+    from PIL import Image
+
+    if image.shape[:2] == tuple(size):
+        return image
+    pixels = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    return np.asarray(pixels.resize((size[1], size[0]), Image.Resampling.BILINEAR)).reshape(
+        *size, image.shape[-1]
+    )
+
+
+def read_index_mask(file: bytes | str | os.PathLike, *, name: str) -> np.ndarray:
+    """The numbers of an image file of labels, int32 [H, W]: the index of a palette image (as Pascal
+    VOC's), or the grey value.
+
+    A colour image whose channels are all equal counts as grey. Errors: DataError naming the file.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
+            mode, pixels = image.mode, np.asarray(image)
+    except FileNotFoundError:
+        raise DataError(f"{name}: there is no such file") from None
+    except (
+        Exception
+    ) as error:  # on damaged bytes Pillow raises almost anything, see `images.decode_image`
+        raise DataError(
+            f"{name}: cannot be read as an image ({type(error).__name__}: {error}); repair or "
+            "remove it"
+        ) from error
+    if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
+        pixels = pixels[..., 0]
+    if pixels.ndim != 2 or pixels.dtype.kind not in "biu":
+        raise DataError(
+            f"{name}: is a mask of mode {mode}; it must hold one number a pixel (a palette or "
+            "grey PNG). Where colours stand for classes, "
+            "write their numbers instead"
+        )
+    return pixels.astype(np.int32)
+
+
+def resize_nearest(grids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Masks or label maps [..., H, W] at another size: each new pixel takes the old one under its
+    centre. -> [..., *size]
+    """
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(np.int64)
+        for new, old in zip(size, grids.shape[-2:], strict=True)
+    )
+    return grids[..., rows[:, None], columns]

@@ -8,14 +8,10 @@ import jax
 import numpy as np
 
 from jaxcnn.core.batch import IGNORED
-from jaxcnn.data.files.annotated import (
-    AnnotatedImages,
-    Faults,
-    check_image_file,
-    image_files,
-    read_index_mask,
-    resize_nearest,
-)
+from jaxcnn.data.files.annotated_images import AnnotatedImages
+from jaxcnn.data.files.checks import check_image_file, image_files
+from jaxcnn.data.files.faults import Faults
+from jaxcnn.data.files.images import read_index_mask, resize_nearest
 from jaxcnn.errors import ConfigError, DataError
 
 

@@ -1,0 +1,147 @@
+"""What is looked at in the picture files and boxes of every format."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxcnn.data.files.faults import Faults
+from jaxcnn.errors import DataError
+
+# A box that is over the edge is cut where the objects with a fault are left out, too, if it is so
+# by at most this share of the picture, and at least half of it lies inside: it is a slip of the
+# hand, not another picture's box.
+EDGE, INSIDE = 0.1, 0.5
+
+
+def check_image_file(
+    path: Path, faults: Faults, *, declared: tuple[float, float] | None = None
+) -> tuple[int, int] | None:
+    """The (height, width) of an image file as `images.read_image` sees it, upright, from its
+    header; None (and a fault) where it is missing or no image, or not of the `declared` size.
+
+    A picture that its EXIF orientation turns, and of which no declared size says how its labels
+    lie, is noted: they are taken as those of the upright picture.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            orientation = image.getexif().get(274, 1)
+    except FileNotFoundError:
+        return faults.add(f"{path}: there is no such image file", kind="no such image")
+    except (
+        Exception
+    ) as error:  # on damaged bytes Pillow raises almost anything, see `images.decode_image`
+        return faults.add(
+            f"{path}: cannot be read as an image ({type(error).__name__}: {error})",
+            kind="damaged image",
+        )
+    turned = orientation in (5, 6, 7, 8)  # the orientations with height and width exchanged
+    size = (width, height) if turned else (height, width)
+    if declared is not None and declared != size:
+        hint = ", its EXIF orientation applied" if turned else ""
+        return faults.add(
+            f"{path}: is {size} (height, width){hint}; its annotation says {declared}, so that "
+            "the labels would not fit",
+            kind="another size than declared",
+        )
+    told = turned and declared is not None and height != width
+    if orientation in range(2, 9) and not told:
+        faults.note(
+            f"{path}: its EXIF orientation {orientation} turns or mirrors it, and nothing tells "
+            "whether its labels were drawn on the turned picture; they are taken so. If they lie "
+            "wrong, save the picture upright",
+            kind="picture turned by its EXIF orientation",
+        )
+    return size
+
+
+def image_files(root: Path) -> dict[str, Path]:
+    """The image files below a folder by their path without ending, in an order that is the same on
+    every machine. Errors: DataError.
+    """
+    from PIL import Image
+
+    if not root.is_dir():
+        raise DataError(f"{root}: there is no such folder; it must hold the image files")
+    endings = Image.registered_extensions()  # also loads all of Pillow's formats
+    paths = [
+        path
+        for path in root.rglob("*")
+        if path.suffix.lower() in endings and not path.name.startswith(".") and path.is_file()
+    ]
+    out: dict[str, Path] = {}
+    for path in sorted(paths, key=lambda path: path.relative_to(root).as_posix()):
+        stem = path.relative_to(root).with_suffix("").as_posix()
+        if stem in out:
+            raise DataError(
+                f"{path}: {out[stem].name} has the same name but for the ending; labels could "
+                "belong to either: rename one"
+            )
+        out[stem] = path
+    return out
+
+
+def check_boxes(
+    boxes: np.ndarray, *, slack: Any, name: Callable[[int], str], faults: Faults
+) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes [n, 4] (y0, x0, y1, x1) in [0, 1] cut to the image, float32, and which of them are
+    kept, [n] bool.
+
+    A box has finite corners, y0 < y1 and x0 < x1, and lies in the image but for `slack`, a share of
+    (height, width) that is rounded off. One that is over the edge by little (`EDGE`, `INSIDE`) is
+    cut, as a fault; with invalid="clip" every one that reaches into the image, and corners of the
+    wrong order are exchanged. `name(i)` names the file and object of box i.
+    """
+    boxes = np.array(boxes, np.float64).reshape(-1, 4)
+    reach = np.broadcast_to(np.asarray(slack, np.float64), (2,))
+    reach = np.concatenate([reach, reach])
+    cut = np.clip(boxes, 0.0, 1.0)
+    with np.errstate(invalid="ignore"):  # NaN is not in order, so it is faulty
+        fine = (cut[:, :2] < cut[:, 2:]).all(axis=1) & (np.abs(boxes - cut) <= reach).all(axis=1)
+    for i in np.flatnonzero(~fine):
+        fine[i] = _mend_box(boxes[i], name(i), faults)
+    return np.clip(np.nan_to_num(boxes), 0.0, 1.0).astype(np.float32), fine
+
+
+def _mend_box(box: np.ndarray, name: str, faults: Faults) -> bool:
+    """Whether a faulty box [4] can be kept; its corners may be exchanged in place."""
+    shown = f"box (y0, x0, y1, x1) = {np.round(box, 4).tolist()} as shares of the image"
+    if not np.isfinite(box).all():
+        faults.add(f"{name}: {shown} is not finite", kind="box of no numbers")
+        return False
+    if (box[:2] >= box[2:]).any():
+        message = f"{name}: {shown} is empty; y0 < y1 and x0 < x1 must hold"
+        if faults.invalid != "clip" or (box[:2] == box[2:]).any():
+            faults.add(message, kind="empty box")
+            return False
+        box[:] = np.concatenate([np.minimum(box[:2], box[2:]), np.maximum(box[:2], box[2:])])
+        faults.mend(f"{message}; its corners are exchanged", kind="corners in the wrong order")
+    inner = np.clip(box, 0.0, 1.0)
+    sides, left = box[2:] - box[:2], inner[2:] - inner[:2]
+    slip = np.abs(box - inner).max() <= EDGE and left.prod() >= INSIDE * sides.prod()
+    message = f"{name}: {shown} lies outside the image; corners lie in [0, 1]"
+    if (left <= 0).any() or not (slip or faults.invalid == "clip"):
+        faults.add(message, kind="box outside the image")
+        return False
+    if not (box == inner).all():
+        faults.mend(f"{message}; it is cut", kind="box over the edge")
+    return True
+
+
+def choose_largest(boxes: np.ndarray, rows: int, *, name: str, faults: Faults) -> np.ndarray:
+    """Which of boxes [n, 4] fill `rows` rows, [at most rows] int64 in their order: all, or (a
+    fault) only the largest.
+    """
+    if len(boxes) <= rows:
+        return np.arange(len(boxes))
+    faults.add(
+        f"{name}: has {len(boxes)} objects; max_items={rows} is room for {rows}, so that only the "
+        "largest would be kept: raise it",
+        kind="too many objects",
+    )
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return np.sort(np.argsort(-area, kind="stable")[:rows])
