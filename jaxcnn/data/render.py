@@ -14,7 +14,8 @@ import numpy as np
 from jaxcnn.core.batch import IGNORED
 from jaxcnn.data.example import Example, Numbered, Objects, Picture, Shape
 from jaxcnn.data.files.faults import Faults
-from jaxcnn.data.files.images import decode_image, read_index_mask, resize_image, resize_nearest
+from jaxcnn.data.files.images import decode_image, resize_image, resize_nearest
+from jaxcnn.data.files.label_images import read_index_mask
 from jaxcnn.data.vocabulary import encode_captions
 from jaxcnn.ops import masks
 from jaxcnn.ops.alphabet import encode

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from jaxcnn.data.files.faults import Faults
+from jaxcnn.data.files.images import image_paths, image_size
+from jaxcnn.data.files.names import nfc
 from jaxcnn.errors import DataError
 
 # A box that is over the edge is cut where the objects with a fault are left out, too, if it is so
@@ -24,21 +26,12 @@ def check_image_file(
     A picture that its EXIF orientation turns, and of which no declared size says how its labels
     lie, is noted: they are taken as those of the upright picture.
     """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            orientation = image.getexif().get(274, 1)
-    except FileNotFoundError:
+    if not path.exists():
         return faults.add(f"{path}: there is no such image file", kind="no such image")
-    except (
-        Exception
-    ) as error:  # on damaged bytes Pillow raises almost anything, see `images.decode_image`
-        return faults.add(
-            f"{path}: cannot be read as an image ({type(error).__name__}: {error})",
-            kind="damaged image",
-        )
+    try:
+        (height, width), orientation = image_size(path)
+    except DataError as error:
+        return faults.add(str(error), kind="damaged image")
     turned = orientation in (5, 6, 7, 8)  # the orientations with height and width exchanged
     size = (width, height) if turned else (height, width)
     if declared is not None and declared != size:
@@ -60,26 +53,16 @@ def check_image_file(
 
 
 def image_files(root: Path) -> dict[str, Path]:
-    """The image files below a folder by their path without ending, in an order that is the same on
-    every machine. Errors: DataError.
+    """The image files below a folder by their path without ending, in normal form C, in an order
+    that is the same on every machine. Errors: DataError.
     """
-    from PIL import Image
-
-    if not root.is_dir():
-        raise DataError(f"{root}: there is no such folder; it must hold the image files")
-    endings = Image.registered_extensions()  # also loads all of Pillow's formats
-    paths = [
-        path
-        for path in root.rglob("*")
-        if path.suffix.lower() in endings and not path.name.startswith(".") and path.is_file()
-    ]
     out: dict[str, Path] = {}
-    for path in sorted(paths, key=lambda path: path.relative_to(root).as_posix()):
-        stem = path.relative_to(root).with_suffix("").as_posix()
+    for path in image_paths(root):
+        stem = nfc(path.relative_to(root).with_suffix("").as_posix())
         if stem in out:
             raise DataError(
-                f"{path}: {out[stem].name} has the same name but for the ending; labels could "
-                "belong to either: rename one"
+                f"{path}: {out[stem].name} has the same name but for the ending, or for how "
+                "Unicode writes it; labels could belong to either: rename one"
             )
         out[stem] = path
     return out

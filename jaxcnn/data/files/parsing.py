@@ -1,39 +1,60 @@
 """Texts, numbers and paths as people and exporters write them."""
 
+import codecs
 import math
 import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote as unquote_url
 
+from jaxcnn.data.files.walk import stored_path
 from jaxcnn.errors import DataError
 
 # byte order marks, the longer first: UTF-32's little-endian mark begins with UTF-16's
 MARKS = (
-    (b"\xef\xbb\xbf", "utf-8-sig"),
-    (b"\xff\xfe\x00\x00", "utf-32"),
-    (b"\x00\x00\xfe\xff", "utf-32"),
-    (b"\xff\xfe", "utf-16"),
-    (b"\xfe\xff", "utf-16"),
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 DRIVE = re.compile(r"[A-Za-z]:")
 # a flag that is written as a word
 FLAGS = {"": False, "false": False, "no": False, "true": True, "yes": True}
 
 
+def decode_text(data: bytes, *, name: str) -> str:
+    """The text of a file's bytes: UTF-8, or what a byte order mark says; the mark is no part of it.
+
+    Errors: DataError naming the file for other encodings and for zero bytes.
+    """
+    mark, encoding = next(((m, e) for m, e in MARKS if data.startswith(m)), (b"", "utf-8"))
+    try:
+        text = data[len(mark) :].decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, len(mark) + error.start) + 1
+        raise DataError(
+            f"{name}, line {line}: is no text in {encoding.upper()} (byte 0x"
+            f"{data[len(mark) + error.start]:02x} at {len(mark) + error.start}: {error.reason}); "
+            "perhaps it is Latin-1 or Windows-1252: save it as UTF-8"
+        ) from error
+    if "\0" in text:
+        raise DataError(
+            f"{name}: holds zero bytes; it is no text, or UTF-16 without a byte order mark: save "
+            "it as UTF-8"
+        )
+    return text
+
+
 def read_text(file: Path, *, what: str = "file of labels") -> str:
-    """A text file in UTF-8, or in UTF-16 or UTF-32 where a byte order mark says so; the mark is
-    taken off. Errors: DataError naming the file."""
+    """The text of a file, see `decode_text`. Errors: DataError naming the file."""
     try:
         data = file.read_bytes()
-        encoding = next((name for mark, name in MARKS if data.startswith(mark)), "utf-8")
-        return data.decode(encoding)
     except FileNotFoundError:
         raise DataError(f"{file}: there is no such {what}") from None
     except (OSError, ValueError) as error:
-        raise DataError(
-            f"{file}: cannot be read ({type(error).__name__}: {error}); it must be text in UTF-8"
-        ) from error
+        raise DataError(f"{file}: cannot be read ({type(error).__name__}: {error})") from error
+    return decode_text(data, name=str(file))
 
 
 def split_lines(text: str) -> list[str]:
@@ -46,6 +67,15 @@ def split_lines(text: str) -> list[str]:
 def read_lines(file: Path, *, what: str = "file of labels") -> list[str]:
     """The lines of a text file, see `read_text` and `split_lines`. Errors: DataError."""
     return split_lines(read_text(file, what=what))
+
+
+def unquote(text: str) -> str:
+    """`text` without the double quotes around it, and with the escaped ones within it as they are
+    meant.
+    """
+    if len(text) >= 2 and text[0] == text[-1] == '"':
+        return text[1:-1].replace('\\"', '"').replace("\\\\", "\\")
+    return text
 
 
 def number(value: Any) -> float | None:
@@ -98,7 +128,8 @@ def flag(value: Any) -> bool | None:
 def find_file(root: Path, name: str) -> tuple[Path, bool]:
     """The file that `name` means below `root`, and whether that had to be guessed.
 
-    Backslashes part folders where there is no file of that very name. Only where nothing is found
+    Backslashes part folders where there is no file of that very name, and names are the same in
+    any of Unicode's normal forms. Only where nothing is found
     so is it guessed: %20 and the like are characters of an address, and of a path of another
     machine ("C:/photos/a/1.jpg", "/data/upload/1.jpg") only the end counts. Where nothing is found
     at all, the path is `root / name`.
@@ -109,6 +140,9 @@ def find_file(root: Path, name: str) -> tuple[Path, bool]:
     slashed = name.replace("\\", "/")
     if slashed != name and _exists(root / slashed):
         return root / slashed, False
+    stored = stored_path(root, slashed)
+    if stored is not None and _exists(stored):
+        return stored, False
     for written in dict.fromkeys((slashed, unquote_url(slashed))):
         parts = PurePosixPath(DRIVE.sub("", written, count=1) if _drive(written) else written).parts
         parts = tuple(part for part in parts if part not in ("/", "//", "..", "."))

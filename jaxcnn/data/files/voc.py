@@ -22,9 +22,9 @@ from jaxcnn.data.files.annotated import (
     choose_largest,
     image_files,
     pad_rows,
-    read_index_mask,
     resize_nearest,
 )
+from jaxcnn.data.files.label_images import read_index_mask
 from jaxcnn.data.files.mask_folder import existing_folder, mask_fits, read_segmentation
 from jaxcnn.errors import ConfigError, DataError, did_you_mean
 
