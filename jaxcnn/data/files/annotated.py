@@ -18,7 +18,7 @@ from jaxcnn.data.example import (
     entry_specs,
     with_companions,
 )
-from jaxcnn.data.files.checks import choose_largest
+from jaxcnn.data.files.checks import limit_objects
 from jaxcnn.data.files.faults import Faults
 from jaxcnn.data.memory import MemorySource, check_split, held_out
 from jaxcnn.data.render import render
@@ -160,20 +160,10 @@ class Annotated:
 
     def _limit(self, example: Example, faults: Faults) -> Example:
         """`example` with at most `max_items` objects, if that is not 0."""
-        objects, rows = example.objects, self.max_items
-        if not rows or self.crops or objects is None or len(objects) <= rows:
+        if not self.max_items or self.crops or example.objects is None:
             return example
-        real = np.flatnonzero(~objects.ignored)
-        kept = real[choose_largest(objects.boxes[real], rows, name=example.name, faults=faults)]
-        ignored = np.flatnonzero(objects.ignored)
-        if len(real) <= rows:
-            faults.note(
-                f"{example.name}: has {len(real)} objects and {len(ignored)} that are ignored; "
-                f"max_items={rows} is room for {rows}, so that not all of the ignored are known",
-                kind="no room for ignored objects",
-            )
-        kept = np.concatenate([kept, ignored[: rows - len(kept)]])
-        return replace(example, objects=objects.take(kept))
+        found = limit_objects(example.objects, self.max_items, name=example.name, faults=faults)
+        return replace(example, objects=found)
 
     def _where(self) -> str:
         return f"{type(self).__name__} {getattr(self, 'path', '')}".rstrip()

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxcnn.data.example import Objects
 from jaxcnn.data.files.faults import Faults
 from jaxcnn.data.files.images import image_paths, image_size
 from jaxcnn.data.files.names import nfc
@@ -128,3 +129,20 @@ def choose_largest(boxes: np.ndarray, rows: int, *, name: str, faults: Faults) -
     )
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     return np.sort(np.argsort(-area, kind="stable")[:rows])
+
+
+def limit_objects(objects: Objects, rows: int, *, name: str, faults: Faults) -> Objects:
+    """At most `rows` objects: all, or (a fault) the largest. Those that are ignored come last and
+    fill what is left; where some find no room, that is noted.
+    """
+    if len(objects) <= rows:
+        return objects
+    real, ignored = np.flatnonzero(~objects.ignored), np.flatnonzero(objects.ignored)
+    kept = real[choose_largest(objects.boxes[real], rows, name=name, faults=faults)]
+    if len(real) <= rows:
+        faults.note(
+            f"{name}: has {len(real)} objects and {len(ignored)} that are ignored; "
+            f"max_items={rows} is room for {rows}, so that not all of the ignored are known",
+            kind="no room for ignored objects",
+        )
+    return objects.take(np.concatenate([kept, ignored[: rows - len(kept)]]))

@@ -46,7 +46,7 @@ class Faults:
             )
         self.where, self.invalid, self.say_at_once = where, invalid, False
         self._dropped, self._mended, self._noted = _Count(), _Count(), _Count()
-        self._next = 1
+        self._next, self._said = 1, 0  # the next count to be said; how many notes were said
         self._lock = threading.Lock()
 
     @property
@@ -79,6 +79,9 @@ class Faults:
         """Take note of what breaks no rule and yet was guessed or passed over: never refused."""
         with self._lock:
             self._noted.add(message, kind)
+            due = self.say_at_once and self._noted.total >= 10 * self._said
+        if due:
+            self._warn_of_notes()
 
     def _count(self, counts: _Count, message: str, kind: str) -> None:
         if self.invalid == "error":
@@ -102,10 +105,12 @@ class Faults:
             said.append(f"{self._mended.total} labels break a rule and are mended; {self._mended}")
         if said:
             warnings.warn(f"{self.where}: {'. '.join(said)}", stacklevel=3)
-        if self._noted.total:
+        self._warn_of_notes()
+
+    def _warn_of_notes(self) -> None:
+        if self._noted.total > self._said:
+            self._said = self._noted.total
             warnings.warn(
-                f"{self.where}: {self._noted.total} times something was guessed or passed over; "
-                f"{self._noted}",
-                stacklevel=3,
+                f"{self.where}: guessed or passed over: {self._noted.total}; {self._noted}",
+                stacklevel=4,
             )
-            self._noted = _Count()  # said once
