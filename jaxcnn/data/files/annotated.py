@@ -115,6 +115,11 @@ class Annotated:
         """Whether the examples need objects."""
         return self.crops or self.wants(*OBJECT_ENTRIES)
 
+    @property
+    def needs_shapes(self) -> bool:
+        """Whether the objects need shapes."""
+        return self.wants("instance_masks", "segmentation")
+
     @functools.cached_property
     def _read(self) -> tuple[tuple[str, ...], dict[str, list[Example]]]:
         names: tuple[str, ...] = ()

@@ -1,12 +1,13 @@
 """What is looked at in the picture files and boxes of every format."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxcnn.data.example import Objects
+from jaxcnn.data.example import Objects, Shape, make_objects
 from jaxcnn.data.files.faults import Faults
 from jaxcnn.data.files.images import image_paths, image_size
 from jaxcnn.data.files.names import nfc
@@ -27,7 +28,7 @@ def check_image_file(
     A picture that its EXIF orientation turns, and of which no declared size says how its labels
     lie, is noted: they are taken as those of the upright picture.
     """
-    if not path.exists():
+    if not os.path.exists(path):  # also where the name is too long or holds a zero byte
         return faults.add(f"{path}: there is no such image file", kind="no such image")
     try:
         (height, width), orientation = image_size(path)
@@ -54,11 +55,16 @@ def check_image_file(
 
 
 def image_files(root: Path) -> dict[str, Path]:
-    """The image files below a folder by their path without ending, in normal form C, in an order
-    that is the same on every machine. Errors: DataError.
+    """The image files below a folder, see `by_stem`. Errors: DataError."""
+    return by_stem(image_paths(root), root)
+
+
+def by_stem(paths: Iterable[Path], root: Path) -> dict[str, Path]:
+    """Files by their path below `root` without ending, in normal form C, in their order. Errors:
+    DataError where two share one.
     """
     out: dict[str, Path] = {}
-    for path in image_paths(root):
+    for path in paths:
         stem = nfc(path.relative_to(root).with_suffix("").as_posix())
         if stem in out:
             raise DataError(
@@ -67,6 +73,47 @@ def image_files(root: Path) -> dict[str, Path]:
             )
         out[stem] = path
     return out
+
+
+class Row(NamedTuple):
+    """An object as a format gives it. name: its file and place, for errors; box: (y0, x0, y1, x1)
+    in pixels; area: of the original in pixels, None for that of the box; points: [J, 3]."""
+
+    name: str
+    box: Sequence[float]
+    label: int
+    shape: Shape = None
+    ignored: bool = False
+    crowd: bool = False
+    area: float | None = None
+    points: np.ndarray | None = None
+
+
+def check_objects(rows: Sequence[Row], size: tuple[int, int], *, faults: Faults) -> Objects:
+    """Those objects of a picture of `size` whose boxes keep the rules, see `check_boxes`; a pixel
+    over the edge is rounded off."""
+    pixels = np.array([*size, *size], np.float64)
+    boxes, kept = check_boxes(
+        np.array([row.box for row in rows], np.float64).reshape(-1, 4) / pixels,
+        slack=1 / np.array(size),
+        name=lambda i: rows[i].name,
+        faults=faults,
+    )
+    rows = [row for row, good in zip(rows, kept, strict=True) if good]
+    boxes, areas = boxes[kept], [row.area for row in rows]
+    sides = (boxes[:, 2:] - boxes[:, :2]) * np.array(size)
+    known = [area or side for area, side in zip(areas, sides.prod(axis=1), strict=True)]
+    points = [row.points for row in rows if row.points is not None]
+    return make_objects(
+        boxes,
+        [row.label for row in rows],
+        size=size,
+        areas=known,
+        ignored=[row.ignored for row in rows],
+        crowd=[row.crowd for row in rows],
+        shapes=[row.shape for row in rows],
+        points=np.stack(points) if points else None,
+    )
 
 
 def check_boxes(
@@ -85,8 +132,9 @@ def check_boxes(
     reach = np.concatenate([reach, reach])
     cut = np.clip(boxes, 0.0, 1.0)
     with np.errstate(invalid="ignore"):  # NaN is not in order, so it is faulty
-        fine = (cut[:, :2] < cut[:, 2:]).all(axis=1) & (np.abs(boxes - cut) <= reach).all(axis=1)
-    for i in np.flatnonzero(~fine):
+        fine = np.concatenate([cut[:, :2] < cut[:, 2:], np.abs(boxes - cut) <= reach], axis=1)
+    fine = np.asarray(fine.all(axis=1))
+    for i in np.flatnonzero(~fine).tolist():
         fine[i] = _mend_box(boxes[i], name(i), faults)
     return np.clip(np.nan_to_num(boxes), 0.0, 1.0).astype(np.float32), fine
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnn.data.example import Example, Objects, Shape, make_objects
-from jaxcnn.data.files.checks import check_boxes, check_image_file
+from jaxcnn.data.example import Example, Objects
+from jaxcnn.data.files.checks import Row, check_image_file, check_objects
 from jaxcnn.data.files.coco_shapes import bounds, measure, read_shape
 from jaxcnn.data.files.faults import Faults
 from jaxcnn.data.files.parsing import find_file, flag, identity, number, numbers
@@ -153,106 +153,72 @@ class FileReader:
         self, annotations: list[dict[str, Any]], path: Path, size: tuple[int, int]
     ) -> Objects:
         """The objects of one image that keep the rules."""
-        rows = [row for a in annotations if (row := self._object(a, size)) is not None]
-        pixels = np.array([row[2] for row in rows], np.float64).reshape(-1, 4)
-        boxes, kept = check_boxes(
-            pixels / np.array([*size, *size]),
-            slack=1 / np.array(size),
-            name=lambda i: f"{self._name(rows[i][0])} ({path.name})",
-            faults=self.faults,
-        )
-        points = np.zeros((len(rows), self.num_points, 3))
-        shapes: list[Shape] = [row[3] for row in rows]
-        for i in np.flatnonzero(kept) if self.needs_shapes or self.num_points else ():
-            if self.needs_shapes and shapes[i] is None:
-                shapes[i] = self._shape(rows[i][0], size)
-                kept[i] = shapes[i] is not None
-            kept[i] &= self._read_points(rows[i][0], points[i], size)
-        areas = []
-        for i in (chosen := np.flatnonzero(kept)):
-            y0, x0, y1, x1 = boxes[i] * np.array([*size, *size])
-            area = number(rows[i][0].get("area"))
-            shape = shapes[i]
-            known = measure(shape) if shape is not None and not area else (y1 - y0) * (x1 - x0)
-            areas.append(area if area is not None and area > 0 else known)
-        return make_objects(
-            boxes[chosen],
-            [rows[i][1] for i in chosen],
-            size=size,
-            areas=areas,
-            crowd=[rows[i][4] for i in chosen],
-            shapes=[shapes[i] for i in chosen] if self.needs_shapes else (),
-            points=points[chosen],
-        )
+        rows = [row for a in annotations if (row := self._object(a, path, size)) is not None]
+        return check_objects(rows, size, faults=self.faults)
 
-    def _object(
-        self, annotation: dict[str, Any], size: tuple[int, int]
-    ) -> tuple[dict[str, Any], int, list[float], Shape, bool] | None:
-        """An annotation with its label, its box (y0, x0, y1, x1) in pixels, its shape where the box
-        is made of it, and whether it is a crowd. None (and a fault) where it cannot be used;
-        captions are no objects and no fault.
+    def _object(self, annotation: dict[str, Any], path: Path, size: tuple[int, int]) -> Row | None:
+        """An annotation as an object; None (and a fault) where it cannot be used. Captions are no
+        objects and no fault.
         """
         if "caption" in annotation and "bbox" not in annotation:
             return None
+        name, box = self._name(annotation), annotation.get("bbox")
         label = self.labels.get(_key(annotation, "category_id"))  # pyright: ignore[reportArgumentType]
+        crowd = flag(annotation.get("iscrowd"))
         if label is None:
             return self.faults.add(
-                f"{self._name(annotation)}: category_id is {annotation.get('category_id')!r}; the "
-                f"categories are {list(self.labels)}",
+                f"{name}: category_id is {annotation.get('category_id')!r}; the categories are "
+                f"{list(self.labels)}",
                 kind="unknown category",
             )
-        crowd = flag(annotation.get("iscrowd"))
         if crowd is None:
             return self.faults.add(
-                f"{self._name(annotation)}: iscrowd is {annotation['iscrowd']!r}; it must be 0 or "
-                "1",
+                f"{name}: iscrowd is {annotation['iscrowd']!r}; it must be 0 or 1",
                 kind="iscrowd that is neither 0 nor 1",
             )
-        box, shape = annotation.get("bbox"), None
-        if not box and annotation.get("segmentation"):  # some exporters leave the box to be found
-            shape = self._shape(annotation, size)
+        segmentation, shape = annotation.get("segmentation"), None
+        if self.needs_shapes or (not box and segmentation):  # then the box is that of the shape
+            shape = read_shape(segmentation, size, name=name, faults=self.faults)
             if shape is None:
                 return None
-            corners = bounds(shape)
-            return annotation, label, corners, shape, crowd
         values = numbers(box, 4)
-        if values is None:
+        if not box and shape is not None:
+            corners = bounds(shape)
+        elif values is not None:
+            x, y, width, height = values
+            corners = [y, x, y + height, x + width]
+        else:
             return self.faults.add(
-                f"{self._name(annotation)}: bbox is {box!r}; it must be [x, y, width, height] in "
-                "pixels",
+                f"{name}: bbox is {box!r}; it must be [x, y, width, height] in pixels",
                 kind="box of no numbers",
             )
-        x, y, width, height = values
-        return annotation, label, [y, x, y + height, x + width], shape, crowd
+        points = self._read_points(annotation, size)
+        if points is None:
+            return None
+        area = number(annotation.get("area"))
+        if area is None or area <= 0:
+            area = None if shape is None else measure(shape)
+        return Row(f"{name} ({path.name})", corners, label, shape, crowd, crowd, area, points)
 
     def _name(self, annotation: dict[str, Any]) -> str:
         return (
             f"{self.file}: annotation {annotation.get('id')} of image {annotation.get('image_id')}"
         )
 
-    def _shape(self, annotation: dict[str, Any], size: tuple[int, int]) -> Shape:
-        """Its shape as far as it can be drawn into an image of `size`; None (and a fault)."""
-        name = self._name(annotation)
-        return read_shape(annotation.get("segmentation"), size, name=name, faults=self.faults)
-
-    def _read_points(
-        self, annotation: dict[str, Any], out: np.ndarray, size: tuple[int, int]
-    ) -> bool:
-        """Whether its keypoints are none or J of (x, y, flag); they are written to `out` [J, 3] as
-        (y, x, flag) in shares."""
+    def _read_points(self, annotation: dict[str, Any], size: tuple[int, int]) -> np.ndarray | None:
+        """Its keypoints [J, 3] (y, x, flag) in shares, zeros where it has none; None (and a fault)
+        where they are not J of (x, y, flag)."""
         if not self.num_points or not annotation.get("keypoints"):
-            return True
+            return np.zeros((self.num_points, 3))
         values = numbers(annotation["keypoints"], 3 * self.num_points)
         if values is None:
             shown = f"keypoints are {str(annotation['keypoints'])[:60]}"
-            self.faults.add(
+            return self.faults.add(
                 f"{self._name(annotation)}: {shown}; {self.num_points} points need x, y and a "
                 "flag each, all finite",
                 kind="keypoints of another number",
             )
-            return False
-        out[:] = np.reshape(values, (-1, 3))[:, [1, 0, 2]] / [*size, 1]
-        return True
+        return np.reshape(values, (-1, 3))[:, [1, 0, 2]] / [*size, 1]
 
 
 def _key(entry: Any, name: str) -> Identity | None:

@@ -107,7 +107,7 @@ def measure(shape: Any) -> float:
 
 
 def bounds(shape: Any) -> list[float]:
-    """The box (y0, x0, y1, x1) around a shape, in pixels."""
+    """The box [y0, x0, y1, x1] around a shape, in pixels."""
     if isinstance(shape, dict):
         return masks.to_box(masks.decode(shape)).tolist()
     xs, ys = [x for part in shape for x in part[::2]], [y for part in shape for y in part[1::2]]

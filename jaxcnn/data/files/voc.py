@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxcnn.data.example import Example, Numbered, Objects, make_objects
+from jaxcnn.data.example import Example, Numbered, Objects
 from jaxcnn.data.files.annotated import Annotated, Parsed
-from jaxcnn.data.files.checks import check_boxes, check_image_file, image_files
+from jaxcnn.data.files.checks import Row, check_image_file, check_objects, image_files
 from jaxcnn.data.files.faults import Faults
 from jaxcnn.data.files.label_images import read_index_mask
 from jaxcnn.data.files.mask_folder import class_numbers, existing_folder, mask_fits
@@ -164,50 +164,33 @@ class Voc(Annotated):
         faults: Faults,
     ) -> Objects:
         """The objects of an XML file that keep the rules. Their numbers in `mask` count from 1."""
-        corners, labels, numbers, ignored = [], [], [], []
         places = {nfc(name): label for label, name in enumerate(names)}
+        there = set() if mask is None else set(np.unique(read_index_mask(mask, name=str(mask))))
+        rows = []
         for number, (name, box, difficult) in enumerate(file.objects(faults), 1):
-            where = f"{file.path}: object {number}"
+            where, ignored = f"{file.path}: object {number}", difficult and not self.difficult
             if name not in places:
                 faults.add(
                     f"{where} is of class {name!r}, which is not one of "
                     f"{list(names)[:30]}{did_you_mean(name, names)}",
                     kind="unknown class",
                 )
-            elif None in box:
+            elif box is None:
                 faults.add(
-                    f"{where} ({name}): its bndbox is {CORNERS} = {box}; it must be four numbers",
+                    f"{where} ({name}): its bndbox has no {', '.join(CORNERS)}, or they are no "
+                    "numbers; it must be four numbers",
                     kind="box of no numbers",
                 )
-            else:
-                first = self.first_pixel
-                corners.append([box[0] - first, box[1] - first, box[2], box[3]])
-                labels.append(places[name])
-                numbers.append(number)
-                ignored.append(difficult and not self.difficult)
-        boxes, kept = check_boxes(
-            np.array(corners, np.float64).reshape(-1, 4) / np.array([*size, *size]),
-            slack=1 / np.array(size),
-            name=lambda i: f"{file.path}: object {numbers[i]}",
-            faults=faults,
-        )
-        if mask is not None and kept.any():
-            drawn = np.isin(numbers, read_index_mask(mask, name=str(mask)))
-            for i in np.flatnonzero(kept & ~drawn & ~np.array(ignored)):
-                kept[i] = False
+            elif mask is not None and number not in there and not ignored:
                 faults.add(
-                    f"{mask}: no pixel is {numbers[i]}, the number of an object of "
-                    f"{file.path.name}",
+                    f"{mask}: no pixel is {number}, the number of an object of {file.path.name}",
                     kind="object without a pixel",
                 )
-        chosen = np.flatnonzero(kept)
-        return make_objects(
-            boxes[chosen],
-            [labels[i] for i in chosen],
-            size=size,
-            ignored=[ignored[i] for i in chosen],
-            shapes=[] if mask is None else [Numbered(mask, numbers[i]) for i in chosen],
-        )
+            else:
+                first, shape = self.first_pixel, None if mask is None else Numbered(mask, number)
+                corners = [box[0] - first, box[1] - first, box[2], box[3]]
+                rows.append(Row(where, corners, places[name], shape, ignored))
+        return check_objects(rows, size, faults=faults)
 
 
 def _class_map(mask: Path, num_classes: int | None, faults: Faults) -> np.ndarray:

@@ -13,7 +13,7 @@ from jaxcnn.errors import DataError
 
 CORNERS = ("ymin", "xmin", "ymax", "xmax")
 FLAGGED = re.compile(r"(.*\S)\s+(?:-1|0|1)")  # an image, and whether it shows a class
-DECLARATION = re.compile(rb"\s*<\?xml[^>]*?(?:encoding\s*=\s*[\"']([\w.-]+)[\"'])?[^>]*\?>")
+DECLARATION = re.compile(rb"<\?xml[^>]*?encoding\s*=\s*[\"']([\w.-]+)[\"'][^>]*\?>")
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,9 @@ class VocFile:
             return None
         return height, width
 
-    def objects(self, faults: Faults) -> list[tuple[str, list[float | None], bool]]:
-        """Name, box (ymin, xmin, ymax, xmax), and whether it is difficult, of each object."""
+    def objects(self, faults: Faults) -> list[tuple[str, list[float] | None, bool]]:
+        """Name, box (ymin, xmin, ymax, xmax; None where it is not four numbers), and whether it is
+        difficult, of each object."""
         out = []
         for place, item in enumerate(self._read[0].iter("object"), 1):
             said = _text(item, "difficult")
@@ -74,7 +75,9 @@ class VocFile:
                     f"{self.path}: object {place} has difficult={said!r}; it is 0 or 1",
                     kind="difficult that is neither 0 nor 1, taken as 0",
                 )
-            box = [_float(_text(item, f"bndbox/{corner}")) for corner in CORNERS]
+            found = [_float(_text(item, f"bndbox/{corner}")) for corner in CORNERS]
+            box = [corner for corner in found if corner is not None]
+            box = box if len(box) == len(CORNERS) else None
             out.append((nfc(_text(item, "name")), box, bool(difficult)))
         return out
 
@@ -89,7 +92,7 @@ def read_xml(file: Path) -> ElementTree.Element:
         try:
             return ElementTree.fromstring(data)
         except (ValueError, LookupError):
-            if declared is None or declared[1] is None:
+            if declared is None:
                 raise
             text = data[declared.end() :].decode(declared[1].decode("ascii"))
             return ElementTree.fromstring(text)
