@@ -179,6 +179,7 @@ NOTED = [
                              put("categories.2.supercategory", "animals")), "'animals'"),
     ("a root with a class's name", both(put("categories", lambda c: [{**ROOT, "name": "cat"}, *c]),
                                         put("categories.1.supercategory", "cat")), "'cat'"),
+    ("shares", put("annotations.*.bbox", [0.1, 0.2, 0.5, 0.5]), "smaller than a pixel"),
 ]  # fmt: skip
 
 
@@ -189,6 +190,30 @@ def test_what_is_guessed_of_coco_is_said(coco, name, change, message):
         taken = take_all(data)
     assert data.label_names == ("cat", "dog")
     np.testing.assert_array_equal(taken["box_labels"], [[0], [0]])
+
+
+def test_two_names_are_not_guessed_to_be_one_file(coco):
+    names = both(
+        put("images.0.file_name", "C:\\a\\1.png"), put("images.1.file_name", "C:\\b\\1.png")
+    )
+    with pytest.raises(DataError, match=r"was already taken for .*a.*1\.png"):
+        coco(names).size("train")
+
+
+@pytest.mark.parametrize("aspect", [(20, 20), (10, 40)])
+def test_crops_of_every_format_are_the_same_pictures(coco, voc, yolo, aspect):
+    """The window is the box, widened; what it shows does not depend on who wrote it down."""
+    options = {"crops": True, "entries": ("label",), "image_size": aspect, "margin": 1.5}
+    for name in ("0", "1"):  # the same pictures
+        save(Path(coco().images) / f"{int(name) + 1}.png", seed=int(name))
+    sets = [coco(**options), voc(stems=("0", "1"), **options)]
+    sets.append(yolo(LINE, LINE, layout=LAYOUTS[1], **options))
+    first, *others = [take_all(data) for data in sets]
+    assert set(first) == {"image", "label"}
+    assert first["image"].shape == (2, *aspect, 3)
+    for other in others:
+        for name, array in first.items():
+            np.testing.assert_array_equal(other[name], array)
 
 
 def test_crowds_lie_after_the_objects(coco):

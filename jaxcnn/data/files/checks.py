@@ -102,6 +102,12 @@ def check_objects(rows: Sequence[Row], size: tuple[int, int], *, faults: Faults)
     rows = [row for row, good in zip(rows, kept, strict=True) if good]
     boxes, areas = boxes[kept], [row.area for row in rows]
     sides = (boxes[:, 2:] - boxes[:, :2]) * np.array(size)
+    for i in np.flatnonzero((sides < 1).all(axis=1)).tolist():
+        faults.note(
+            f"{rows[i].name}: its box is smaller than a pixel, (y0, x0, y1, x1) = "
+            f"{list(rows[i].box)}; shares of the image are not meant here",
+            kind="box smaller than a pixel",
+        )
     known = [area or side for area, side in zip(areas, sides.prod(axis=1), strict=True)]
     points = [row.points for row in rows if row.points is not None]
     return make_objects(

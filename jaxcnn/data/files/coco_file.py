@@ -36,6 +36,7 @@ class FileReader:
     ):
         self.file, self.root, self.faults = file, root, faults
         self.content = load(file)
+        self.guessed: dict[Path, str] = {}  # files, and the names that they were taken for
         self.needs_shapes = bool({"instance_masks", "segmentation"} & set(entries))
         self.needs_objects = entries != ("captions",)
         self.needs_captions = "captions" in entries
@@ -115,7 +116,15 @@ class FileReader:
             )
             return []
         path, guessed = find_file(self.root, name)
+        if guessed and path in self.guessed:
+            self.faults.add(
+                f"{self.file}: {name!r} is not below {self.root}, and {path} was already taken for "
+                f"{self.guessed[path]!r}; which of them it is cannot be known",
+                kind="path that means several files",
+            )
+            return []
         if guessed:
+            self.guessed[path] = name
             self.faults.note(
                 f"{self.file}: {name!r} is not below {self.root}; {path} is taken for it",
                 kind="path of another machine",
