@@ -12,6 +12,7 @@ from PIL import Image
 
 from jaxcnn.data.files.class_names import read_class_names
 from jaxcnn.data.files.coco import Coco
+from jaxcnn.data.files.faults import Faults
 from jaxcnn.data.files.voc import Voc
 from jaxcnn.data.files.yolo import Yolo
 from jaxcnn.errors import DataError
@@ -245,6 +246,7 @@ BROKEN = [
     ("a size of NaN", put("images.0.width", float("nan")), "size of 'nan'", 2, 2),
     ("over the edge", put("annotations.0.bbox", [-3, 10, 20, 10]), "outside the image", 2, 2),
     ("half outside", put("annotations.0.bbox", [50, 10, 20, 10]), "outside the image", 1, 2),
+    ("far over the edge", put("annotations.0.bbox", [-10, 10, 40, 10]), "outside the image", 1, 2),
     ("outside", put("annotations.0.bbox", [70, 10, 20, 10]), "outside the image", 1, 1),
     ("backwards", put("annotations.0.bbox", [25, 20, -20, -10]), "is empty", 1, 2),
     ("empty", put("annotations.0.bbox", [25, 20, 0, 10]), "is empty", 1, 1),
@@ -293,6 +295,21 @@ def test_faults_are_counted_by_kind(coco):
     )
     with pytest.warns(UserWarning, match=said):
         take_all(coco(change, invalid="skip"))
+
+
+@pytest.mark.parametrize("invalid", ["error", "skip", "clip"])
+def test_notes_are_never_refused_and_said_at_each_power_of_ten(invalid):
+    faults = Faults("here", invalid)
+    faults.note("before", kind="a")
+    with pytest.warns(UserWarning, match="here: guessed or passed over: 1; the first: before"):
+        faults.warn()
+    faults.warn()  # not twice
+    faults.say_at_once = True
+    with pytest.warns(UserWarning, match=r"of these: a \(1\), b") as said:
+        for _ in range(150):
+            faults.note("later", kind="b")
+    assert [str(entry.message).split()[5].strip(";") for entry in said] == ["10", "100"]
+    assert (faults.count, faults.mended) == (0, 0)
 
 
 @pytest.mark.parametrize("entries", [("boxes",), ("instance_masks", "segmentation", "points")])
