@@ -190,7 +190,7 @@ class FileReader:
             shape = read_shape(segmentation, size, name=name, faults=self.faults)
             if shape is None:
                 return None
-        values = numbers(box, 4)
+        values = numbers(box, count=4)
         if not box and shape is not None:
             corners = bounds(shape)
         elif values is not None:
@@ -219,7 +219,7 @@ class FileReader:
         where they are not J of (x, y, flag)."""
         if not self.num_points or not annotation.get("keypoints"):
             return np.zeros((self.num_points, 3))
-        values = numbers(annotation["keypoints"], 3 * self.num_points)
+        values = numbers(annotation["keypoints"], count=3 * self.num_points)
         if values is None:
             shown = f"keypoints are {str(annotation['keypoints'])[:60]}"
             return self.faults.add(

@@ -78,7 +78,7 @@ def _problem(part: Any, polygon: list[float] | None, size: tuple[int, int]) -> s
 def _read_runs(
     value: dict[str, Any], size: tuple[int, int], *, name: str, faults: Faults
 ) -> dict[str, Any] | None:
-    declared = numbers(value.get("size"), 2)
+    declared = numbers(value.get("size"), count=2)
     if declared is None or tuple(declared) != size:  # before it is decoded: sizes may lie
         return faults.add(
             f"{name}: its mask is of size {value.get('size')} and the image {list(size)} "

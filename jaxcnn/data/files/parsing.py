@@ -89,7 +89,7 @@ def number(value: Any) -> float | None:
     return out if math.isfinite(out) else None
 
 
-def numbers(values: Any, count: int | None = None) -> list[float] | None:
+def numbers(values: Any, *, count: int | None = None) -> list[float] | None:
     """A list of (`count`) finite numbers, which may be written as strings; None for all else."""
     if not isinstance(values, list) or (count is not None and len(values) != count):
         return None
