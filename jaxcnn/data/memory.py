@@ -5,8 +5,10 @@ Also the rules that host arrays must keep.
 """
 
 import functools
+import itertools
 import threading
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +16,7 @@ import jax
 import numpy as np
 
 from jaxcnn.data.dataset import SPLITS
+from jaxcnn.data.layout import question_pixels, require_numbers
 from jaxcnn.errors import ConfigError, DataError, did_you_mean
 
 Arrays_ = Mapping[str, np.ndarray]
@@ -40,9 +43,12 @@ def canonical(arrays: Arrays_, *, where: str) -> dict[str, np.ndarray]:
     out = {name: canonical_array(name, np.asarray(array), where) for name, array in arrays.items()}
     lengths = {name: len(array) for name, array in out.items()}
     if len(set(lengths.values())) > 1:
+        image, label = out.get("image"), out.get("label")
+        last = image is not None and label is not None and image.shape[-1] == len(label)
+        hint = "; 'image' seems to be [H, W, C, N]: transpose(3, 0, 1, 2)" if last else ""
         raise DataError(
             f"{where}: the arrays differ in their number of examples: {lengths}; each example "
-            "needs one entry in every array"
+            f"needs one entry in every array{hint}"
         )
     if not lengths or not next(iter(lengths.values())):
         raise DataError(f"{where}: there are no examples")
@@ -51,11 +57,7 @@ def canonical(arrays: Arrays_, *, where: str) -> dict[str, np.ndarray]:
 
 def canonical_array(name: str, array: np.ndarray, where: str) -> np.ndarray:
     """One array of `canonical`."""
-    if array.ndim == 0 or array.dtype.kind not in "buif":
-        raise DataError(
-            f"{where}: {name!r} has shape {array.shape} and dtype {array.dtype}; it must be "
-            "numbers with a leading example axis"
-        )
+    require_numbers(name, array.shape, array.dtype, where)
     if name == "image":
         return _canonical_image(array, where)
     if array.dtype.kind == "f":
@@ -72,12 +74,9 @@ def canonical_array(name: str, array: np.ndarray, where: str) -> np.ndarray:
 
 
 def _canonical_image(array: np.ndarray, where: str) -> np.ndarray:
-    if array.ndim not in (3, 4):
-        raise DataError(
-            f"{where}: 'image' has shape {array.shape}; it must be [N, H, W, C], or [N, H, W] for "
-            "greyscale"
-        )
     array = array[..., None] if array.ndim == 3 else array
+    if array.dtype.kind == "b":
+        return array * np.uint8(255)
     dtype = np.float32 if array.dtype.kind == "f" else np.uint8
     if array.dtype == np.uint8 or not array.size:
         return array.astype(dtype, copy=False)
@@ -94,13 +93,18 @@ def _canonical_image(array: np.ndarray, where: str) -> np.ndarray:
 def header_spec(
     headers: Mapping[str, tuple[tuple[int, ...], Any]], *, where: str
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """The spec of one example, from the (shape, dtype) that files declare for their arrays."""
-    return array_spec(
-        {
-            name: canonical_array(name, np.empty((0, *shape[1:]), dtype), where)
-            for name, (shape, dtype) in headers.items()
-        }
-    )
+    """The spec of one example, from the (shape, dtype) that files declare for their arrays.
+    Errors: DataError.
+    """
+    out = {}
+    for name, (shape, dtype) in headers.items():
+        require_numbers(name, shape, np.dtype(dtype), where)
+        try:
+            empty = np.empty((0, *shape[1:]), dtype)
+        except ValueError as error:  # sizes that no array can have, of an array without examples
+            raise DataError(f"{where}: {name!r} has shape {shape}; {error}") from error
+        out[name] = canonical_array(name, empty, where)
+    return array_spec(out)
 
 
 def array_spec(arrays: Arrays_) -> dict[str, jax.ShapeDtypeStruct]:
@@ -111,34 +115,86 @@ def array_spec(arrays: Arrays_) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def num_held_out(size: int, fraction: float) -> int:
-    """How many of `size` examples `held_out` chooses."""
+    """How many of `size` examples without labels `held_out` chooses: the fraction, rounded down,
+    but one at least and not all, where there are two or more.
+    """
     if not 0 <= fraction < 1:
         raise ConfigError(f"eval_fraction is {fraction}; it must lie in [0, 1)")
-    return int(np.floor(size * fraction + 1e-9))  # 0.2 * 5 must give 1 whatever the rounding
+    wanted = int(np.floor(size * fraction + 1e-9))  # 0.2 * 5 must give 1 whatever the rounding
+    return min(max(wanted, 1), size - 1) if fraction and size >= 2 else 0
 
 
-def held_out(labels: np.ndarray, fraction: float) -> np.ndarray:
+def held_out(
+    labels: np.ndarray,
+    fraction: float,
+    *,
+    names: Sequence[str] = (),
+    where: str = "",
+) -> np.ndarray:
     """A mask [N] bool of the examples held out for evaluation: evenly spaced in the order of their
     labels.
 
     So it is a function of the labels alone, and each class gives its share to within one example.
+    A class of two examples or more has at least one on either side; the one of a class of one stays
+    in training, so that its class is never scored, which is said (`names` of the classes, and
+    `where` they are). Labels that are floats are numbers, not classes: they are spread evenly.
     """
     size = len(labels)
-    num_held_out(size, fraction)
+    if not 0 <= fraction < 1:
+        raise ConfigError(f"eval_fraction is {fraction}; it must lie in [0, 1)")
     steps = np.floor(np.arange(size + 1) * fraction + 1e-9)
+    order = np.argsort(labels, kind="stable")
+    chosen = np.diff(steps) > 0  # in that order
+    labels = np.asarray(labels)[order]
+    numbers = labels.dtype.kind == "f"
+    bounds = [0, size] if numbers else [0, *(np.flatnonzero(labels[1:] != labels[:-1]) + 1), size]
+    lone = []
+    for first, end in itertools.pairwise(bounds if size and fraction else []):
+        count = chosen[first:end].sum()
+        if end - first == 1:
+            chosen[first] = False
+            lone.append(labels[first].item())
+        elif count == 0:
+            chosen[(first + end) // 2] = True
+        elif count == end - first:
+            chosen[first] = False
+    if lone:
+        _say_lone(lone, size, names, where)
     mask = np.zeros(size, bool)
-    mask[np.argsort(labels, kind="stable")[np.diff(steps) > 0]] = True
+    mask[order[chosen]] = True
     return mask
 
 
-def keep_split(arrays: Arrays_, split: str, eval_fraction: float) -> dict[str, np.ndarray]:
-    """The "train" or "eval" part of arrays of which `held_out` sets a fraction aside, by "label"
-    where there is one.
-    """
+def _say_lone(lone: list[Any], size: int, names: Sequence[str], where: str) -> None:
+    shown = [names[k] if names and 0 <= k < len(names) else k for k in lone[:10]]
+    warnings.warn(
+        (f"{where}: " if where else "")
+        + f"{len(lone)} classes have one example each of {size}, which stays in training, so that "
+        f"evaluation does not know them: {shown}",
+        stacklevel=4,
+    )
+
+
+def held_rows(
+    arrays: Arrays_, fraction: float, *, names: Sequence[str] = (), where: str = ""
+) -> np.ndarray:
+    """`held_out` of the examples of arrays, [N] bool, by "label" where there is one."""
     label = arrays.get("label", np.zeros(len(next(iter(arrays.values()))), np.int32))
     if label.ndim != 1:  # several labels an example: spread over the file's order instead
         label = np.zeros(len(label), np.int32)
-    chosen = held_out(label, eval_fraction) == (split == "eval")
+    return held_out(label, fraction, names=names, where=where)
+
+
+def keep_split(
+    arrays: Arrays_,
+    split: str,
+    eval_fraction: float,
+    *,
+    names: Sequence[str] = (),
+    where: str = "",
+) -> dict[str, np.ndarray]:
+    """The "train" or "eval" part of arrays of which `held_rows` sets a fraction aside."""
+    chosen = held_rows(arrays, eval_fraction, names=names, where=where) == (split == "eval")
     return {name: array[chosen] for name, array in arrays.items()}
 
 
@@ -221,11 +277,12 @@ class Arrays:
     @functools.cached_property
     def _splits(self) -> dict[str, dict[str, np.ndarray]]:
         given = {"train": self.train, "eval": self.eval, "test": self.test}
-        return {
-            split: canonical(arrays, where=f"Arrays, split {split!r}")
-            for split, arrays in given.items()
-            if arrays is not None
-        }
+        out = {}
+        for split, arrays in given.items():
+            if arrays is not None:
+                out[split] = canonical(arrays, where=f"Arrays, split {split!r}")
+                question_pixels(out[split], where=f"Arrays, split {split!r}")
+        return out
 
     def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
         return array_spec(self._splits["train"])

@@ -4,17 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcnn.data.files.annotated import (
-    Faults,
-    check_boxes,
-    check_image_file,
-    choose_largest,
-    read_index_mask,
-    resize_image,
-    resize_nearest,
-)
+from jaxcnn.data.files.checks import check_boxes, check_image_file, choose_largest
+from jaxcnn.data.files.faults import Faults
 from jaxcnn.data.files.icdar import Icdar
-from jaxcnn.data.files.images import read_image
+from jaxcnn.data.files.images import read_image, resize_image, resize_nearest
+from jaxcnn.data.files.label_images import read_index_mask
 from jaxcnn.data.files.mask_folder import MaskFolder
 from jaxcnn.data.files.text_lines import TextLineFolder
 from jaxcnn.errors import ConfigError, DataError
@@ -143,11 +137,10 @@ def test_index_masks_keep_their_numbers(tmp_path):
 
 @pytest.fixture
 def pairs(tmp_path):
-    """Images and masks in sub-folders, with a mask of no image."""
+    """Images and masks in sub-folders."""
     for i in range(4):
         save(tmp_path / "images" / "some" / f"{i}.jpg", noise(i))
         save(tmp_path / "masks" / "some" / f"{i}.png", (noise(i)[..., 0] % 3).astype(np.uint8))
-    save(tmp_path / "masks" / "other.png", noise(9)[..., 0])
     return tmp_path
 
 

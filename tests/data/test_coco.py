@@ -120,13 +120,16 @@ def test_boxes_and_labels(write, memory_mib, kind):
     assert isinstance(data.open("train"), kind)
     assert data.label_names == ("dog", "cat", "eel")  # by id
     taken = take_all(data)
-    assert taken["boxes"].shape == (4, 3, 4)
+    assert taken["boxes"].shape == (4, 4, 4)
     ids = [4, 9, 30]
     for image in range(4):
-        told = [
-            a for a in content["annotations"] if a["image_id"] == 70 + image and not a["iscrowd"]
-        ]
-        np.testing.assert_array_equal(taken["boxes_mask"][image], np.arange(3) < len(told))
+        told = [a for a in content["annotations"] if a["image_id"] == 70 + image]
+        told, count = sorted(told, key=lambda a: a["iscrowd"]), sum(not a["iscrowd"] for a in told)
+        np.testing.assert_array_equal(taken["boxes_mask"][image], np.arange(4) < count)
+        for name in ("boxes_ignored", "boxes_crowd"):  # the rows after the objects
+            crowds = (np.arange(4) >= count) & (np.arange(4) < len(told))
+            np.testing.assert_array_equal(taken[name][image], crowds)
+        np.testing.assert_array_equal(taken["original_size"][image], SIZE)
         for row, a in enumerate(told):
             x, y, width, height = a["bbox"]
             pixels = taken["boxes"][image, row] * np.tile(np.array(SIZE, np.float32), 2)
@@ -146,7 +149,7 @@ def test_masks_equal_those_of_pycocotools(write, factor):
     taken = take_all(coco(path, entries=("instance_masks",), image_size=size))["instance_masks"]
     compared = 0
     for image in range(4):
-        annotations = [a for a in theirs.imgToAnns[70 + image] if not a["iscrowd"]]
+        annotations = sorted(theirs.imgToAnns[70 + image], key=lambda a: a["iscrowd"])
         for row, a in enumerate(annotations):
             if factor == 1:
                 expected = theirs.annToMask(a)
@@ -158,7 +161,7 @@ def test_masks_equal_those_of_pycocotools(write, factor):
             np.testing.assert_array_equal(taken[image, row], 255 * expected)
             compared += 1
         assert not taken[image, len(annotations) :].any()
-    assert compared == 8
+    assert compared == 9
 
 
 def test_segmentation_has_the_smaller_object_on_top_and_ignores_crowds(write):
@@ -188,7 +191,9 @@ def test_segmentation_has_the_smaller_object_on_top_and_ignores_crowds(write):
 def test_points_of_all_objects(write):
     content = annotation_file()
     taken = take_all(coco(write(content), entries=("points",)))
-    np.testing.assert_array_equal(taken["points_mask"][0], [[0, 0, 0], [1, 1, 0], [0, 0, 0]])
+    np.testing.assert_array_equal(
+        taken["points_mask"][0], [[0, 0, 0], [1, 1, 0], [0, 0, 0], [0, 0, 0]]
+    )
     np.testing.assert_allclose(taken["points"][0, 1], [[6 / 24, 8 / 32], [0, 31.5 / 32], [0, 0]])
 
 

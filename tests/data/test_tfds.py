@@ -425,18 +425,19 @@ def test_sequences_of_objects_fill_a_fixed_number_of_rows(scenes_root, memory_mi
             np.testing.assert_array_equal(taken["instance_masks"][number, row], expected)
 
 
-def test_objects_of_a_kind_are_left_out(scenes_root):
-    taken = take_by_number(
-        scenes(
-            scenes_root,
-            boxes="objects.bbox",
-            box_labels="objects.type",
-            skip_objects="objects.hard",
-            max_items=2,
-        )
-    )
+@pytest.mark.parametrize("field, crowd", [("skip_objects", 0), ("crowd_objects", 1)])
+def test_objects_of_a_kind_are_ignored_and_lie_in_the_last_rows(scenes_root, field, crowd):
+    names = {"boxes": "objects.bbox", "box_labels": "objects.type", field: "objects.hard"}
+    taken = take_by_number(scenes(scenes_root, **names, max_items=3))
+    np.testing.assert_array_equal(taken["box_labels"][3], [0, 2, 1])
+    np.testing.assert_array_equal(taken["boxes"][3], BOXES[[0, 2, 1]])
+    np.testing.assert_array_equal(taken["boxes_mask"][3], [1, 1, 0])
+    np.testing.assert_array_equal(taken["boxes_ignored"][3], [0, 0, 1])
+    np.testing.assert_array_equal(taken["boxes_crowd"][3], [0, 0, crowd])
+    with pytest.warns(UserWarning, match="2 objects and 1 that are ignored; max_items=2"):
+        taken = take_by_number(scenes(scenes_root, **names, max_items=2))
     np.testing.assert_array_equal(taken["box_labels"][3], [0, 2])
-    np.testing.assert_array_equal(taken["boxes"][3], BOXES[[0, 2]])
+    np.testing.assert_array_equal(taken["boxes_ignored"][3], [0, 0])
 
 
 def test_a_single_box_is_one_row(scenes_root):
@@ -660,6 +661,10 @@ def test_wrong_names_of_entries_are_config_errors(scenes_root, options, message)
 )
 def test_published_sets_are_described_before_they_are_prepared(tmp_path, name, options, shapes):
     data = Tfds(name, data_dir=str(tmp_path), image_size=(64, 48), **options)
+    if "boxes" in shapes:  # what comes with them
+        rows = shapes["boxes_mask"]
+        shapes = {**shapes, "boxes_ignored": rows, "boxes_crowd": rows, "box_areas": rows}
+        shapes["original_size"] = (2,)
     assert {name: entry.shape for name, entry in data.spec().items()} == {
         "image": (64, 48, 3),
         **shapes,

@@ -10,17 +10,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxcnn.data.files.images import read_image
+from jaxcnn.data.files.class_listing import Files, list_labelled
+from jaxcnn.data.files.images import image_endings, read_image
 from jaxcnn.data.memory import MemorySource, check_split, held_out
 from jaxcnn.data.stream import StreamSource, in_memory_if_small
 from jaxcnn.errors import DataError
-
-SPLIT_FOLDERS = {
-    "train": ("train",),
-    "eval": ("eval", "val", "valid", "validation"),
-    "test": ("test",),
-}
-Files = list[tuple[Path, int]]  # path and label, sorted by class and path
 
 
 @dataclass(frozen=True)
@@ -29,12 +23,14 @@ class Folder:
     name among the sorted class names.
 
     Either `path/<class>/**/<image>`, of which `eval_fraction` of each class is held out as "eval";
-    or `path/train/<class>/...`, with `path/eval` (or val, valid, validation) and `path/test` beside
-    it, where a missing `eval` is held out of `train`. Files are images by their ending; hidden ones
-    are ignored. `image_size` is (height, width), see `images.read_image`. Splits of at most
-    `memory_mib` MiB are decoded once and live on the device. A damaged image is a DataError naming
-    it; with `skip_damaged` all images are decoded once beforehand, and a warning counts those left
-    out.
+    or `path/train/<class>/...`, with `path/eval` (or val, valid, validation, dev) and `path/test`
+    beside it, in any case of letters, where a missing `eval` is held out of `train`. Files are
+    images by their ending; what systems leave (hidden files and folders, __MACOSX, Thumbs.db) is
+    ignored, links are followed. A single class, and classes that hold sub-folders only, are a
+    DataError: they are mostly another folder than was meant; `nested` says that they are not.
+    `image_size` is (height, width), see `images.read_image`. Splits of at most `memory_mib` MiB are
+    decoded once and live on the device. A damaged image is a DataError naming it; with
+    `skip_damaged` all images are decoded once beforehand, and a warning counts those left out.
     """
 
     path: str
@@ -43,6 +39,7 @@ class Folder:
     eval_fraction: float = 0.2
     skip_damaged: bool = False
     memory_mib: int = 1024
+    nested: bool = False
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -51,36 +48,18 @@ class Folder:
     @functools.cached_property
     def _listing(self) -> tuple[tuple[str, ...], dict[str, Files]]:
         """The class names, and the files of each split."""
-        root = Path(self.path).expanduser()
-        if not root.is_dir():
-            raise DataError(
-                f"Folder: {root} is not a folder; it must hold one sub-folder of images per "
-                "class, or train/ and eval/ with those"
-            )
-        roots = {
-            split: next((root / name for name in names if (root / name).is_dir()), None)
-            for split, names in SPLIT_FOLDERS.items()
-        }
-        if roots["train"] is None:
-            roots = {"train": root}
-        train_root = roots["train"]
-        assert train_root is not None
-        names = tuple(
-            sorted(
-                entry.name
-                for entry in train_root.iterdir()
-                if entry.is_dir() and not entry.name.startswith(".")
-            )
+        names, files = list_labelled(
+            Path(self.path).expanduser(),
+            image_endings(),
+            nested=self.nested,
+            where=f"Folder {self.path}",
         )
-        files = {
-            split: _labelled_files(folder, names)
-            for split, folder in roots.items()
-            if folder is not None
-        }
         if self.skip_damaged:
             files = {split: _readable(found, self.channels) for split, found in files.items()}
         if "eval" not in files:
-            held = held_out(np.array([label for _, label in files["train"]]), self.eval_fraction)
+            labels = np.array([label for _, label in files["train"]], np.int32)
+            where = f"Folder {self.path}"
+            held = held_out(labels, self.eval_fraction, names=names, where=where)
             files["eval"] = [entry for entry, out in zip(files["train"], held, strict=True) if out]
             files["train"] = [
                 entry for entry, out in zip(files["train"], held, strict=True) if not out
@@ -119,47 +98,6 @@ class Folder:
         return in_memory_if_small(
             StreamSource(read, len(files), self.spec()), self.spec(), memory_mib=self.memory_mib
         )
-
-
-def _labelled_files(root: Path, names: tuple[str, ...]) -> Files:
-    """Image files below the class folders of `root`; the order is the same on every machine."""
-    from PIL import Image
-
-    endings = Image.registered_extensions()  # also loads all of Pillow's formats
-    strange = sorted(
-        entry.name
-        for entry in root.iterdir()
-        if entry.is_dir() and entry.name not in names and not entry.name.startswith(".")
-    )
-    if strange:
-        raise DataError(
-            f"Folder: {root} has sub-folders {strange} that the training part has not; its "
-            f"classes are {list(names)}"
-        )
-    out: Files = []
-    for label, name in enumerate(names):
-        if not (root / name).is_dir():
-            continue  # an evaluation part may lack a class
-        paths = (
-            path
-            for path in (root / name).rglob("*")
-            if path.suffix.lower() in endings and not path.name.startswith(".")
-        )
-        found = sorted(
-            (path for path in paths if path.is_file()),
-            key=lambda path: path.relative_to(root).as_posix(),
-        )
-        if not found:
-            raise DataError(
-                f"Folder: {root / name} holds no image files; remove it, or put images of class "
-                f"{name!r} there"
-            )
-        out += [(path, label) for path in found]
-    if not out:
-        raise DataError(
-            f"Folder: {root} has no sub-folder with images; there must be one per class"
-        )
-    return out
 
 
 def _readable(files: Files, channels: int) -> Files:

@@ -1,97 +1,74 @@
-"""One COCO annotation file, checked: what is said of each image. See `jaxcnn.data.files.coco` for
-the data set.
+"""One COCO annotation file, parsed: what is said of each image. The data set is
+`jaxcnn.data.files.coco`.
 """
 
 import json
-import math
 from collections import defaultdict
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxcnn.data.files.annotated import Faults, check_boxes, check_image_file
+from jaxcnn.data.example import Example, Objects
+from jaxcnn.data.files.checks import Row, check_image_file, check_objects
+from jaxcnn.data.files.coco_shapes import bounds, measure, read_shape
+from jaxcnn.data.files.faults import Faults
+from jaxcnn.data.files.parsing import find_file, flag, identity, number, numbers
 from jaxcnn.errors import DataError, did_you_mean
-from jaxcnn.ops import masks
 
-LEAST_AREA = 1e-6  # pixels that a polygon must enclose
-
-
-@dataclass(frozen=True)
-class CocoImage:
-    """One image of an annotation file and what is said of it: boxes [n, 4] in [0, 1], labels [n],
-    shapes (polygons or run lengths, [n]) of the objects, then those of crowds; points [n, J, 3] (x,
-    y, flag) in pixels; sentences.
-    """
-
-    path: Path
-    size: tuple[int, int]
-    boxes: np.ndarray
-    labels: np.ndarray
-    shapes: list[Any]
-    crowds: list[Any]
-    points: np.ndarray
-    sentences: list[str]
-
-
-def take_objects(image: CocoImage, chosen: np.ndarray) -> CocoImage:
-    """`image` with only those objects; `chosen` holds their places."""
-    shapes = [image.shapes[i] for i in chosen] if image.shapes else []
-    return replace(
-        image,
-        boxes=image.boxes[chosen],
-        labels=image.labels[chosen],
-        points=image.points[chosen],
-        shapes=shapes,
-    )
+Identity = int | str
+NO_PARENT = (None, "", "none")  # what "supercategory" says where there is none
 
 
 class FileReader:
     """Reads one file. `root`: the folder that file names start from; `names`: of the categories,
-    from the training file.
+    from the training file, or () where this is it; `entries`: those that are wanted.
     """
 
     def __init__(
         self,
         file: Path,
         root: Path,
-        content: dict[str, Any],
+        *,
         names: tuple[str, ...],
         entries: tuple[str, ...],
         faults: Faults,
     ):
-        self.file, self.root, self.content, self.names, self.faults = (
-            file,
-            root,
-            content,
-            names,
-            faults,
-        )
+        self.file, self.root, self.faults = file, root, faults
+        self.content = load(file)
+        self.guessed: dict[Path, str] = {}  # files, and the names that they were taken for
         self.needs_shapes = bool({"instance_masks", "segmentation"} & set(entries))
-        self.needs_points, self.needs_objects = "points" in entries, entries != ("captions",)
+        self.needs_objects = entries != ("captions",)
         self.needs_captions = "captions" in entries
-        self.labels = self._labels() if self.needs_objects else {}
-        self.num_points = self._count_points() if self.needs_points else 0
+        self.labels: dict[Identity, int] = {}
+        self.names = ()
+        if self.needs_objects:
+            self.names, self.labels = self._label(names)
+        self.num_points = self._count_points() if "points" in entries else 0
 
-    def _labels(self) -> dict[int, int]:
-        """Category id -> label."""
-        strange = sorted(set(category_names(self.content, self.file)) - set(self.names))
+    def _label(self, names: tuple[str, ...]) -> tuple[tuple[str, ...], dict[Identity, int]]:
+        """The names of the classes, and category id -> label."""
+        annotations = self.content["annotations"]
+        used = {_key(annotation, "category_id") for annotation in annotations}
+        found = read_categories(self.content, self.file, used, self.faults)
+        names = names or tuple(found.values())
+        strange = sorted({name for key, name in found.items() if key in used} - set(names))
         if strange:
-            near = did_you_mean(strange[0], self.names)
+            near = did_you_mean(strange[0], names)
             raise DataError(
                 f"{self.file}: the categories {strange} do not occur in the training file, which "
-                f"has {list(self.names)}{near}"
+                f"has {list(names)}{near}"
             )
-        return {
-            int(category["id"]): self.names.index(str(category["name"]))
-            for category in self.content["categories"]
-        }
+        return names, {key: names.index(name) for key, name in found.items() if name in names}
 
     def _count_points(self) -> int:
-        """J, the same for all categories that have keypoints."""
+        """J, the same for all categories that have keypoints; where none says it, of all objects
+        that have some."""
         named = [category.get("keypoints") for category in self.content["categories"]]
         counts = {len(points) for points in named if isinstance(points, list) and points}
+        if not counts:
+            told = (a.get("keypoints") for a in self.content["annotations"] if isinstance(a, dict))
+            counts = {len(points) // 3 for points in told if isinstance(points, list) and points}
         if len(counts) != 1:
             raise DataError(
                 f"{self.file}: the categories have {sorted(counts)} 'keypoints'; all of them need "
@@ -99,221 +76,171 @@ class FileReader:
             )
         return counts.pop()
 
-    def read(self) -> list[CocoImage]:
+    def read(self) -> list[Example]:
         """All images that keep the rules, in the file's order."""
-        numbers = {_key(image, "id") for image in self.content["images"]}
+        keys = {_key(image, "id") for image in self.content["images"]} - {None}
         told = defaultdict(list)
         for place, annotation in enumerate(self.content["annotations"]):
             image = _key(annotation, "image_id")
-            if image is not None and image in numbers:
+            if image in keys:
                 told[image].append(annotation)
             else:
+                shown = annotation.get("image_id") if isinstance(annotation, dict) else annotation
                 self.faults.add(
-                    f"{self.file}: annotations[{place}] has image_id {image!r}, which none of the "
-                    f"{len(numbers)} images has"
+                    f"{self.file}: annotations[{place}] has image_id {shown!r}, which none of the "
+                    f"{len(keys)} images has",
+                    kind="label of no image",
                 )
         seen, out = set(), []
         for place, entry in enumerate(self.content["images"]):
-            number = _key(entry, "id")
-            if number in seen:
+            key = _key(entry, "id")
+            if key in seen:
                 self.faults.add(
-                    f"{self.file}: images[{place}] has the id {number!r} of another image; each "
-                    "needs its own"
+                    f"{self.file}: images[{place}] has the id {key!r} of another image; each "
+                    "needs its own",
+                    kind="id used twice",
                 )
             else:
-                out += self._image(place, entry, told)
-            seen.add(number)
+                out += self._image(place, entry, told.get(key, []))
+            seen.add(key)
         return out
 
-    def _image(self, place: int, entry: Any, told: dict[Any, list[Any]]) -> list[CocoImage]:
+    def _image(self, place: int, entry: Any, annotations: list[dict[str, Any]]) -> list[Example]:
         """The image in a list, or an empty one."""
-        try:
-            path = self.root / entry["file_name"]
-            declared = (
-                (int(entry["height"]), int(entry["width"]))
-                if "height" in entry and "width" in entry
-                else None
-            )
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+        name = entry.get("file_name") if isinstance(entry, dict) else None
+        if not isinstance(name, str) or not name.strip():
             self.faults.add(
-                f"{self.file}: images[{place}] is {str(entry)[:80]}; it needs file_name, height "
-                f"and width ({error!r})"
+                f"{self.file}: images[{place}] is {str(entry)[:80]}; it needs a file_name, and "
+                "height and width where they are known",
+                kind="image without a name",
             )
             return []
-        size = check_image_file(path, self.faults, declared=declared)
+        path, guessed = find_file(self.root, name)
+        if guessed and path in self.guessed:
+            self.faults.add(
+                f"{self.file}: {name!r} is not below {self.root}, and {path} was already taken for "
+                f"{self.guessed[path]!r}; which of them it is cannot be known",
+                kind="path that means several files",
+            )
+            return []
+        if guessed:
+            self.guessed[path] = name
+            self.faults.note(
+                f"{self.file}: {name!r} is not below {self.root}; {path} is taken for it",
+                kind="path of another machine",
+            )
+        size = check_image_file(path, self.faults, declared=self._declared(entry, place))
         if size is None:
             return []
-        annotations = told.get(_key(entry, "id"), [])
-        objects = [
-            annotation
-            for annotation in annotations
-            if self.needs_objects and self._is_object(annotation)
-        ]
-        crowds = [
-            annotation["segmentation"]
-            for annotation in objects
-            if annotation.get("iscrowd") and self._has_shape(annotation, size)
-        ]
-        objects = [annotation for annotation in objects if not annotation.get("iscrowd")]
-        numbers = np.array(
-            [_numbers(annotation["bbox"], 4) for annotation in objects], np.float64
-        ).reshape(-1, 4)
-        x, y, width, height = numbers.T
-        pixels = np.stack([y, x, y + height, x + width], axis=-1)
-        boxes, kept = check_boxes(
-            pixels / np.array([*size, *size]),
-            slack=1 / np.array(size),
-            name=lambda i: self._name(objects[i], path),
-            faults=self.faults,
-        )
-        points = np.zeros((len(objects), self.num_points, 3))
-        for i in np.flatnonzero(kept):
-            kept[i] = (
-                not self.needs_shapes or self._has_shape(objects[i], size)
-            ) and self._read_points(objects[i], points[i])
-        chosen = np.flatnonzero(kept)
+        captions = (a["caption"] for a in annotations if "caption" in a)
         return [
-            CocoImage(
-                path,
-                size,
-                boxes[chosen],
-                np.array([self.labels[objects[i]["category_id"]] for i in chosen], np.int32),
-                [objects[i]["segmentation"] for i in chosen] if self.needs_shapes else [],
-                crowds,
-                points[chosen],
-                [
-                    str(annotation["caption"])
-                    for annotation in annotations
-                    if self.needs_captions and "caption" in annotation
-                ],
+            Example(
+                image=path,
+                size=size,
+                name=str(path),
+                objects=self._objects(annotations, path, size) if self.needs_objects else None,
+                captions=tuple(map(str, captions)) if self.needs_captions else (),
             )
         ]
 
-    def _name(self, annotation: dict[str, Any], path: Path | None = None) -> str:
-        return (
-            f"{self.file}: annotation {annotation.get('id')} of image {annotation.get('image_id')}"
-            + (f" ({path.name})" if path else "")
-        )
+    def _declared(self, entry: dict[str, Any], place: int) -> tuple[float, float] | None:
+        """The (height, width) that the file says; None where it does not know them (0 or -1)."""
+        said = [entry.get("height"), entry.get("width")]
+        height, width = map(number, said)
+        for value, as_number in zip(said, (height, width), strict=True):
+            if as_number is None and value not in (None, ""):
+                self.faults.mend(
+                    f"{self.file}: images[{place}] ({entry.get('file_name')}) has a size of "
+                    f"{str(value)[:40]!r}; height and width are numbers of pixels",
+                    kind="size that is no number, taken as unknown",
+                )
+        if not (height and width and min(height, width) > 0):
+            return None
+        return (int(height), int(width)) if height % 1 == width % 1 == 0 else (height, width)
 
-    def _is_object(self, annotation: dict[str, Any]) -> bool:
-        """Whether an annotation has a known category and a box of four numbers; captions have
-        neither and are no fault.
+    def _objects(
+        self, annotations: list[dict[str, Any]], path: Path, size: tuple[int, int]
+    ) -> Objects:
+        """The objects of one image that keep the rules."""
+        rows = [row for a in annotations if (row := self._object(a, path, size)) is not None]
+        return check_objects(rows, size, faults=self.faults)
+
+    def _object(self, annotation: dict[str, Any], path: Path, size: tuple[int, int]) -> Row | None:
+        """An annotation as an object; None (and a fault) where it cannot be used. Captions are no
+        objects and no fault.
         """
         if "caption" in annotation and "bbox" not in annotation:
-            return False
-        if _key(annotation, "category_id") not in self.labels:
-            known = sorted(self.labels)
-            self.faults.add(
-                f"{self._name(annotation)}: category_id is {annotation.get('category_id')!r}; the "
-                f"categories are {known}"
+            return None
+        name, box = self._name(annotation), annotation.get("bbox")
+        label = self.labels.get(_key(annotation, "category_id"))  # pyright: ignore[reportArgumentType]
+        crowd = flag(annotation.get("iscrowd"))
+        if label is None:
+            return self.faults.add(
+                f"{name}: category_id is {annotation.get('category_id')!r}; the categories are "
+                f"{list(self.labels)}",
+                kind="unknown category",
             )
-            return False
-        if _numbers(annotation.get("bbox"), 4) is None:
-            self.faults.add(
-                f"{self._name(annotation)}: bbox is {annotation.get('bbox')!r}; it must be [x, y, "
-                "width, height] in pixels"
+        if crowd is None:
+            return self.faults.add(
+                f"{name}: iscrowd is {annotation['iscrowd']!r}; it must be 0 or 1",
+                kind="iscrowd that is neither 0 nor 1",
             )
-            return False
-        return True
+        segmentation, shape = annotation.get("segmentation"), None
+        if self.needs_shapes or (not box and segmentation):  # then the box is that of the shape
+            shape = read_shape(segmentation, size, name=name, faults=self.faults)
+            if shape is None:
+                return None
+        values = numbers(box, count=4)
+        if not box and shape is not None:
+            corners = bounds(shape)
+        elif values is not None:
+            x, y, width, height = values
+            corners = [y, x, y + height, x + width]
+        else:
+            return self.faults.add(
+                f"{name}: bbox is {box!r}; it must be [x, y, width, height] in pixels",
+                kind="box of no numbers",
+            )
+        points = self._read_points(annotation, size)
+        if points is None:
+            return None
+        area = number(annotation.get("area"))
+        if area is None or area <= 0:
+            area = None if shape is None else measure(shape)
+        return Row(f"{name} ({path.name})", corners, label, shape, crowd, crowd, area, points)
 
-    def _has_shape(self, annotation: dict[str, Any], size: tuple[int, int]) -> bool:
-        """Whether its segmentation can be drawn into an image of `size`."""
-        shape, name = annotation.get("segmentation"), self._name(annotation)
-        if not self.needs_shapes:
-            return False
-        if isinstance(shape, dict):
-            try:
-                masks.decode(shape)
-            except (DataError, KeyError, TypeError, ValueError, OverflowError) as error:
-                self.faults.add(f"{name}: its run lengths cannot be read ({error})")
-                return False
-            if tuple(shape["size"]) != size:
-                self.faults.add(
-                    f"{name}: its mask is of size {shape['size']} and the image {list(size)} "
-                    "(height, width)"
-                )
-                return False
-            return True
-        if not isinstance(shape, list) or not shape:
-            self.faults.add(
-                f"{name}: segmentation is {str(shape)[:60]}; masks need polygons or run lengths "
-                "for each object"
-            )
-            return False
-        for polygon in shape:
-            if (
-                not isinstance(polygon, list)
-                or len(polygon) < 6
-                or len(polygon) % 2
-                or _numbers(polygon, len(polygon)) is None
-            ):
-                self.faults.add(
-                    f"{name}: a polygon is {str(polygon)[:60]}; it must be x, y of at least 3 "
-                    "points, in one list"
-                )
-                return False
-            places = np.reshape(polygon, (-1, 2)) / size[::-1]
-            if places.min() < -1 or places.max() > 2:
-                self.faults.add(
-                    f"{name}: a polygon {str(polygon)[:60]} lies far outside the image of {size} "
-                    "(height, width)"
-                )
-                return False
-        if sum(map(_area, shape)) < LEAST_AREA:
-            self.faults.add(f"{name}: its polygons enclose no area: {str(shape)[:60]}")
-            return False
-        return True
+    def _name(self, annotation: dict[str, Any]) -> str:
+        return (
+            f"{self.file}: annotation {annotation.get('id')} of image {annotation.get('image_id')}"
+        )
 
-    def _read_points(self, annotation: dict[str, Any], out: np.ndarray) -> bool:
-        """Whether its keypoints are none or J of (x, y, flag); they are written to `out` [J, 3]."""
-        if not self.needs_points or not annotation.get("keypoints"):
-            return True
-        values = _numbers(annotation["keypoints"], 3 * self.num_points)
+    def _read_points(self, annotation: dict[str, Any], size: tuple[int, int]) -> np.ndarray | None:
+        """Its keypoints [J, 3] (y, x, flag) in shares, zeros where it has none; None (and a fault)
+        where they are not J of (x, y, flag)."""
+        if not self.num_points or not annotation.get("keypoints"):
+            return np.zeros((self.num_points, 3))
+        values = numbers(annotation["keypoints"], count=3 * self.num_points)
         if values is None:
             shown = f"keypoints are {str(annotation['keypoints'])[:60]}"
-            self.faults.add(
+            return self.faults.add(
                 f"{self._name(annotation)}: {shown}; {self.num_points} points need x, y and a "
-                "flag each, all finite"
+                "flag each, all finite",
+                kind="keypoints of another number",
             )
-            return False
-        out[:] = np.reshape(values, (-1, 3))
-        return True
+        return np.reshape(values, (-1, 3))[:, [1, 0, 2]] / [*size, 1]
 
 
-def _key(entry: Any, name: str) -> int | str | None:
+def _key(entry: Any, name: str) -> Identity | None:
     """An id, if `entry` is an object that has one."""
-    value = entry.get(name) if isinstance(entry, dict) else None
-    return value if isinstance(value, int | str) else None
+    return identity(entry.get(name)) if isinstance(entry, dict) else None
 
 
-def _numbers(values: Any, count: int) -> list[float] | None:
-    """`values` if they are a list of `count` finite numbers."""
-    is_list = isinstance(values, list) and len(values) == count
-    return (
-        values
-        if is_list
-        and all(
-            isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v)
-            for v in values
-        )
-        else None
-    )
-
-
-def _area(polygon: list[float]) -> float:
-    """The area enclosed by (x, y, x, y, …), by the shoelace formula."""
-    x, y = np.reshape(np.asarray(polygon, np.float64), (-1, 2)).T
-    x, y = x - x[0], y - y[0]
-    return abs(float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))) / 2
-
-
-def load(path: str) -> dict[str, Any]:
-    """The content of a COCO file. Errors: DataError naming the file, and the line where it is no
-    JSON.
+def load(file: Path) -> dict[str, Any]:
+    """The content of a COCO file, in any Unicode encoding, with or without a byte order mark.
+    Errors: DataError naming the file, and the line where it is no JSON.
     """
-    file = Path(path).expanduser()
     try:
-        content = json.loads(file.read_text("utf-8"))
+        content = json.loads(file.read_bytes())
     except FileNotFoundError:
         raise DataError(f"{file}: there is no such annotation file") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -330,18 +257,49 @@ def load(path: str) -> dict[str, Any]:
     return content
 
 
-def category_names(content: dict[str, Any], file: Path) -> tuple[str, ...]:
-    """The categories' names by increasing id. Errors: DataError."""
-    try:
-        names = {int(category["id"]): str(category["name"]) for category in content["categories"]}
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+def read_categories(
+    content: dict[str, Any], file: Path, used: set[Identity | None], faults: Faults
+) -> dict[Identity, str]:
+    """The categories' names by increasing id. `used`: the ids that annotations have.
+
+    A category of no annotation is left out, with a note, where it is but the root of the others
+    (their "supercategory") or has the name of one that is used: Roboflow writes such a root.
+    Errors: DataError.
+    """
+    entries = content.get("categories")
+    listed = [
+        (_key(entry, "id"), entry["name"], entry.get("supercategory"))
+        for entry in (entries if isinstance(entries, list) else [None])
+        if isinstance(entry, dict) and isinstance(entry.get("name"), str | int)
+    ]
+    if (
+        not isinstance(entries, list)
+        or len(listed) < len(entries)
+        or None in [c[0] for c in listed]
+    ):
         raise DataError(
-            f"{file}: 'categories' is not a list of objects with 'id' and 'name' "
-            f"({type(error).__name__}: {error})"
-        ) from error
-    if not names or len(set(names.values())) < len(content["categories"]):
-        raise DataError(
-            f"{file}: the categories {sorted(names.values())} are none, or share an id or a name; "
-            "each needs its own"
+            f"{file}: 'categories' is not a list of objects with 'id' and 'name', but "
+            f"{str(entries)[:80]}"
         )
-    return tuple(names[number] for number in sorted(names))
+    parents = {parent for _, _, parent in listed if isinstance(parent, str)}
+    named = {str(name) for key, name, _ in listed if key in used}
+    out: dict[Identity, str] = {}
+    for key, name, parent in sorted(listed, key=lambda c: (isinstance(c[0], str), c[0])):
+        root = parent in NO_PARENT and name in parents
+        if key not in used and (root or str(name) in named):
+            faults.note(
+                f"{file}: the category {key!r} ({name!r}) has no annotation and is the root or the "
+                "double of others; it is no class",
+                kind="category that is no class",
+            )
+            continue
+        if key in out or str(name) in out.values():
+            raise DataError(
+                f"{file}: the categories {[str(c[1]) for c in listed]} share an id or a name; each "
+                "needs its own"
+            )
+        assert key is not None
+        out[key] = str(name)
+    if not out:
+        raise DataError(f"{file}: the categories are none; each object needs one")
+    return out

@@ -13,14 +13,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcnn.data.files.annotated import (
-    AnnotatedImages,
-    Faults,
-    check_image_file,
-    image_files,
-    pad_rows,
-)
+from jaxcnn.data.files.annotated_images import AnnotatedImages
+from jaxcnn.data.files.checks import check_image_file, image_files
+from jaxcnn.data.files.faults import Faults
 from jaxcnn.data.files.text_lines import read_lines, unquote
+from jaxcnn.data.render import pad_rows
 from jaxcnn.ops.polygons import area, is_convex
 
 UNREADABLE = "###"

@@ -8,24 +8,27 @@ trusted: a size is compared with what the file can hold before memory is asked f
 stands: reading only as many bytes as the header asks for leaves nearly all damage unnoticed.
 """
 
+import functools
 import gzip
 import math
 import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import jax
 import numpy as np
 
+from jaxcnn.data.files.npz import require_unswollen
+from jaxcnn.data.layout import question_pixels
 from jaxcnn.data.memory import (
     MemorySource,
     canonical,
     check_split,
     header_spec,
+    held_rows,
     keep_split,
-    num_held_out,
 )
 from jaxcnn.errors import DataError
 
@@ -89,8 +92,17 @@ class Idx:
         total = read_idx_header(paths["image"])[0][0]
         if not self._holds_out(split):
             return total
-        held = num_held_out(total, self.eval_fraction)
+        held = int(held_rows({"label": self._label}, self.eval_fraction, **self._said).sum())
         return held if split == "eval" else total - held
+
+    @functools.cached_property
+    def _label(self) -> np.ndarray:
+        """The labels for training, which say what is held out."""
+        return read_idx(self.labels)
+
+    @property
+    def _said(self) -> dict[str, Any]:
+        return {"names": self.label_names, "where": f"Idx {self.images}"}
 
     def open(self, split: str) -> MemorySource:
         paths = self._paths(split)
@@ -99,13 +111,12 @@ class Idx:
                 f"Idx {self.images} has no {split!r} examples; give {split}_images and "
                 f"{split}_labels"
             )
-        arrays = canonical(
-            {name: read_idx(path) for name, path in paths.items()},
-            where=f"{paths['image']} and {paths['label']}",
-        )
-        return MemorySource(
-            keep_split(arrays, split, self.eval_fraction) if self._holds_out(split) else arrays
-        )
+        where = f"{paths['image']} and {paths['label']}"
+        arrays = canonical({name: read_idx(path) for name, path in paths.items()}, where=where)
+        question_pixels(arrays, where=where)
+        if self._holds_out(split):
+            arrays = keep_split(arrays, split, self.eval_fraction, **self._said)
+        return MemorySource(arrays)
 
 
 def read_idx_header(path: str) -> Header:
@@ -133,6 +144,8 @@ def read_idx(path: str) -> np.ndarray:
                     f"the header declares {shape} of {dtype}, {size} bytes; the file cannot hold "
                     "them"
                 )
+            if isinstance(file, gzip.GzipFile):
+                require_unswollen(available // DEFLATE_RATIO, size)
             chunks, length = [], 0
             # + 1: reaches the end, or finds that it lies further
             while length <= size and (chunk := file.read(min(CHUNK, size - length + 1))):
@@ -143,7 +156,11 @@ def read_idx(path: str) -> np.ndarray:
                 f"the header declares {shape} of {dtype}, {size} bytes; "
                 f"{'more' if length > size else f'only {length}'} follow"
             )
-        return np.frombuffer(b"".join(chunks), dtype).reshape(shape).astype(dtype.newbyteorder("="))
+        return (
+            np.frombuffer(b"".join(chunks), dtype)
+            .reshape(shape)
+            .astype(dtype.newbyteorder("="), copy=False)
+        )
     except Exception as error:
         raise _unreadable(path, error) from error
 

@@ -2,13 +2,25 @@
 to a model in both.
 """
 
+import contextlib
+import functools
 import io
 import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jaxcnn.data.files.walk import walk
 from jaxcnn.errors import ConfigError, DataError
+
+# What may be opened. Pillow knows more, among them formats that start other programs (EPS starts
+# Ghostscript), whatever the ending of the file says.
+FORMATS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")
+# The largest picture that is decoded: a file of 100 kB can ask for gigabytes. It is 8192 x 8192.
+MAX_PIXELS = 2**26
+ORIENTATION = 0x0112  # the EXIF tag
 
 
 def read_image(
@@ -16,12 +28,12 @@ def read_image(
 ) -> np.ndarray:
     """The picture in a file, uint8 [H, W, channels] in 0..255.
 
-    Any format that Pillow reads; of an animation the first frame. The EXIF orientation is applied,
+    Formats: see FORMATS; of an animation the first frame. The EXIF orientation is applied,
     transparency is laid over white, 16-bit greys are reduced to 8 bits (the value over 257),
     colours become RGB (channels=3) or luma (channels=1, ITU-R BT.601). `size` (height, width)
     resizes by a bilinear filter as wide as the reduction (so without aliasing), without regard to
-    the aspect ratio; None keeps the
-    size. Errors: DataError naming the file and the reason.
+    the aspect ratio; None keeps the size. Errors: DataError naming the file and the reason, also
+    for more than MAX_PIXELS pixels.
     """
     return decode_image(path, name=os.fspath(path), size=size, channels=channels)
 
@@ -36,14 +48,43 @@ def decode_image(
         raise ConfigError(
             f"channels is {channels}; an image is read with 1 (grey) or 3 (RGB) channels"
         )
+    with open_image(file, name=name) as image:
+        image = _converted(image, "L" if channels == 1 else "RGB")
+        if size is not None and image.size != (size[1], size[0]):
+            image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+        return np.asarray(image, np.uint8).reshape(image.height, image.width, channels)
+
+
+@contextlib.contextmanager
+def open_image(file: bytes | str | os.PathLike, *, name: str) -> Iterator[Any]:
+    """A picture as Pillow opens it, of one of FORMATS and at most MAX_PIXELS pixels as its header
+    says; no pixel is read yet. What goes wrong within the `with` is a DataError that names the
+    file, too.
+    """
+    from PIL import Image
+
     try:
-        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
-            image = _converted(image, "L" if channels == 1 else "RGB")
-            if size is not None and image.size != (size[1], size[0]):
-                image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-            return np.asarray(image, np.uint8).reshape(image.height, image.width, channels)
+        source = io.BytesIO(file) if isinstance(file, bytes) else file
+        with Image.open(source, formats=_formats()) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError(
+                    f"{image.width} x {image.height} pixels, which could be a decompression bomb"
+                )
+            yield image
+    except DataError:
+        raise
     except FileNotFoundError:
         raise DataError(f"{name}: there is no such file") from None
+    except Image.UnidentifiedImageError as error:
+        raise DataError(
+            f"{name}: cannot be read as an image ({error}); the formats that are read are "
+            f"{', '.join(_formats())}: convert, repair or remove it"
+        ) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(
+            f"{name}: is not read ({error}); at most {MAX_PIXELS} pixels are decoded: make it "
+            "smaller, or cut it into tiles"
+        ) from error
     # on damaged bytes Pillow's decoders raise almost anything: OSError, SyntaxError, ValueError,
     # struct.error, ...
     except Exception as error:
@@ -53,11 +94,60 @@ def decode_image(
         ) from error
 
 
+def image_size(path: Path) -> tuple[tuple[int, int], int]:
+    """The (height, width) of the stored pixels of an image file, and its EXIF orientation in 1..8
+    (from 5 on height and width are exchanged when it is upright), from its header. Errors:
+    DataError.
+    """
+    with open_image(path, name=str(path)) as image:
+        size, turn = (image.height, image.width), orientation(image)
+        # Pillow opens a TIFF with the size that it will have once it is upright
+        return (size[::-1] if image.format == "TIFF" and turn >= 5 else size), turn
+
+
+def orientation(image: Any) -> int:
+    """The EXIF orientation, in 1..8; 1 where there is none or it has no meaning."""
+    tag = image.getexif().get(ORIENTATION, 1)
+    return tag if tag in range(1, 9) else 1
+
+
+def image_paths(root: Path) -> list[Path]:
+    """The files below a folder whose endings say that they are images, see `walk.walk`. Errors:
+    DataError where there is no such folder.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root}: there is no such folder; it must hold the image files")
+    endings = image_endings()
+    return [path for path in walk(root) if path.suffix.lower() in endings]
+
+
+@functools.cache
+def image_endings() -> frozenset[str]:
+    """The endings of FORMATS, in lower case, with the dot."""
+    from PIL import Image
+
+    return frozenset(e for e, form in Image.registered_extensions().items() if form in FORMATS)
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """FORMATS, but for those that this machine's Pillow was built without."""
+    from PIL import Image, features
+
+    Image.init()
+    built = {"WEBP": "webp", "AVIF": "avif", "JPEG2000": "jpg_2000"}
+    return tuple(
+        form
+        for form in FORMATS
+        if form in Image.OPEN and (form not in built or features.check(built[form]))
+    )
+
+
 def _converted(image: Any, mode: str) -> Any:
     """`image` upright, opaque and in 8-bit `mode`."""
     from PIL import Image, ImageOps
 
-    if image.mode == mode and "exif" not in image.info and "transparency" not in image.info:
+    if image.mode == mode and orientation(image) == 1 and "transparency" not in image.info:
         return image  # the common case, and most of the reading time of small images
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
@@ -82,3 +172,28 @@ def _eight_bits(image: Any) -> Any:
             f"in [0, {top:g}]"
         )
     return Image.fromarray(np.round(pixels * (255 / top)).astype(np.uint8))
+
+
+def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An image uint8 [H, W, 1 or 3] at another size, by the same filter as `images.read_image`. ->
+    uint8 [*size, C]
+    """
+    from PIL import Image
+
+    if image.shape[:2] == tuple(size):
+        return image
+    pixels = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    return np.asarray(pixels.resize((size[1], size[0]), Image.Resampling.BILINEAR)).reshape(
+        *size, image.shape[-1]
+    )
+
+
+def resize_nearest(grids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Masks or label maps [..., H, W] at another size: each new pixel takes the old one under its
+    centre. -> [..., *size]
+    """
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(np.int64)
+        for new, old in zip(size, grids.shape[-2:], strict=True)
+    )
+    return grids[..., rows[:, None], columns]

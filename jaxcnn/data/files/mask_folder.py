@@ -1,5 +1,6 @@
 """Images with masks: for each image a second image that holds a class number at each pixel."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,15 +9,16 @@ import jax
 import numpy as np
 
 from jaxcnn.core.batch import IGNORED
-from jaxcnn.data.files.annotated import (
-    AnnotatedImages,
-    Faults,
-    check_image_file,
-    image_files,
-    read_index_mask,
-    resize_nearest,
-)
+from jaxcnn.data.files.annotated_images import AnnotatedImages
+from jaxcnn.data.files.checks import image_files
+from jaxcnn.data.files.faults import Faults
+from jaxcnn.data.files.images import image_size, resize_nearest
+from jaxcnn.data.files.label_images import colour_number, read_colour_mask, read_index_mask
+from jaxcnn.data.files.mask_values import require_one_meaning, say_missing, scan_values
 from jaxcnn.errors import ConfigError, DataError
+
+Colour = tuple[int, int, int]
+DRAWN_ON = ("", "shown", "stored")
 
 
 @dataclass(frozen=True)
@@ -25,13 +27,21 @@ class MaskFolder(AnnotatedImages):
     channels], "segmentation" int32 [H, W].
 
     An image and its mask have the same path below their folders but for the ending; masks of no
-    image are not read. A mask is a palette or grey image (PNG keeps its numbers; JPEG does not) of
-    its image's size, whose pixels are class numbers, 0 the background by convention; 255 means that
-    no class is known there.
+    image are not read, which is said. A mask is a palette or grey image (PNG keeps its numbers;
+    JPEG does not and is refused) of its image's size, whose pixels are class numbers, 0 the
+    background by convention; 255 means that no class is known there. Where the values of a split
+    leave a doubt of that, such as 0 and 255 only, they are refused until a field says what they
+    mean (DataError).
 
     names: of the classes, in the order of their numbers; other numbers are then faults.
     values: the pixel values that stand for the classes, such as (0, 255) for black and white masks;
         () where they are the numbers.
+    colours: (red, green, blue) of each class, of masks in colours.
+    ignored: the value (or colour) that means that no class is known; None for 255 where the pixels
+        are class numbers and for none where `values` or `colours` are given.
+    drawn_on: on what the masks of photographs that their EXIF tag turns were drawn: "shown", the
+        upright picture, or "stored", the pixels as they lie in the file, so that the masks are
+        turned too. "" for what the sizes say; where they fit both ways, that is refused.
     eval_images, eval_masks and test_images, test_masks: the folders of these splits; without eval,
     `eval_fraction` is held out.
     Broken labels, as `invalid` says: images without a mask or of another size are left out, pixels
@@ -46,30 +56,48 @@ class MaskFolder(AnnotatedImages):
     eval_masks: str = ""
     test_images: str = ""
     test_masks: str = ""
+    colours: tuple[Colour, ...] = ()
+    ignored: int | Colour | None = None
+    drawn_on: str = ""
 
     def __post_init__(self):
-        if self.names and self.values and len(self.names) != len(self.values):
+        given = self.colours or self.values
+        if self.values and self.colours:
+            raise ConfigError("MaskFolder: values and colours are given; a class has one of both")
+        if self.names and given and len(self.names) != len(given):
             raise ConfigError(
-                f"MaskFolder: {len(self.names)} names and {len(self.values)} values; each class "
-                "has one of both"
+                f"MaskFolder: {len(self.names)} names and {len(given)} "
+                f"{'colours' if self.colours else 'values'}; each class has one of both"
             )
-        if len(set(self.values)) < len(self.values):
+        if len(set(given)) < len(given) or self.ignored in given:
             raise ConfigError(
-                f"MaskFolder: values={self.values}; each class has a value of its own"
+                f"MaskFolder: {'colours' if self.colours else 'values'}={given}, ignored="
+                f"{self.ignored}; each class has a value of its own"
+            )
+        kind, axes, top = ("colour", 3, 255) if self.colours else ("value", 1, 65535)
+        for value in (*given, *(() if self.ignored is None else (self.ignored,))):
+            if np.size(value) != axes or np.min(value) < 0 or np.max(value) > top:
+                raise ConfigError(
+                    f"MaskFolder: {value!r} is no {kind} of a pixel, {axes} numbers in [0, {top}]"
+                )
+        if self.drawn_on not in DRAWN_ON:
+            raise ConfigError(
+                f"MaskFolder: drawn_on is {self.drawn_on!r}; it must be one of {DRAWN_ON}"
             )
 
     def read(self) -> tuple[tuple[str, ...], dict[str, list[Any]]]:
-        """The class names, and (image, mask) of each split."""
+        """The class names, and (image, mask, turn of the mask) of each split."""
         folders = {
             "train": (self.images, self.masks),
             "eval": (self.eval_images, self.eval_masks),
             "test": (self.test_images, self.test_masks),
         }
-        return self.names, {
-            split: self._pairs(*pair, split) for split, pair in folders.items() if any(pair)
-        }
+        out = {split: self._pairs(*pair, split) for split, pair in folders.items() if any(pair)}
+        for split, items in out.items():
+            self._judge(items, split, folders[split][1])
+        return self.names, out
 
-    def _pairs(self, images: str, masks: str, split: str) -> list[tuple[Path, Path]]:
+    def _pairs(self, images: str, masks: str, split: str) -> list[tuple[Path, Path, int]]:
         if not (images and masks):
             raise ConfigError(
                 f"MaskFolder: {split} has images={images!r} and masks={masks!r}; name both folders"
@@ -77,12 +105,35 @@ class MaskFolder(AnnotatedImages):
         faults, out = Faults(f"MaskFolder {images}", self.invalid), []
         found = image_files(Path(masks).expanduser())
         for stem, path in image_files(Path(images).expanduser()).items():
-            if stem not in found:
+            mask = found.pop(stem, None)
+            if mask is None:
                 faults.add(f"{path}: there is no mask {stem} in {masks}")
-            elif mask_fits(path, found[stem], faults):
-                out.append((path, found[stem]))
+            elif (turn := mask_turn(path, mask, faults, drawn_on=self.drawn_on)) is not None:
+                out.append((path, mask, turn))
         faults.warn()
+        if found:
+            warnings.warn(
+                f"MaskFolder {masks}: {len(found)} masks have no image in {images} and are left "
+                f"out; the first: {next(iter(found))}",
+                stacklevel=2,
+            )
         return out
+
+    def _judge(self, items: list[tuple[Path, Path, int]], split: str, masks: str) -> None:
+        """Refuse values that have two meanings, over the whole split."""
+        read = read_colour_mask if self.colours else read_index_mask
+        found = scan_values([mask for _, mask, _ in items], lambda p: read(p, name=str(p)))
+        where = f"MaskFolder {masks}, {split}"
+        if not self._numbers and self.ignored is None:
+            require_one_meaning(found, self.names, where=where)
+        if self.names and split == "train":
+            numbers = self._numbers or range(len(self.names))
+            say_missing(found, numbers, self.names, where=where)
+
+    @property
+    def _numbers(self) -> tuple[int, ...]:
+        """The numbers that stand for the classes; () where they are 0, 1, 2, ..."""
+        return tuple(map(colour_number, self.colours)) or self.values
 
     def _where(self) -> str:
         return f"MaskFolder {self.images}"
@@ -90,60 +141,128 @@ class MaskFolder(AnnotatedImages):
     def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
         return self.image_spec() | {"segmentation": jax.ShapeDtypeStruct(self.image_size, np.int32)}
 
-    def decode(self, item: tuple[Path, Path], faults: Faults) -> dict[str, np.ndarray]:
+    def decode(self, item: tuple[Path, Path, int], faults: Faults) -> dict[str, np.ndarray]:
         """One image and its mask."""
-        image, mask = item
-        segmentation = read_segmentation(
-            mask, self.image_size, faults, values=self.values, num_classes=len(self.names) or None
+        image, mask, turn = item
+        read = read_colour_mask if self.colours else read_index_mask
+        ignored = self.ignored
+        if isinstance(ignored, tuple):
+            ignored = colour_number(ignored)
+        segmentation = class_numbers(
+            read(mask, name=str(mask), turn=turn),
+            faults,
+            name=str(mask),
+            values=self._numbers,
+            num_classes=len(self.names) or None,
+            ignored=ignored,
+            colours=bool(self.colours),
         )
-        return {"image": self.read_image(image), "segmentation": segmentation}
+        return {
+            "image": self.read_image(image),
+            "segmentation": resize_nearest(segmentation, self.image_size),
+        }
+
+
+def mask_turn(image: Path, mask: Path, faults: Faults, *, drawn_on: str = "") -> int | None:
+    """The EXIF orientation that the stored pixels of a mask have in relation to the upright image,
+    from the headers: its own tag's, or that of its image where it was drawn on the stored pixels.
+
+    None (and a fault) where the sizes do not fit, or fit both ways and `drawn_on` does not say
+    which; see `MaskFolder`.
+    """
+    for path in (image, mask):
+        if not path.exists():
+            return faults.add(f"{path}: there is no such image file")
+    try:
+        (size, turn), (mask_size, mask_own) = image_size(image), image_size(mask)
+    except DataError as error:
+        return faults.add(str(error))
+    shown = _upright(size, turn) == _upright(mask_size, mask_own)
+    stored = size == mask_size
+    if turn == mask_own or drawn_on == "shown":
+        fits, out = shown, mask_own
+    elif drawn_on == "stored":
+        fits, out = stored, turn
+    elif shown and stored:
+        return faults.add(
+            f"{mask}: its EXIF orientation is {mask_own} and that of its image {image} is {turn} "
+            "(1: upright), and their sizes fit both ways; say on what the masks were drawn: "
+            "drawn_on='shown' (the upright picture) or drawn_on='stored' (the pixels as they lie "
+            "in the file), or write the images upright, without the tag"
+        )
+    else:
+        fits, out = shown, mask_own
+    if not fits:
+        hint = "; they fit as stored, without EXIF turns: drawn_on='stored'" if stored else ""
+        return faults.add(
+            f"{mask}: is {_upright(mask_size, mask_own)} (height, width) and its image {image} is "
+            f"{_upright(size, turn)}; they must be of one size{hint}"
+        )
+    return out
+
+
+def _upright(size: tuple[int, int], turn: int) -> tuple[int, int]:
+    return size[::-1] if turn >= 5 else size
 
 
 def mask_fits(image: Path, mask: Path, faults: Faults) -> bool:
-    """Whether an image and its mask can be read and are of one size, from their headers."""
-    size, mask_size = check_image_file(image, faults), check_image_file(mask, faults)
-    if size is None or mask_size is None:
-        return False
-    if size != mask_size:
-        faults.add(
-            f"{mask}: is {mask_size} (height, width) and its image {image} is {size}; they must "
-            "be of one size"
-        )
-    return size == mask_size
+    """Whether an image and its mask can be read and are of one size, see `mask_turn`."""
+    return mask_turn(image, mask, faults) is not None
 
 
 def read_segmentation(
-    path: Path,
-    size: tuple[int, int],
+    path: Path, size: tuple[int, int], faults: Faults, *, num_classes: int | None = None
+) -> np.ndarray:
+    """The label map of a mask file of class numbers, int32 [*size]; see `class_numbers`."""
+    pixels = read_index_mask(path, name=str(path))
+    return resize_nearest(
+        class_numbers(pixels, faults, name=str(path), num_classes=num_classes), size
+    )
+
+
+def class_numbers(
+    pixels: np.ndarray,
     faults: Faults,
     *,
+    name: str,
     values: tuple[int, ...] = (),
     num_classes: int | None = None,
+    ignored: int | None = None,
+    colours: bool = False,
 ) -> np.ndarray:
-    """The label map of a mask file, int32 [*size]. Pixels of values that stand for no class are a
-    fault, and ignored.
+    """The class numbers of the values of a mask, int32 [H, W]. Pixels of values that stand for no
+    class are a fault, and ignored; those of the value `ignored` are ignored without one.
+
+    `values` that stand for the classes 0, 1, ...; () where they are the numbers, with 255 ignored
+    if `ignored` is None. `colours`: the values are those of `label_images.colour_number`.
     """
-    pixels = read_index_mask(path, name=str(path))
     if values:
-        out = np.full(pixels.shape, IGNORED, np.int32)
-        for number, value in enumerate(values):
-            out[pixels == value] = number
-        strange = (out == IGNORED) & (pixels != IGNORED)
-        allowed = f"the values {values} or {IGNORED}"
+        order = np.argsort(values)
+        ordered = np.asarray(values)[order]
+        place = np.minimum(np.searchsorted(ordered, pixels), len(values) - 1)
+        known = ordered[place] == pixels
+        out = np.where(known, order[place], IGNORED).astype(np.int32)
+        allowed = f"the {'colours' if colours else 'values'} {_shown(values, colours)}"
     else:
-        strange = (pixels < 0) | ((pixels >= num_classes) if num_classes else np.False_)
-        strange &= pixels != IGNORED
-        out, allowed = (
-            np.where(strange, IGNORED, pixels),
-            f"class numbers in [0, {num_classes}) or {IGNORED}",
-        )
+        ignored = IGNORED if ignored is None else ignored
+        known = (pixels >= 0) & ((pixels < num_classes) if num_classes else pixels < IGNORED)
+        known &= pixels != ignored
+        out = np.where(known, pixels, IGNORED).astype(np.int32)
+        allowed = f"class numbers in [0, {num_classes or IGNORED})"
+    strange = ~known if ignored is None else ~known & (pixels != ignored)
     if strange.any():
         found = np.unique(pixels[strange]).tolist()
+        also = "" if ignored is None else f" or {_shown((ignored,), colours)}, which is ignored"
         faults.add(
-            f"{path}: {int(strange.sum())} pixels hold {found[:8]}; a mask holds {allowed} (else "
-            "set names or values)"
+            f"{name}: {int(strange.sum())} pixels hold {_shown(found[:8], colours)}; a mask holds "
+            f"{allowed}{also} (else set names, values, colours or ignored)"
         )
-    return resize_nearest(out.astype(np.int32), size)
+    return out
+
+
+def _shown(values: Any, colours: bool) -> list[Any]:
+    """Values as a user wrote them."""
+    return [(v >> 16, v >> 8 & 255, v & 255) if colours else v for v in values]
 
 
 def existing_folder(path: Path, what: str) -> Path:

@@ -1,32 +1,42 @@
 """Arrays in a NumPy .npz archive. Nothing is unpickled, sizes are checked before memory is asked
 for, and checksums before data are believed."""
 
+import functools
 import math
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import jax
 import numpy as np
 
+from jaxcnn.data.layout import question_pixels
 from jaxcnn.data.memory import (
     MemorySource,
     canonical,
     check_split,
     header_spec,
+    held_rows,
     keep_split,
     num_held_out,
 )
 from jaxcnn.errors import DataError, did_you_mean
 
 Header = tuple[tuple[int, ...], np.dtype]
+# An array that swells to more than so many bytes, and to more than so many times what is stored, is
+# a bomb: no pictures are so alike.
+SWOLLEN_BYTES, SWOLLEN = 2**28, 100
 
 
 @dataclass(frozen=True)
 class Npz:
     """Arrays "image" [N, H, W, C] or [N, H, W] (uint8 in 0..255 or float in [0, 1]) and "label" [N]
     of .npz files.
+
+    `channels_first`: the images are [N, C, H, W] and are transposed; a shape that looks so is
+    refused where this is not said. Compressed arrays that swell to more than SWOLLEN times their
+    size and SWOLLEN_BYTES are refused.
 
     `image` and `label` name the arrays in the file (label="" for none). "eval" is `eval_path` where
     given; the arrays x_test, y_test where the file is named as Keras does (x_train, y_train,
@@ -40,6 +50,7 @@ class Npz:
     image: str = "image"
     label: str = "label"
     label_names: tuple[str, ...] = ()
+    channels_first: bool = False
 
     def _members(self, split: str) -> tuple[str, dict[str, str]] | None:
         """The file of a split and its arrays' names there, or None if there is no such split."""
@@ -75,18 +86,51 @@ class Npz:
 
     def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
         headers = {
-            name: (_one_column(shape) if name == "label" else shape, dtype)
+            name: (self._shape(name, shape), dtype)
             for name, (shape, dtype) in self._headers("train").items()
         }
         return header_spec(headers, where=self.path)
 
+    def _shape(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape as it is stored: labels [N, 1], as Keras ships CIFAR, are [N]."""
+        if name == "image" and self.channels_first:
+            if len(shape) != 4:
+                raise DataError(
+                    f"{self.path}: 'image' has shape {shape}; channels_first is for [N, C, H, W]"
+                )
+            return (shape[0], *shape[2:], shape[1])
+        return shape[:1] if name == "label" and len(shape) == 2 and shape[1] == 1 else shape
+
+    def _stored(self, name: str, array: np.ndarray) -> np.ndarray:
+        shape = self._shape(name, array.shape)
+        if name == "image" and self.channels_first:
+            return np.ascontiguousarray(array.transpose(0, 2, 3, 1))
+        return array.reshape(shape)
+
     def size(self, split: str) -> int:
         headers = self._headers(split)
         total = headers["image"][0][0] if headers and headers["image"][0] else 0
-        if not self._holds_out(split):
+        if not total or not self._holds_out(split):
             return total
-        held = num_held_out(total, self.eval_fraction)
+        held = self._num_held(total)
         return held if split == "eval" else total - held
+
+    def _num_held(self, total: int) -> int:
+        """How many examples are held out, which the labels say where there are any."""
+        if not self.label:
+            return num_held_out(total, self.eval_fraction)
+        return int(held_rows({"label": self._label}, self.eval_fraction, **self._said).sum())
+
+    @functools.cached_property
+    def _label(self) -> np.ndarray:
+        """The labels of the training file."""
+        members = self._members("train")
+        assert members is not None
+        return self._stored("label", read_npz(members[0], members[1]["label"]))
+
+    @property
+    def _said(self) -> dict[str, Any]:
+        return {"names": self.label_names, "where": f"Npz {self.path}"}
 
     def open(self, split: str) -> MemorySource:
         members = self._members(split)
@@ -97,18 +141,14 @@ class Npz:
             )
         path, names = members
         self._headers(split)
-        arrays = {name: read_npz(path, member) for name, member in names.items()}
-        if "label" in arrays:
-            arrays["label"] = arrays["label"].reshape(_one_column(arrays["label"].shape))
+        arrays = {
+            name: self._stored(name, read_npz(path, member)) for name, member in names.items()
+        }
         arrays = canonical(arrays, where=path)
-        return MemorySource(
-            keep_split(arrays, split, self.eval_fraction) if self._holds_out(split) else arrays
-        )
-
-
-def _one_column(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of labels: [N, 1], as Keras ships CIFAR, is [N]."""
-    return shape[:1] if len(shape) == 2 and shape[1] == 1 else shape
+        question_pixels(arrays, where=path)
+        if self._holds_out(split):
+            arrays = keep_split(arrays, split, self.eval_fraction, **self._said)
+        return MemorySource(arrays)
 
 
 def read_npz_headers(path: str) -> dict[str, Header]:
@@ -135,6 +175,7 @@ def read_npz(path: str, name: str) -> np.ndarray:
             with archive.open(info) as file:
                 # refuses a size that is not there, before it is allocated
                 _read_header(file, info.file_size)
+            require_unswollen(info.compress_size, info.file_size)
             with archive.open(info) as file:
                 array = np.lib.format.read_array(file, allow_pickle=False)
                 if file.read():  # to the end, where the CRC is compared
@@ -142,6 +183,15 @@ def read_npz(path: str, name: str) -> np.ndarray:
                 return array
     except Exception as error:
         raise _unreadable(path, error) from error
+
+
+def require_unswollen(stored: int, size: int) -> None:
+    """ValueError for `stored` bytes that swell to so many more that they are no pictures."""
+    if size > SWOLLEN_BYTES and size > SWOLLEN * stored:
+        raise ValueError(
+            f"{stored} compressed bytes swell to {size}, more than {SWOLLEN} times as many; if "
+            "that is meant, store them uncompressed"
+        )
 
 
 def _read_header(file: IO[bytes], file_size: int) -> Header:

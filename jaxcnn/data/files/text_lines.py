@@ -8,7 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcnn.data.files.annotated import AnnotatedImages, Faults, check_image_file
+from jaxcnn.data.files.annotated_images import AnnotatedImages
+from jaxcnn.data.files.checks import check_image_file
+from jaxcnn.data.files.faults import Faults
 from jaxcnn.errors import DataError
 from jaxcnn.ops.alphabet import encode, require_alphabet
 

@@ -12,12 +12,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcnn.data.files.annotated import Faults
+from jaxcnn.data.files.faults import Faults
 from jaxcnn.data.files.images import decode_image
-from jaxcnn.data.files.tfds_entries import decoder
-from jaxcnn.data.files.tfds_features import Wanted, check_features, entry_specs
+from jaxcnn.data.files.tfds_entries import make_example
+from jaxcnn.data.files.tfds_features import Wanted, check_features, feature_specs
 from jaxcnn.data.files.tfds_folder import prepare_again, read_builder, read_info
 from jaxcnn.data.memory import MemorySource, check_split
+from jaxcnn.data.render import render
 from jaxcnn.data.stream import Read, StreamSource, in_memory_if_small
 from jaxcnn.errors import ConfigError, DataError, did_you_mean
 
@@ -74,7 +75,7 @@ class Tfds(Wanted):
             ) from error
 
     def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
-        return entry_specs(self, self._info().features)
+        return feature_specs(self, self._info().features)
 
     def size(self, split: str) -> int:
         info = self._split(split)
@@ -117,7 +118,7 @@ class Tfds(Wanted):
                 f"Tfds({self.name!r}): {builder.data_path} cannot be opened ({error}); "
                 f"{prepare_again(self.name, self.data_dir)}"
             ) from error
-        decode, channels = decoder(self, spec, faults), spec["image"].shape[-1]
+        channels = spec["image"].shape[-1]
 
         def read(indices: list[int]) -> list[dict[str, np.ndarray]]:
             rows = sorted({index // self.crops for index in indices})
@@ -130,7 +131,8 @@ class Tfds(Wanted):
                 if row != at:
                     image = decode_image(file, name=place, size=None, channels=channels)
                     at = row
-                out.append(decode(found[row], image, place, index))
+                example = make_example(self, found[row], image, spec, place, index, faults=faults)
+                out.append(render(example, spec, faults=faults))
             return out
 
         return read

@@ -1,22 +1,17 @@
-"""From one record of a TFDS set to the entries of a batch: images, boxes, masks and points under
-the names that jaxcnn's tasks know.
+"""From one record of a TFDS set to an example: objects, label maps and points under the names that
+jaxcnn's tasks know.
 """
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxcnn.core.batch import IGNORED
-from jaxcnn.data.files.annotated import (
-    Faults,
-    check_boxes,
-    choose_largest,
-    pad_rows,
-    resize_image,
-    resize_nearest,
-)
+from jaxcnn.data.example import Example, Objects, make_objects
+from jaxcnn.data.files.checks import check_boxes, limit_objects
+from jaxcnn.data.files.faults import Faults
 from jaxcnn.data.files.images import decode_image
 from jaxcnn.data.files.tfds_features import OBJECT_FIELDS, Wanted
 from jaxcnn.errors import DataError
@@ -24,37 +19,42 @@ from jaxcnn.errors import DataError
 ROUNDING = 0.005  # how far a box may lie outside the image, as a share of its size
 
 
-def decoder(
-    wanted: Wanted, spec: dict[str, jax.ShapeDtypeStruct], faults: Faults
-) -> Callable[[dict[str, Any], np.ndarray, str, int], dict[str, np.ndarray]]:
-    """A function from a record, its whole image [H, W, C], its place (for errors) and the example's
-    number to the example.
+def make_example(
+    wanted: Wanted,
+    record: dict[str, Any],
+    image: np.ndarray,
+    spec: dict[str, jax.ShapeDtypeStruct],
+    place: str,
+    number: int,
+    *,
+    faults: Faults,
+) -> Example:
+    """The example of a record, whose picture is `image` uint8 [h, w, C]. `place`: the file and
+    record, for errors; `number`: the example's, of which the place of a crop is a function.
     """
-    size = (spec["image"].shape[0], spec["image"].shape[1])
-
-    def decode(
-        record: dict[str, Any], image: np.ndarray, place: str, number: int
-    ) -> dict[str, np.ndarray]:
-        before, corner = image.shape[:2], (0, 0)
-        if wanted.fit == "crop":
-            corner = _corner(before, size, number if wanted.crops > 1 else None, place)
-            image = _window(image, corner, size)
-        elif wanted.image_size:
-            image = resize_image(image, size)
-        out = {"image": image}
-        if wanted.label:
-            out["label"] = np.asarray(_value(record, wanted.label), spec["label"].dtype)
-        if wanted.target:
-            out["target"] = _target(wanted, record, before, corner, spec["target"].shape, place)
-        if wanted.segmentation:
-            out["segmentation"] = _segmentation(wanted, record, before, corner, size, place, faults)
-        if wanted.boxes:
-            out |= _objects(wanted, record, spec, before, place, faults)
-        if wanted.points:
-            out |= _points(wanted, record, before)
-        return out
-
-    return decode
+    size, extra = (image.shape[0], image.shape[1]), {}
+    window = None
+    if wanted.fit == "crop":
+        height, width = spec["image"].shape[:2]
+        top, left = _corner(size, (height, width), number if wanted.crops > 1 else None, place)
+        window = (top, left, top + height, left + width)
+    if wanted.label:
+        extra["label"] = np.asarray(_value(record, wanted.label), spec["label"].dtype)
+    if wanted.points:
+        extra |= _points(wanted, record, size)
+    segmentation = None
+    if wanted.segmentation:
+        segmentation = partial(_class_map, wanted, record, size, place)
+    return Example(
+        image=image,
+        size=size,
+        name=place,
+        window=window,
+        objects=_objects(wanted, record, spec, size, place, faults) if wanted.boxes else None,
+        segmentation=segmentation,
+        target=_target(wanted, record, image, place) if wanted.target else None,
+        extra=extra,
+    )
 
 
 def _value(record: Any, path: str) -> Any:
@@ -81,41 +81,23 @@ def _corner(
     return int(y), int(x)
 
 
-def _window(grid: np.ndarray, corner: tuple[int, int], size: tuple[int, ...]) -> np.ndarray:
-    return grid[corner[0] : corner[0] + size[0], corner[1] : corner[1] + size[1]]
-
-
-def _target(
-    wanted: Wanted,
-    record: Any,
-    before: tuple[int, ...],
-    corner: tuple[int, int],
-    shape: tuple[int, ...],
-    place: str,
-) -> np.ndarray:
-    """What the window at `corner` shows, in the image that is target_scale times larger (but for a
-    rest of less than one pixel).
-    """
+def _target(wanted: Wanted, record: Any, image: np.ndarray, place: str) -> np.ndarray:
+    """The image that is target_scale times larger (but for a rest of less than one pixel)."""
     scale, name = wanted.target_scale, f"{place}, {wanted.target}"
-    whole = decode_image(_value(record, wanted.target), name=name, size=None, channels=shape[-1])
+    channels, before = image.shape[2], image.shape[:2]
+    whole = decode_image(_value(record, wanted.target), name=name, size=None, channels=channels)
     if any(new // scale != old for new, old in zip(whole.shape[:2], before, strict=True)):
         raise DataError(
             f"{name} is {whole.shape[:2]} and the image {tuple(before)}; it must be "
             f"target_scale={scale} times larger"
         )
-    return _window(whole, (corner[0] * scale, corner[1] * scale), shape)
+    return whole
 
 
-def _segmentation(
-    wanted: Wanted,
-    record: Any,
-    before: tuple[int, ...],
-    corner: tuple[int, int],
-    size: tuple[int, int],
-    place: str,
-    faults: Faults,
+def _class_map(
+    wanted: Wanted, record: Any, size: tuple[int, int], place: str, faults: Faults
 ) -> np.ndarray:
-    """The label map [H, W]. One that does not fit its image is ignored as a whole, and counted."""
+    """The label map [h, w]. One that does not fit its image is ignored as a whole, and counted."""
     encoded = _value(record, wanted.segmentation)
     pixels = (
         decode_image(encoded, name=f"{place}, {wanted.segmentation}", size=None, channels=1)
@@ -123,29 +105,26 @@ def _segmentation(
         else encoded
     )
     pixels = np.asarray(pixels)[..., 0].astype(np.int32)
-    if pixels.shape != tuple(before):
+    if pixels.shape != size:
         faults.add(
-            f"{place}: {wanted.segmentation!r} is {pixels.shape} and the image {tuple(before)}; "
-            "they must be of one size"
+            f"{place}: {wanted.segmentation!r} is {pixels.shape} and the image {size}; "
+            "they must be of one size",
+            kind="mask of another size",
         )
         return np.full(size, IGNORED, np.int32)
     moved = np.where(pixels == IGNORED, IGNORED, pixels + wanted.segmentation_offset)
-    moved = np.where(moved < 0, IGNORED, moved)
-    return _window(moved, corner, size) if wanted.fit == "crop" else resize_nearest(moved, size)
+    return np.where(moved < 0, IGNORED, moved)
 
 
 def _objects(
     wanted: Wanted,
     record: Any,
     spec: dict[str, jax.ShapeDtypeStruct],
-    before: tuple[int, ...],
+    size: tuple[int, int],
     place: str,
     faults: Faults,
-) -> dict[str, np.ndarray]:
-    """boxes, boxes_mask, box_labels and instance_masks of the objects that keep the rules, in their
-    order, then zeros.
-    """
-    rows = spec["boxes"].shape[0]
+) -> Objects:
+    """The objects that keep the rules, in their order."""
     columns = {
         field: _value(record, name)
         for field in ("boxes", *OBJECT_FIELDS)
@@ -160,38 +139,42 @@ def _objects(
         if len(column) != len(boxes):
             faults.add(
                 f"{place}: {getattr(wanted, field)!r} has {len(column)} values and there are "
-                f"{len(boxes)} boxes; it needs one for each"
+                f"{len(boxes)} boxes; it needs one for each",
+                kind="features of different lengths",
             )
     count = min(len(boxes), *map(len, values.values())) if values else len(boxes)
     boxes, kept = check_boxes(
         boxes[:count], slack=ROUNDING, name=lambda i: f"{place}, object {i}", faults=faults
     )
-    if wanted.skip_objects:
-        kept &= ~np.asarray(values["skip_objects"][:count], bool).reshape(-1)
-    kept = np.flatnonzero(kept)
-    kept = kept[choose_largest(boxes[kept], rows, name=place, faults=faults)]
-    out = {
-        "boxes": pad_rows(boxes[kept], rows),
-        "boxes_mask": pad_rows(np.ones(len(kept), np.float32), rows),
-    }
-    if wanted.box_labels:
-        out["box_labels"] = pad_rows(
-            np.array([values["box_labels"][i] for i in kept], np.int32), rows
-        )
-    if wanted.instance_masks:
-        out["instance_masks"] = np.zeros(spec["instance_masks"].shape, np.uint8)
-        for row, i in enumerate(kept):
-            mask = np.asarray(values["instance_masks"][i])[..., 0]
-            if mask.shape != before:
-                faults.add(
-                    f"{place}, object {i}: its mask is {mask.shape} and the image {before}; they "
-                    "must be of one size"
-                )
-                continue
-            out["instance_masks"][row] = resize_nearest(
-                np.where(mask > 0, 255, 0), spec["image"].shape[:2]
+    chosen = np.flatnonzero(kept)
+
+    def of(field: str) -> list[Any]:
+        return [values[field][i] for i in chosen]
+
+    masks = (
+        [np.asarray(mask)[..., 0] > 0 for mask in of("instance_masks")]
+        if (wanted.instance_masks)
+        else []
+    )
+    for row, (i, mask) in enumerate(zip(chosen, masks, strict=False)):
+        if mask.shape != size:
+            faults.add(
+                f"{place}, object {i}: its mask is {mask.shape} and the image {size}; they "
+                "must be of one size",
+                kind="mask of another size",
             )
-    return out
+            masks[row] = np.zeros(size, bool)
+    areas = of("areas") if wanted.areas else [mask.sum() for mask in masks] or None
+    objects = make_objects(
+        boxes[chosen],
+        of("box_labels") if wanted.box_labels else np.zeros(len(chosen)),
+        size=size,
+        areas=areas,
+        ignored=np.array(of("skip_objects"), bool).reshape(-1) if wanted.skip_objects else None,
+        crowd=np.array(of("crowd_objects"), bool).reshape(-1) if wanted.crowd_objects else None,
+        shapes=masks,
+    )
+    return limit_objects(objects, spec["boxes"].shape[0], name=place, faults=faults)
 
 
 def _points(wanted: Wanted, record: Any, before: tuple[int, ...]) -> dict[str, np.ndarray]:

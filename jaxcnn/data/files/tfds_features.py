@@ -7,10 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxcnn.data.example import COMPANIONS, entry_specs
 from jaxcnn.errors import ConfigError, DataError, did_you_mean
 
 # name features of objects, one for each of `boxes`
-OBJECT_FIELDS = ("box_labels", "instance_masks", "skip_objects")
+OBJECT_FIELDS = ("box_labels", "instance_masks", "skip_objects", "crowd_objects", "areas")
 FITS = ("stretch", "crop")
 POINT_UNITS = ("pixels", "shares")
 
@@ -37,8 +38,10 @@ class Wanted:
         "boxes_mask" [max_items], a single box [1, 4].
     box_labels, instance_masks: one for each box; "box_labels" int32 [N], "instance_masks" uint8 [N,
         H, W], 0 or 255. label_names are then those of box_labels.
-    skip_objects: a feature of objects; those for which it is true or not 0 (difficult, a crowd) are
-        left out.
+    skip_objects: a feature of objects; those for which it is true or not 0 (difficult) are ignored:
+        they lie in rows after the others, "boxes_ignored" 1 and boxes_mask 0. crowd_objects: the
+        same for groups of objects (is_crowd), "boxes_crowd" 1, too. areas: "box_areas", their areas
+        in pixels of the original; without it, those of the masks or the boxes.
     max_items: N, room for so many objects; of more, only the largest are kept, as a fault.
     segmentation: an image of numbers (of colour images the grey value), "segmentation" int32 [H,
         W]; `segmentation_offset` is added, and what is then negative becomes 255, ignored.
@@ -64,6 +67,8 @@ class Wanted:
     box_labels: str = ""
     instance_masks: str = ""
     skip_objects: str = ""
+    crowd_objects: str = ""
+    areas: str = ""
     max_items: int = 32
     segmentation: str = ""
     segmentation_offset: int = 0
@@ -152,27 +157,30 @@ def _problems(wanted: Wanted) -> Iterator[str]:
         )
 
 
-def entry_specs(wanted: Wanted, features: Any) -> dict[str, jax.ShapeDtypeStruct]:
+def feature_specs(wanted: Wanted, features: Any) -> dict[str, jax.ShapeDtypeStruct]:
     """Shape and dtype of one example. Errors: ConfigError, DataError."""
     found = check_features(wanted, features)
     image = _image_spec(wanted, found[wanted.image])
-    size, channels = image.shape[:2], image.shape[2]
-    out = {"image": image}
+    scale, (height, width, channels) = wanted.target_scale, image.shape
+    lengths = {"H": height, "W": width, "C": channels}
+    out, names = {"image": image}, ["segmentation"] if wanted.segmentation else []
     if wanted.label:
         out["label"] = _label_spec(wanted, features)
     if wanted.target:
-        scale = wanted.target_scale
-        large = (size[0] * scale, size[1] * scale, channels)
-        out["target"] = jax.ShapeDtypeStruct(large, np.uint8)
-    if wanted.segmentation:
-        out["segmentation"] = jax.ShapeDtypeStruct(size, np.int32)
+        larger = (height * scale, width * scale, channels)
+        out["target"] = jax.ShapeDtypeStruct(larger, np.uint8)
     if wanted.boxes:
-        out |= _object_specs(wanted, features, size)
+        lengths["N"] = _num_rows(wanted, features)
+        names += ["boxes", *COMPANIONS["boxes"]]
+        names += ["instance_masks"] if wanted.instance_masks else []
+        if not wanted.box_labels:
+            names.remove("box_labels")
     if wanted.points:
-        count = _num_points(wanted, features)
-        out["points"] = jax.ShapeDtypeStruct((count, 2), np.float32)
-        out["points_mask"] = jax.ShapeDtypeStruct((count,), np.float32)
-    return out
+        lengths["J"] = _num_points(wanted, features)
+        names += ["points", "points_mask"]
+    specs = entry_specs([n for n in names if "points" not in n], lengths.__getitem__)
+    points = entry_specs([n for n in names if "points" in n], lengths.__getitem__, rows=False)
+    return out | specs | points
 
 
 def _image_spec(wanted: Wanted, image: Any) -> jax.ShapeDtypeStruct:
@@ -206,25 +214,15 @@ def _label_spec(wanted: Wanted, features: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(label.shape, np.float32 if kind == "f" else np.int32)
 
 
-def _object_specs(
-    wanted: Wanted, features: Any, size: tuple[int, ...]
-) -> dict[str, jax.ShapeDtypeStruct]:
+def _num_rows(wanted: Wanted, features: Any) -> int:
+    """N, the number of rows for objects: one where the set has one box an image."""
     box, repeated = find_feature(features, wanted.boxes)
     if tuple(box.shape) != (4,):
         raise ConfigError(
             f"Tfds({wanted.name!r}): boxes is {wanted.boxes!r}, which is {box!r}; a box has 4 "
             "numbers (y0, x0, y1, x1)"
         )
-    rows = wanted.max_items if repeated else 1
-    out = {
-        "boxes": jax.ShapeDtypeStruct((rows, 4), np.float32),
-        "boxes_mask": jax.ShapeDtypeStruct((rows,), np.float32),
-    }
-    if wanted.box_labels:
-        out["box_labels"] = jax.ShapeDtypeStruct((rows,), np.int32)
-    if wanted.instance_masks:
-        out["instance_masks"] = jax.ShapeDtypeStruct((rows, *size), np.uint8)
-    return out
+    return wanted.max_items if repeated else 1
 
 
 def _num_points(wanted: Wanted, features: Any) -> int:
