@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Real, Shaped
 from jaxcnn.errors import DataError
 
 BINS = 15  # of equal width, as in most papers
-# where `sums of NLL` are taken: 64 temperatures of equal ratios (9.7 % each) from 1/20 to 20
+# where sums of likelihoods are taken: 64 temperatures of equal ratios (9.7 % each) from 1/20 to 20
 TEMPERATURES = np.geomspace(0.05, 20.0, 64)
 
 
@@ -88,8 +88,9 @@ def reliability_table(sums: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def fit_temperature(logits: Real[np.ndarray, "N K"], label: Shaped[np.ndarray, " N"]) -> float:
-    """The temperature T at which softmax(logits / T) gives the labels [N] the highest likelihood
+def fit_temperature(logits: Real[np.ndarray, "..."], label: Shaped[np.ndarray, "..."]) -> float:
+    """The temperature T at which softmax(logits / T) gives the labels [N] the highest
+    likelihood
     (section 4.2), found on validation data and meant for other data.
 
     The likelihood is concave in 1 / T, so its slope is bisected, T between 0.001 and 1000. An end

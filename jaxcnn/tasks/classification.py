@@ -108,9 +108,9 @@ class Classification(BaseTask):
             require_number(self, name)
         require_number(self, "temperature", above=True)
         require_weights(self, "class_weights", self.num_classes)
-        plain = isinstance(self.temperature, int | float) and self.temperature == 1
+        tempered = isinstance(self.temperature, int | float) and self.temperature != 1
         if self.rubbish_penalty is not None and (
-            self.loss_name != "cross_entropy" or self.calibrated or not plain
+            self.loss_name != "cross_entropy" or self.calibrated or tempered
         ):
             raise ConfigError(
                 "Classification: rubbish_penalty belongs to the cross-entropy of penalties as they "

@@ -76,7 +76,7 @@ class MultiLabel(BaseTask):
         else:
             each = losses.sigmoid_cross_entropy(logits, target)
         if self.class_weights is not None:
-            each = each * jnp.asarray(self.class_weights, jnp.float32)
+            each = each * jnp.asarray(self.class_weights, jnp.float32)[None]
         total = jnp.sum(jnp.where(known, each, 0.0), axis=-1)
         return total / jnp.maximum(jnp.sum(known, axis=-1, dtype=jnp.float32), 1.0)
 
@@ -109,7 +109,7 @@ class MultiLabel(BaseTask):
         thresholds = np.asarray(self._thresholds())
         called = known & (probability >= thresholds)
         positive = known & labels
-        counts = tuple(x.sum(axis=0) for x in (called & positive, called, positive))
+        counts = [x.sum(axis=0) for x in (called & positive, called, positive)]
         wrong, rows = known & (called != labels), known.any(axis=1)
         precisions = [
             ranking.average_precision(labels[known[:, k], k], records["score"][known[:, k], k])
@@ -118,7 +118,7 @@ class MultiLabel(BaseTask):
         real = [p for p in precisions if not np.isnan(p)]
         best = self._best_thresholds(labels, known, probability)
         called_best = known & (probability >= np.asarray(best))
-        best_counts = (*(x.sum(axis=0) for x in (called_best & positive, called_best)), counts[2])
+        best_counts = [x.sum(axis=0) for x in (called_best & positive, called_best, positive)]
         return {
             "mAP": float(np.mean(real)) if real else float("nan"),
             "micro_f1": 2 * int(counts[0].sum()) / max(int(counts[1].sum() + counts[2].sum()), 1),
@@ -138,7 +138,7 @@ class MultiLabel(BaseTask):
     def predict(self, outputs: jax.Array) -> dict[str, jax.Array]:
         """labels [B, K] int32, 1 for each class that is called, and probabilities [B, K]."""
         probabilities = jax.nn.sigmoid(outputs.astype(jnp.float32))
-        called = probabilities >= jnp.asarray(self._thresholds(), jnp.float32)
+        called = probabilities >= jnp.asarray(self._thresholds(), jnp.float32)[None]
         return {"labels": called.astype(jnp.int32), "probabilities": probabilities}
 
     def describe(self, row: dict[str, Any], *, names: tuple[str, ...]) -> dict[str, Any]:

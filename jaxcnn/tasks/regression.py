@@ -143,13 +143,19 @@ class Regression(BaseTask):
             )
         if mask is not None and mask.shape != values.shape:
             raise ConfigError(f"{name} is {list(mask.shape)}, the values are {list(values.shape)}")
-        mean, std = (jnp.asarray(x, jnp.float32) for x in self._moments())
+        mean, std = self._as_last_axis(values)
         known = jnp.ones(values.shape, bool) if mask is None else mask > 0
         return (values.astype(jnp.float32) - mean) / std, known
 
     def _restored(self, outputs: jax.Array) -> jax.Array:
-        mean, std = (jnp.asarray(x, jnp.float32) for x in self._moments())
+        mean, std = self._as_last_axis(outputs)
         return outputs.astype(jnp.float32) * std + mean
+
+    def _as_last_axis(self, array: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Mean and std with as many axes as the array, the last of V."""
+        shape = (*[1] * (array.ndim - 1), self.num_values)
+        mean, std = (jnp.asarray(x, jnp.float32).reshape(shape) for x in self._moments())
+        return mean, std
 
     def _moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         return self.mean or (0.0,) * self.num_values, self.std or (1.0,) * self.num_values

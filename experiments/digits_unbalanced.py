@@ -1,0 +1,89 @@
+"""What helps rare classes: MNIST with 1,000 of each even digit and 10 of each odd one."""
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import numpy as np
+import optax
+
+from jaxcnn.core import optimizers, schedules
+from jaxcnn.core.experiment import Experiment
+from jaxcnn.data.files.tfds import Tfds
+from jaxcnn.data.memory import MemorySource
+from jaxcnn.metrics.classes import balanced_weights
+from jaxcnn.models.lenet import LeNet5Modern
+from jaxcnn.tasks.classification import Classification
+
+MOST, RARE = 1_000, (1, 3, 5, 7, 9)
+COUNTS = tuple(MOST // 100 if k in RARE else MOST for k in range(10))
+
+# ---- data: few of some classes -------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Fewer:
+    """`data` with the first `counts[k]` training examples of each class k; other splits whole."""
+
+    data: Any
+    counts: tuple[int, ...]
+
+    @property
+    def label_names(self):
+        return self.data.label_names
+
+    def spec(self):
+        return self.data.spec()
+
+    def size(self, split):
+        return sum(self.counts) if split == "train" else self.data.size(split)
+
+    def open(self, split):
+        source = self.data.open(split)
+        if split != "train":
+            return source
+        label = np.asarray(source.take(np.arange(len(source)))["label"])
+        rows = [np.flatnonzero(label == k)[:count] for k, count in enumerate(self.counts)]
+        taken = source.take(np.sort(np.concatenate(rows)))
+        return MemorySource({name: np.asarray(x) for name, x in taken.items()})
+
+
+# ---- task: what is asked for ---------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class RareClasses(Classification):
+    """Classification with one more metric: rare_recall, the mean recall of the classes `rare`."""
+
+    rare: tuple[int, ...] = RARE
+    metric: str = "rare_recall"
+
+    def metrics(self, sums, records):
+        found = super().metrics(sums, records)
+        recalls = [found["per_class_recall"][k] for k in self.rare]
+        return {"rare_recall": float(np.mean([r for r in recalls if r is not None])), **found}
+
+
+mnist = Tfds("mnist", train="train[:50000]", eval="train[50000:]", test="test")
+
+experiment = Experiment(
+    model=LeNet5Modern(),
+    task=RareClasses(num_classes=10),
+    data=Fewer(mnist, COUNTS),
+    optimizer=partial(optax.adamw, learning_rate=2e-3, weight_decay=0.05, mask=optimizers.kernels),
+    schedule=partial(schedules.cosine, warmup=0.05),
+    batch_size=64,
+    steps=600,
+    eval_every=100,
+)
+
+
+def sweep():
+    """Four ways, five seeds each."""
+    weights = balanced_weights(np.repeat(np.arange(10), COUNTS), num_classes=10)
+    ways = (
+        {},
+        {"task.class_weights": weights},
+        {"task.loss_name": "focal"},
+    )
+    return [{**way, "seed": seed} for way in ways for seed in range(5)]
