@@ -9,6 +9,7 @@ import optax
 
 from jaxcnn.core import optimizers, schedules
 from jaxcnn.core.experiment import Experiment
+from jaxcnn.data.algebra import Balanced
 from jaxcnn.data.files.tfds import Tfds
 from jaxcnn.data.memory import MemorySource
 from jaxcnn.metrics.classes import balanced_weights
@@ -73,7 +74,7 @@ experiment = Experiment(
     optimizer=partial(optax.adamw, learning_rate=2e-3, weight_decay=0.05, mask=optimizers.kernels),
     schedule=partial(schedules.cosine, warmup=0.05),
     batch_size=64,
-    steps=600,
+    steps=300,
     eval_every=100,
 )
 
@@ -84,6 +85,8 @@ def sweep():
     ways = (
         {},
         {"task.class_weights": weights},
+        {"data": Balanced(experiment.data)},
         {"task.loss_name": "focal"},
+        {"task.loss_name": "focal", "task.class_weights": weights},
     )
     return [{**way, "seed": seed} for way in ways for seed in range(5)]
