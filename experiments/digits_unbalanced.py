@@ -24,10 +24,13 @@ COUNTS = tuple(MOST // 100 if k in RARE else MOST for k in range(10))
 
 @dataclasses.dataclass(frozen=True)
 class Fewer:
-    """`data` with the first `counts[k]` training examples of each class k; other splits whole."""
+    """`data` with the first `counts[k]` training examples of each class k; other splits whole.
+    `balanced`: rare ones come so often that an epoch has as many of each class.
+    """
 
     data: Any
     counts: tuple[int, ...]
+    balanced: bool = False
 
     @property
     def label_names(self):
@@ -37,9 +40,12 @@ class Fewer:
         return self.data.spec()
 
     def size(self, split):
-        return sum(self.counts) if split == "train" else self.data.size(split)
+        size = max(self.counts) * len(self.counts) if self.balanced else sum(self.counts)
+        return size if split == "train" else self.data.size(split)
 
     def open(self, split):
+        if self.balanced:
+            return Balanced(dataclasses.replace(self, balanced=False)).open(split)
         source = self.data.open(split)
         if split != "train":
             return source
@@ -85,7 +91,7 @@ def sweep():
     ways = (
         {},
         {"task.class_weights": weights},
-        {"data": Balanced(experiment.data)},
+        {"data.balanced": True},
         {"task.loss_name": "focal"},
         {"task.loss_name": "focal", "task.class_weights": weights},
     )
