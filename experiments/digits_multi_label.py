@@ -1,4 +1,4 @@
-"""Which digits are in this picture? One to four of scikit-learn's digits on one canvas, perhaps one
+"""Which digits are in this picture? One or two of scikit-learn's digits on one canvas, perhaps one
 over another, and ten yes-or-no answers.
 
     python launch.py train experiments/digits_multi_label.py --sweep seed=0..2
@@ -33,7 +33,7 @@ class DigitsTogether:
     """
 
     digits: Digits = dataclasses.field(default_factory=partial(Digits, image_size=(12, 12)))
-    most: int = 4
+    most: int = 2
     sizes: tuple[int, int] = (8_000, 2_000)
 
     @property
@@ -74,6 +74,6 @@ experiment = Experiment(
     optimizer=partial(optax.adam, learning_rate=2e-3),
     schedule=partial(schedules.cosine, warmup=0.05),
     batch_size=64,
-    epochs=6,
-    eval_every=6,
+    epochs=8,
+    eval_every=8,
 )

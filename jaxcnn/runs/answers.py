@@ -99,7 +99,8 @@ def sentence(row: Row) -> str:
 
 
 def csv_lines(row: Row, image: str | int) -> tuple[Line, list[Line]]:
-    """(head, lines) of a row's classes, labels, numbers, objects, points or text as a table; `image` is its name.
+    """(head, lines) of a row's classes, labels, numbers, objects, points or text as a table;
+    `image` is its name.
 
     Errors: ConfigError for a task whose results are no table.
     """

@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxcnn.commands.evaluate import class_table
 from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.metrics import calibration
 from jaxcnn.ops import losses
+from jaxcnn.runs.answers import as_json, csv_lines, sentence
 from jaxcnn.tasks.classification import Classification
 from jaxcnn.tasks.multi_label import MultiLabel
 from tests.trials import (
@@ -390,6 +392,30 @@ def test_all_labels_above_their_thresholds_are_told():
     told = [task.describe(row, names=("cat", "dog"))["labels"] for row in rows]
     assert [[one["name"] for one in row] for row in told] == [["2", "dog"], []]
     assert told[0][1] == {"label": 1, "name": "dog", "probability": pytest.approx(sigmoid(-1))}
+
+
+def test_labels_and_numbers_as_sentences_and_tables():
+    label = {"label": 3, "name": "cat", "probability": 0.75}
+    assert sentence({"labels": [label]}) == "cat 75.0%"
+    assert sentence({"labels": []}) == "no label"
+    assert sentence({"values": [{"name": "age", "value": 41.25}]}) == "age 41.25"
+    head = ("image", "label", "name", "probability")
+    assert csv_lines({"labels": [label, label]}, "a.png")[0] == head
+    assert csv_lines({"labels": [label]}, "a.png")[1] == [("a.png", 3, "cat", 0.75)]
+    assert csv_lines({"labels": []}, "a.png")[1] == []
+    assert csv_lines({"values": [{"name": "age", "value": 41.25}]}, 7) == (
+        ("image", "name", "value"),
+        [(7, "age", 41.25)],
+    )
+    numbers = as_json({"value_map": np.arange(8, dtype=np.float32).reshape(2, 2, 2)})
+    assert numbers["value_map"] == {"least": [0, 1], "mean": [3, 4], "most": [6, 7]}
+
+
+def test_the_table_of_classes_that_evaluate_prints():
+    metrics = {"accuracy": 1.0, "per_class_recall": [0.5, None], "per_class_support": [4, 0]}
+    lines = [line.split() for line in class_table(metrics, ("cat",))]
+    assert lines == [["class", "recall", "support"], ["cat", "0.5000", "4"], ["1", "-", "0"]]
+    assert class_table({"accuracy": 1.0}, ()) == []
 
 
 # ---- what is refused
