@@ -1,5 +1,5 @@
-"""Several labels a picture: which digits are in it? One or two of scikit-learn's digits on one canvas, perhaps one
-over another, and ten yes-or-no answers.
+"""Several labels a picture: which digits are in it? One or two of scikit-learn's digits on one
+canvas, perhaps one over another, and ten yes-or-no answers.
 
     python launch.py train experiments/digits_multi_label.py --sweep seed=0..2
 

@@ -29,7 +29,6 @@ import optax
 
 from jaxcnn.core import optimizers, schedules
 from jaxcnn.core.experiment import Experiment
-from jaxcnn.data.algebra import Balanced
 from jaxcnn.data.files.tfds import Tfds
 from jaxcnn.data.memory import MemorySource
 from jaxcnn.metrics.classes import balanced_weights
@@ -65,6 +64,8 @@ class Fewer:
 
     def open(self, split):
         if self.balanced:
+            from jaxcnn.data.algebra import Balanced
+
             return Balanced(dataclasses.replace(self, balanced=False)).open(split)
         source = self.data.open(split)
         if split != "train":
