@@ -89,7 +89,8 @@ class RareClasses(Classification):
     def metrics(self, sums, records):
         found = super().metrics(sums, records)
         recalls = [found["per_class_recall"][k] for k in self.rare]
-        return {"rare_recall": float(np.mean([r for r in recalls if r is not None])), **found}
+        known = [recall for recall in recalls if recall is not None]
+        return {"rare_recall": float(np.mean(known)) if known else float("nan"), **found}
 
 
 mnist = Tfds("mnist", train="train[:50000]", eval="train[50000:]", test="test")
