@@ -14,25 +14,27 @@ from jaxtyping import Bool, Float, Real, Shaped
 
 from jaxcnn.errors import DataError
 
+AnyArray = Array | np.ndarray  # outside of jit a mask may be NumPy's
+
 BINS = 15  # of equal width, as in most papers
 # where sums of likelihoods are taken: 64 temperatures of equal ratios (9.7 % each) from 1/20 to 20
 TEMPERATURES = np.geomspace(0.05, 20.0, 64)
 
 
 def reliability_sums(
-    confidence: Float[Array, " B"], right: Bool[Array, " B"], real: Bool[Array, " B"]
+    confidence: Float[AnyArray, " B"], right: Bool[AnyArray, " B"], real: Bool[AnyArray, " B"]
 ) -> dict[str, Array]:
     """Sums over the rows that are `real`, which may be added: for each of `BINS` bins of
     confidence, (i / BINS, (i + 1) / BINS], the number of rows and of right ones (int32) and the
     summed confidence. Pure JAX.
     """
     # a padded row may hold NaN
-    confidence = jnp.where(real, confidence.astype(jnp.float32), 0.0)
+    confidence = jnp.where(jnp.asarray(real), jnp.asarray(confidence, jnp.float32), 0.0)
     place = jnp.clip(jnp.ceil(confidence * BINS).astype(jnp.int32) - 1, 0, BINS - 1)
     empty = jnp.zeros(BINS, jnp.int32)
     return {
-        "bin_count": empty.at[place].add(real.astype(jnp.int32)),
-        "bin_right": empty.at[place].add((real & right).astype(jnp.int32)),
+        "bin_count": empty.at[place].add(jnp.asarray(real, jnp.int32)),
+        "bin_right": empty.at[place].add(jnp.asarray(real & right, jnp.int32)),
         "bin_confidence": jnp.zeros(BINS, jnp.float32).at[place].add(confidence),
     }
 

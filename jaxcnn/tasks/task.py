@@ -191,12 +191,12 @@ class BaseTask:
 # ---- pieces of tasks
 
 
-def count(chosen: Bool[Array, "..."]) -> Int32[Array, ""]:
+def count(chosen: Bool[Array | np.ndarray, "..."]) -> Int32[Array, ""]:
     """How many are true, exactly."""
     return jnp.sum(chosen, dtype=jnp.int32)
 
 
-def total(chosen: Bool[Array, "..."], value: Num[Array, "..."]) -> Num[Array, ""]:
+def total(chosen: Bool[Array | np.ndarray, "..."], value: Num[Array, "..."]) -> Num[Array, ""]:
     """The sum of those values that are chosen. Not by a product: a padded row may hold NaN."""
     return jnp.sum(jnp.where(chosen, value, jnp.zeros((), value.dtype)))
 
