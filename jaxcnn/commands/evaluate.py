@@ -52,8 +52,21 @@ def main(args: Any) -> int:
     for name, value in metrics.items():
         if isinstance(value, (int, float)):
             print(f"  {name:24} {format_number(value)}")
-    names = run.data.label_names
-    for i, value in enumerate(metrics.get("per_class_accuracy", [])):
-        shown = "no examples" if value is None else format_number(value)
-        print(f"  {'accuracy of ' + (names[i] if i < len(names) else str(i)):24} {shown}")
+    for line in class_table(metrics, run.data.label_names):
+        print(line)
     return 0
+
+
+def class_table(metrics: dict[str, Any], names: tuple[str, ...]) -> list[str]:
+    """The lines of a table with one row a class and one column for each metric called
+    "per_class_…"; nothing where there is none, "-" for a number that does not exist.
+    """
+    from jaxcnn.runs.writers import format_number
+
+    columns = {k.removeprefix("per_class_"): v for k, v in metrics.items() if "per_class_" in k}
+    lines = [f"  {'class':24} " + " ".join(f"{name:>10}" for name in columns)] if columns else []
+    for i, row in enumerate(zip(*columns.values(), strict=True)):
+        shown = ("-" if value is None else format_number(value) for value in row)
+        name = names[i] if i < len(names) else str(i)
+        lines.append(f"  {name:24} " + " ".join(f"{text:>10}" for text in shown))
+    return lines

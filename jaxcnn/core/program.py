@@ -61,7 +61,7 @@ class State(flax.struct.PyTreeNode):
 class Gradient(NamedTuple):
     """What `gradient` finds."""
 
-    loss: Float[Array, ""]  # mean over the real rows
+    loss: Float[Array, ""]  # mean over the real rows, weighted where the batch has weights
     grads: Params  # of the trainable parameters; None in the places of frozen ones
     model_state: Collections  # after the forward pass
     numbers: Numbers  # of the objective, to be logged
@@ -131,7 +131,8 @@ def supervised(
 
 def gradient(e: Experiment, state: State, batch: Batch, key: jax.Array) -> Gradient:
     """Mean loss and gradient of the objective over a raw batch, in `e.accumulate` micro-batches of
-    equal size, each augmented by itself with a key of its own.
+    equal size, each augmented by itself with a key of its own. Where the batch has a "weight" [B],
+    the mean is sum(weight * loss) / sum(weight) over the whole batch, however it is parted.
 
     Errors: ConfigError for an objective that returns something else than a loss of each row.
     """
@@ -144,10 +145,9 @@ def gradient(e: Experiment, state: State, batch: Batch, key: jax.Array) -> Gradi
         loss, model_state, numbers = (e.objective or supervised)(e, variables, part, key)
         check_objective(e, loss, numbers, part)
         numbers = {name: jnp.asarray(value, jnp.float32) for name, value in numbers.items()}
-        mask = part.get("mask", jnp.ones(loss.shape, jnp.float32))
-        mean = (loss * mask).sum() / jnp.maximum(mask.sum(), 1.0)
-        return mean, (dict(model_state), numbers)
+        return _mean(loss, part, total_weight / e.accumulate), (dict(model_state), numbers)
 
+    total_weight = _weights(batch).sum()
     value_and_grad = jax.value_and_grad(mean_loss, has_aux=True)
     if e.accumulate == 1:
         (loss, (model_state, numbers)), grads = value_and_grad(
@@ -174,6 +174,22 @@ def gradient(e: Experiment, state: State, batch: Batch, key: jax.Array) -> Gradi
     )
     loss, grads, numbers = jax.tree.map(lambda x: x / e.accumulate, sums)
     return Gradient(loss, grads, model_state, numbers)
+
+
+def _weights(batch: Batch) -> jax.Array:
+    """How much each row's loss counts [B]: its mask, times its weight where it has one."""
+    rows = next(iter(batch.values())).shape[0]
+    mask = batch.get("mask", jnp.ones(rows, jnp.float32))
+    return mask * batch["weight"].astype(jnp.float32) if "weight" in batch else mask
+
+
+def _mean(loss: jax.Array, batch: Batch, total_weight: jax.Array) -> jax.Array:
+    """The mean of the rows' losses []; of weighted rows, their sum over `total_weight`."""
+    weights = _weights(batch)
+    if "weight" not in batch:
+        return (loss * weights).sum() / jnp.maximum(weights.sum(), 1.0)
+    safe = jnp.where(total_weight > 0, total_weight, 1.0)
+    return (jnp.where(weights > 0, loss, 0.0) * weights).sum() / safe
 
 
 def update(

@@ -49,7 +49,7 @@ def to_coco(row: Row, size: tuple[int, int], image_id: int) -> list[Json]:
 
 def as_json(value: object) -> Json:
     """A row without arrays: masks (bool) become COCO's run lengths, class maps the share of each
-    class, all else lists.
+    class, maps of numbers [H, W, V] the least, mean and largest of each number, all else lists.
     """
     if isinstance(value, dict):
         return {key: as_json(item) for key, item in value.items()}
@@ -66,6 +66,9 @@ def as_json(value: object) -> Json:
             str(label): count / value.size
             for label, count in zip(labels.tolist(), counts.tolist(), strict=True)
         }
+    if value.ndim == 3 and value.dtype.kind == "f":
+        ends = {"least": value.min((0, 1)), "mean": value.mean((0, 1)), "most": value.max((0, 1))}
+        return {name: numbers.tolist() for name, numbers in ends.items()}
     return value.tolist()
 
 
@@ -76,6 +79,11 @@ def sentence(row: Row) -> str:
     parts = []
     if "top" in row:
         parts.append(", ".join(f"{t['name']} {t['probability']:.1%}" for t in row["top"]))
+    if "labels" in row:
+        called = ", ".join(f"{one['name']} {one['probability']:.1%}" for one in row["labels"])
+        parts.append(called or "no label")
+    if "values" in row:
+        parts.append(", ".join(f"{one['name']} {one['value']:.5g}" for one in row["values"]))
     if "text" in row:
         parts.append(row["text"] or "(no text)")
     if "objects" in row:
@@ -97,7 +105,8 @@ def sentence(row: Row) -> str:
 
 
 def csv_lines(row: Row, image: str | int) -> tuple[Line, list[Line]]:
-    """(head, lines) of a row's classes, objects, points or text as a table; `image` is its name.
+    """(head, lines) of a row's classes, labels, numbers, objects, points or text as a table;
+    `image` is its name.
 
     Errors: ConfigError for a task whose results are no table.
     """
@@ -107,6 +116,12 @@ def csv_lines(row: Row, image: str | int) -> tuple[Line, list[Line]]:
             (image, rank, t["label"], t["name"], t["probability"])
             for rank, t in enumerate(row["top"], 1)
         ]
+    if "labels" in row:  # none at all is no line
+        names = ("label", "name", "probability")
+        return ("image", *names), [(image, *(o[n] for n in names)) for o in row["labels"]]
+    if "values" in row:
+        lines = [(image, one["name"], one["value"]) for one in row["values"]]
+        return ("image", "name", "value"), lines
     if "objects" in row:
         names = ("label", "name", "score")
         return ("image", "rank", *names, "y0", "x0", "y1", "x1"), [

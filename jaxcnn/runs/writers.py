@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 KEPT = ("train", "eval", "stop")  # the kinds of events that the history keeps
 SHOWN = 3  # numbers of a training record on the console
+SHOWN_METRICS = 6  # and of an evaluation
 
 
 class History:
@@ -182,7 +183,8 @@ class Console:
             if (value := _mean([row["metrics"].get(name) for row in rows])) is not None:
                 whole = isinstance(rows[0]["metrics"][name], int) and value == int(value)
                 numbers.append(f"{name} {format_number(int(value) if whole else value)}")
-        self.line(f"{head}  {'  '.join(numbers)}")
+        more = "  …" if len(numbers) > SHOWN_METRICS else ""  # metrics.jsonl has them all
+        self.line(f"{head}  {'  '.join(numbers[:SHOWN_METRICS])}{more}")
 
     def line(self, text: str) -> None:
         """One line for the user. Where it cannot be written (a full disk, a pipe whose reader went

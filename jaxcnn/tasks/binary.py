@@ -11,12 +11,11 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import logsumexp
 
 from jaxcnn.errors import ConfigError, DataError
-from jaxcnn.metrics import ranking
-from jaxcnn.tasks.checks import check_image, check_label
-from jaxcnn.tasks.task import BaseTask, Batch
+from jaxcnn.metrics import calibration, classes, ranking
+from jaxcnn.tasks.checks import check_label, require_entry
+from jaxcnn.tasks.task import BaseTask, Batch, mean_sigmoid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,16 +55,6 @@ class BinaryClassification(BaseTask):
         weight = jnp.asarray(self.positive_weight, jnp.float32)
         return jnp.where(positive, weight * jax.nn.softplus(-logit), jax.nn.softplus(logit))
 
-    def statistics(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
-        """Number of examples (int32) and summed loss."""
-        real = batch["mask"] > 0
-        return {
-            "count": jnp.sum(real, dtype=jnp.int32),
-            "loss": jnp.sum(
-                jnp.where(real, self.loss(outputs, batch), 0.0)
-            ),  # where, not times: a padded row may hold NaN
-        }
-
     def running(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
         """accuracy: the share of rows on the right side of a probability of 1/2."""
         right = (_logit(outputs) > 0) == self._is_positive(batch["label"])
@@ -80,11 +69,13 @@ class BinaryClassification(BaseTask):
             "label": self._is_positive(batch["label"]).astype(jnp.int32),
         }
 
-    def summarize(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
+    def metrics(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
         """Metrics: auroc and average_precision (NaN if a class is absent); accuracy, precision,
-        recall and f1 at `threshold`; loss, count; best_threshold, the probability at which F1 is
-        highest (`threshold` if there is no positive), and that best_f1, which is no held-out
-        result: it was chosen on the rows that it is of.
+        recall, f1, specificity, balanced_accuracy and mcc at `threshold`; best_threshold, the
+        probability at which F1 is highest (`threshold` if there is no positive), and that best_f1,
+        which is no held-out result: it was chosen on the rows that it is of; support, the number
+        of positives; ece, the calibration error of the probability of being positive, and the rows
+        of its bins, reliability (see `jaxcnn.metrics.calibration`).
 
         Precision is 0 where nothing is called positive.
         """
@@ -104,7 +95,14 @@ class BinaryClassification(BaseTask):
             if num_positive
             else (float(self.threshold), 0.0)
         )
-        count = int(sums["count"])
+        negatives = label.size - num_positive
+        correct = hits + negatives - (num_called - hits)
+        counts = (
+            np.array([correct - hits, hits]),
+            np.array([label.size - num_called, num_called]),
+            np.array([negatives, num_positive]),
+        )
+        bins = calibration.reliability(probability, label)
         return {
             "auroc": ranking.auroc(label, score),
             "average_precision": ranking.average_precision(label, score),
@@ -112,11 +110,15 @@ class BinaryClassification(BaseTask):
             "precision": hits / max(num_called, 1),
             "recall": hits / max(num_positive, 1),
             "f1": 2 * hits / max(num_called + num_positive, 1),
+            "specificity": (correct - hits) / max(negatives, 1),
+            "balanced_accuracy": classes.averages(*counts)["balanced_accuracy"],
+            "mcc": classes.agreement(*counts)["mcc"],
             "threshold": float(self.threshold),
             "best_threshold": best_threshold,
             "best_f1": best_f1,
-            "loss": float(sums["loss"]) / max(count, 1),
-            "count": count,
+            "support": num_positive,
+            "ece": calibration.expected_calibration_error(bins),
+            "reliability": calibration.reliability_table(bins),
         }
 
     def predict(self, outputs: jax.Array) -> dict[str, jax.Array]:
@@ -145,9 +147,9 @@ class BinaryClassification(BaseTask):
 
     def check(self, batch: dict[str, Any]) -> None:
         """DataError for labels that are not 0 and 1 (without `positive`), a wrong dtype or shape,
-        unscaled or non-finite images.
+        and for what `BaseTask` refuses.
         """
-        label = np.asarray(batch["label"])
+        label = np.asarray(require_entry(batch, "label", self))
         try:
             check_label(label, num_classes=2 if self.positive is None else None)
         except DataError as error:
@@ -157,15 +159,11 @@ class BinaryClassification(BaseTask):
                     "BinaryClassification(positive=(…,))"
                 ) from None
             raise
-        if "image" in batch:
-            check_image(batch["image"])
+        super().check({name: array for name, array in batch.items() if name != "label"})
 
     def ensemble(self, outputs: list) -> jax.Array:
         """The logit [B] of the mean of the models' probabilities."""
-        logits = jnp.stack([_logit(o) for o in outputs])
-        return logsumexp(jax.nn.log_sigmoid(logits), axis=0) - logsumexp(
-            jax.nn.log_sigmoid(-logits), axis=0
-        )
+        return mean_sigmoid([_logit(o) for o in outputs])
 
     def calibrate(self, metrics: dict[str, Any]) -> Self:
         """This task with the threshold at which the validation metrics had the highest F1."""

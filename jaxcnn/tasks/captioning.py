@@ -19,8 +19,7 @@ import numpy as np
 from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.metrics import text_overlap as metrics
 from jaxcnn.ops.decoding import END, PAD, START, to_words
-from jaxcnn.tasks.checks import check_image
-from jaxcnn.tasks.task import BaseTask, Batch
+from jaxcnn.tasks.task import BaseTask, Batch, mean_softmax
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,24 +62,14 @@ class Captioning(BaseTask):
             is_word.sum((1, 2)).astype(jnp.float32), 1.0
         )
 
-    def statistics(self, outputs: dict[str, jax.Array], batch: Batch) -> dict[str, jax.Array]:
-        """Number of examples (int32) and summed loss."""
-        real = batch["mask"] > 0
-        return {
-            "count": jnp.sum(real, dtype=jnp.int32),
-            "loss": jnp.sum(
-                jnp.where(real, self.loss(outputs, batch), 0.0)
-            ),  # where, not times: a padded row may hold NaN
-        }
-
     def records(self, outputs: dict[str, jax.Array], batch: Batch) -> dict[str, jax.Array]:
         """The decoded tokens [B, T] and the references [B, R, L], both int32."""
         return {"tokens": outputs["tokens"], "references": batch["captions"]}
 
-    def summarize(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
+    def metrics(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
         """exact (share of captions that equal a reference), bleu1 … bleu4 (corpus), cider (CIDEr-D,
-        in [0, 10]), rouge_l, loss; count and skipped, the examples without a reference, which the
-        metrics leave out (they are None if that leaves nothing).
+        in [0, 10]), rouge_l; skipped, the examples without a reference, which the metrics leave out
+        (they are None if that leaves nothing).
 
         Words are compared by number, so two words that the vocabulary lacks are equal.
         """
@@ -93,11 +82,8 @@ class Captioning(BaseTask):
             for row, known in zip(np.asarray(records["tokens"]), references, strict=True)
             if known
         ]
-        count = int(sums["count"])
         return {
             **(score_captions(*zip(*pairs, strict=True)) if pairs else dict.fromkeys(SCORES)),
-            "loss": float(sums["loss"]) / max(count, 1),
-            "count": count,
             "skipped": len(references) - len(pairs),
         }
 
@@ -155,8 +141,7 @@ class Captioning(BaseTask):
                 f"captions[{int(np.argmax(empty))}] are all padding; give at least one caption, "
                 "or drop the image"
             )
-        if "image" in batch:
-            check_image(batch["image"])
+        super().check({name: x for name, x in batch.items() if name != "captions"})
 
     def ensemble(self, outputs: list) -> dict[str, jax.Array]:
         """The logits of the mean of the models' probabilities, and the caption on which most models
@@ -164,10 +149,7 @@ class Captioning(BaseTask):
         """
         joined = {}
         if "logits" in outputs[0]:
-            each = [jax.nn.log_softmax(o["logits"].astype(jnp.float32)) for o in outputs]
-            joined["logits"] = jax.nn.logsumexp(jnp.stack(each), axis=0) - jnp.log(
-                jnp.float32(len(outputs))
-            )
+            joined["logits"] = mean_softmax([o["logits"] for o in outputs])
         tokens = jnp.stack([o["tokens"] for o in outputs])  # [M, B, T]
         votes = (tokens[:, None] == tokens[None]).all(-1).sum(1)  # [M, B]
         return {

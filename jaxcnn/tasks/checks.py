@@ -1,10 +1,13 @@
-"""Rules of host arrays that several tasks share; each function raises DataError naming the array,
-the value and the remedy.
+"""Rules that several tasks share: of host arrays, each raising DataError that names the array, the
+value and the remedy; of a task's fields, each raising ConfigError.
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from jaxcnn.errors import DataError
+from jaxcnn.errors import ConfigError, DataError, did_you_mean
 
 # images in [0, 1] may overshoot a little (resampling, lighting); bytes never stay below this
 UNSCALED = 1.5
@@ -113,4 +116,55 @@ def check_points(
         raise DataError(
             f"no point of these {len(points)} examples is visible; nothing can be learned from "
             "them. Look at points_mask"
+        )
+
+
+def require_entry(batch: dict[str, Any], name: str, task: Any) -> Any:
+    """The entry of that name, or DataError if the examples have none."""
+    if name not in batch:
+        raise DataError(
+            f"{type(task).__name__} needs {name!r} but the examples have {sorted(batch)}; rename "
+            "the entry, or take another task"
+        )
+    return batch[name]
+
+
+def require_choice(task: Any, field: str, choices: Sequence[str]) -> None:
+    """ConfigError unless the field is one of the choices."""
+    value = getattr(task, field)
+    if value not in choices:
+        raise ConfigError(
+            f"{type(task).__name__}: {field} is {value!r}; it is one of "
+            f"{', '.join(choices)}{did_you_mean(str(value), tuple(choices))}"
+        )
+
+
+def require_number(task: Any, field: str, *, above: bool = False) -> None:
+    """ConfigError for a number below 0, or with `above` for 0 too; what is traced is let pass."""
+    value = getattr(task, field)
+    if isinstance(value, int | float) and not (value > 0 if above else value >= 0):
+        raise ConfigError(
+            f"{type(task).__name__}: {field} is {value}; it must be "
+            f"{'above 0' if above else 'at least 0'}"
+        )
+
+
+def require_weights(task: Any, field: str, size: int) -> None:
+    """ConfigError unless the field is None or a tuple of `size` numbers, none below 0 and not all
+    of them 0.
+    """
+    value = getattr(task, field)
+    if value is None:
+        return
+    if not isinstance(value, tuple) or len(value) != size:
+        given = f"{len(value)} numbers" if isinstance(value, tuple) else repr(value)
+        raise ConfigError(
+            f"{type(task).__name__}: {field} is {given}; give a tuple of {size}, one a class, or "
+            "None"
+        )
+    numbers = [x for x in value if isinstance(x, int | float)]
+    if any(not 0 <= x < float("inf") for x in numbers) or (len(numbers) == size and not any(value)):
+        raise ConfigError(
+            f"{type(task).__name__}: {field} is {value}; weights are finite, at least 0, and not "
+            "all 0"
         )

@@ -13,14 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.scipy.special import logsumexp
 
 from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.metrics.edit_distance import character_error_rate, word_error_rate
 from jaxcnn.ops import alphabet as characters
 from jaxcnn.ops import ctc
-from jaxcnn.tasks.checks import check_image
-from jaxcnn.tasks.task import BaseTask, Batch
+from jaxcnn.tasks.task import BaseTask, Batch, count, mean_softmax
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,16 +70,9 @@ class TextRecognition(BaseTask):
             else loss
         )
 
-    def statistics(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
-        """Number of lines and of lines too long (int32), and the summed loss."""
-        real = batch["mask"] > 0
-        return {
-            "count": jnp.sum(real, dtype=jnp.int32),
-            "skipped": jnp.sum(real & self._is_skipped(outputs, batch["text"]), dtype=jnp.int32),
-            "loss": jnp.sum(
-                jnp.where(real, self.loss(outputs, batch), 0.0)
-            ),  # where, not times: a padded row may hold NaN
-        }
+    def counts(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
+        """Number of lines that are too long (int32)."""
+        return {"skipped": count((batch["mask"] > 0) & self._is_skipped(outputs, batch["text"]))}
 
     def records(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
         """text [B, L] and what was read, read [B, T], both padded with 0; for a beam
@@ -95,23 +86,21 @@ class TextRecognition(BaseTask):
         )
         return {"text": batch["text"].astype(jnp.int32)} | read
 
-    def summarize(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
+    def metrics(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
         """exact: share of lines without an error; cer, wer: edits over characters and over words
-        (NaN without any); loss in nats a line, count, skipped."""
+        (NaN without any); skipped.
+        """
         truths = characters.decode(np.asarray(records["text"]), alphabet=self.alphabet)
         if self.beam == 1:
             lines = characters.decode(np.asarray(records["read"]), alphabet=self.alphabet)
         else:
             lines = [self._search(row) for row in np.asarray(records["log_probabilities"])]
-        count = int(sums["count"])
         return {
-            "exact": sum(a == b for a, b in zip(lines, truths, strict=True)) / max(count, 1),
+            "exact": sum(a == b for a, b in zip(lines, truths, strict=True)) / max(len(truths), 1),
             "cer": character_error_rate(lines, truths) if any(truths) else float("nan"),
             "wer": word_error_rate(lines, truths)
             if any(line.split() for line in truths)
             else float("nan"),
-            "loss": float(sums["loss"]) / max(count, 1),
-            "count": count,
             "skipped": int(sums["skipped"]),
         }
 
@@ -174,17 +163,15 @@ class TextRecognition(BaseTask):
                 f"text[{row}] is {text[row].tolist()}; 0 is padding and may only follow the text. "
                 "Give a space a number of its own"
             )
-        if "image" in batch:
-            check_image(batch["image"])
-            if self.too_long == "error":
-                self._check_length(text, frames=np.shape(batch["image"])[2] // self.stride)
+        super().check({name: x for name, x in batch.items() if name != "text"})
+        if "image" in batch and self.too_long == "error":
+            self._check_length(text, frames=np.shape(batch["image"])[2] // self.stride)
 
     def ensemble(self, outputs: list) -> jax.Array:
         """Logits [B, T, K + 1] whose softmax is the mean of the models' probabilities, frame by
         frame.
         """
-        log_probabilities = [jax.nn.log_softmax(o.astype(jnp.float32)) for o in outputs]
-        return logsumexp(jnp.stack(log_probabilities), axis=0) - jnp.log(jnp.float32(len(outputs)))
+        return mean_softmax(outputs)
 
     def _search(self, log_probabilities: np.ndarray) -> str:
         (labels, _), *_ = ctc.beam_search(log_probabilities, width=self.beam, blank=0)

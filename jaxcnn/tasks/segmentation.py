@@ -16,8 +16,7 @@ import numpy as np
 from jax.scipy.special import logsumexp
 
 from jaxcnn.errors import ConfigError, DataError, did_you_mean
-from jaxcnn.tasks.checks import check_image
-from jaxcnn.tasks.task import BaseTask, Batch
+from jaxcnn.tasks.task import BaseTask, Batch, count, mean_softmax
 
 INVALID = ("error", "skip")
 MAX_CONFUSION_CLASSES = 100  # above, the matrix is summed but not listed: nobody reads it
@@ -91,9 +90,10 @@ class Segmentation(BaseTask):
         )
         return cross_entropy + jnp.asarray(self.dice_weight, jnp.float32) * dice
 
-    def statistics(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
-        """Counts (int32) of images, of ignored and of invalid pixels; the confusion matrix [K, K]
-        of pixels (row: true class, column: predicted); the summed loss."""
+    def counts(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
+        """The confusion matrix [K, K] (int32) of pixels (row: true class, column: predicted);
+        counts of ignored and of invalid pixels.
+        """
         truth, valid = self._truth(outputs, batch)
         real = batch["mask"] > 0
         inside = jnp.broadcast_to(real[:, None, None], truth.shape)
@@ -101,15 +101,11 @@ class Segmentation(BaseTask):
         empty = jnp.zeros((self.num_classes, self.num_classes), jnp.int32)
         known = valid & inside
         return {
-            "count": jnp.sum(real, dtype=jnp.int32),
-            "loss": jnp.sum(
-                jnp.where(real, self.loss(outputs, batch), 0.0)
-            ),  # where, not times: a padded row may hold NaN
             "confusion": empty.at[jnp.where(known, truth, 0), predicted].add(
                 known.astype(jnp.int32)
             ),
-            "ignored": jnp.sum(inside & (truth == self.ignore), dtype=jnp.int32),
-            "invalid": jnp.sum(inside & ~valid & (truth != self.ignore), dtype=jnp.int32),
+            "ignored": count(inside & (truth == self.ignore)),
+            "invalid": count(inside & ~valid & (truth != self.ignore)),
         }
 
     def running(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
@@ -119,10 +115,10 @@ class Segmentation(BaseTask):
         known = jnp.maximum(jnp.sum(valid, dtype=jnp.float32), 1.0)
         return {"pixel_accuracy": jnp.sum(right, dtype=jnp.float32) / known}
 
-    def summarize(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
+    def metrics(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
         """mIoU, the mean of per_class_iou [K] over the classes that occur (true or predicted;
-        others are None); pixel_accuracy; loss, count; ignored_pixels and invalid_pixels; with up to
-        100 classes confusion [K][K].
+        others are None); pixel_accuracy; ignored_pixels and invalid_pixels; with up to 100 classes
+        confusion [K][K].
 
         IoU over all images together, as PASCAL VOC has it (Everingham et al., "The PASCAL visual
         object classes challenge: a retrospective", 2015, section 2.1.4).
@@ -136,8 +132,6 @@ class Segmentation(BaseTask):
             "mIoU": sum(known) / max(len(known), 1),
             "pixel_accuracy": int(right.sum()) / max(int(confusion.sum()), 1),
             "per_class_iou": ious,
-            "loss": float(sums["loss"]) / max(int(sums["count"]), 1),
-            "count": int(sums["count"]),
             "ignored_pixels": int(sums["ignored"]),
             "invalid_pixels": int(sums["invalid"]),
         }
@@ -194,7 +188,7 @@ class Segmentation(BaseTask):
                     f"{'x'.join(map(str, size))}; each pixel "
                     "needs its class: resize the masks with their images, by the nearest pixel"
                 )
-            check_image(batch["image"])
+        super().check({name: x for name, x in batch.items() if name != "segmentation"})
         wrong = ((truth < 0) | (truth >= self.num_classes)) & (truth != self.ignore)
         if wrong.any() and self.invalid == "error":
             where = tuple(int(i) for i in np.unravel_index(np.argmax(wrong), truth.shape))
@@ -213,10 +207,7 @@ class Segmentation(BaseTask):
 
     def ensemble(self, outputs: list) -> jax.Array:
         """Logits [B, H, W, K] whose softmax is the mean of the models' class probabilities."""
-        log_probabilities = jnp.stack(
-            [jax.nn.log_softmax(logits.astype(jnp.float32)) for logits in outputs]
-        )
-        return logsumexp(log_probabilities, axis=0) - jnp.log(jnp.float32(len(outputs)))
+        return mean_softmax(outputs)
 
     def _truth(self, outputs: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
         """Classes [B, H, W] int32 and where they are valid. ConfigError where the outputs do not

@@ -15,8 +15,7 @@ import numpy as np
 
 from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.ops.gram import total_variation
-from jaxcnn.tasks.checks import check_image
-from jaxcnn.tasks.task import BaseTask, Batch
+from jaxcnn.tasks.task import BaseTask, Batch, mean_of, total
 
 TINY = 1e-12  # keeps 0 / 0 out of a picture that is in the wanted style to begin with
 
@@ -63,29 +62,18 @@ class StyleTransfer(BaseTask):
             * total_variation(outputs.picture.astype(jnp.float32))
         )
 
-    def statistics(self, outputs: Any, batch: Batch) -> dict[str, jax.Array]:
-        """Number of pictures (int32), and sums of the loss and the two ratios."""
+    def counts(self, outputs: Any, batch: Batch) -> dict[str, jax.Array]:
+        """Sums of the two ratios."""
         real = batch["mask"] > 0
-        terms = {
-            "style_ratio": style_ratio(outputs),
-            "content_ratio": content_ratio(outputs),
-            "loss": self.loss(outputs, batch),
-        }
-        # where: a padded row may hold NaN
-        sums = {name: jnp.sum(jnp.where(real, term, 0.0)) for name, term in terms.items()}
-        return {"count": jnp.sum(real, dtype=jnp.int32), **sums}
-
-    def summarize(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
-        """style_ratio, content_ratio and loss, means over pictures; count."""
-        count = int(sums["count"])
         return {
-            **{
-                name: float(value) / max(count, 1)
-                for name, value in sums.items()
-                if name != "count"
-            },
-            "count": count,
+            "style_ratio": total(real, style_ratio(outputs)),
+            "content_ratio": total(real, content_ratio(outputs)),
         }
+
+    def metrics(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
+        """style_ratio and content_ratio, means over pictures."""
+        names = ("style_ratio", "content_ratio")
+        return {name: float(sums[name]) / max(int(sums["count"]), 1) for name in names}
 
     def predict(self, outputs: Any) -> dict[str, jax.Array]:
         """image [B, H, W, 3] uint8."""
@@ -113,14 +101,11 @@ class StyleTransfer(BaseTask):
                     f"{name} has shape {shape}; style transfer takes RGB pictures [B, H, W, 3]. "
                     "Read them with 3 channels"
                 )
-            check_image(batch[name], name=name)
+        super().check(batch)
 
     def ensemble(self, outputs: list) -> Any:
         """The mean of the models' pictures and of all that was seen in them."""
-        return jax.tree.map(
-            lambda *parts: jnp.mean(jnp.stack([p.astype(jnp.float32) for p in parts]), axis=0),
-            *outputs,
-        )
+        return mean_of(outputs)
 
 
 def style_ratio(outputs: Any) -> jax.Array:

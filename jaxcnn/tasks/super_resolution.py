@@ -14,8 +14,7 @@ import numpy as np
 
 from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.metrics import image_quality
-from jaxcnn.tasks.checks import check_image
-from jaxcnn.tasks.task import BaseTask, Batch
+from jaxcnn.tasks.task import BaseTask, Batch, mean_of, total
 
 # of a crop restored exactly, as of a black sky: an infinite PSNR would make every mean infinite
 MOST_DECIBELS = 100.0
@@ -60,36 +59,22 @@ class SuperResolution(BaseTask):
         epsilon = jnp.asarray(self.epsilon, jnp.float32)
         return jnp.mean(jnp.sqrt(jnp.square(difference) + jnp.square(epsilon)), axis=(1, 2, 3))
 
-    def statistics(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
-        """Number of pictures (int32) and sums of their PSNR (dB), SSIM and loss, and of the PSNR
-        and SSIM of bicubic enlargement.
-        """
+    def counts(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
+        """Sums of the pictures' PSNR (dB) and SSIM, and of those of bicubic enlargement."""
         real = batch["mask"] > 0
         truth, low = batch["target"].astype(jnp.float32), batch["image"].astype(jnp.float32)
         bicubic = image_quality.resize_bicubic(low, (truth.shape[1], truth.shape[2]))
         scores = {
             **self._scores(outputs.astype(jnp.float32), truth, ""),
             **self._scores(bicubic, truth, "bicubic_"),
-            "loss": self.loss(outputs, batch),
         }
-        # where: a padded row may hold NaN
-        sums = {name: jnp.sum(jnp.where(real, score, 0.0)) for name, score in scores.items()}
-        return {"count": jnp.sum(real, dtype=jnp.int32), **sums}
+        return {name: total(real, score) for name, score in scores.items()}
 
-    def summarize(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
-        """psnr and bicubic_psnr in dB, psnr_gain (their difference), ssim and bicubic_ssim, loss,
-        count.
-        """
-        count = int(sums["count"])
-        means = {
-            name: float(value) / max(count, 1) for name, value in sums.items() if name != "count"
-        }
-        return {
-            "psnr": means["psnr"],
-            "psnr_gain": means["psnr"] - means["bicubic_psnr"],
-            **means,
-            "count": count,
-        }
+    def metrics(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
+        """psnr and bicubic_psnr in dB, psnr_gain (their difference), ssim and bicubic_ssim."""
+        names = ("psnr", "bicubic_psnr", "ssim", "bicubic_ssim")
+        means = {name: float(sums[name]) / max(int(sums["count"]), 1) for name in names}
+        return {"psnr": means["psnr"], "psnr_gain": means["psnr"] - means["bicubic_psnr"], **means}
 
     def predict(self, outputs: jax.Array) -> dict[str, jax.Array]:
         """image [B, H, W, C] uint8."""
@@ -113,7 +98,7 @@ class SuperResolution(BaseTask):
                     f"super-resolution needs {name!r} but the examples have {sorted(batch)}; "
                     f"PhotoCrops(scale={self.scale}) has both"
                 )
-            check_image(batch[name], name=name)
+        super().check(batch)
         small, large = np.shape(batch["image"]), np.shape(batch["target"])
         wanted = (small[0], small[1] * self.scale, small[2] * self.scale, small[3])
         if large != wanted:
@@ -130,7 +115,7 @@ class SuperResolution(BaseTask):
 
     def ensemble(self, outputs: list) -> jax.Array:
         """The mean of the models' pictures."""
-        return jnp.mean(jnp.stack([o.astype(jnp.float32) for o in outputs]), axis=0)
+        return mean_of(outputs)
 
     def _scores(self, image: jax.Array, truth: jax.Array, prefix: str) -> dict[str, jax.Array]:
         """PSNR and SSIM [B] of the luma without its frame."""

@@ -6,15 +6,25 @@ for padding: a padded row must change nothing. Statistics only ever *add*, recor
 *append*, so padding, accumulation, replicas and devices need no metric code. A task is a frozen
 dataclass; its float fields may be traced arrays inside a step (so never branch on one in Python),
 others are static.
+
+`batch["weight"]` [B] float32, where the data have it, says how much each row's loss counts: the
+loss that is minimized and the "loss" among the metrics are sum(weight * loss) / sum(weight), so
+that only the proportions of the weights matter, and 0 leaves a row's loss out. All other metrics
+count every row once.
 """
 
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from jax import Array
-from jaxtyping import Float, Shaped
+from jax.scipy.special import logsumexp
+from jaxtyping import Bool, Float, Int32, Num, Shaped
 
-from jaxcnn.core.batch import Batch
+from jaxcnn.core.batch import Batch, check_entry, kind
 from jaxcnn.errors import ConfigError
+from jaxcnn.tasks.checks import check_image
 
 Outputs = Any  # what a model gives: an array, or a pytree of arrays, as the task agreed with it
 Sums = Any  # a pytree of arrays
@@ -83,6 +93,8 @@ class Task(Protocol):
 
         Only what applies; numbers, strings, lists and dicts, arrays where said:
         "label", "name", "probability", and "top": [{"label", "name", "probability"}, …], best first
+        "labels": [{"label", "name", "probability"}, …], all that the example has, likeliest first
+        "values": [{"name", "value"}, …], numbers; "value_map": float [H, W, V], numbers of pixels
         "objects": [{"label", "name", "score", "box": [y0, x0, y1, x1] in [0, 1], "mask": bool [H,
         W], "polygon": [[y, x], …]}, …]
         "segmentation": int [H, W], with "segment_names": [name of 0, …]
@@ -111,12 +123,35 @@ class Task(Protocol):
 
 
 class BaseTask:
-    """What most tasks share: a task of one's own derives from it and adds `loss`, `statistics`,
-    `summarize` and `predict`, with the fields `inputs`, `metric` and `larger_is_better`.
+    """What most tasks share. A task of one's own derives from it and adds `loss`, `counts`,
+    `metrics` and `predict`, with the fields `inputs`, `metric` and `larger_is_better`.
     """
 
     any_size: bool = False
     training_inputs: tuple[str, ...] = ()
+
+    if TYPE_CHECKING:  # each task must bring its own: an experiment asks for them by name
+        metric: str
+
+        def loss(self, outputs: Outputs, batch: Batch) -> Array: ...
+
+    def statistics(self, outputs: Outputs, batch: Batch) -> Sums:
+        """Number of examples (int32), summed loss, and the `counts` of the task."""
+        return {**loss_sums(self.loss(outputs, batch), batch), **self.counts(outputs, batch)}
+
+    def summarize(self, sums: Sums, records: dict[str, Any]) -> Metrics:
+        """The task's `metric`, its mean loss, count (of examples), and its other `metrics`."""
+        found = self.metrics(sums, records)
+        first = {self.metric: found[self.metric]} if self.metric in found else {}
+        return {**first, **mean_loss(sums), **found}
+
+    def counts(self, outputs: Outputs, batch: Batch) -> dict[str, Array]:
+        """Sums over the rows of the batch, by name, besides those of the loss: none."""
+        return {}
+
+    def metrics(self, sums: Sums, records: dict[str, Any]) -> Metrics:
+        """Metrics besides the loss, from added sums and appended records: none."""
+        return {}
 
     def records(self, outputs: Outputs, batch: Batch) -> dict[str, Array]:
         """None: sums are enough."""
@@ -135,7 +170,14 @@ class BaseTask:
         return {}
 
     def check(self, batch: dict[str, Any]) -> None:
-        """Nothing is refused."""
+        """DataError for unscaled or non-finite images, and for entries that break their row of the
+        table in `jaxcnn.core.batch`.
+        """
+        for name, array in batch.items():
+            if kind(name) == "image":
+                check_image(array, name=name)
+            else:
+                check_entry(name, array)
 
     def ensemble(self, outputs: list[Outputs]) -> Outputs:
         """Errors: ConfigError, since outputs of this task cannot be joined."""
@@ -144,3 +186,75 @@ class BaseTask:
     def calibrate(self, metrics: Metrics) -> Self:
         """Itself: it takes no decision from validation."""
         return self
+
+
+# ---- pieces of tasks
+
+
+def count(chosen: Bool[Array | np.ndarray, "..."]) -> Int32[Array, ""]:
+    """How many are true, exactly."""
+    return jnp.sum(chosen, dtype=jnp.int32)
+
+
+def total(chosen: Bool[Array | np.ndarray, "..."], value: Num[Array, "..."]) -> Num[Array, ""]:
+    """The sum of those values that are chosen. Not by a product: a padded row may hold NaN."""
+    return jnp.sum(jnp.where(chosen, value, jnp.zeros((), value.dtype)))
+
+
+def loss_sums(loss: Float[Array, " B"], batch: Batch) -> dict[str, Array]:
+    """ "count" and "loss" of the real rows; where the batch has weights, the weighted sum, and the
+    sum of the "weight".
+    """
+    real = batch["mask"] > 0
+    if "weight" not in batch:
+        return {"count": count(real), "loss": total(real, loss)}
+    weight = batch["weight"].astype(jnp.float32)
+    return {
+        "count": count(real),
+        "loss": total(real & (weight > 0), weight * loss),
+        "weight": total(real, weight),
+    }
+
+
+def mean_loss(sums: Sums) -> Metrics:
+    """{"loss", "count"} from added `loss_sums`; 0 where no row counts."""
+    size = int(sums["count"])
+    share = float(sums["weight"]) if "weight" in sums else size
+    return {"loss": float(sums["loss"]) / share if share else 0.0, "count": size}
+
+
+def mean_softmax(logits: list[Float[Array, "..."]]) -> Float[Array, "..."]:
+    """Logits [..., K] whose softmax is the mean of the softmaxes of several."""
+    each = [jax.nn.log_softmax(x.astype(jnp.float32)) for x in logits]
+    return logsumexp(jnp.stack(each), axis=0) - jnp.log(jnp.float32(len(logits)))
+
+
+def mean_sigmoid(logits: list[Float[Array, "..."]]) -> Float[Array, "..."]:
+    """Logits [...] whose sigmoid is the mean of the sigmoids of several."""
+    each = jnp.stack([x.astype(jnp.float32) for x in logits])
+    return logsumexp(jax.nn.log_sigmoid(each), axis=0) - logsumexp(
+        jax.nn.log_sigmoid(-each), axis=0
+    )
+
+
+def mean_of(outputs: list[Outputs]) -> Outputs:
+    """The mean of several outputs of one structure, array by array, in float32."""
+    return jax.tree.map(
+        lambda *parts: jnp.mean(jnp.stack([p.astype(jnp.float32) for p in parts]), axis=0),
+        *outputs,
+    )
+
+
+def by_probability(probabilities: Any, *, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """[{"label", "name", "probability"}, …] of all classes [K], likeliest first; a class without a
+    name has its number for one. On the host.
+    """
+    values = np.asarray(probabilities)
+    return [
+        {
+            "label": int(k),
+            "name": names[k] if k < len(names) else str(k),
+            "probability": float(values[k]),
+        }
+        for k in np.argsort(-values, kind="stable")
+    ]

@@ -11,7 +11,7 @@ import pytest
 from flax import linen as nn
 
 from jaxcnn.core import schedules
-from jaxcnn.core.program import make_program
+from jaxcnn.core.program import gradient, make_program
 from jaxcnn.core.transforms import compile, scan, scored
 from jaxcnn.data.memory import Arrays
 from tests.tiny import TinyNet, arrays, tiny
@@ -108,6 +108,34 @@ def test_micro_batches_add_up_to_the_whole_gradient():
     a, _ = steps_of(plain)
     b, _ = steps_of(dataclasses.replace(plain, accumulate=4))
     assert difference(a.params, b.params) < 1e-6
+
+
+def test_weighted_micro_batches_add_up_and_a_weight_counts_as_copies_do():
+    """A row of weight 2 is two rows, one of weight 0 none; the weights' scale is nothing."""
+    plain = tiny(model=Linear(), optimizer=partial(optax.sgd, learning_rate=0.1), augment=())
+    batch = next(iter(batches(plain, 1)))
+    weight = jnp.asarray([2.0, 0, 1, 1, 0, 2, 0, 2])
+    program = make_program(plain, steps=1)
+    state = program.init(jax.random.key(0))
+    results = [
+        jax.jit(partial(gradient, e))(state, batch | {"weight": w}, jax.random.key(1))
+        for e, w in (
+            (plain, weight),
+            (plain, 100 * weight),
+            (dataclasses.replace(plain, accumulate=4), weight),
+        )
+    ]
+    rows = np.repeat(np.arange(8), weight.astype(int))
+    copies = {name: jnp.asarray(np.asarray(x)[rows]) for name, x in batch.items()}
+    expected = jax.jit(partial(gradient, plain))(state, copies, jax.random.key(1))
+    for found in results:
+        assert found.loss == pytest.approx(float(expected.loss), rel=1e-5)
+        assert difference(found.grads, expected.grads) < 1e-6
+    none = jax.jit(partial(gradient, plain))(
+        state, batch | {"weight": jnp.zeros(8)}, jax.random.key(1)
+    )
+    assert none.loss == 0
+    assert all(bool((g == 0).all()) for g in jax.tree.leaves(none.grads))
 
 
 def test_rate_zero_freezes_and_rate_two_doubles():

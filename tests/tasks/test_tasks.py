@@ -19,6 +19,8 @@ from tests.tasks import (
     test_captioning,
     test_detection,
     test_keypoints,
+    test_labels,
+    test_regression,
     test_segmentation,
     test_style,
     test_super_resolution,
@@ -49,6 +51,9 @@ DESCRIBED = {
         "edges",
         "text",
         "image",
+        "labels",
+        "values",
+        "value_map",
     ),
 }
 
@@ -68,7 +73,7 @@ TRIALS = [
         labels(4),
         normal(4),
         one_hot(4),
-        {"accuracy": 1, "per_class_accuracy": [1.0] * 4},
+        {"accuracy": 1, "per_class_recall": [1.0] * 4, "macro_f1": 1, "mcc": 1, "ece": 0},
     ),
     Trial(
         "classification top 5",
@@ -136,7 +141,8 @@ TRIALS = [
     ),
 ]
 OTHERS = (
-    *(test_captioning, test_detection, test_keypoints, test_segmentation, test_style),
+    *(test_captioning, test_detection, test_keypoints, test_labels, test_regression),
+    *(test_segmentation, test_style),
     *(test_super_resolution, test_text),
 )
 TRIALS += [trial for module in OTHERS for trial in module.TRIALS]
@@ -383,10 +389,13 @@ def test_classification_summary_equals_scikit_learn():
     assert summary["top5_accuracy"] == metrics.top_k_accuracy_score(label, logits, k=5)
     assert summary["confusion"] == metrics.confusion_matrix(label, predicted).tolist()
     np.testing.assert_allclose(
-        summary["per_class_accuracy"], metrics.recall_score(label, predicted, average=None)
+        summary["per_class_recall"], metrics.recall_score(label, predicted, average=None)
     )
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     assert summary["loss"] == pytest.approx(metrics.log_loss(label, probabilities), rel=1e-5)
+    assert summary["nll"] == pytest.approx(summary["loss"], rel=1e-6)
+    assert summary["macro_f1"] == pytest.approx(metrics.f1_score(label, predicted, average="macro"))
+    assert summary["mcc"] == pytest.approx(metrics.matthews_corrcoef(label, predicted))
 
 
 def test_predict_lists_the_likeliest_classes():
@@ -410,7 +419,7 @@ def test_predict_lists_the_likeliest_classes():
 def test_a_class_without_examples_has_no_accuracy_and_many_classes_no_matrix():
     task = Classification(num_classes=3)
     batch = {"label": jnp.asarray([0, 0, 2]), "mask": jnp.ones(3)}
-    assert task.summarize(*evaluate(task, jnp.eye(3), batch))["per_class_accuracy"] == [
+    assert task.summarize(*evaluate(task, jnp.eye(3), batch))["per_class_recall"] == [
         0.5,
         None,
         1.0,
@@ -458,6 +467,9 @@ def test_binary_summary_equals_scikit_learn():
         "precision": metrics.precision_score(truth, called),
         "recall": metrics.recall_score(truth, called),
         "f1": metrics.f1_score(truth, called),
+        "balanced_accuracy": metrics.balanced_accuracy_score(truth, called),
+        "specificity": metrics.recall_score(~truth, ~called),
+        "mcc": metrics.matthews_corrcoef(truth, called),
     }
     assert {name: summary[name] for name in expected} == pytest.approx(expected, abs=1e-12)
     calibrated = task.calibrate(summary)
