@@ -2,8 +2,8 @@
 a line such as `5,5,25,5,25,15,5,15,Latin,###` is right in several of them and means another thing
 in each. What cannot be told is refused.
 
-Sources of the forms: Karatzas et al., "ICDAR 2013 robust reading competition", 2013, and "ICDAR 2015
-competition on robust reading", 2015; Nayef et al., "ICDAR2017 robust reading challenge on
+Sources of the forms: Karatzas et al., "ICDAR 2013 robust reading competition", 2013, and "ICDAR
+2015 competition on robust reading", 2015; Nayef et al., "ICDAR2017 robust reading challenge on
 multi-lingual scene text detection and script identification", 2017; Shi et al., "ICDAR2017
 competition on reading Chinese text in the wild (RCTW-17)", 2017; Ch'ng, Chan, "Total-Text", 2017;
 Liu et al., "Curved scene text detection via transverse and longitudinal sequence connection", 2019
@@ -180,7 +180,8 @@ def _script(line: Line) -> Found:
 def _difficulty(line: Line) -> Found:
     if len(line.numbers) < 9 or line.numbers[8] not in (0, 1):
         return None
-    return _pairs(line.numbers[:8]), line.after(9) or "", line.numbers[8] == 1
+    text = (line.after(9) or "").rstrip("; ")  # which some files have at the end of their lines
+    return _pairs(line.numbers[:8]), text, line.numbers[8] == 1
 
 
 def _polygon(line: Line) -> Found:
