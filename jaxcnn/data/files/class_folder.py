@@ -55,7 +55,7 @@ class Folder(Annotated, _Positional):
 
     def parse(self, split: str, names: tuple[str, ...], faults: Faults) -> Parsed | None:
         """See `Annotated.parse`."""
-        classes, files = self._listing
+        classes, files = self._parts
         if split not in files:
             return None
         found = files[split]
@@ -65,11 +65,20 @@ class Folder(Annotated, _Positional):
         return classes, [Example(image=path, size=(0, 0), label=label) for path, label in found]
 
     @functools.cached_property
-    def _listing(self) -> tuple[tuple[str, ...], dict[str, Files]]:
+    def _parts(self) -> tuple[tuple[str, ...], dict[str, Files]]:
         """The class names, and the files of each part that there is."""
         return list_labelled(
             Path(self.path).expanduser(), image_endings(), nested=self.nested, where=self._where()
         )
+
+    @property
+    def _listing(self) -> tuple[tuple[str, ...], dict[str, Files]]:
+        """The class names, and the files of each split, after holding out."""
+        names, items = self._read
+        return names, {
+            split: [(item.path, item.label) for item in found if item.label is not None]
+            for split, found in items.items()
+        }
 
 
 def _readable(files: Files, channels: int) -> Files:
