@@ -188,7 +188,7 @@ def fit_mask(
 
 
 def _upright(size: tuple[int, int], turn: int) -> tuple[int, int]:
-    return size[::-1] if turn >= 5 else size
+    return (size[1], size[0]) if turn >= 5 else size
 
 
 def class_numbers(
