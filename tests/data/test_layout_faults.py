@@ -134,8 +134,9 @@ def counts(**options):
         pytest.param(all_of(TWO, pictures("../store"), link("../store/0.png", "cat/9.png")),
                      (CLASSES, (5, 0, 0)), "", id="a link to a file"),
         pytest.param(all_of(TWO, link("cat", "cat/again"), link(".", "dog/up")),
-                     "cannot be of the classes 'cat' and 'dog'", "", id="a link to the other class"),
-        pytest.param(all_of(TWO, link("cat", "cat/again")), (CLASSES, (4, 0, 0)), "", id="a circle"),
+                     "cannot be of the classes 'cat' and 'dog'", "", id="a link to both"),
+        pytest.param(all_of(TWO, link("cat", "cat/again")), (CLASSES, (4, 0, 0)), "",
+                     id="a circle"),
         pytest.param(all_of(TWO, link("nowhere", "cat/9.png")), (CLASSES, (4, 0, 0)),
                      "1 links lead nowhere", id="a link to nothing"),
         pytest.param(all_of(TWO, lambda: os.symlink("self", "cat/self")), (CLASSES, (4, 0, 0)),
@@ -152,7 +153,8 @@ def counts(**options):
         pytest.param(pictures("Cat", "cat"), "'Cat'.*'cat'.*differ only in case", "", id="case"),
         pytest.param(pictures("train/cat", "train/dog", "val/Cat"),
                      r"\['Cat'\].*has not.*compare \['cat'\]", "", id="case of val"),
-        pytest.param(pictures("a", "A"), (("A", "a"), (4, 0, 0)), "different letters", id="letters"),
+        pytest.param(pictures("a", "A"), (("A", "a"), (4, 0, 0)), "different letters",
+                     id="letters"),
     ],
 )  # fmt: skip
 def test_layouts(tmp_path, monkeypatch, make, expected, said):
@@ -443,10 +445,8 @@ def test_bombs_are_refused_by_their_headers(tmp_path):
             archive.write(bytes(2**20))
     with pytest.raises(DataError, match="swell to"):
         read_idx(str(tmp_path / "a.gz"))
+    body = npy((300, 2**10, 2**10), body=bytes(size))
     with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        with archive.open("image.npy", "w", force_zip64=True) as member:
-            member.write(npy((300, 2**10, 2**10)))
-            for _ in range(300):
-                member.write(bytes(2**20))
+        archive.writestr("image.npy", body)
     with pytest.raises(DataError, match="swell to"):
         Npz(str(tmp_path / "a.npz"), label="").open("train")
