@@ -57,10 +57,10 @@ NONE = "occur in none of the .* masks"
     "masks, options, expected, said",
     [
         pytest.param([V, V], {"names": TWO}, r"values=\(0, 255\)", "", id="black and white"),
-        pytest.param([V, V], {}, "255 can be a class", "", id="black and white, no names"),
+        pytest.param([V, V], {}, "for the former, ignored", "", id="black and white, no names"),
         pytest.param([V * 0, V, V * 0], {"names": TWO}, r"values=\(0, 255\)", "", id="in one file"),
         pytest.param([V * 0 + 255], {"names": TWO}, "255", "", id="white alone"),
-        pytest.param([V], {"names": THREE}, "255 can be a class", "", id="two of three"),
+        pytest.param([V], {"names": THREE}, "for the former, ignored", "", id="two of three"),
         pytest.param([V], {"names": TWO, "values": (0, 255)}, [0, 1], "", id="said"),
         pytest.param([V], {"names": TWO, "ignored": 255}, [0, 255], NONE, id="said as unknown"),
         pytest.param([B, A], {"names": TWO}, [0, 1, 255], "", id="a border of 255"),
