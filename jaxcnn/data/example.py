@@ -121,7 +121,7 @@ class Polygons(NamedTuple):
     ignored: np.ndarray
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)  # slots: there may be millions
 class Example:
     """One picture and what is said of it.
 

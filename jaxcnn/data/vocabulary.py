@@ -8,6 +8,7 @@ is its place in it. Characters of lines of text: see `jaxcnn.ops.alphabet`. NumP
 import collections
 import functools
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -26,12 +27,17 @@ def split_words(text: str) -> list[str]:
     """Words and marks in lower case, a repeated mark as one: "Don't panic!!" -> ["don't", "panic",
     "!!"].
     """
-    return [match.group() for match in _WORD.finditer(text.lower())]
+    return [match.group() for match in _WORD.finditer(_folded(text))]
 
 
 def split_characters(text: str) -> list[str]:
     """Characters in lower case."""
-    return list(text.lower())
+    return list(_folded(text))
+
+
+def _folded(text: str) -> str:
+    """In lower case and Unicode's normal form C, so that an accent is a part of its letter."""
+    return unicodedata.normalize("NFC", text.lower())
 
 
 SPLITTERS = {"words": split_words, "characters": split_characters}

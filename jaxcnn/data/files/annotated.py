@@ -138,17 +138,19 @@ class Annotated:
                 "with its labels"
             )
         if "eval" not in items:
-            items["train"], items["eval"] = self.hold_out(items["train"])
+            items["train"], items["eval"] = self.hold_out(items["train"], names)
         if self.crops:  # only now, so that the objects of a picture stay on one side
             items = {split: self._crop(found) for split, found in items.items()}
         return names, items
 
-    def hold_out(self, items: list[Example]) -> tuple[list[Example], list[Example]]:
+    def hold_out(
+        self, items: list[Example], names: tuple[str, ...]
+    ) -> tuple[list[Example], list[Example]]:
         """The examples for training and, evenly spread (over the classes, where each has a label),
         those for evaluation."""
         found = [item.label for item in items]
         labels = np.array([0 if None in found else label for label in found], np.int32)
-        chosen = held_out(labels, self.eval_fraction)
+        chosen = held_out(labels, self.eval_fraction, names=names, where=self._where())
         train, held = (
             [item for item, out in zip(items, chosen, strict=True) if out == side]
             for side in (False, True)

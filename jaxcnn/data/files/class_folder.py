@@ -7,18 +7,28 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
-import numpy as np
-
+from jaxcnn.data.example import Example
+from jaxcnn.data.files.annotated import Annotated, Parsed
 from jaxcnn.data.files.class_listing import Files, list_labelled
+from jaxcnn.data.files.faults import Faults
 from jaxcnn.data.files.images import image_endings, read_image
-from jaxcnn.data.memory import MemorySource, check_split, held_out
-from jaxcnn.data.stream import StreamSource, in_memory_if_small
 from jaxcnn.errors import DataError
 
 
 @dataclass(frozen=True)
-class Folder:
+class _Positional:
+    """The fields of `Folder` that may be given without their names, in this order."""
+
+    path: str
+    image_size: tuple[int, int] = (224, 224)
+    channels: int = 3
+    eval_fraction: float = 0.2
+    skip_damaged: bool = False
+    memory_mib: int = 1024
+
+
+@dataclass(frozen=True)
+class Folder(Annotated, _Positional):
     """Images as "image" uint8 [H, W, channels] and "label" int32: the place of the sub-folder's
     name among the sorted class names.
 
@@ -30,74 +40,45 @@ class Folder:
     DataError: they are mostly another folder than was meant; `nested` says that they are not.
     `image_size` is (height, width), see `images.read_image`. Splits of at most `memory_mib` MiB are
     decoded once and live on the device. A damaged image is a DataError naming it; with
-    `skip_damaged` all images are decoded once beforehand, and a warning counts those left out.
+    `skip_damaged` (or invalid="skip") all images are decoded once beforehand, and a warning counts
+    those left out.
     """
 
-    path: str
+    ENTRIES = ("label",)
+
+    # again, since the base has them by name only
     image_size: tuple[int, int] = (224, 224)
     channels: int = 3
     eval_fraction: float = 0.2
-    skip_damaged: bool = False
     memory_mib: int = 1024
     nested: bool = False
 
-    @property
-    def label_names(self) -> tuple[str, ...]:
-        return self._listing[0]
+    def parse(self, split: str, names: tuple[str, ...], faults: Faults) -> Parsed | None:
+        """See `Annotated.parse`."""
+        classes, files = self._parts
+        if split not in files:
+            return None
+        found = files[split]
+        if self.skip_damaged or self.invalid != "error":
+            found = _readable(found, self.channels)
+        # the size is nobody's business: no label says a place
+        return classes, [Example(image=path, size=(0, 0), label=label) for path, label in found]
 
     @functools.cached_property
+    def _parts(self) -> tuple[tuple[str, ...], dict[str, Files]]:
+        """The class names, and the files of each part that there is."""
+        return list_labelled(
+            Path(self.path).expanduser(), image_endings(), nested=self.nested, where=self._where()
+        )
+
+    @property
     def _listing(self) -> tuple[tuple[str, ...], dict[str, Files]]:
-        """The class names, and the files of each split."""
-        names, files = list_labelled(
-            Path(self.path).expanduser(),
-            image_endings(),
-            nested=self.nested,
-            where=f"Folder {self.path}",
-        )
-        if self.skip_damaged:
-            files = {split: _readable(found, self.channels) for split, found in files.items()}
-        if "eval" not in files:
-            labels = np.array([label for _, label in files["train"]], np.int32)
-            where = f"Folder {self.path}"
-            held = held_out(labels, self.eval_fraction, names=names, where=where)
-            files["eval"] = [entry for entry, out in zip(files["train"], held, strict=True) if out]
-            files["train"] = [
-                entry for entry, out in zip(files["train"], held, strict=True) if not out
-            ]
-        return names, files
-
-    def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
-        shape = (*self.image_size, self.channels)
-        return {
-            "image": jax.ShapeDtypeStruct(shape, np.uint8),
-            "label": jax.ShapeDtypeStruct((), np.int32),
+        """The class names, and the files of each split, after holding out."""
+        names, items = self._read
+        return names, {
+            split: [(item.path, item.label) for item in found if item.label is not None]
+            for split, found in items.items()
         }
-
-    def size(self, split: str) -> int:
-        return len(self._listing[1].get(check_split(split), ()))
-
-    def open(self, split: str) -> StreamSource | MemorySource:
-        if not self.size(split):
-            there = ", ".join(name for name, found in self._listing[1].items() if found)
-            raise DataError(
-                f"Folder {self.path} has no {split!r} images (splits with images: {there}); add a "
-                "sub-folder or eval_fraction"
-            )
-        files = self._listing[1][split]
-
-        def read(indices: list[int]) -> list[dict[str, np.ndarray]]:
-            chosen = [files[index] for index in indices]
-            return [
-                {
-                    "image": read_image(path, size=self.image_size, channels=self.channels),
-                    "label": np.asarray(label, np.int32),
-                }
-                for path, label in chosen
-            ]
-
-        return in_memory_if_small(
-            StreamSource(read, len(files), self.spec()), self.spec(), memory_mib=self.memory_mib
-        )
 
 
 def _readable(files: Files, channels: int) -> Files:

@@ -161,7 +161,7 @@ def _labelled(root: Path, names: Sequence[str], split: str, endings: Collection[
         warnings.warn(
             f"{root}: {other.total()} files of other endings are left out: {kinds}", stacklevel=2
         )
-    if empty and out:
+    if empty:
         warnings.warn(
             f"{root}: {len(empty)} of {len(names)} classes have no examples there and are not "
             f"scored: {empty[:10]}",

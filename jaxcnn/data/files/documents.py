@@ -3,17 +3,15 @@ padding, 1 any token that the vocabulary lacks, 2 the most frequent token of the
 so on (see `jaxcnn.data.vocabulary`).
 """
 
-import csv
 import functools
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
+from jaxcnn.data.files.labelled_texts import read_texts
+from jaxcnn.data.files.names import require_distinct
 from jaxcnn.data.memory import MemorySource, check_split, held_out
 from jaxcnn.data.vocabulary import NUM_RESERVED, SPLITTERS, encode_documents, rank_tokens
 from jaxcnn.errors import ConfigError, DataError, did_you_mean
@@ -98,13 +96,15 @@ class TextDataset:
 
 @dataclass(frozen=True)
 class Texts(TextDataset):
-    """Texts of your own: `path` is a folder with one sub-folder of .txt files for each class, or a
-    .jsonl, .csv or .tsv file.
+    """Texts of your own: `path` is a folder with one sub-folder of .txt files for each class, or
+    with train/, val/ and test/ that have those, or a .jsonl, .csv or .tsv file.
 
     Lines of .jsonl are objects; .csv and .tsv start with a line of names. `text` and `label` name
-    the entries that hold the text and the class. Classes are sorted by name. "eval" is `eval_path`
-    where given, else `eval_fraction` of `path` is held out; "test" is `test_path`.
-    Files are UTF-8. Errors: DataError naming file and line.
+    the entries that hold the text and the class. Classes are sorted by name; the numbers 1 and 1.0
+    are the class "1", and names that differ in case or in how Unicode writes them only are
+    refused. "eval" is `eval_path` where given, else val/ of the folder, else `eval_fraction` of
+    `path` is held out; "test" is `test_path` or test/.
+    Files are UTF-8, or what their byte order mark says. Errors: DataError naming file and example.
     """
 
     path: str
@@ -116,25 +116,32 @@ class Texts(TextDataset):
 
     def read(self) -> tuple[tuple[str, ...], dict[str, Texts_]]:
         """Class names and texts by split."""
-        paths = {"train": self.path, "eval": self.eval_path, "test": self.test_path}
-        found = {
-            split: read_texts(path, text=self.text, label=self.label)
-            for split, path in paths.items()
-            if path
-        }
+        found = read_texts(self.path, text=self.text, label=self.label)
+        for split, path in {"eval": self.eval_path, "test": self.test_path}.items():
+            if path:
+                found[split] = read_texts(path, text=self.text, label=self.label)["train"]
         names = tuple(sorted({name for _, name in found["train"]}))
-        strange = sorted({name for texts in found.values() for _, name in texts} - set(names))
+        every = dict.fromkeys(name for texts in found.values() for _, name in texts)
+        require_distinct(every, where=f"Texts {self.path}")
+        strange = sorted(set(every) - set(names))
         if strange:
             raise DataError(
                 f"Texts {self.path}: the classes {strange[:5]} occur in evaluation only; those "
                 f"for training are {list(names)[:20]}"
             )
+        if len(names) == 1:
+            raise DataError(
+                f"Texts {self.path}: there is a single class, {names[0]!r}; there must be two or "
+                "more"
+            )
+        number = {name: number for number, name in enumerate(names)}
         splits = {
-            split: [(text, names.index(name)) for text, name in texts]
-            for split, texts in found.items()
+            split: [(text, number[name]) for text, name in texts] for split, texts in found.items()
         }
         if "eval" not in splits:
-            chosen = held_out(np.array([label for _, label in splits["train"]]), self.eval_fraction)
+            labels = np.array([label for _, label in splits["train"]], np.int32)
+            where = f"Texts {self.path}"
+            chosen = held_out(labels, self.eval_fraction, names=names, where=where)
             splits["eval"] = [
                 entry for entry, out in zip(splits["train"], chosen, strict=True) if out
             ]
@@ -142,55 +149,3 @@ class Texts(TextDataset):
                 entry for entry, out in zip(splits["train"], chosen, strict=True) if not out
             ]
         return names, splits
-
-
-def read_texts(path: str, *, text: str = "text", label: str = "label") -> list[tuple[str, str]]:
-    """(text, class name) of each example of a folder, .jsonl, .csv or .tsv; see `Texts`. Errors:
-    DataError.
-    """
-    place = Path(path).expanduser()
-    if not place.exists():
-        raise DataError(f"{place}: there is no such file or folder")
-    try:
-        if place.is_dir():
-            files = sorted(
-                place.glob("*/**/*.txt"), key=lambda file: file.relative_to(place).as_posix()
-            )
-            out = [(file.read_text("utf-8"), file.relative_to(place).parts[0]) for file in files]
-        elif place.suffix in (".jsonl", ".csv", ".tsv"):
-            with open(place, encoding="utf-8", newline="") as file:
-                rows: Iterable[Any] = map(json.loads, file)
-                if place.suffix != ".jsonl":
-                    rows = csv.DictReader(
-                        file, delimiter="\t" if place.suffix == ".tsv" else ",", strict=True
-                    )
-                out = [
-                    (_entry(row, text, place, i), _entry(row, label, place, i))
-                    for i, row in enumerate(rows, 1)
-                ]
-        else:
-            raise DataError(f"{place}: is neither a folder nor a .jsonl, .csv or .tsv file")
-    except (OSError, ValueError, csv.Error) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(
-            f"{place}: cannot be read ({type(error).__name__}: {error}); it must be UTF-8 text of "
-            "the kind its ending says"
-        ) from error
-    if not out:
-        raise DataError(
-            f"{place}: there are no texts; a folder holds one sub-folder of .txt files for each "
-            "class"
-        )
-    return out
-
-
-def _entry(row: Any, name: str, place: Path, number: int) -> str:
-    """Entry `name` of a row as a string."""
-    if not isinstance(row, dict) or row.get(name) is None:
-        there = [key for key in row if key is not None] if isinstance(row, dict) else []
-        raise DataError(
-            f"{place}, example {number}: there is no {name!r}; there are "
-            f"{there}{did_you_mean(name, there)}"
-        )
-    return str(row[name])

@@ -8,7 +8,7 @@ import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -68,7 +68,7 @@ def open_image(file: bytes | str | os.PathLike, *, name: str) -> Iterator[Any]:
         with Image.open(source, formats=_formats()) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError(
-                    f"{image.width} x {image.height} pixels, which could be a decompression bomb"
+                    f"{image.width} x {image.height} pixels, perhaps a decompression bomb"
                 )
             yield image
     except DataError:
@@ -106,9 +106,30 @@ def image_size(path: Path) -> tuple[tuple[int, int], int]:
 
 
 def orientation(image: Any) -> int:
-    """The EXIF orientation, in 1..8; 1 where there is none or it has no meaning."""
-    tag = image.getexif().get(ORIENTATION, 1)
+    """The EXIF orientation, in 1..8; 1 where there is none or it has no meaning. No pixel is read,
+    but for a PNG that holds EXIF data after its pixels.
+    """
+    from PIL import Image
+
+    if image.format == "PNG" and image.fp is not None and not _png_has_exif(image.fp):
+        tag = Image.Image.getexif(image).get(ORIENTATION, 1)  # PNG's own reads the pixels first
+    else:
+        tag = image.getexif().get(ORIENTATION, 1)
     return tag if tag in range(1, 9) else 1
+
+
+def _png_has_exif(file: BinaryIO) -> bool:
+    """Whether a PNG has an eXIf chunk, or is damaged so that nobody knows."""
+    place = file.tell()
+    file.seek(8)
+    try:
+        while len(head := file.read(8)) == 8:
+            if head[4:] in (b"eXIf", b"IEND"):
+                return head[4:] == b"eXIf"
+            file.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
+        return True
+    finally:
+        file.seek(place)
 
 
 def image_paths(root: Path) -> list[Path]:

@@ -96,8 +96,8 @@ def _load(
 ) -> tuple[np.ndarray, str, np.ndarray | None]:
     """The pixels, upright, Pillow's mode, and the palette [colours, 3] where there is one."""
     with open_image(file, name=name) as image:
-        own, mode = orientation(image), image.mode
-        raw = _raw_mode(image)
+        mode, raw = image.mode, _raw_mode(image)  # before a pixel is read: it is forgotten then
+        own = orientation(image)
         if image.format == "TIFF":  # Pillow turns these itself as it loads them
             if turn not in (None, own) and own != 1:
                 raise DataError(f"{name}: a TIFF is read upright by its own orientation, {own}")

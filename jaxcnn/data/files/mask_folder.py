@@ -1,18 +1,18 @@
 """Images with masks: for each image a second image that holds a class number at each pixel."""
 
-import warnings
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxcnn.core.batch import IGNORED
-from jaxcnn.data.files.annotated_images import AnnotatedImages
+from jaxcnn.data.example import Example
+from jaxcnn.data.files.annotated import Annotated, Parsed
 from jaxcnn.data.files.checks import image_files
 from jaxcnn.data.files.faults import Faults
-from jaxcnn.data.files.images import image_size, resize_nearest
+from jaxcnn.data.files.images import image_size
 from jaxcnn.data.files.label_images import colour_number, read_colour_mask, read_index_mask
 from jaxcnn.data.files.mask_values import require_one_meaning, say_missing, scan_values
 from jaxcnn.errors import ConfigError, DataError
@@ -22,7 +22,7 @@ DRAWN_ON = ("", "shown", "stored")
 
 
 @dataclass(frozen=True)
-class MaskFolder(AnnotatedImages):
+class MaskFolder(Annotated):
     """The images of folder `images` with the masks of folder `masks`: "image" uint8 [H, W,
     channels], "segmentation" int32 [H, W].
 
@@ -48,6 +48,8 @@ class MaskFolder(AnnotatedImages):
     of other values are ignored (255).
     """
 
+    ENTRIES = ("segmentation",)
+
     images: str
     masks: str
     names: tuple[str, ...] = ()
@@ -61,6 +63,7 @@ class MaskFolder(AnnotatedImages):
     drawn_on: str = ""
 
     def __post_init__(self):
+        super().__post_init__()
         given = self.colours or self.values
         if self.values and self.colours:
             raise ConfigError("MaskFolder: values and colours are given; a class has one of both")
@@ -85,45 +88,37 @@ class MaskFolder(AnnotatedImages):
                 f"MaskFolder: drawn_on is {self.drawn_on!r}; it must be one of {DRAWN_ON}"
             )
 
-    def read(self) -> tuple[tuple[str, ...], dict[str, list[Any]]]:
-        """The class names, and (image, mask, turn of the mask) of each split."""
-        folders = {
+    def parse(self, split: str, names: tuple[str, ...], faults: Faults) -> Parsed | None:
+        """See `Annotated.parse`."""
+        images, masks = {
             "train": (self.images, self.masks),
             "eval": (self.eval_images, self.eval_masks),
             "test": (self.test_images, self.test_masks),
-        }
-        out = {split: self._pairs(*pair, split) for split, pair in folders.items() if any(pair)}
-        for split, items in out.items():
-            self._judge(items, split, folders[split][1])
-        return self.names, out
-
-    def _pairs(self, images: str, masks: str, split: str) -> list[tuple[Path, Path, int]]:
+        }[split]
+        if not (images or masks):
+            return None
         if not (images and masks):
             raise ConfigError(
                 f"MaskFolder: {split} has images={images!r} and masks={masks!r}; name both folders"
             )
-        faults, out = Faults(f"MaskFolder {images}", self.invalid), []
-        found = image_files(Path(masks).expanduser())
+        found, out, turns = image_files(Path(masks).expanduser()), [], {}
         for stem, path in image_files(Path(images).expanduser()).items():
             mask = found.pop(stem, None)
             if mask is None:
-                faults.add(f"{path}: there is no mask {stem} in {masks}")
-            elif (turn := mask_turn(path, mask, faults, drawn_on=self.drawn_on)) is not None:
-                out.append((path, mask, turn))
-        faults.warn()
-        if found:
-            warnings.warn(
-                f"MaskFolder {masks}: {len(found)} masks have no image in {images} and are left "
-                f"out; the first: {next(iter(found))}",
-                stacklevel=2,
-            )
-        return out
+                faults.add(f"{path}: there is no mask {stem} in {masks}", kind="no mask")
+            elif (fit := fit_mask(path, mask, faults, drawn_on=self.drawn_on)) is not None:
+                size, turns[mask] = fit
+                read = functools.partial(self._label_map, mask, turns[mask])
+                out.append(Example(image=path, size=size, name=str(path), segmentation=read))
+        for stem in found:
+            faults.note(f"{masks}: the mask {stem} has no image in {images}", kind="unused mask")
+        self._judge(list(turns), split, masks)
+        return self.names, out
 
-    def _judge(self, items: list[tuple[Path, Path, int]], split: str, masks: str) -> None:
+    def _judge(self, masks: list[Path], split: str, folder: str) -> None:
         """Refuse values that have two meanings, over the whole split."""
-        read = read_colour_mask if self.colours else read_index_mask
-        found = scan_values([mask for _, mask, _ in items], lambda p: read(p, name=str(p)))
-        where = f"MaskFolder {masks}, {split}"
+        found = scan_values(masks, lambda path: self._pixels(path, None))
+        where = f"MaskFolder {folder}, {split}"
         if not self._numbers and self.ignored is None:
             require_one_meaning(found, self.names, where=where)
         if self.names and split == "train":
@@ -135,89 +130,65 @@ class MaskFolder(AnnotatedImages):
         """The numbers that stand for the classes; () where they are 0, 1, 2, ..."""
         return tuple(map(colour_number, self.colours)) or self.values
 
-    def _where(self) -> str:
-        return f"MaskFolder {self.images}"
-
-    def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
-        return self.image_spec() | {"segmentation": jax.ShapeDtypeStruct(self.image_size, np.int32)}
-
-    def decode(self, item: tuple[Path, Path, int], faults: Faults) -> dict[str, np.ndarray]:
-        """One image and its mask."""
-        image, mask, turn = item
+    def _pixels(self, mask: Path, turn: int | None) -> np.ndarray:
         read = read_colour_mask if self.colours else read_index_mask
+        return read(mask, name=str(mask), turn=turn)
+
+    def _label_map(self, mask: Path, turn: int, faults: Faults) -> np.ndarray:
         ignored = self.ignored
-        if isinstance(ignored, tuple):
-            ignored = colour_number(ignored)
-        segmentation = class_numbers(
-            read(mask, name=str(mask), turn=turn),
+        return class_numbers(
+            self._pixels(mask, turn),
             faults,
             name=str(mask),
             values=self._numbers,
             num_classes=len(self.names) or None,
-            ignored=ignored,
+            ignored=colour_number(ignored) if isinstance(ignored, tuple) else ignored,
             colours=bool(self.colours),
         )
-        return {
-            "image": self.read_image(image),
-            "segmentation": resize_nearest(segmentation, self.image_size),
-        }
+
+    def _where(self) -> str:
+        return f"MaskFolder {self.images}"
 
 
-def mask_turn(image: Path, mask: Path, faults: Faults, *, drawn_on: str = "") -> int | None:
-    """The EXIF orientation that the stored pixels of a mask have in relation to the upright image,
-    from the headers: its own tag's, or that of its image where it was drawn on the stored pixels.
+def fit_mask(
+    image: Path, mask: Path, faults: Faults, *, drawn_on: str = ""
+) -> tuple[tuple[int, int], int] | None:
+    """The (height, width) of the upright image, and the EXIF orientation that the stored pixels of
+    its mask have, from the headers: its own tag's, or that of its image where it was drawn on the
+    stored pixels.
 
     None (and a fault) where the sizes do not fit, or fit both ways and `drawn_on` does not say
     which; see `MaskFolder`.
     """
     for path in (image, mask):
         if not path.exists():
-            return faults.add(f"{path}: there is no such image file")
+            return faults.add(f"{path}: there is no such image file", kind="no such image")
     try:
-        (size, turn), (mask_size, mask_own) = image_size(image), image_size(mask)
+        (size, turn), (mask_size, own) = image_size(image), image_size(mask)
     except DataError as error:
-        return faults.add(str(error))
-    shown = _upright(size, turn) == _upright(mask_size, mask_own)
-    stored = size == mask_size
-    if turn == mask_own or drawn_on == "shown":
-        fits, out = shown, mask_own
-    elif drawn_on == "stored":
-        fits, out = stored, turn
-    elif shown and stored:
+        return faults.add(str(error), kind="damaged image")
+    upright, mask_upright = _upright(size, turn), _upright(mask_size, own)
+    shown, stored = upright == mask_upright, size == mask_size
+    if turn != own and shown and stored and not drawn_on:
         return faults.add(
-            f"{mask}: its EXIF orientation is {mask_own} and that of its image {image} is {turn} "
-            "(1: upright), and their sizes fit both ways; say on what the masks were drawn: "
+            f"{mask}: its EXIF orientation is {own} and that of its image {image} is {turn} (1: "
+            "upright), and their sizes fit both ways; say on what the masks were drawn: "
             "drawn_on='shown' (the upright picture) or drawn_on='stored' (the pixels as they lie "
-            "in the file), or write the images upright, without the tag"
+            "in the file), or write the images upright, without the tag",
+            kind="image or mask turned by its EXIF orientation",
         )
-    else:
-        fits, out = shown, mask_own
-    if not fits:
+    if not (stored if drawn_on == "stored" else shown):
         hint = "; they fit as stored, without EXIF turns: drawn_on='stored'" if stored else ""
         return faults.add(
-            f"{mask}: is {_upright(mask_size, mask_own)} (height, width) and its image {image} is "
-            f"{_upright(size, turn)}; they must be of one size{hint}"
+            f"{mask}: is {mask_upright} (height, width) and its image {image} is {upright}; they "
+            f"must be of one size{hint}",
+            kind="mask of another size",
         )
-    return out
+    return upright, turn if drawn_on == "stored" else own
 
 
 def _upright(size: tuple[int, int], turn: int) -> tuple[int, int]:
-    return size[::-1] if turn >= 5 else size
-
-
-def mask_fits(image: Path, mask: Path, faults: Faults) -> bool:
-    """Whether an image and its mask can be read and are of one size, see `mask_turn`."""
-    return mask_turn(image, mask, faults) is not None
-
-
-def read_segmentation(
-    path: Path, size: tuple[int, int], faults: Faults, *, num_classes: int | None = None
-) -> np.ndarray:
-    """The label map of a mask file of class numbers, int32 [*size]; see `class_numbers`."""
-    pixels = read_index_mask(path, name=str(path))
-    return resize_nearest(
-        class_numbers(pixels, faults, name=str(path), num_classes=num_classes), size
-    )
+    return (size[1], size[0]) if turn >= 5 else size
 
 
 def class_numbers(
@@ -255,7 +226,8 @@ def class_numbers(
         also = "" if ignored is None else f" or {_shown((ignored,), colours)}, which is ignored"
         faults.add(
             f"{name}: {int(strange.sum())} pixels hold {_shown(found[:8], colours)}; a mask holds "
-            f"{allowed}{also} (else set names, values, colours or ignored)"
+            f"{allowed}{also} (else set names, values, colours or ignored)",
+            kind="pixels of no class",
         )
     return out
 

@@ -9,13 +9,16 @@ values by ",", the class last.
 
 import functools
 import importlib.util
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from jaxcnn.data.files.names import nfc
 from jaxcnn.data.files.packages import find_package, read_members
+from jaxcnn.data.files.parsing import decode_text, split_lines
 from jaxcnn.data.memory import MemorySource, check_split
 from jaxcnn.errors import DataError
 
@@ -67,7 +70,7 @@ class Series:
                     f"{there}"
                 )
         splits = {
-            split: parse_ts(data.decode("utf-8", "replace"), where=f"{where}: {name}")
+            split: parse_ts(_decoded(data, f"{where}: {name}"), where=f"{where}: {name}")
             for split, (name, data) in found.items()
         }
         (names, train, _), (other_names, test, _) = splits["train"], splits["eval"]
@@ -112,6 +115,16 @@ class Series:
         )
 
 
+def _decoded(data: bytes, name: str) -> str:
+    """The text of a .ts file. Remarks, which start with #, may be in another encoding than the
+    rest.
+    """
+    lines = re.split(rb"(\r\n|\n|\r)", data)
+    return decode_text(
+        b"".join(b"#" if line.lstrip().startswith(b"#") else line for line in lines), name=name
+    )
+
+
 def normalized(signal: np.ndarray) -> np.ndarray:
     """[N, T, C] -> float32 [N, T, C] with mean 0 and standard deviation 1 over T; a constant series
     becomes 0.
@@ -128,7 +141,7 @@ def parse_ts(text: str, *, where: str) -> Series_:
     Errors: DataError naming `where`, the line, and what is wrong.
     """
     header, names, rows, labels, in_data = {}, (), [], [], False
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(split_lines(nfc(text)), 1):
         line = line.strip()
         if not line or line.startswith("#"):
             continue

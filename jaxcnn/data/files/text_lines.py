@@ -3,38 +3,37 @@
 import re
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any
 
-import jax
-import numpy as np
-
-from jaxcnn.data.files.annotated_images import AnnotatedImages
+from jaxcnn.data.example import Example
+from jaxcnn.data.files.annotated import Annotated, Parsed
 from jaxcnn.data.files.checks import check_image_file
 from jaxcnn.data.files.faults import Faults
-from jaxcnn.errors import DataError
-from jaxcnn.ops.alphabet import encode, require_alphabet
-
-# file, tab, text; or file, comma or blanks, text
-LINE = re.compile(r"([^\t]+)\t(.*)|(\S+?)(?:\s*,\s*|\s+)(.*)")
+from jaxcnn.data.files.images import image_endings
+from jaxcnn.data.files.names import nfc
+from jaxcnn.data.files.parsing import find_file, read_lines, unquote
+from jaxcnn.errors import ConfigError
+from jaxcnn.ops.alphabet import require_alphabet
 
 
 @dataclass(frozen=True)
-class TextLineFolder(AnnotatedImages):
+class TextLineFolder(Annotated):
     """Images of text lines in the folder `path`: "image" uint8 [H, W, channels], "text" int32 [L],
     1 + the place of each character in the alphabet, then 0.
 
     `labels` is a UTF-8 file in the folder, or elsewhere if it is an absolute path, with a line
-    `FILE<tab>TEXT` for each image; instead of the tab there may be blanks or a comma, if no file
-    name holds any; a text in double quotes loses them (so ICDAR's word lists are read
-    too). Blank lines are passed over. `alphabet`: the characters in the order of their numbers, as
-    the task's; "" for those that occur in
-    training, sorted: they are label_names. `length`: L; 0 for the longest text.
+    `FILE<tab>TEXT` for each image; instead of the tab there may be blanks or a comma after the name
+    of a file that there is; a text in double quotes loses them (so ICDAR's word lists are read
+    too). Blank lines are passed over. Texts are in Unicode's normal form C.
+    alphabet: the characters in the order of their numbers, as the task's; "" for those that occur
+        in training, sorted: they are label_names. length: L; 0 for the longest text.
     eval_path, eval_labels and test_path, test_labels: the same of these splits; without eval_path,
     `eval_fraction` is held out.
     Broken labels, as `invalid` says: missing images, lines without a text, characters that the
         alphabet lacks, texts longer than `length`.
     Errors: DataError naming file and line.
     """
+
+    ENTRIES = ("text",)
 
     path: str
     labels: str = "labels.txt"
@@ -49,95 +48,92 @@ class TextLineFolder(AnnotatedImages):
     channels: int = 1
 
     def __post_init__(self):
+        super().__post_init__()
         if self.alphabet:
             require_alphabet(self.alphabet)
+        if self.alphabet != nfc(self.alphabet):
+            raise ConfigError(
+                f"TextLineFolder: the alphabet {self.alphabet!r} is not in Unicode's normal form "
+                "C, in which texts are compared: unicodedata.normalize('NFC', alphabet)"
+            )
 
-    def read(self) -> tuple[tuple[str, ...], dict[str, list[Any]]]:
-        """The characters of the alphabet, and (image, text) of each split."""
-        parts = {
+    def parse(self, split: str, names: tuple[str, ...], faults: Faults) -> Parsed | None:
+        """See `Annotated.parse`; the names are the characters of the alphabet."""
+        path, labels = {
             "train": (self.path, self.labels),
             "eval": (self.eval_path, self.eval_labels),
             "test": (self.test_path, self.test_labels),
-        }
-        out, alphabet = {}, self.alphabet
-        for split, (path, labels) in parts.items():
-            if not path:
-                continue
-            file = Path(path).expanduser() / labels
-            faults = Faults(f"TextLineFolder {file}", self.invalid)
-            out[split] = self._lines(file, Path(path).expanduser(), alphabet, faults)
-            alphabet = alphabet or "".join(
-                sorted({character for _, text in out[split] for character in text})
-            )
-            faults.warn()
-        return tuple(alphabet), out
-
-    def _lines(
-        self, file: Path, root: Path, alphabet: str, faults: Faults
-    ) -> list[tuple[Path, str]]:
-        """(image, text) of each line that keeps the rules; any characters are allowed if `alphabet`
-        is empty.
-        """
-        out = []
+        }[split]
+        if not path:
+            return None
+        root = Path(path).expanduser()
+        file, alphabet, out = root / labels, self.alphabet or "".join(names), []
         for number, line in enumerate(read_lines(file), 1):
-            if not line.strip():
-                continue
-            match, where = LINE.fullmatch(line.strip()), f"{file}, line {number}"
-            name, text = (match[1] or match[3], match[2] or match[4] or "") if match else ("", "")
-            text = unquote(text.strip())
-            unknown = (
-                sorted({character for character in text if character not in alphabet})
-                if alphabet
-                else []
+            if line.strip():
+                example = self._example(line, f"{file}, line {number}", root, alphabet, faults)
+                out += [example] if example else []
+        found = {character for example in out for character in example.text}
+        return tuple(alphabet or sorted(found)), out
+
+    def _example(
+        self, line: str, where: str, root: Path, alphabet: str, faults: Faults
+    ) -> Example | None:
+        """The example of a line that keeps the rules; any characters are allowed if `alphabet` is
+        empty.
+        """
+        path, text = split_line(line, root, where, faults)
+        unknown = sorted({c for c in text if c not in alphabet}) if alphabet else []
+        if not text:
+            return faults.add(
+                f"{where}: {line.strip()[:80]!r} has no text; a line is FILE<tab>TEXT",
+                kind="no text",
             )
-            if not text:
-                faults.add(f"{where}: {line.strip()[:80]!r} has no text; a line is FILE<tab>TEXT")
-            elif unknown:
-                faults.add(
-                    f"{where}: {text!r} has {unknown}, which the alphabet {alphabet!r} lacks; add "
-                    "them or drop the line"
-                )
-            elif self.length and len(text) > self.length:
-                faults.add(
-                    f"{where}: {text!r} has {len(text)} characters; length={self.length} is room "
-                    f"for {self.length}"
-                )
-            elif check_image_file(root / name, faults) is not None:
-                out.append((root / name, text))
-        return out
+        if unknown:
+            return faults.add(
+                f"{where}: {text!r} has {unknown}, which the alphabet {alphabet!r} lacks; add "
+                "them or drop the line",
+                kind="characters that the alphabet lacks",
+            )
+        if self.length and len(text) > self.length:
+            return faults.add(
+                f"{where}: {text!r} has {len(text)} characters; length={self.length} is room "
+                f"for {self.length}",
+                kind="text too long",
+            )
+        size = check_image_file(path, faults)
+        return size and Example(image=path, size=size, name=str(path), text=text)
 
-    def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
-        length = self.length or max(
-            len(text) for items in self._read[1].values() for _, text in items
-        )
-        return self.image_spec() | {"text": jax.ShapeDtypeStruct((length,), np.int32)}
-
-    def decode(self, item: tuple[Path, str], faults: Faults) -> dict[str, np.ndarray]:
-        """One image and its text."""
-        path, text = item
-        length = self.spec()["text"].shape[0]
-        return {
-            "image": self.read_image(path),
-            "text": encode([text], alphabet="".join(self.label_names), length=length)[0],
-        }
+    def axis(self, letter: str) -> int:
+        return self.length if letter == "L" and self.length else super().axis(letter)
 
 
-def read_lines(file: Path) -> list[str]:
-    """The lines of a UTF-8 text file, with or without a byte order mark. Errors: DataError."""
-    try:
-        return file.read_text("utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise DataError(f"{file}: there is no such file of labels") from None
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{file}: cannot be read ({type(error).__name__}: {error}); it must be text in UTF-8"
-        ) from error
+def split_line(line: str, root: Path, where: str, faults: Faults) -> tuple[Path, str]:
+    """The image file and the text of a line; no text where there is none.
 
-
-def unquote(text: str) -> str:
-    """`text` without the double quotes around it, and with the escaped ones within it as they are
-    meant.
+    A tab parts them; without one, a comma or blanks after the name of a file that there is, so that
+    names may hold blanks. Where several files fit ("a" and "a b.png"), that is a fault.
     """
-    if len(text) >= 2 and text[0] == text[-1] == '"':
-        return text[1:-1].replace('\\"', '"').replace("\\\\", "\\")
-    return text
+    line = line.strip()
+    name, tab, text = line.partition("\t")
+    quoted = re.fullmatch(r'"([^"]+)"(?:\s*,\s*|\s+)(.*)', line)
+    if tab or quoted:
+        name, text = quoted.groups() if quoted and not tab else (name, text)
+        return find_file(root, unquote(name.strip()))[0], _text(text)
+    parts = [(line[: m.start()], line[m.end() :]) for m in re.finditer(r"\s*,\s*|\s+", line)]
+    named = [part for part in parts if Path(part[0]).suffix.lower() in image_endings()]
+    found = [(path, text) for name, text in named if (path := find_file(root, name)[0]).is_file()]
+    if len(found) > 1:
+        faults.add(
+            f"{where}: {line[:80]!r} starts with the names of {len(found)} files, {found[0][0]} "
+            f"and {found[1][0]}; part file and text by a tab",
+            kind="several files fit",
+        )
+        return found[0][0], ""
+    if found:
+        return found[0][0], _text(found[0][1])
+    name, text = (named or parts or [(line, "")])[0]
+    return find_file(root, name)[0], _text(text)
+
+
+def _text(text: str) -> str:
+    return nfc(unquote(text.strip()))

@@ -15,7 +15,7 @@ from jaxcnn.data.files.annotated import Annotated, Parsed
 from jaxcnn.data.files.checks import Row, check_image_file, check_objects, image_files
 from jaxcnn.data.files.faults import Faults
 from jaxcnn.data.files.label_images import read_index_mask
-from jaxcnn.data.files.mask_folder import class_numbers, existing_folder, mask_fits
+from jaxcnn.data.files.mask_folder import class_numbers, existing_folder, fit_mask
 from jaxcnn.data.files.names import nfc
 from jaxcnn.data.files.voc_file import CORNERS, VocFile, listed_stems
 from jaxcnn.errors import ConfigError, DataError, did_you_mean
@@ -137,7 +137,7 @@ class Voc(Annotated):
             for name, folder in MASK_FOLDERS.items()
             if name in self.wanted
         }
-        if any(not mask_fits(path, mask, faults) for mask in masks.values()):
+        if any(fit_mask(path, mask, faults) is None for mask in masks.values()):
             return None
         if file.problem:
             return faults.add(file.problem, kind="no annotation")
