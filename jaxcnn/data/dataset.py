@@ -70,6 +70,15 @@ class Dataset(Protocol):
         ...
 
 
+def column(source: Source, name: str) -> np.ndarray | None:
+    """Entry `name` of all examples, [N, *its shape], where it is there without decoding any: of
+    examples in memory, and of streams that were told it (`columns`, such as the labels of a class
+    folder); None elsewhere.
+    """
+    found = source.arrays if source.arrays is not None else getattr(source, "columns", {})
+    return np.asarray(found[name]) if name in found else None
+
+
 @functools.lru_cache(maxsize=256)  # a batch may straddle two epochs; 128 replicas at once
 def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
     """The order of epoch `epoch`: a permutation of range(size), [size] int32; Philox keyed by

@@ -116,9 +116,9 @@ class Folder:
                 for path, label in chosen
             ]
 
-        return in_memory_if_small(
-            StreamSource(read, len(files), self.spec()), self.spec(), memory_mib=self.memory_mib
-        )
+        labels = np.array([label for _, label in files], np.int32)
+        source = StreamSource(read, len(files), self.spec(), columns={"label": labels})
+        return in_memory_if_small(source, self.spec(), memory_mib=self.memory_mib)
 
 
 def _labelled_files(root: Path, names: tuple[str, ...]) -> Files:
