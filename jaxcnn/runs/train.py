@@ -11,6 +11,7 @@ from typing import Any
 
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.rendering import render
+from jaxcnn.data.algebra import Fold
 from jaxcnn.data.dataset import Source
 from jaxcnn.data.recorded import record as record_data
 from jaxcnn.errors import ConfigError, DataError, DivergedError, Preempted, ResourceError
@@ -42,6 +43,7 @@ def train(
     origin: code.Origin | None = None,
     way: str | None = None,
     halving: int | None = None,
+    folds: int | None = None,
     console: Console | None = None,
     quiet: bool = False,
 ) -> Run:
@@ -64,6 +66,8 @@ def train(
         halving: successive halving: one replica in `halving` goes on at each rung, at 1/halving of
             the steps for each power (K. Jamieson and A. Talwalkar, "Non-stochastic best arm
             identification and hyperparameter optimization", 2016, figure 1).
+        folds: cross-validation: each point is trained once for each of so many folds of the
+            training examples (jaxcnn.data.algebra.Fold), evaluated on it alone.
 
     A signal or a first Ctrl-C saves, and raises Preempted; a second Ctrl-C is KeyboardInterrupt. In
     a thread other than the main one signals cannot be heard.
@@ -78,6 +82,13 @@ def train(
         origin = code.Origin(path, module.__name__, tuple(overrides))
     elif overrides:
         raise ConfigError("overrides: belong to an experiment file; dataclasses.replace does here")
+    if folds is not None:
+        if start is not None or halving:
+            raise ConfigError(
+                "folds: go with neither start (its state has seen the examples of every fold) nor "
+                "halving (folds are not to be dropped)"
+            )
+        points = sweep.folded([{}] if points is None else list(points), folds)
     if points is None and not resume and (way or halving):
         raise ConfigError("way and halving say how the points of a sweep are trained; give points")
     if resume:
@@ -189,12 +200,14 @@ def _train(plan: Plan) -> Run:
     first = groups[0][0]  # a point may name other data than the experiment
     sources = open_checked(first, "train"), open_checked(first, "eval")
     _describe(plan, sources[0])
+    _say_folds(plan)
     lost = 0
     try:
         with signals() as stop:
             for number, (base, indices) in enumerate(groups):
                 if len(groups) > 1:
-                    text = f"group {number + 1} of {len(groups)}: {len(indices)} replicas"
+                    text = f"group {number + 1} of {len(groups)}: {len(indices)} replica"
+                    text += "s" if len(indices) > 1 else ""
                     console.line(text)
                 if number > 0:
                     sources = open_checked(base, "train"), open_checked(base, "eval")
@@ -220,6 +233,19 @@ def _train(plan: Plan) -> Run:
         points = list(plan.points)
         summarize_sweep(plan.folder, plan.name, e.task, points, together, say=console.line)
     return Run(plan.folder, e)
+
+
+def _say_folds(plan: Plan) -> None:
+    """Which examples the folds are made of, and which take no part."""
+    if not any("fold" in point for point in plan.points or ()):
+        return
+    data = plan.experiment.data
+    data = data.data if isinstance(data, Fold) else data
+    text = f"folds of the {data.size('train'):,} training examples"
+    if left := data.size("eval"):
+        role = "take no part" if data.size("test") else "are the test"
+        text += f"; the {left:,} that the data hold out as 'eval' {role}"
+    plan.console.line(text)
 
 
 def _describe(plan: Plan, source: Source) -> None:
