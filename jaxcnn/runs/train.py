@@ -13,6 +13,7 @@ from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.rendering import render
 from jaxcnn.data.algebra import Fold
 from jaxcnn.data.dataset import Source
+from jaxcnn.data.recorded import check_unchanged, files_of
 from jaxcnn.data.recorded import record as record_data
 from jaxcnn.errors import ConfigError, DataError, DivergedError, Preempted, ResourceError
 from jaxcnn.ops.convolution import current_formulation
@@ -194,7 +195,11 @@ def _resume(
 def _train(plan: Plan) -> Run:
     """Train in a locked folder: one group of replicas after another."""
     e, console, groups = plan.experiment, plan.console, plan.groups()
-    if not plan.resume:
+    if plan.resume:
+        old = read_json(plan.folder / "run.json").get("data", {})
+        for difference in check_unchanged(old, e.data, where=str(plan.folder)):
+            console.line(f"warning: not bit-exact from here on: {difference}")
+    else:
         for base, _ in groups:
             abstract_state(base)
     first = groups[0][0]  # a point may name other data than the experiment
@@ -262,7 +267,7 @@ def _describe(plan: Plan, source: Source) -> None:
         "experiment": plan.name,
         "code": code.keep(plan.folder / "code", e, plan.origin),
         "steps_per_dispatch": steps_per_dispatch(e, source),
-        "data": record_data(e.data).to_json(),
+        "data": {**record_data(e.data).to_json(), "files": files_of(e.data)},
     }
     if plan.points is not None:
         content |= {"points": list(plan.points), "halving": plan.halving}
