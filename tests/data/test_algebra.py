@@ -202,6 +202,17 @@ def test_rows(make, split, rows, kind):
     assert taken(make(Made(kind=kind, eval_size=2)), split) == rows
 
 
+def test_a_mapped_function_may_change_what_it_is_given():
+    def darken(example):
+        example["image"] //= 2
+        return example
+
+    image = np.full((3, 4, 4, 1), 200, np.uint8)
+    found = Mapped(Arrays({"image": image}, {"image": image}), darken).open("train").arrays
+    assert found["image"].max() == 100
+    assert image.min() == 200  # the data's own are as before
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("labels", [(0, 1, 2) * 4, (0,) * 9 + (1,) * 5, (2, 1, 0, 0, 0, 1, 1)])
 def test_folds_are_disjoint_and_complete(kind, labels):
