@@ -58,6 +58,13 @@ def add_arguments(parser: Any) -> None:
         metavar="H",
         help="successive halving: keep one replica in H at each rung",
     )
+    many.add_argument(
+        "--folds",
+        type=int,
+        metavar="N",
+        help="cross-validation: train each point N times, each time evaluated on another Nth of "
+        "the training examples",
+    )
 
 
 def main(args: Any) -> int:
@@ -73,14 +80,16 @@ def main(args: Any) -> int:
         or args.zip
         or args.sample
         or args.halving
+        or args.folds is not None
     ):
         raise ConfigError(
             "--resume goes on with a run exactly as it was started: give no experiment, override, "
-            "--sweep or --run-dir with it; to train longer or otherwise: --from RUN epochs=40"
+            "--sweep, --folds or --run-dir with it; to train longer or otherwise: --from RUN "
+            "epochs=40"
         )
     if args.sweep is None and args.resume is None:
         for option in ("zip", "sample", "halving", "replicas_by"):
-            if getattr(args, option):
+            if getattr(args, option) and not (option == "replicas_by" and args.folds):
                 raise ConfigError(f"--{option.replace('_', '-')} belongs to a --sweep")
     if args.start is not None and (named or args.sweep is not None):
         raise ConfigError("--from takes the experiment of its run; give it overrides alone")
@@ -107,6 +116,7 @@ def main(args: Any) -> int:
             origin=origin,
             way=args.replicas_by,
             halving=args.halving,
+            folds=args.folds,
             console=console,
         )
     show = _report_sweep if run.is_sweep else _report
@@ -173,12 +183,14 @@ def _report(summary: dict[str, Any], folder: Path) -> None:
 
 def _report_sweep(summary: dict[str, Any], folder: Path) -> None:
     """The table of settings on stdout."""
+    folds = any("fold" in row["point"] for row in summary["replicas"])
+    over, everything = ("folds", "all folds") if folds else ("replicas", "all seeds")
     print(
-        f"{summary['metric']}: mean ± std over replicas (95 % interval of the mean); "
+        f"{summary['metric']}: mean ± std over {over} (95 % interval of the mean); "
         f"{summary['rule']}"
     )
     for row in summary["settings"]:
-        name = "  ".join(f"{path}={value}" for path, value in row["setting"].items()) or "all seeds"
+        name = "  ".join(f"{path}={value}" for path, value in row["setting"].items()) or everything
         lost = f"  ({row['lost']} diverged or dropped)" if row["lost"] else ""
         if row["mean"] is None:
             print(f"  {name:48} no value{lost}")

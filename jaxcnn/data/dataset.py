@@ -70,6 +70,32 @@ class Dataset(Protocol):
         ...
 
 
+def column(source: Source, name: str) -> np.ndarray | None:
+    """Entry `name` of all examples, [N, *its shape], where it is there without decoding any: of
+    examples in memory, and of streams that were told it (`columns`, such as the labels of a class
+    folder); None elsewhere.
+    """
+    found = source.arrays if source.arrays is not None else getattr(source, "columns", {})
+    return np.asarray(found[name]) if name in found else None
+
+
+def sample_rows(source: Source, count: int) -> np.ndarray:
+    """About `count` rows to look at, ascending: one of each class where the labels are known
+    without decoding (where there are more classes than that, the lowest, the highest and some
+    between), the others evenly spaced.
+    """
+    size = len(source)
+    spaced = np.linspace(0, size - 1, min(count, size)).astype(np.int64)
+    label = column(source, "label")
+    if label is None or label.ndim != 1:
+        return spaced
+    classes, first = np.unique(label, return_index=True)
+    if len(classes) > count:
+        first = first[np.linspace(0, len(classes) - 1, count).astype(np.int64)]
+    rest = spaced[:: max(1, -(-len(spaced) // max(1, count - len(first))))]
+    return np.union1d(first, rest if len(first) < count else first)
+
+
 @functools.lru_cache(maxsize=256)  # a batch may straddle two epochs; 128 replicas at once
 def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
     """The order of epoch `epoch`: a permutation of range(size), [size] int32; Philox keyed by

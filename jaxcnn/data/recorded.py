@@ -1,6 +1,10 @@
 """What a run recorded of its data: enough to predict and to export where the data are gone."""
 
 import dataclasses
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -61,3 +65,73 @@ def record(data: Dataset) -> Recorded:
     entries = tuple((name, tuple(s.shape), np.dtype(s.dtype).name) for name, s in spec.items())
     sizes = tuple((split, data.size(split)) for split in SPLITS)
     return Recorded(entries, tuple(data.label_names), sizes)
+
+
+# the last words of the names of fields that say where files are
+PLACES = ("path", "images", "labels", "masks")
+
+
+def files_of(data: Any) -> dict[str, list[Any]]:
+    """{dotted field: [number of files, bytes, digest of their names and sizes]} of the files and
+    folders that the fields of a data set name, those inside it too. No file is read; hidden ones
+    are left out.
+    """
+    return {field: _listing(place) for field, place in _places(data, "")}
+
+
+def _places(value: Any, prefix: str) -> Iterator[tuple[str, Path]]:
+    if isinstance(value, tuple):
+        for i, item in enumerate(value):
+            yield from _places(item, f"{prefix}{i}.")
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return
+    for field in dataclasses.fields(value):
+        item, path = getattr(value, field.name, None), f"{prefix}{field.name}"
+        if isinstance(item, str) and item and field.name.split("_")[-1] in PLACES:
+            place = Path(item).expanduser()
+            if place.exists():
+                yield path, place
+        else:
+            yield from _places(item, f"{path}.")
+
+
+def _listing(place: Path) -> list[Any]:
+    found: list[tuple[str, int]] = []
+    if place.is_file():
+        found.append((place.name, place.stat().st_size))
+    for folder, inside, names in os.walk(place, followlinks=True):
+        inside[:] = [name for name in inside if not name.startswith(".")]
+        for name in names:
+            file = Path(folder, name)
+            if not name.startswith(".") and file.exists():
+                found.append((file.relative_to(place).as_posix(), file.stat().st_size))
+    text = "\0".join(f"{name}\0{size}" for name, size in sorted(found))
+    digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return [len(found), sum(size for _, size in found), digest]
+
+
+def check_unchanged(old: dict[str, Any], data: Dataset, *, where: str) -> list[str]:
+    """Compare the data of a run with what run.json recorded of them: sentences on files that are
+    others, by name or size, though their number of examples and classes is the same.
+
+    Errors: DataError for other entries, names of classes or numbers of examples.
+    """
+    new = record(data).to_json()
+    words = {"entries": "entries", "label_names": "classes", "sizes": "numbers of examples"}
+    wrong = [
+        f"{words[name]} {old[name]} then, {new[name]} now"
+        for name in words
+        if name in old and old[name] != new[name]
+    ]
+    if wrong:
+        raise DataError(
+            f"{where}: its data have changed: {'; '.join(wrong)}. A run goes on with the data that "
+            "it was started on: put them back, or go on in a new run: train --from"
+        )
+    files = files_of(data)
+    return [
+        f"data.{field}: {count:,} files of {size:,} bytes then, {files[field][0]:,} of "
+        f"{files[field][1]:,} bytes now, with other names or sizes"
+        for field, (count, size, digest) in old.get("files", {}).items()
+        if field in files and files[field][2] != digest
+    ]

@@ -30,14 +30,23 @@ class StreamSource:
     `read`: from a list of indices to their examples, callable from several threads; raises
         DataError naming the file. `spec`: of one
     example. `workers`: threads; 0 for one per core, or a single one where examples are small.
+    `columns`: entries of all examples, [N, ...] each, that are known without decoding: labels that
+        are checked, balanced and held out by.
     """
 
     streaming = True
     arrays = None
 
     def __init__(
-        self, read: Read, size: int, spec: Mapping[str, jax.ShapeDtypeStruct], *, workers: int = 0
+        self,
+        read: Read,
+        size: int,
+        spec: Mapping[str, jax.ShapeDtypeStruct],
+        *,
+        workers: int = 0,
+        columns: Mapping[str, np.ndarray] | None = None,
     ):
+        self.columns = dict(columns or {})
         self._read, self._size, self._spec = read, size, dict(spec)
         self._workers = workers or (1 if example_bytes(spec) < SMALL else os.cpu_count() or 1)
 

@@ -38,7 +38,7 @@ def draw(pixels: np.ndarray, described: dict[str, Any]) -> Image.Image:
         canvas = _draw_objects(canvas, described["objects"])
     if "points" in described:
         _draw_points(canvas, described["points"], described.get("edges", []))
-    return _with_text(canvas, described["text"]) if "text" in described else canvas
+    return with_text(canvas, described["text"]) if "text" in described else canvas
 
 
 def to_image(pixels: np.ndarray) -> Image.Image:
@@ -105,7 +105,7 @@ def _draw_points(canvas: Image.Image, points: list, edges: list) -> None:
         )
 
 
-def _with_text(canvas: Image.Image, text: str) -> Image.Image:
+def with_text(canvas: Image.Image, text: str) -> Image.Image:
     """The picture above a strip with the text."""
     from PIL import Image, ImageDraw
 

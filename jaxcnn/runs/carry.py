@@ -47,6 +47,12 @@ def carry(
     for replica, state in zip(replicas, fresh, strict=True):
         for text in code.differences(start.record["rendered"], render(replica.experiment)):
             say(f"changed from {start.folder.name}: {text}")
+        then, now = start.data.label_names, tuple(replica.experiment.data.label_names)
+        if then != now:
+            say(
+                f"warning: the classes were {list(then)} and are {list(now)}; the head was trained "
+                "on the former, so that its numbers mean those"
+            )
         _say_schedule(start, replica, at, steps, say)
         states.append(_carried(start, old, state, replica, say))
         for record in start.history:

@@ -1,4 +1,6 @@
-"""Everything that can be known of a run before touching its data: shapes, bytes, steps."""
+"""Everything that can be known of a run before touching its examples: shapes, bytes, steps, and
+whether data, task and model have the same classes.
+"""
 
 from typing import Any
 
@@ -9,7 +11,8 @@ from jaxcnn.core.checks import check_numbers
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.forward import prepare
 from jaxcnn.core.program import State, make_program
-from jaxcnn.core.protocols import Tree
+from jaxcnn.core.protocols import Batch, Program, Tree
+from jaxcnn.core.transforms import predicting
 from jaxcnn.data.dataset import SPLITS, Dataset
 from jaxcnn.errors import ConfigError, DataError, JaxcnnError
 from jaxcnn.runs.replica import check_program
@@ -17,9 +20,10 @@ from jaxcnn.runs.replica import check_program
 
 def abstract_state(e: Experiment) -> Tree:
     """The training state as shapes. Errors: ConfigError that names the input's shape where the
-    model refuses it.
+    model refuses it, and where data, task and model differ in their number of classes.
     """
 
+    check_classes(e)
     spec = e.data.spec()
     batch = {n: jax.ShapeDtypeStruct((e.batch_size, *s.shape), s.dtype) for n, s in spec.items()}
     try:
@@ -35,6 +39,7 @@ def abstract_state(e: Experiment) -> Tree:
         state = jax.eval_shape(program.init, jax.random.key(0))
         _, numbers = jax.eval_shape(program.train_step, state, batch)
         check_numbers("the program's train_step", numbers)
+        _check_head(e, program, state, batch)
     except JaxcnnError:
         raise
     except (
@@ -52,6 +57,43 @@ def abstract_state(e: Experiment) -> Tree:
             f"{type(error).__name__}: {error}"
         ) from error
     return state
+
+
+def check_classes(e: Experiment) -> None:
+    """ConfigError where the task's num_classes is not the number of classes that the data name.
+    Data that are not there yet, or name none, say nothing.
+
+    Names of a segmentation may leave out the background.
+    """
+    count = getattr(e.task, "num_classes", None)
+    try:
+        names = tuple(e.data.label_names)
+    except DataError:
+        return
+    spec = e.data.spec()
+    entry = next((n for n in ("label", "box_labels", "segmentation") if n in spec), None)
+    wanted = {len(names), len(names) + 1} if entry == "segmentation" else {len(names)}
+    if not isinstance(count, int) or not names or entry is None or count in wanted:
+        return
+    shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
+    raise ConfigError(
+        f"task.num_classes={count}, and the data have {len(names)} classes ({shown}): set "
+        f"task.num_classes={len(names)}, and the model's with it, or give other data"
+    )
+
+
+def _check_head(e: Experiment, program: Program, state: Tree, batch: Batch) -> None:
+    """ConfigError for a model that gives probabilities of another number of classes."""
+    count = getattr(e.task, "num_classes", None)
+    if e.program is not None or not isinstance(count, int):
+        return
+    rows = jax.eval_shape(predicting(program, e).output_step, state, batch)
+    found = rows.get("probabilities") if isinstance(rows, dict) else None
+    if found is not None and found.ndim == 2 and found.shape[-1] != count:
+        raise ConfigError(
+            f"the model gives {found.shape[-1]} classes and task.num_classes={count}: set the "
+            "model's, e.g. model.num_classes, to the same number"
+        )
 
 
 def size_of(data: Dataset, split: str) -> int | None:

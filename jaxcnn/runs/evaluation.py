@@ -15,11 +15,12 @@ from jaxcnn.core.program import make_program
 from jaxcnn.core.protocols import Program, Tree
 from jaxcnn.core.rendering import Json
 from jaxcnn.core.transforms import ensemble, predicting, scored
-from jaxcnn.data.dataset import Batch, Source
+from jaxcnn.data.dataset import Batch, Source, sample_rows
 from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.runs.events import Record
 from jaxcnn.tasks.task import Metrics, Task
 
+SAMPLE = 64  # examples of a stream that are checked before training
 ScoreStep = Callable[[Tree, Batch], Tree]  # (state, batch) -> (sums, records)
 
 
@@ -103,8 +104,8 @@ def open_checked(e: Experiment, split: str) -> Source:
     """The split's source, whose examples the task checks on the host: all of those in memory now,
     those of a stream as they are decoded.
 
-    Of examples that are made when they are asked for (ComposedSource), functions of their number
-    alone, the first 64 are checked.
+    Of a stream a sample is checked at once, one example of each class where the labels are known,
+    and of examples that are made when they are asked for (ComposedSource) such a sample alone.
     """
     source = e.data.open(split)
     if not len(source):
@@ -112,7 +113,7 @@ def open_checked(e: Experiment, split: str) -> Source:
     if source.arrays is not None:
         e.task.check(jax.device_get(source.arrays))
         return source
-    e.task.check(jax.device_get(source.take(np.arange(min(len(source), 64)))))
+    e.task.check(jax.device_get(source.take(sample_rows(source, SAMPLE))))
     return CheckedStream(source, e.task.check) if source.streaming else source
 
 

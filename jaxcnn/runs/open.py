@@ -182,6 +182,12 @@ class Run:
         Errors: DataError where the data are gone or of another kind.
         """
         e = self.trained()[0].experiment if self.is_sweep else self.experiment
+        folds = any("fold" in point for point in self.record.get("points", ()))
+        if folds and data is None and split != "test":
+            raise ConfigError(
+                f"{self.folder}: each fold's examples were trained on by the models of the other "
+                f"folds; evaluate these together on 'test' or on other data, not on {split!r}"
+            )
         if data is not None:
             check_same_kind(self.data, data)
             e = dataclasses.replace(e, data=data)

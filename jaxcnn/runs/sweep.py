@@ -1,11 +1,12 @@
 """Points of a sweep: what varies, and which points can be replicas of one program.
 
-A point is a dict {dotted path: value}, e.g. {"seed": 3, "optimizer.learning_rate": 0.1}. An
-experiment file may offer `def sweep()` that yields points. Points that differ only in the seed and
-in numbers that can live in the training state (float fields of optimizer and task) become replicas
-of one program; the rest are runs of their own.
+A point is a dict {dotted path: value}, e.g. {"seed": 3, "optimizer.learning_rate": 0.1}; "fold":
+(k, n) stands for fold k of n of its data. An experiment file may offer `def sweep()` that yields
+points. Points that differ only in the seed and in numbers that can live in the training state
+(float fields of optimizer and task) become replicas of one program; the rest are runs of their own.
 """
 
+import dataclasses
 import itertools
 import math
 import random
@@ -14,12 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from jaxcnn.core.override import get_at, override, replace_at
 from jaxcnn.core.rendering import render
+from jaxcnn.data.algebra import Fold
 from jaxcnn.errors import ConfigError
 
 if TYPE_CHECKING:
     from jaxcnn.core.experiment import Experiment
+    from jaxcnn.data.dataset import Dataset
 
 Point = dict[str, Any]
+REPEATED = ("seed", "fold")  # points that differ in these alone are one setting
 
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
 _LOG = re.compile(r"log\(([^,]+),([^,]+),([^,]+)\)")
@@ -54,6 +58,13 @@ def sample(points: list[Point], count: int, *, seed: int = 0) -> list[Point]:
     if count > len(points):
         raise ConfigError(f"cannot draw {count} of {len(points)} points")
     return random.Random(seed).sample(points, count)
+
+
+def folded(points: list[Point], folds: int) -> list[Point]:
+    """Each point for each of `folds` folds of the training examples (jaxcnn.data.algebra.Fold)."""
+    if folds < 2:
+        raise ConfigError(f"folds={folds}: there must be at least 2")
+    return [{**point, "fold": (k, folds)} for point in points for k in range(folds)]
 
 
 def parse(
@@ -96,9 +107,20 @@ def _values(text: str) -> list[str]:
 def at(experiment: "Experiment", point: Point) -> "Experiment":
     """The experiment of one point. Errors: ConfigError for an unknown path or a refused value."""
     for path, value in point.items():
-        get_at(experiment, path)
-        experiment = replace_at(experiment, path, value)
+        if path == "fold":
+            data = _fold(experiment.data, *value)
+            experiment = dataclasses.replace(experiment, data=data)
+        else:
+            get_at(experiment, path)
+            experiment = replace_at(experiment, path, value)
     return experiment
+
+
+def _fold(data: "Dataset", k: int, n: int) -> Fold:
+    """Fold k of n; of what is a fold already, of the data that it is a fold of."""
+    if not isinstance(data, Fold):
+        return Fold(data, k, n)
+    return data if (data.k, data.n) == (k, n) else dataclasses.replace(data, k=k, n=n)
 
 
 def is_number_of_state(experiment: "Experiment", path: str, value: object) -> bool:
@@ -132,7 +154,7 @@ def numbers(experiment: "Experiment", point: Point) -> dict[str, float]:
     return {
         path: value
         for path, value in point.items()
-        if path != "seed" and is_number_of_state(experiment, path, value)
+        if path not in REPEATED and is_number_of_state(experiment, path, value)
     }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxcnn.runs.events import Record
 from jaxcnn.runs.rundir import read_json, replica_folder, write_json
-from jaxcnn.runs.sweep import Point
+from jaxcnn.runs.sweep import REPEATED, Point
 from jaxcnn.tasks.task import Task
 
 
@@ -46,8 +46,11 @@ def summarize_sweep(
 
 
 def table(rows: list[Record], *, metric: str, larger_is_better: bool) -> list[Record]:
-    """One row a setting (a point without its seed), best mean first: n, mean, std (n - 1) and the
-    95 % interval of the mean (Student's t).
+    """One row a setting (a point without its seed and fold), best mean first: n, mean, std (n - 1)
+    and the 95 % interval of the mean (Student's t).
+
+    Folds share training examples, so over folds the interval is too narrow (Y. Bengio and Y.
+    Grandvalet, "No unbiased estimator of the variance of k-fold cross-validation", 2004).
 
     Replicas without a final value (diverged, dropped at a rung) are counted in `lost`, not
     averaged.
@@ -56,7 +59,7 @@ def table(rows: list[Record], *, metric: str, larger_is_better: bool) -> list[Re
 
     found: dict[str, dict[str, Any]] = {}
     for row in rows:
-        setting = {path: value for path, value in row["point"].items() if path != "seed"}
+        setting = {path: value for path, value in row["point"].items() if path not in REPEATED}
         entry = found.setdefault(json.dumps(setting), {"setting": setting, "values": [], "lost": 0})
         finished = row["verdict"] == "completed" or row["verdict"].startswith("stopped early")
         value = (row["eval"] or {}).get(metric) if finished else None

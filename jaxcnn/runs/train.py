@@ -11,7 +11,9 @@ from typing import Any
 
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.rendering import render
+from jaxcnn.data.algebra import Fold
 from jaxcnn.data.dataset import Source
+from jaxcnn.data.recorded import check_unchanged, files_of
 from jaxcnn.data.recorded import record as record_data
 from jaxcnn.errors import ConfigError, DataError, DivergedError, Preempted, ResourceError
 from jaxcnn.ops.convolution import current_formulation
@@ -42,6 +44,7 @@ def train(
     origin: code.Origin | None = None,
     way: str | None = None,
     halving: int | None = None,
+    folds: int | None = None,
     console: Console | None = None,
     quiet: bool = False,
 ) -> Run:
@@ -64,6 +67,8 @@ def train(
         halving: successive halving: one replica in `halving` goes on at each rung, at 1/halving of
             the steps for each power (K. Jamieson and A. Talwalkar, "Non-stochastic best arm
             identification and hyperparameter optimization", 2016, figure 1).
+        folds: cross-validation: each point is trained once for each of so many folds of the
+            training examples (jaxcnn.data.algebra.Fold), evaluated on it alone.
 
     A signal or a first Ctrl-C saves, and raises Preempted; a second Ctrl-C is KeyboardInterrupt. In
     a thread other than the main one signals cannot be heard.
@@ -78,6 +83,13 @@ def train(
         origin = code.Origin(path, module.__name__, tuple(overrides))
     elif overrides:
         raise ConfigError("overrides: belong to an experiment file; dataclasses.replace does here")
+    if folds is not None:
+        if start is not None or halving:
+            raise ConfigError(
+                "folds: go with neither start (its state has seen the examples of every fold) nor "
+                "halving (folds are not to be dropped)"
+            )
+        points = sweep.folded([{}] if points is None else list(points), folds)
     if points is None and not resume and (way or halving):
         raise ConfigError("way and halving say how the points of a sweep are trained; give points")
     if resume:
@@ -183,18 +195,24 @@ def _resume(
 def _train(plan: Plan) -> Run:
     """Train in a locked folder: one group of replicas after another."""
     e, console, groups = plan.experiment, plan.console, plan.groups()
-    if not plan.resume:
+    if plan.resume:
+        old = read_json(plan.folder / "run.json").get("data", {})
+        for difference in check_unchanged(old, e.data, where=str(plan.folder)):
+            console.line(f"warning: not bit-exact from here on: {difference}")
+    else:
         for base, _ in groups:
             abstract_state(base)
     first = groups[0][0]  # a point may name other data than the experiment
     sources = open_checked(first, "train"), open_checked(first, "eval")
     _describe(plan, sources[0])
+    _say_folds(plan)
     lost = 0
     try:
         with signals() as stop:
             for number, (base, indices) in enumerate(groups):
                 if len(groups) > 1:
-                    text = f"group {number + 1} of {len(groups)}: {len(indices)} replicas"
+                    text = f"group {number + 1} of {len(groups)}: {len(indices)} replica"
+                    text += "s" if len(indices) > 1 else ""
                     console.line(text)
                 if number > 0:
                     sources = open_checked(base, "train"), open_checked(base, "eval")
@@ -222,6 +240,19 @@ def _train(plan: Plan) -> Run:
     return Run(plan.folder, e)
 
 
+def _say_folds(plan: Plan) -> None:
+    """Which examples the folds are made of, and which take no part."""
+    if not any("fold" in point for point in plan.points or ()):
+        return
+    data = plan.experiment.data
+    data = data.data if isinstance(data, Fold) else data
+    text = f"folds of the {data.size('train'):,} training examples"
+    if left := data.size("eval"):
+        role = "take no part" if data.size("test") else "are the test"
+        text += f"; the {left:,} that the data hold out as 'eval' {role}"
+    plan.console.line(text)
+
+
 def _describe(plan: Plan, source: Source) -> None:
     """Write run.json and code/ of a new run, or compare with those of an old one."""
     seen = {**environment.describe(), "convolution": current_formulation()}
@@ -236,7 +267,7 @@ def _describe(plan: Plan, source: Source) -> None:
         "experiment": plan.name,
         "code": code.keep(plan.folder / "code", e, plan.origin),
         "steps_per_dispatch": steps_per_dispatch(e, source),
-        "data": record_data(e.data).to_json(),
+        "data": {**record_data(e.data).to_json(), "files": files_of(e.data)},
     }
     if plan.points is not None:
         content |= {"points": list(plan.points), "halving": plan.halving}

@@ -230,7 +230,9 @@ class Annotated:
                 for i in indices
             ]
 
-        streamed = StreamSource(read, len(items), spec)
+        labels = [item.label for item in items if item.label is not None]
+        columns = {"label": np.array(labels, np.int32)} if len(labels) == len(items) else {}
+        streamed = StreamSource(read, len(items), spec, columns=columns)
         source = in_memory_if_small(streamed, spec, memory_mib=self.memory_mib)
         faults.warn()
         faults.say_at_once = source is streamed

@@ -1,0 +1,115 @@
+"""A run whose data have changed is not resumed as if they had not."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from jaxcnn.data.algebra import Concat, Take
+from jaxcnn.data.files.class_folder import Folder
+from jaxcnn.data.memory import Arrays
+from jaxcnn.data.recorded import files_of
+from jaxcnn.errors import DataError, Preempted
+from jaxcnn.runs.writers import Console
+from tests.tiny import arrays, fit, stop_at, tiny, train
+
+
+def photos(root, classes="abc", count=5):
+    from PIL import Image
+
+    for k, name in enumerate(classes):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for i in range(count):
+            pixels = np.random.default_rng(100 * k + i).integers(0, 256, (8, 8), np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{i}.png")
+
+
+def grow(root):
+    photos(root, "abc", 6)
+
+
+def add_class(root):
+    photos(root, "abcd")
+
+
+def rename(root):
+    (root / "a/0.png").rename(root / "a/00.png")
+
+
+def rewrite(root):
+    with open(root / "b/1.png", "ab") as file:
+        file.write(b"0")
+
+
+def hide(root):
+    (root / "a/.DS_Store").write_bytes(b"0")
+
+
+def nothing(root):
+    (root / "a/0.png").touch()
+
+
+class Lines(Console):
+    """What was said."""
+
+    def __init__(self):
+        super().__init__(quiet=True)
+        self.said = []
+
+    def line(self, text):
+        self.said.append(text)
+
+
+@pytest.mark.parametrize(
+    "change, refused, said",
+    [
+        (grow, "numbers of examples .*'train': 12.*'train': 15", None),
+        (add_class, r"classes \['a', 'b', 'c'\] then, \['a', 'b', 'c', 'd'\] now", None),
+        (rename, None, "data.path: 15 files"),
+        (rewrite, None, "data.path: 15 files"),
+        (hide, None, None),
+        (nothing, None, None),
+    ],
+)
+def test_resume(tmp_path, change, refused, said):
+    photos(tmp_path / "photos")
+    data = Folder(str(tmp_path / "photos"), image_size=(8, 8), channels=1)
+    e = tiny(data=data, steps=4, augment=(), ema=None, eval_every=0.7)
+    with pytest.raises(Preempted):
+        fit(e, tmp_path / "run", observe=(stop_at(2),))
+    change(tmp_path / "photos")
+    e = dataclasses.replace(e, data=dataclasses.replace(data))  # what was listed is not kept
+    console = Lines()
+    if refused:
+        with pytest.raises(DataError, match=refused):
+            train(e, tmp_path / "run", resume=True, console=console)
+        return
+    train(e, tmp_path / "run", resume=True, console=console)
+    warned = [line for line in console.said if line.startswith("warning")]
+    assert len(warned) == (said is not None)
+    assert all(said in line for line in warned)
+
+
+def test_going_on_with_other_classes_is_said(tmp_path):
+    def data(names):
+        return Arrays(arrays(20), arrays(9), label_names=names)
+
+    few = {"steps": 2, "eval_every": 5.0}
+    fit(tiny(data=data(("a", "b", "c")), **few), tmp_path / "one")
+    console = Lines()
+    e = tiny(data=data(("b", "a", "c")), **{**few, "steps": 3})
+    train(e, tmp_path / "two", start=tmp_path / "one", console=console)
+    assert any("classes were ['a', 'b', 'c']" in line for line in console.said)
+
+
+def test_files_inside_other_data_sets_are_found(tmp_path):
+    photos(tmp_path / "a", count=2)
+    photos(tmp_path / "b", count=3)
+    one, two = (Folder(str(tmp_path / name)) for name in "ab")
+    found = files_of(Concat(Take(one, 3), two))
+    assert {field: count for field, (count, *_) in found.items()} == {
+        "datasets.0.data.path": 6,
+        "datasets.1.path": 9,
+    }
+    assert files_of(Folder(str(tmp_path / "nowhere"))) == {}
+    assert files_of(Arrays(arrays(3), arrays(3))) == {}

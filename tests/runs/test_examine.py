@@ -1,0 +1,193 @@
+"""What `check` finds in data: faults, duplicates, classes; and what is refused before training."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from jaxcnn.commands._main import main
+from jaxcnn.data.dataset import sample_rows
+from jaxcnn.data.memory import Arrays, MemorySource
+from jaxcnn.data.stream import StreamSource
+from jaxcnn.errors import ConfigError, DataError
+from jaxcnn.runs.check import abstract_state, check_classes
+from jaxcnn.runs.evaluation import open_checked
+from jaxcnn.runs.examine import examine
+from jaxcnn.tasks.classification import Classification
+from tests.tiny import TinyNet, arrays, tiny
+
+
+@dataclasses.dataclass(frozen=True)
+class Stream:
+    """Streamed rows; some cannot be read."""
+
+    rows: dict
+    broken: tuple[int, ...] = ()
+    told: bool = True  # whether the labels are known without decoding
+    label_names: tuple[str, ...] = ()
+
+    def spec(self):
+        return {n: jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for n, x in self.rows.items()}
+
+    def size(self, split):
+        return len(self.rows["label"]) if split == "train" else 3
+
+    def open(self, split):
+        if split != "train":
+            return MemorySource({n: x[:3] for n, x in self.rows.items()})
+
+        def read(indices):
+            for i in set(indices) & set(self.broken):
+                raise DataError(f"photos/{i}.png: cannot be read as an image; repair it")
+            return [{n: x[i] for n, x in self.rows.items()} for i in indices]
+
+        known = {"label": self.rows["label"]} if self.told else {}
+        return StreamSource(read, self.size(split), self.spec(), columns=known)
+
+
+def with_data(data, **fields):
+    return tiny(data=data, **fields)
+
+
+def test_faults_are_counted_by_kind_wherever_they_are():
+    rows = arrays(600)
+    rows["label"][[7, 599]] = 3, 9
+    e = with_data(Stream(rows, broken=(300, 301, 580)))
+    found = examine(e, full=True)["train"]
+    assert found["examples"] == 600
+    assert found["checked"] == 597
+    assert [(f["count"], f["row"]) for f in found["faults"]] == [(3, 300), (2, 7)]
+    assert "photos/300.png" in found["faults"][0]["message"]
+    assert "num_classes=3" in found["faults"][1]["message"]
+
+
+def test_all_rows_in_memory_are_looked_at():
+    rows = arrays(600)
+    rows["label"][599] = 3
+    found = examine(with_data(Arrays(rows, arrays(9, seed=1))))
+    assert [(f["count"], f["row"]) for f in found["train"]["faults"]] == [(1, 599)]
+    assert found["eval"]["faults"] == []
+
+
+def test_labels_pixels_and_copies_equal_a_plain_count():
+    train, held = arrays(40), arrays(12, seed=1)
+    train["image"][5] = train["image"][4]
+    train["label"][5] = (train["label"][4] + 1) % 3
+    train["image"][6] = train["image"][4]
+    train["label"][6] = train["label"][4]
+    train["image"][9] = 7
+    held["image"][:2] = train["image"][:2]
+    names = ("a", "b", "c")
+    found = examine(with_data(Arrays(train, held, label_names=names)))
+    one = found["train"]
+    assert one["labels"] == {n: int((train["label"] == k).sum()) for k, n in enumerate(names)}
+    assert (one["duplicates"], one["conflicts"]) == (2, 1)
+    assert found["eval"]["also_in"] == {"train": 2}
+    assert any("2 examples are also in 'train'" in note for note in found["eval"]["notes"])
+    np.testing.assert_allclose(one["pixels"]["mean"], train["image"].mean() / 255, atol=1e-4)
+    np.testing.assert_allclose(one["pixels"]["std"], train["image"].std() / 255, atol=1e-4)
+    assert one["pixels"]["constant"] == 1
+
+
+def images(*shape):
+    return np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+
+
+ODD = [  # training rows -> what is said of them
+    (lambda: {**arrays(30), "label": np.zeros(30, np.int32)}, "one class, ant: nothing"),
+    (
+        lambda: {**arrays(30), "label": (np.arange(30) == 3).astype(np.int32)},
+        "29 of ant and 1 of b",
+    ),
+    (
+        lambda: {**arrays(30), "label": np.arange(30, dtype=np.int32) % 2},
+        "no example of 1 classes: c",
+    ),
+    (lambda: {**arrays(30), "image": images(30, 3, 8, 8)}, "[channels, height, width]"),
+    (lambda: {**arrays(30), "image": images(30, 8, 8, 1) // 128}, "bytes of 0 and 1 alone"),
+    (lambda: {**arrays(30), "image": images(30, 8, 8, 1) / 255.0**2}, "divided by 255 twice"),
+]
+
+
+@pytest.mark.parametrize("make, words", ODD, ids=[words for _, words in ODD])
+def test_what_is_odd_is_said(make, words):
+    rows = make()
+    rows["image"] = rows["image"] if rows["image"].dtype == np.uint8 else np.float32(rows["image"])
+    data = Stream(rows, label_names=("ant", "b", "c"))
+    notes = examine(with_data(data))["train"]["notes"]
+    assert any(words in note for note in notes), notes
+
+
+def test_a_sample_of_a_stream_covers_every_class_and_counts_all_labels():
+    label = np.sort(np.random.default_rng(0).choice(3, 2000, p=(0.98, 0.015, 0.005))).astype(
+        np.int32
+    )
+    rows = {"image": images(2000, 8, 8, 1), "label": label}
+    found = examine(with_data(Stream(rows)))["train"]
+    assert found["checked"] <= 256
+    assert list(found["labels"].values()) == np.bincount(label).tolist()
+    assert any("a sample of" in note for note in found["notes"])
+    source = Stream(rows).open("train")
+    for count in (1, 2, 3, 4, 64, 5000):
+        chosen = sample_rows(source, count)
+        assert len(chosen) <= max(count, 3)
+        assert len(np.unique(chosen)) == len(chosen)
+        assert set(label[chosen]) >= ({0, 1, 2} if count >= 3 else {0})
+    assert np.ptp(sample_rows(Stream(rows, told=False).open("train"), 64)) == 1999
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_stream_with_more_classes_than_the_task_is_refused_before_training(told):
+    """Sorted by class, so that the first 64 examples have one class alone."""
+    rows = {"image": images(600, 8, 8, 1), "label": np.repeat(np.arange(3, dtype=np.int32), 200)}
+    e = with_data(Stream(rows, told=told), task=Classification(2), model=TinyNet(num_classes=2))
+    with pytest.raises(DataError, match=r"num_classes=2"):
+        open_checked(e, "train")
+
+
+def test_the_classes_of_data_task_and_model_are_compared():
+    data = Arrays(arrays(9), arrays(9), label_names=("ant", "bee", "cat"))
+    check_classes(with_data(data))
+    assert abstract_state(with_data(data)) is not None
+    for count in (2, 4):
+        e = with_data(data, task=Classification(count), model=TinyNet(num_classes=count))
+        with pytest.raises(
+            ConfigError, match=r"3 classes \(ant, bee, cat\): set task.num_classes=3"
+        ):
+            abstract_state(e)
+    with pytest.raises(ConfigError, match=r"the model gives 5 classes and task.num_classes=3"):
+        abstract_state(with_data(data, model=TinyNet(num_classes=5)))
+
+
+EXPERIMENT = """
+import dataclasses
+import numpy as np
+from tests.tiny import arrays, tiny
+from jaxcnn.data.memory import Arrays
+label = arrays(30)
+label["label"][{row}] = 5
+experiment = dataclasses.replace(
+    tiny(), data=Arrays(label, arrays(9, seed=1), label_names=("ant", "bee", "cat"))
+)
+"""
+
+
+def test_command_line(tmp_path, monkeypatch, capsys):
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "good.py").write_text(EXPERIMENT.format(row="30:"))
+    (tmp_path / "bad.py").write_text(EXPERIMENT.format(row="29"))
+    assert main(["check", "good.py", "--data", "--sheet", "sheet.png"]) == 0
+    shown = capsys.readouterr().out
+    assert "30 examples, 30 looked at" in shown
+    assert "no faults" in shown
+    with Image.open("sheet.png") as sheet:
+        assert sheet.width > 1000
+    assert main(["check", "bad.py"]) == 3
+    shown = capsys.readouterr()
+    assert "faulty examples: 1 in 'train'" in shown.err
+    assert main(["check", "bad.py", "--no-data"]) == 0
+    assert main(["check", "bad.py", "--no-data", "--data"]) == 2
+    assert main(["check", "good.py", "--sheet", "sheet.nothing"]) == 2
