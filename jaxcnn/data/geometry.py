@@ -257,17 +257,25 @@ def move_grids(batch: Batch, move: Move) -> Batch:
     moved = dict(batch)
     if "value_map" in batch and "value_map_mask" not in batch:
         moved["value_map_mask"] = jnp.ones(batch["value_map"].shape[:3], jnp.float32)
-    for name, x in moved.items():
-        axes = ENTRIES[name].axes if name in ENTRIES else "H W C"
-        if kind(name) != "image" and "H W" not in axes:
-            continue
-        if axes == "N H W":
+    for name in grid_names(moved):
+        x = moved[name]
+        if name == "instance_masks":
             moved[name] = jnp.moveaxis(move(name, jnp.moveaxis(x, 1, -1)), -1, 1)
-        elif x.ndim == 3:
-            moved[name] = move(name, x[..., None])[..., 0]
-        elif x.ndim == 4:
-            moved[name] = move(name, x)
+        else:
+            moved[name] = move(name, x[..., None])[..., 0] if x.ndim == 3 else move(name, x)
     return moved
+
+
+def grid_names(batch: Batch) -> list[str]:
+    """The entries that show the picture pixel by pixel: images and maps, [B, H, W] or with one axis
+    more.
+    """
+    return [
+        name
+        for name, x in batch.items()
+        if x.ndim in (3, 4)
+        and (kind(name) == "image" or (name in ENTRIES and "H W" in ENTRIES[name].axes))
+    ]
 
 
 def scaled_size(

@@ -41,12 +41,12 @@ def move_places(
         whole = _move_boxes(batch["boxes"].astype(jnp.float32), place)
         cut = jnp.clip(whole, 0.0, 1.0)
         moved["boxes"] = cut.astype(batch["boxes"].dtype)
-        moved |= _still_there(batch, "boxes", box_area(cut), box_area(whole), min_visible)
+        moved |= still_there(batch, "boxes", box_area(cut), box_area(whole), min_visible)
     if "polygons" in batch:
         outline = place(batch["polygons"].astype(jnp.float32))
         inside, whole = polygons.area_in_unit_square(outline), jnp.asarray(polygons.area(outline))
         moved["polygons"] = outline.astype(batch["polygons"].dtype)
-        moved |= _still_there(batch, "polygons", inside, whole, min_visible)
+        moved |= still_there(batch, "polygons", inside, whole, min_visible)
     if "points" in batch:
         points = place(batch["points"].astype(jnp.float32))
         exists = batch.get("points_mask", jnp.ones(points.shape[:-1], jnp.float32))
@@ -73,8 +73,12 @@ def _move_boxes(boxes, place):
     return jnp.concatenate([outline.min(-2), outline.max(-2)], axis=-1)
 
 
-def _still_there(batch, name, inside, whole, min_visible):
-    """The masks of boxes or polygons of which the area `inside` of `whole` [B, N] is left."""
+def still_there(
+    batch: Batch, name: str, inside: jax.Array, whole: jax.Array, min_visible: float
+) -> Batch:
+    """The masks of the "boxes" or "polygons" of which the area `inside` of `whole` [B, N] is left,
+    see `move_places`.
+    """
     left = inside > 0
     visible = left & (inside >= min_visible * whole)
     exists = batch.get(f"{name}_mask", jnp.ones(left.shape, jnp.float32))

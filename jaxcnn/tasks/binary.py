@@ -16,7 +16,7 @@ from jax.scipy.special import logsumexp
 from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.metrics import ranking
 from jaxcnn.tasks.checks import check_image, check_label
-from jaxcnn.tasks.task import BaseTask, Batch
+from jaxcnn.tasks.task import BaseTask, Batch, View
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,6 +159,10 @@ class BinaryClassification(BaseTask):
             raise
         if "image" in batch:
             check_image(batch["image"])
+
+    def from_view(self, outputs: Any, view: View) -> Any:
+        """The same: a class does not depend on the view."""
+        return outputs
 
     def ensemble(self, outputs: list) -> jax.Array:
         """The logit [B] of the mean of the models' probabilities."""

@@ -16,7 +16,7 @@ from jax.scipy.special import logsumexp
 
 from jaxcnn.errors import ConfigError
 from jaxcnn.tasks.checks import check_image, check_label
-from jaxcnn.tasks.task import BaseTask, Batch
+from jaxcnn.tasks.task import BaseTask, Batch, View
 
 # above, the K x K matrix is left out: nobody reads it, and ImageNet's would add 4 MB to each
 # evaluation
@@ -155,6 +155,10 @@ class Classification(BaseTask):
         check_label(batch["label"], num_classes=self.num_classes)
         if "image" in batch:
             check_image(batch["image"])
+
+    def from_view(self, outputs: Any, view: View) -> Any:
+        """The same: a class does not depend on the view."""
+        return outputs
 
     def ensemble(self, outputs: list) -> jax.Array:
         """Logits [B, K] whose softmax is the mean of the models' class probabilities."""

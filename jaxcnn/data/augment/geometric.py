@@ -266,7 +266,7 @@ def elastic(
     )
     # smoothing by a Gaussian divides white noise's deviation by 2 sqrt(pi) sigma
     field = smooth * jnp.float32(strength * 2 * math.pi**0.5 * sigma)
-    return geometry.displace(batch, field, **options)
+    return geometry.displace(batch, lax.optimization_barrier(field), **options)
 
 
 def resize(batch: Batch, *, size: Size) -> Batch:

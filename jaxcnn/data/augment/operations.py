@@ -8,6 +8,7 @@ rounding to bytes but where it is said.
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxcnn.data.augment.draws import per_row
 from jaxcnn.errors import ConfigError
@@ -89,7 +90,8 @@ def hue(image: jax.Array, turns: jax.Array) -> jax.Array:
     turned = sixth + 6 * turns.astype(jnp.float32)[:, None, None]
     channels = []
     for start in (5.0, 3.0, 1.0):
-        k = jnp.mod(start + turned, 6.0)
+        k = start + turned
+        k = k - 6 * jnp.floor(k / 6)
         channels.append(value - chroma * jnp.clip(jnp.minimum(k, 4 - k), 0, 1))
     return jnp.clip(jnp.stack(channels, axis=-1), 0, 1).astype(image.dtype)
 
@@ -127,16 +129,19 @@ def equalize(image: jax.Array) -> jax.Array:
     """
     batch, height, width, channels = image.shape
     bytes_ = jnp.round(image.astype(jnp.float32) * 255).astype(jnp.int32)
-    bytes_ = jnp.moveaxis(bytes_, -1, 1).reshape(batch * channels, height * width)
-    rows = jnp.arange(batch * channels)[:, None]
-    counts = jnp.zeros((batch * channels, 256), jnp.int32).at[rows, bytes_].add(1)
-    brightest = jnp.take_along_axis(counts, bytes_.max(1, keepdims=True), axis=1)
+    # all histograms in one table, each channel of each image with 256 places of its own
+    first = 256 * jnp.arange(batch * channels, dtype=jnp.int32).reshape(batch, 1, 1, channels)
+    places = (bytes_ + first).reshape(-1)
+    counts = jnp.zeros((batch * channels * 256,), jnp.int32).at[places].add(1)
+    brightest = counts[(bytes_.max(axis=(1, 2), keepdims=True) + first).reshape(-1)][:, None]
+    counts = counts.reshape(-1, 256)
     step = (height * width - brightest) // 255  # [B C, 1]
     below = jnp.cumsum(counts, axis=1) - counts
     table = jnp.minimum((below + step // 2) // jnp.maximum(step, 1), 255)
     table = jnp.where(step > 0, table, jnp.arange(256, dtype=jnp.int32)[None])
-    flat = jnp.take_along_axis(table, bytes_, axis=1).reshape(batch, channels, height, width)
-    return (jnp.moveaxis(flat, 1, -1).astype(jnp.float32) / 255).astype(image.dtype)
+    # written into an array, which XLA does on its own: else the table is made anew for each pixel
+    table = jnp.zeros_like(counts).at[jnp.arange(len(counts))].set(table).reshape(-1)
+    return (table[places].reshape(image.shape).astype(jnp.float32) / 255).astype(image.dtype)
 
 
 def gaussian_blur(image: jax.Array, sigma: jax.Array, *, size: int) -> jax.Array:
@@ -153,11 +158,12 @@ def gaussian_blur(image: jax.Array, sigma: jax.Array, *, size: int) -> jax.Array
     weights = (weights / weights.sum(1, keepdims=True)).astype(image.dtype)  # [B, size]
     for axis in (1, 2):
         pads = [(radius, radius) if i == axis else (0, 0) for i in range(4)]
-        padded = jnp.pad(image, pads, mode="reflect")
+        # the barrier: padded once, not anew for each of the `size` terms
+        padded = lax.optimization_barrier(jnp.pad(image, pads, mode="reflect"))
         length = image.shape[axis]
         image = sum(
             (
-                per_row(weights[:, i]) * jax.lax.slice_in_dim(padded, i, i + length, axis=axis)
+                per_row(weights[:, i]) * lax.slice_in_dim(padded, i, i + length, axis=axis)
                 for i in range(size)
             ),
             jnp.zeros_like(image),

@@ -1,11 +1,11 @@
 """What the published augmentation policies choose from: operations, how strong each may be, and
 AutoAugment's sub-policies.
 
-Of an operation with magnitude m in {0, …, top} the argument is `neutral + reach * m / top`, the sign
-of `reach` drawn where it is `signed`. Arguments are those of the operations: shear_x, shear_y a
-slope; translate_x, translate_y a share of the image's width or height; rotate degrees; brightness,
-color (saturation), contrast, sharpness a factor; posterize bits, rounded; solarize a threshold in
-[0, 1]. The others take none.
+Of an operation with magnitude m in {0, …, top} the argument is `neutral + reach * m / top`, the
+sign of `reach` drawn where it is `signed`. Arguments are those of the operations: shear_x, shear_y
+a slope; translate_x, translate_y a share of the image's width or height; rotate degrees;
+brightness, color (saturation), contrast, sharpness a factor; posterize bits, rounded; solarize a
+threshold in [0, 1]. The others take none.
 """
 
 from collections.abc import Mapping
@@ -71,7 +71,7 @@ RAND_AUGMENT = _space(
     shear=0.3, translate=_TRANSLATE, degrees=30, enhance=Range(1, 0.9, signed=True), bits=4
 )
 # S. Müller and F. Hutter, "TrivialAugment: tuning-free yet state-of-the-art data augmentation"
-# (2021), table 1 (wide). Its translation is by up to 32 pixels, of images of 32 (see trivial_augment)
+# (2021), table 1 (wide). Its translation is by pixels, which trivial_augment fills in
 TRIVIAL_WIDE = _space(
     shear=0.99, translate=1, degrees=135, enhance=Range(1, 0.99, signed=True), bits=6
 )
