@@ -28,36 +28,14 @@ def augmentations(height: int, width: int, channels: int) -> dict[str, Augment]:
         name: partial(getattr(augment, name), rate=1.0)
         for name in ("posterize", "solarize", "equalize", "autocontrast", "invert", "blur", "erase")
     }
-    plain: dict[str, Augment] = {
-        name: getattr(augment, name)
-        for name in [
-            "flip_left_right",
-            "flip_up_down",
-            "shift",
-            "rotate",
-            "scale",
-            "affine",
-            "elastic",
-            "jitter_brightness",
-            "jitter_contrast",
-            "jitter_saturation",
-            "jitter_sharpness",
-            "jitter_hue",
-            "jitter_color",
-            "jitter_gamma",
-            "add_noise",
-            "salt_and_pepper",
-            "rand_augment",
-            "trivial_augment",
-            "auto_augment",
-            "aug_mix",
-            "mixup",
-            "cutmix",
-            "mosaic",
-            "copy_paste",
-            "multi_scale",
-        ]
-    }
+    names = (
+        *("flip_left_right", "flip_up_down", "shift", "rotate", "scale", "affine", "elastic"),
+        *("jitter_brightness", "jitter_contrast", "jitter_saturation", "jitter_sharpness"),
+        *("jitter_hue", "jitter_color", "jitter_gamma", "add_noise", "salt_and_pepper"),
+        *("rand_augment", "trivial_augment", "auto_augment", "aug_mix", "mixup", "cutmix"),
+        *("mosaic", "copy_paste", "multi_scale"),
+    )
+    plain: dict[str, Augment] = {name: getattr(augment, name) for name in names}
     sized: dict[str, Augment] = {
         "crop_resized": partial(augment.crop_resized, size=(height, width)),
         "shear": partial(augment.shear, degrees=15.0, degrees_y=15.0),

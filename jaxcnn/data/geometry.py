@@ -162,12 +162,12 @@ def displace(
         return y + there[..., 0], x + there[..., 1]
 
     def place(points: jax.Array) -> jax.Array:
-        unit = jnp.asarray((height, width), jnp.float32)
-        wanted = (points * unit).reshape(points.shape[0], 1, -1, 2)
+        unit = jnp.asarray((height, width), jnp.float32)[None, None, None]
+        wanted = points.reshape(points.shape[0], 1, -1, 2) * unit
         found = wanted
         for _ in range(12):
             found = wanted - at(found[..., 0], found[..., 1])
-        return found.reshape(points.shape) / unit
+        return (found / unit).reshape(points.shape)
 
     moved = resample(
         batch,

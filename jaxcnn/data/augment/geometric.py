@@ -253,7 +253,8 @@ def elastic(
     **options,
 ) -> Batch:
     """Displace pixels by a smooth random field, whose values have the standard deviation `strength`
-    and are smoothed by a Gaussian of `sigma`, both in pixels.
+    (more at the border, where the noise is mirrored) and are smoothed by a Gaussian of `sigma`,
+    both in pixels.
 
     P. Simard et al., "Best practices for convolutional neural networks applied to visual document
     analysis" (2003), section 2. A field steeper than 1 would fold the image: keep strength well

@@ -105,7 +105,9 @@ def posterize(image: jax.Array, bits: jax.Array) -> jax.Array:
 
 def solarize(image: jax.Array, threshold: jax.Array) -> jax.Array:
     """Invert the values of at least the threshold in [0, 1]; above 1 nothing changes."""
-    return jnp.where(image >= per_row(threshold).astype(image.dtype), 1 - image, image)
+    # a byte at the threshold is inverted, however the two were rounded
+    least = per_row(threshold).astype(image.dtype) - jnp.array(1e-5, image.dtype)
+    return jnp.where(image >= least, 1 - image, image)
 
 
 def invert(image: jax.Array) -> jax.Array:
