@@ -211,7 +211,9 @@ class Run:
 
     def predictor(self, *, batch_size: int = 64, tta: str | None = None) -> Predictor:
         """The model, compiled once, for inputs that come one after another. tta: see `evaluate`."""
-        return Predictor(self._decided(self.standalone()), self.state, batch_size=batch_size, tta=tta)
+        return Predictor(
+            self._decided(self.standalone()), self.state, batch_size=batch_size, tta=tta
+        )
 
     def export(self, path: Path | str, *, platforms: Sequence[str] = ("cpu",)) -> Record:
         """Write the model as one file that JAX alone can open; what its inputs and outputs are.

@@ -31,7 +31,7 @@ def outputs_of(task, model, tta, image=IMAGE):
 
     e = Experiment.__new__(Experiment)
     object.__setattr__(e, "task", task)
-    program = transforms.viewed(Program(None, None, output_step), e, tta)
+    program = transforms.viewed(Program(output_step, output_step, output_step), e, tta)
     outputs, batch = program.output_step(None, {"image": image, "label": np.arange(2)})
     np.testing.assert_array_equal(batch["image"], image)  # what is scored is the picture itself
     return outputs
@@ -92,7 +92,8 @@ def test_what_makes_no_sense_is_refused():
 def test_a_run_evaluates_and_predicts_with_views(tmp_path, capsys):
     fit(tiny(), tmp_path / "run")
     run = open_run(tmp_path / "run", tiny())
-    images = np.asarray(tiny().data.open("eval").arrays["image"])
+    held = tiny().data.open("eval").arrays or {}
+    images, label = np.asarray(held["image"]), np.asarray(held["label"])
 
     def probabilities(rows):
         return np.array([[t["probability"] for t in sorted(r["top"], key=lambda t: t["label"])]
@@ -101,7 +102,6 @@ def test_a_run_evaluates_and_predicts_with_views(tmp_path, capsys):
     one, mirrored = (probabilities(run.predict(x)) for x in (images, images[:, :, ::-1]))
     both = probabilities(run.predict(images, tta="flip"))
     np.testing.assert_allclose(both, (one + mirrored) / 2, atol=1e-5)
-    label = np.asarray(tiny().data.open("eval").arrays["label"])
     accuracy = (both.argmax(1) == label).mean()
     assert run.evaluate(tta="flip")["accuracy"] == pytest.approx(accuracy)
     assert run.evaluate(tta="crops")["count"] == len(images)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from jaxcnn.data import augment, geometry
+from jaxcnn.data import augment, geometry, matrix
 from jaxcnn.errors import ConfigError
 from jaxcnn.ops import polygons
 
@@ -156,7 +156,7 @@ def test_polygons_and_boxes_that_leave_are_ignored_then_gone():
 
 def test_perspective_takes_corners_where_it_says():
     corners = np.array([[[1, 2], [0, 17], [11, 15], [9, 1]]], np.float32)  # clockwise (y, x)
-    matrices = geometry.perspective_matrices(jnp.asarray(corners), size=(12, 18))
+    matrices = matrix.perspective_matrices(jnp.asarray(corners), size=(12, 18))
     own = np.array([[0, 0], [0, 18], [12, 18], [12, 0]], np.float64)
     for place, corner in zip(own, corners[0], strict=True):
         y, x, w = np.asarray(matrices[0], np.float64) @ [*place, 1]
@@ -288,7 +288,7 @@ def test_copy_paste_covers_what_lies_under_it():
     batch = objects(4)
     out = augment.copy_paste(KEY, batch, rate=1.0, min_visible=0.5)
     for row in range(4):
-        mine, theirs = (np.asarray(batch["instance_masks"][r]) for r in (row, row - 1))
+        mine, theirs = (np.asarray(batch["instance_masks"][r], np.float32) for r in (row, row - 1))
         pasted = theirs.any(0)
         expected = np.where(pasted[..., None], batch["image"][row - 1], batch["image"][row])
         np.testing.assert_array_equal(out["image"][row], expected)
@@ -299,7 +299,8 @@ def test_copy_paste_covers_what_lies_under_it():
         labels = [*batch["box_labels"][row], *batch["box_labels"][row - 1]]
         there = [*alive, True, True, True]
         areas = {int(n): m for n, m, t in zip(labels, [*left, *theirs], there, strict=True) if t}
-        kept = out["box_labels"][row][np.asarray(out["boxes_mask"][row]) > 0].tolist()
+        exists = np.asarray(out["boxes_mask"][row]) > 0
+        kept = np.asarray(out["box_labels"][row])[exists].tolist()
         assert set(kept) <= set(areas)
         assert int(out["boxes_dropped"][row]) == len(areas) - len(kept)
         for k, label in enumerate(kept):

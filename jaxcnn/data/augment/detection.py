@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import random
 
 from jaxcnn.core.batch import ENTRIES, IGNORED
-from jaxcnn.data import geometry
+from jaxcnn.data import geometry, matrix
 from jaxcnn.data.augment.draws import uniform
 from jaxcnn.data.geometry import Batch
 from jaxcnn.data.labels import box_area, still_there
@@ -47,7 +47,7 @@ def multi_scale(
     )
     return geometry.stretch(
         batch,
-        geometry.scale_matrices((scale, scale), (offset[0], offset[1])),
+        matrix.scale_matrices((scale, scale), (offset[0], offset[1])),
         size=(height, width),
         fill=fill,
         segmentation_fill=segmentation_fill,
@@ -99,7 +99,7 @@ def mosaic(
         ]
         placed = geometry.stretch(
             {name: rows[name] for name in names},
-            geometry.scale_matrices((scale, scale), (offset[0], offset[1])),
+            matrix.scale_matrices((scale, scale), (offset[0], offset[1])),
             size=(height, width),
             fill=fill,
             segmentation_fill=segmentation_fill,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax, random
 
 from jaxcnn.core.batch import kind
-from jaxcnn.data import geometry
+from jaxcnn.data import geometry, matrix
 from jaxcnn.data.augment.draws import log_uniform, per_row, uniform
 from jaxcnn.data.augment.operations import gaussian_blur
 from jaxcnn.data.geometry import Batch
@@ -78,7 +78,7 @@ def crop(
 
     ones = jnp.ones((count,), jnp.float32)
     offset = (padding - top.astype(jnp.float32), padding - left.astype(jnp.float32))
-    matrices = geometry.scale_matrices((ones, ones), offset)
+    matrices = matrix.scale_matrices((ones, ones), offset)
     return geometry.move_labels(
         geometry.move_grids(batch, cut), matrices, source=(height, width), min_visible=min_visible
     )
@@ -114,7 +114,7 @@ def crop_resized(
         -scale[1] * (width - wide) * uniform(left_key, count, 0, 1),
     )
     return geometry.stretch(
-        batch, geometry.scale_matrices(scale, offset), size=size, min_visible=min_visible
+        batch, matrix.scale_matrices(scale, offset), size=size, min_visible=min_visible
     )
 
 
@@ -155,7 +155,7 @@ def _flip(key, batch, *, axis, rate, swap):
     )
     return geometry.move_labels(
         moved,
-        geometry.scale_matrices(scale, offsets),
+        matrix.scale_matrices(scale, offsets),
         source=(height, width),
         min_visible=0.0,
         swap=swap,
@@ -203,7 +203,7 @@ def affine(
     vertical = {}
     if shear_y:
         vertical["shear_y"] = shear_y * uniform(random.fold_in(key, 5), count, -1, 1)
-    matrices = geometry.affine_matrices(
+    matrices = matrix.affine_matrices(
         size=(height, width),
         degrees=degrees * uniform(keys[0], count, -1, 1),
         factor=log_uniform(keys[1], count, *factor),
@@ -240,7 +240,7 @@ def perspective(
     corners = jnp.array(((0, 0), (0, 1), (1, 1), (1, 0)), jnp.float32)[None]
     moved = corners + chosen * inwards * (1 - 2 * corners)
     places = moved * jnp.array((height, width), jnp.float32)[None, None]
-    matrices = geometry.perspective_matrices(places, size=(height, width))
+    matrices = matrix.perspective_matrices(places, size=(height, width))
     return geometry.warp(batch, matrices, **options)
 
 

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import lax, random
 
 from jaxcnn.core.batch import kind
-from jaxcnn.data import geometry
+from jaxcnn.data import geometry, matrix
 from jaxcnn.data.augment import operations, spaces
 from jaxcnn.data.augment.draws import per_row, uniform
 from jaxcnn.data.augment.spaces import OPERATIONS, Range, Space
@@ -246,7 +246,7 @@ def _matrices(size, chosen, argument):
         return jnp.where(chosen == OPERATIONS.index(name), argument, 0.0)
 
     zero, (height, width) = jnp.zeros_like(argument), size
-    matrices = geometry.affine_matrices(
+    matrices = matrix.affine_matrices(
         size=size, degrees=of("rotate"), factor=zero + 1, shear=zero, offset=(zero, zero)
     )
     extra = [
