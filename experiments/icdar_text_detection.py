@@ -10,7 +10,7 @@ training, 500 for testing) come from the contest's site, after registration.
 `experiments/scenes_text_detection.py` is the same task on 96x96 scenes, measured. Kernels, their
 loss and the way back to outlines as in Liao, Wan, Yao, Chen, Bai, "Real-time Scene Text Detection
 with Differentiable Binarization" (2020), which trained with random rotation and cropping, and on
-synthetic text first; here images keep their place, since `jaxcnn.data.augment` moves no polygons.
+synthetic text first; here images keep their place.
 Unreadable text (###) is ignored in training and evaluation.
 """
 

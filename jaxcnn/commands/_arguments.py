@@ -46,6 +46,16 @@ def add_model_arguments(parser: Any) -> None:
     )
 
 
+def add_tta_argument(parser: Any) -> None:
+    """--tta."""
+    parser.add_argument(
+        "--tta",
+        choices=("flip", "crops"),
+        help="test-time augmentation: join the outputs for each picture and its mirror image, or "
+        "besides for five crops and theirs",
+    )
+
+
 def open_model(args: Any) -> "Run":
     """The run that `add_model_arguments` asks for. Errors: ConfigError."""
     from jaxcnn.errors import ConfigError

@@ -1,5 +1,5 @@
 """`bench`: how fast an experiment or a model trains and infers here, and how fast the same network
-does so in PyTorch and Keras.
+does so in PyTorch and Keras; and how fast each augmentation is.
 """
 
 import contextlib
@@ -8,7 +8,7 @@ import sys
 from functools import partial
 from typing import Any
 
-from jaxcnn.errors import ConfigError, ResourceError
+from jaxcnn.errors import ConfigError, ResourceError, did_you_mean
 from jaxcnn.runs import code
 from jaxcnn.runs.environment import prepare_process
 
@@ -20,7 +20,8 @@ def add_arguments(parser: Any) -> None:
         "names",
         nargs="*",
         metavar="EXPERIMENT|MODEL",
-        help=f"experiments or models by name (default: {code.DEFAULT})",
+        help=f"experiments or models by name (default: {code.DEFAULT}), or 'augment': each "
+        "augmentation by itself, of 32x32 and 224x224 images or of shape=H,W,C",
     )
     parser.set_defaults(overrides=[])  # PATH=VALUE, found among the names
     parser.add_argument(
@@ -86,6 +87,8 @@ def main(args: Any) -> int:
     if args.peer:  # on one accelerator with us
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         outside.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    if names[:1] == ["augment"]:
+        return bench_augmentations(args, names[1:])
     from jaxcnn.bench import report
     from jaxcnn.bench.process import Peer, require
     from jaxcnn.bench.subjects import choose
@@ -117,6 +120,41 @@ def main(args: Any) -> int:
         print(report.FORMS[args.form](found))
     if not any("train" in result for result in found):
         raise ResourceError("out of memory at every batch size; choose a smaller --batch-size")
+    return 0
+
+
+def bench_augmentations(args: Any, names: list[str]) -> int:
+    """`bench augment [NAME …] [shape=H,W,C]`. Errors: ConfigError."""
+    from jaxcnn.bench import augmentation, report
+
+    known = augmentation.augmentations(32, 32, 3)
+    for name in names:
+        if name not in known:
+            raise ConfigError(
+                f"bench augment: {name!r} is none of {', '.join(known)}{did_you_mean(name, known)}"
+            )
+    if args.peer or args.dtype or args.real_data or args.batch_size == "auto":
+        raise ConfigError(
+            "bench augment: takes --batch-size N and --rounds, not --peer, --dtype, --real-data or "
+            "--batch-size auto"
+        )
+    options: dict[str, Any] = {"rounds": args.rounds, "names": tuple(names)}
+    if args.batch_size:
+        options["batch_size"] = int(args.batch_size.split(",")[0])
+    for assignment in args.overrides:
+        path, _, text = assignment.partition("=")
+        numbers = text.split(",")
+        if path != "shape" or len(numbers) != 3 or not all(n.isdigit() and int(n) for n in numbers):
+            raise ConfigError(f"bench augment: {assignment}: must be shape=HEIGHT,WIDTH,CHANNELS")
+        options["shapes"] = (tuple(map(int, numbers)),)
+    found = []
+    for result in augmentation.results(**options):
+        found.append(result)
+        if not args.form:
+            print(augmentation.as_text(result), flush=True)
+    if args.form:
+        forms = report.FORMS | {"markdown": augmentation.as_markdown}
+        print(forms[args.form](found))
     return 0
 
 

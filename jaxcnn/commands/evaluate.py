@@ -11,6 +11,7 @@ EXAMPLE = "python launch.py evaluate runs/first --split test --checkpoint best"
 
 def add_arguments(parser: Any) -> None:
     _arguments.add_model_arguments(parser)
+    _arguments.add_tta_argument(parser)
     parser.add_argument("--split", default="eval", choices=("train", "eval", "test"))
     parser.add_argument(
         "--data",
@@ -35,16 +36,21 @@ def main(args: Any) -> int:
         e = run.replicas[0].experiment
         data = override_all(e, [f"data.{assignment}" for assignment in args.data]).data
     head: dict[str, Any] = {"run": str(args.run), "split": args.split}
-    metrics = run.evaluate(args.split, data=data)
+    metrics = run.evaluate(args.split, data=data, tta=args.tta)
     if args.ensemble:
         metric = run.trained()[0].experiment.task.metric
-        single = [replica.evaluate(args.split, data=data)[metric] for replica in run.trained()]
+        single = [
+            replica.evaluate(args.split, data=data, tta=args.tta)[metric]
+            for replica in run.trained()
+        ]
         mean = sum(single) / len(single)
         chosen = [replica.record["replica"] for replica in run.trained()]
         gain = {"replicas": chosen, "mean_of_replicas": mean}
         metrics = {**gain, "ensemble_gain": metrics[metric] - mean, **metrics}
     else:
         head = {"run": str(args.run), "step": run.step, "split": args.split}
+    if args.tta:
+        head["tta"] = args.tta
     if args.json:
         print(json.dumps({**head, **metrics}))
         return 0

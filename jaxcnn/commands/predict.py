@@ -12,6 +12,7 @@ EXAMPLE = "python launch.py predict runs/first photo.jpg digit.png --top 3"
 
 def add_arguments(parser: Any) -> None:
     _arguments.add_model_arguments(parser)
+    _arguments.add_tta_argument(parser)
     parser.add_argument(
         "images",
         nargs="*",
@@ -56,7 +57,7 @@ def main(args: Any) -> int:
     from jaxcnn.runs import answers, predict
 
     run = _arguments.open_model(args)
-    predictor = run.predictor()
+    predictor = run.predictor(tta=args.tta)
     if args.input:
         found = predictor.arrays(read_inputs(args.input))
     else:

@@ -91,6 +91,9 @@ ENTRIES: Mapping[str, Entry] = {
         "numbers", "N", _FLOAT, 0, None, "the object's area in pixels of the original picture",
         padding="0"
     ),
+    "boxes_dropped": Entry(
+        "numbers", "", _INT, 0, None, "objects in the picture for which there was no row"
+    ),
     "original_size": Entry(
         "numbers", "2", _INT, 1, None, "(height, width) of the original picture in pixels"
     ),

@@ -121,12 +121,15 @@ def supervised(
     e: Experiment, variables: Variables, batch: Batch, key: jax.Array
 ) -> tuple[Float[Array, " B"], Collections, Numbers]:
     """The default objective: (`task.loss` of each row [B], next collections, the task's running
-    metrics) of a raw batch, augmented.
+    metrics and how many objects an augmentation left without a row) of a raw batch, augmented.
     """
     augment_key, model_key = jax.random.split(key)
     batch = prepare(e, batch, key=augment_key)
     outputs, collections = apply_model(e, variables, batch, train=True, key=model_key, mutable=True)
-    return e.task.loss(outputs, batch), collections, e.task.running(outputs, batch)
+    numbers = e.task.running(outputs, batch)
+    if "boxes_dropped" in batch:  # by an augmentation, see jaxcnn.data.augment.detection
+        numbers = numbers | {"boxes_dropped": batch["boxes_dropped"].astype(jnp.float32).mean()}
+    return e.task.loss(outputs, batch), collections, numbers
 
 
 def gradient(e: Experiment, state: State, batch: Batch, key: jax.Array) -> Gradient:

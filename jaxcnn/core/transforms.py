@@ -1,5 +1,5 @@
-"""Program -> Program: how a program is read (scored, predicting, ensemble), compiled, repeated and
-spread over devices. Nothing else in core knows of devices.
+"""Program -> Program: how a program is read (scored, predicting, ensemble, viewed), compiled,
+repeated and spread over devices. Nothing else in core knows of devices.
 
 Each transformation leaves the meaning of the functions alone and adds (or places) a leading axis;
 they compose: `on_devices(scan(replicate(p)), axes=2)` runs many steps a dispatch of many replicas
@@ -16,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.forward import with_numbers
 from jaxcnn.core.protocols import Batch, Device, HasNumbers, Numbers, Program, Tree
+from jaxcnn.core.views import show, views_of
 from jaxcnn.errors import ConfigError
 from jaxcnn.tasks.task import Outputs, Task
 
@@ -50,6 +51,25 @@ def ensemble(p: Program, e: Experiment) -> Program:
     def output_step(states: tuple[Tree, ...], batch: Batch) -> tuple[Outputs, Batch]:
         results = [p.output_step(state, batch) for state in states]
         return e.task.ensemble([outputs for outputs, _ in results]), results[0][1]
+
+    return p._replace(output_step=output_step)
+
+
+def viewed(p: Program, e: Experiment, tta: str) -> Program:
+    """Test-time augmentation: the outputs for several views of each picture (`views_of`), joined by
+    `task.from_view` and `task.ensemble`. Costs as much as there are views.
+
+    Errors: ConfigError, see `views_of`; of a task that cannot join them, as soon as it is traced.
+    """
+    views = views_of(tta, e.task)
+
+    def output_step(state: Tree, batch: Batch) -> tuple[Outputs, Batch]:
+        results = [p.output_step(state, show(batch, view, e.task.inputs)) for view in views]
+        outputs = [
+            e.task.from_view(outputs, view)
+            for (outputs, _), view in zip(results, views, strict=True)
+        ]
+        return e.task.ensemble(outputs), results[0][1]
 
     return p._replace(output_step=output_step)
 

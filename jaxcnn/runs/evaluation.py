@@ -14,7 +14,7 @@ from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.program import make_program
 from jaxcnn.core.protocols import Program, Tree
 from jaxcnn.core.rendering import Json
-from jaxcnn.core.transforms import ensemble, predicting, scored
+from jaxcnn.core.transforms import ensemble, predicting, scored, viewed
 from jaxcnn.data.dataset import Batch, Source, sample_rows
 from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.runs.events import Record
@@ -77,27 +77,38 @@ def without_nan(value: Json) -> Json:
 
 
 def evaluate_split(
-    e: Experiment, state: Tree, split: str, *, metrics: Metrics | None = None
+    e: Experiment,
+    state: Tree,
+    split: str,
+    *,
+    metrics: Metrics | None = None,
+    tta: str | None = None,
 ) -> Metrics:
     """Metrics of `state` (of a tuple of states as an ensemble) on a split, with the task's
-    decisions (a threshold, …) taken from validation `metrics` where given.
+    decisions (a threshold, …) taken from validation `metrics` where given. `tta`: several views of
+    each picture, see `jaxcnn.core.views`.
     """
     if not e.data.size(split):
         raise ConfigError(f"--split {split}: this experiment's data have no {split!r} split")
     e = dataclasses.replace(e, task=e.task.calibrate(metrics)) if metrics else e
-    program = transforms.on_devices(scored(program_of(e, state), e))
+    program = transforms.on_devices(scored(program_of(e, state, tta=tta), e))
     return evaluate(program, state, open_checked(e, split), e)
 
 
-def program_of(e: Experiment, state: Tree) -> Program:
-    """The program to evaluate or predict with a state, or with a tuple of states as an ensemble."""
+def program_of(e: Experiment, state: Tree, *, tta: str | None = None) -> Program:
+    """The program to evaluate or predict with a state, or with a tuple of states as an ensemble,
+    with the views of each picture that `tta` names.
+    """
     program = make_program(e, steps=1)
-    return ensemble(program, e) if type(state) is tuple else program
+    program = ensemble(program, e) if type(state) is tuple else program
+    return viewed(program, e, tta) if tta else program
 
 
-def predict_step(e: Experiment, state: Tree) -> Callable[[Tree, Batch], dict[str, jax.Array]]:
+def predict_step(
+    e: Experiment, state: Tree, *, tta: str | None = None
+) -> Callable[[Tree, Batch], dict[str, jax.Array]]:
     """(state, batch) -> predictions of each row, compiled for the default device."""
-    return transforms.compile(predicting(program_of(e, state), e)).output_step
+    return transforms.compile(predicting(program_of(e, state, tta=tta), e)).output_step
 
 
 def open_checked(e: Experiment, split: str) -> Source:

@@ -174,12 +174,17 @@ class Run:
             )
         return done
 
-    def evaluate(self, split: str = "eval", *, data: Dataset | None = None) -> Metrics:
+    def evaluate(
+        self, split: str = "eval", *, data: Dataset | None = None, tta: str | None = None
+    ) -> Metrics:
         """Exact metrics on a split of the run's data, or of other `data` of the same kind.
 
         Decisions such as a threshold are those of the checkpoint's own validation. Where they were
         taken on the very split that is scored, a warning says so.
-        Errors: DataError where the data are gone or of another kind.
+        tta: test-time augmentation, "flip" or "crops", see `jaxcnn.core.views`: outputs for several
+        views of each picture are joined.
+        Errors: DataError where the data are gone or of another kind; ConfigError for a task that
+        cannot join views.
         """
         e = self.trained()[0].experiment if self.is_sweep else self.experiment
         folds = any("fold" in point for point in self.record.get("points", ()))
@@ -197,21 +202,24 @@ class Run:
                 f"{found} was chosen on this very split, so what depends on it is no result on "
                 "held-out data; score another: --split test, or --data"
             )
-        return evaluation.evaluate_split(decided, self.state, split)
+        return evaluation.evaluate_split(decided, self.state, split, tta=tta)
 
-    def predict(self, inputs: Inputs, *, batch_size: int = 64) -> list[Row]:
+    def predict(self, inputs: Inputs, *, batch_size: int = 64, tta: str | None = None) -> list[Row]:
         """What the model says of each input, as the task describes it: {"label", "name",
         "probability", "top"}, {"objects"}, {"points"}, …; of files also {"path"}, and {"path",
         "error"} for one that cannot be read.
 
         inputs: paths of pictures (files, folders, globs), or an array of images [N, H, W, C], uint8
-        or float in [0, 1], or {name: array} of all inputs of a model that takes several.
+        or float in [0, 1], or {name: array} of all inputs of a model that takes several. tta: see
+        `evaluate`.
         """
-        return predict_with(self.predictor(batch_size=batch_size), inputs)
+        return predict_with(self.predictor(batch_size=batch_size, tta=tta), inputs)
 
-    def predictor(self, *, batch_size: int = 64) -> Predictor:
-        """The model, compiled once, for inputs that come one after another."""
-        return Predictor(self._decided(self.standalone()), self.state, batch_size=batch_size)
+    def predictor(self, *, batch_size: int = 64, tta: str | None = None) -> Predictor:
+        """The model, compiled once, for inputs that come one after another. tta: see `evaluate`."""
+        return Predictor(
+            self._decided(self.standalone()), self.state, batch_size=batch_size, tta=tta
+        )
 
     def export(self, path: Path | str, *, platforms: Sequence[str] = ("cpu",)) -> Record:
         """Write the model as one file that JAX alone can open; what its inputs and outputs are.

@@ -73,13 +73,13 @@ class Predictor:
     """A run's model, compiled once, for inputs in batches of `batch_size`.
 
     The class names and the preparation of pictures (size, channels, resizing) are those that the
-    run recorded when it was trained.
+    run recorded when it was trained. `tta`: several views of each picture, see `jaxcnn.core.views`.
     """
 
-    def __init__(self, e: Experiment, state: Tree, *, batch_size: int):
+    def __init__(self, e: Experiment, state: Tree, *, batch_size: int, tta: str | None = None):
         self._e, self._state, self._size = e, state, batch_size
         self._names, self._spec = tuple(e.data.label_names), e.data.spec()
-        self._step = predict_step(e, state)
+        self._step = predict_step(e, state, tta=tta)
         self.names = tuple(n for n in e.task.inputs if n not in e.task.training_inputs)
 
     def arrays(self, inputs: dict[str, np.ndarray]) -> Iterator[tuple[Row, Pixels]]:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.metrics import calibration, classes, ranking
 from jaxcnn.tasks.checks import check_label, require_entry
-from jaxcnn.tasks.task import BaseTask, Batch, mean_sigmoid
+from jaxcnn.tasks.task import BaseTask, Batch, View, mean_sigmoid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,6 +160,10 @@ class BinaryClassification(BaseTask):
                 ) from None
             raise
         super().check({name: array for name, array in batch.items() if name != "label"})
+
+    def from_view(self, outputs: Any, view: View) -> Any:
+        """The same: a class does not depend on the view."""
+        return outputs
 
     def ensemble(self, outputs: list) -> jax.Array:
         """The logit [B] of the mean of the models' probabilities."""

@@ -28,6 +28,7 @@ from jaxcnn.tasks.checks import (
 from jaxcnn.tasks.task import (
     BaseTask,
     Batch,
+    View,
     by_probability,
     count,
     mean_sigmoid,
@@ -228,6 +229,10 @@ class Classification(BaseTask):
         """
         check_label(require_entry(batch, "label", self), num_classes=self.num_classes)
         super().check({name: array for name, array in batch.items() if name != "label"})
+
+    def from_view(self, outputs: Any, view: View) -> Any:
+        """The same: a class does not depend on the view."""
+        return outputs
 
     def ensemble(self, outputs: list) -> jax.Array:
         """Logits [B, K] of the mean of the models' class probabilities."""

@@ -16,7 +16,7 @@ import numpy as np
 from jax.scipy.special import logsumexp
 
 from jaxcnn.errors import ConfigError, DataError, did_you_mean
-from jaxcnn.tasks.task import BaseTask, Batch, count, mean_softmax
+from jaxcnn.tasks.task import BaseTask, Batch, View, count, mean_softmax
 
 INVALID = ("error", "skip")
 MAX_CONFUSION_CLASSES = 100  # above, the matrix is summed but not listed: nobody reads it
@@ -204,6 +204,15 @@ class Segmentation(BaseTask):
                 f"all {truth.size} pixels of segmentation are ignored or invalid; nothing can be "
                 f"learned from these {len(truth)} examples"
             )
+
+    def from_view(self, outputs: jax.Array, view: View) -> jax.Array:
+        """Mirrored back. Errors: ConfigError for a window."""
+        if view.window is not None:
+            raise ConfigError(
+                f"tta: {type(self).__name__}: the map of a window says nothing of the rest; take "
+                "tta='flip'"
+            )
+        return jnp.flip(outputs, 2) if view.mirrored else outputs
 
     def ensemble(self, outputs: list) -> jax.Array:
         """Logits [B, H, W, K] whose softmax is the mean of the models' class probabilities."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.metrics import image_quality
-from jaxcnn.tasks.task import BaseTask, Batch, mean_of, total
+from jaxcnn.tasks.task import BaseTask, Batch, View, mean_of, total
 
 # of a crop restored exactly, as of a black sky: an infinite PSNR would make every mean infinite
 MOST_DECIBELS = 100.0
@@ -112,6 +112,15 @@ class SuperResolution(BaseTask):
                 f"target has shape {large}; to be scored it needs at least {least} x {least} "
                 "pixels. Take larger crops"
             )
+
+    def from_view(self, outputs: jax.Array, view: View) -> jax.Array:
+        """Mirrored back. Errors: ConfigError for a window."""
+        if view.window is not None:
+            raise ConfigError(
+                f"tta: {type(self).__name__}: the picture made of a window is none of the whole; "
+                "take tta='flip'"
+            )
+        return jnp.flip(outputs, 2) if view.mirrored else outputs
 
     def ensemble(self, outputs: list) -> jax.Array:
         """The mean of the models' pictures."""

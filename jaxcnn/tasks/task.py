@@ -13,7 +13,7 @@ that only the proportions of the weights matter, and 0 leaves a row's loss out. 
 count every row once.
 """
 
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,18 @@ from jaxcnn.tasks.checks import check_image
 Outputs = Any  # what a model gives: an array, or a pytree of arrays, as the task agreed with it
 Sums = Any  # a pytree of arrays
 Metrics = dict[str, Any]  # by name; JSON-able
+
+
+class View(NamedTuple):
+    """A picture seen otherwise, for test-time augmentation: a window of it if there is one, then
+    mirrored left to right.
+
+    `window`: where a window lies that is magnified to the whole, its upper left corner (down,
+    right) as shares of the room that it leaves; None for the whole picture.
+    """
+
+    mirrored: bool = False
+    window: tuple[float, float] | None = None
 
 
 class Task(Protocol):
@@ -115,6 +127,10 @@ class Task(Protocol):
         """
         ...
 
+    def from_view(self, outputs: Outputs, view: View) -> Outputs:
+        """The outputs for a view of pictures, as they would be for the pictures themselves."""
+        ...
+
     def calibrate(self, metrics: Metrics) -> "Task":
         """This task with its decisions (a threshold, …) taken from validation metrics; itself if it
         has none.
@@ -182,6 +198,13 @@ class BaseTask:
     def ensemble(self, outputs: list[Outputs]) -> Outputs:
         """Errors: ConfigError, since outputs of this task cannot be joined."""
         raise ConfigError(f"{type(self).__name__}: its outputs cannot be joined to an ensemble")
+
+    def from_view(self, outputs: Outputs, view: View) -> Outputs:
+        """Errors: ConfigError, since outputs of this task cannot be carried over."""
+        raise ConfigError(
+            f"tta: {type(self).__name__} cannot carry its outputs over from mirrored or cropped "
+            "pictures; leave tta out, or define from_view"
+        )
 
     def calibrate(self, metrics: Metrics) -> Self:
         """Itself: it takes no decision from validation."""

@@ -8,6 +8,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 import statistics
 import sys
 from functools import partial
@@ -17,12 +18,14 @@ import numpy as np
 import optax
 import pytest
 
-from jaxcnn.bench import measure, roofline, subjects
+from jaxcnn.bench import augmentation, measure, roofline, subjects
 from jaxcnn.bench.networks import layers_of
 from jaxcnn.bench.process import Peer, optimizer_of, require
+from jaxcnn.commands import _main
 from jaxcnn.commands import bench as command
 from jaxcnn.core import optimizers
 from jaxcnn.core.experiment import Experiment
+from jaxcnn.data import augment
 from jaxcnn.errors import ConfigError, DependencyError, ResourceError
 from jaxcnn.inspect.summary import summarize_layers, total_params
 from jaxcnn.models.convnext import ConvNeXt, convnext_tiny
@@ -472,3 +475,36 @@ def test_an_experiment_is_compared_without_what_peers_lack(run):
 def test_mistakes_are_explained(run, arguments, message):
     with pytest.raises(ConfigError, match=message):
         run(*arguments)
+
+
+def test_augmentations_are_timed_one_by_one(capsys):
+    args = ["bench", "augment", "invert", "mosaic", "shape=8,10,3", "--batch-size", "4"]
+    assert _main.main([*args, "--rounds", "2", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [result["name"] for result in found] == ["mosaic", "invert"]
+    for result in found:
+        assert result["shape"] == [8, 10, 3]
+        assert result["rounds"] == 2
+        assert result["images_per_second"] == pytest.approx(4e3 / result["ms_per_step"])
+    assert augmentation.as_markdown(found).count("\n") == 3
+    assert "mosaic" in augmentation.as_text(found[0])
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["inwert"], "'inwert' is none of.*invert"),
+        (["shape=8,8"], "shape=8,8: must be shape=HEIGHT,WIDTH,CHANNELS"),
+        (["--peer", "torch"], "not --peer"),
+    ],
+)
+def test_what_cannot_be_timed_of_augmentations_is_refused(arguments, message, capsys):
+    assert _main.main(["bench", "augment", *arguments]) != 0
+    assert re.search(message, " ".join(capsys.readouterr().err.split()))
+
+
+def test_every_augmentation_can_be_timed():
+    """All of `jaxcnn.data.augment` but what draws captions, repeats, or only composes."""
+    others = {"IMAGENET_EIGENVALUES", "IMAGENET_EIGENVECTORS", "chain", "crop", "draw_caption"}
+    others |= {"repeat", "resize", "standardize"}
+    assert set(augmentation.augmentations(8, 8, 3)) == set(augment.__all__) - others

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from jaxcnn.data import augment, geometry
+from jaxcnn.data import augment, geometry, matrix
 from jaxcnn.errors import ConfigError
 
 KEY = jax.random.key(7)
@@ -181,7 +181,7 @@ def test_warp_flips_exactly(axis, rows):
 def test_quarter_turns_equal_rot90(turns):
     batch = random_batch(size=(9, 9))
     zero = jnp.zeros((6,), jnp.float32)
-    matrices = geometry.affine_matrices(
+    matrices = matrix.affine_matrices(
         size=(9, 9), degrees=zero + 90.0 * turns, factor=zero + 1, shear=zero, offset=(zero, zero)
     )
     out = warp(batch, matrices)
@@ -227,9 +227,7 @@ def test_stretch_equals_pillow():
         scale = [
             jnp.full((1,), n / m, jnp.float32) for n, m in zip(size, (height, width), strict=True)
         ]
-        matrices = geometry.scale_matrices(
-            (scale[0], scale[1]), (-top * scale[0], -left * scale[1])
-        )
+        matrices = matrix.scale_matrices((scale[0], scale[1]), (-top * scale[0], -left * scale[1]))
         ours = stretch({"image": jnp.asarray(image)[None, :, :, None]}, matrices, size=size)[
             "image"
         ][0, :, :, 0]
@@ -344,7 +342,7 @@ def test_segmentation_follows_each_class_as_an_image_would():
     """Nearest sampling of classes is nearest sampling of each class's indicator."""
     batch = random_batch(size=(16, 16))
     one_hot = jax.nn.one_hot(batch["segmentation"], 4, dtype=jnp.float32)
-    matrices = geometry.affine_matrices(
+    matrices = matrix.affine_matrices(
         size=(16, 16),
         degrees=jnp.linspace(-40, 40, 6, dtype=jnp.float32),
         factor=jnp.linspace(0.7, 1.5, 6, dtype=jnp.float32),

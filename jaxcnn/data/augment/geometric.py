@@ -1,11 +1,15 @@
 """Augmentations that move pixels, and the boxes, points and masks along with them."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import lax, random
 
-from jaxcnn.data import geometry
+from jaxcnn.core.batch import kind
+from jaxcnn.data import geometry, matrix
 from jaxcnn.data.augment.draws import log_uniform, per_row, uniform
+from jaxcnn.data.augment.operations import gaussian_blur
 from jaxcnn.data.geometry import Batch
 from jaxcnn.errors import ConfigError
 
@@ -36,7 +40,7 @@ def crop(
     learning" (2016), section 4.2.
 
     Args:
-        mode: of `jax.numpy.pad`; other than "constant" (such as "reflect") it pads the image alone,
+        mode: of `jax.numpy.pad`; other than "constant" (such as "reflect") it pads images alone,
             never the labels.
         min_visible: a box of which less than this share is left gets `boxes_mask` 0.
     Errors: ConfigError if the window is larger than the padded image.
@@ -53,19 +57,28 @@ def crop(
     )
 
     def cut(name: str, grid: jax.Array) -> jax.Array:
-        pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
-        if name == "image" and mode != "constant":
+        shape, ratio = geometry.scaled_size(name, grid, source=(height, width), size=size)
+        if ratio != (round(ratio[0]), round(ratio[1])):
+            raise ConfigError(
+                f"crop: {name} is {grid.shape[1]}x{grid.shape[2]}, the image {height}x{width}, not "
+                "a whole number of times; give them sizes that are, or take crop_resized"
+            )
+        down, right = round(ratio[0]), round(ratio[1])
+        pads = ((0, 0), (padding * down,) * 2, (padding * right,) * 2, (0, 0))
+        if kind(name) == "image" and mode != "constant":
             grid = jnp.pad(grid, pads, mode=mode)
         else:
-            outside = {"image": fill, "segmentation": segmentation_fill}.get(name, 0)
+            outside = geometry.fill_of(name, fill=fill, segmentation_fill=segmentation_fill)
             grid = jnp.pad(grid, pads, constant_values=jnp.array(outside, grid.dtype))
         return jax.vmap(
-            lambda rows, y, x: lax.dynamic_slice(rows, (y, x, 0), (*size, rows.shape[-1]))
+            lambda rows, y, x: lax.dynamic_slice(
+                rows, (y * down, x * right, 0), (*shape, rows.shape[-1])
+            )
         )(grid, top, left)
 
     ones = jnp.ones((count,), jnp.float32)
     offset = (padding - top.astype(jnp.float32), padding - left.astype(jnp.float32))
-    matrices = geometry.scale_matrices((ones, ones), offset)
+    matrices = matrix.scale_matrices((ones, ones), offset)
     return geometry.move_labels(
         geometry.move_grids(batch, cut), matrices, source=(height, width), min_visible=min_visible
     )
@@ -101,7 +114,7 @@ def crop_resized(
         -scale[1] * (width - wide) * uniform(left_key, count, 0, 1),
     )
     return geometry.stretch(
-        batch, geometry.scale_matrices(scale, offset), size=size, min_visible=min_visible
+        batch, matrix.scale_matrices(scale, offset), size=size, min_visible=min_visible
     )
 
 
@@ -142,7 +155,7 @@ def _flip(key, batch, *, axis, rate, swap):
     )
     return geometry.move_labels(
         moved,
-        geometry.scale_matrices(scale, offsets),
+        matrix.scale_matrices(scale, offsets),
         source=(height, width),
         min_visible=0.0,
         swap=swap,
@@ -173,20 +186,24 @@ def affine(
     factor: tuple[float, float] = (1.0, 1.0),
     translation: float = 0.0,
     shear: float = 0.0,
+    shear_y: float = 0.0,
     **options,
 ) -> Batch:
     """Rotate, shear and magnify about the centre, then shift, in one resampling.
 
     Args:
-        degrees: rotation, uniform in [-degrees, degrees]; shear: the same for the horizontal shear
-            angle, degrees.
+        degrees: rotation, uniform in [-degrees, degrees]; shear, shear_y: the same for the angles
+            of the horizontal and the vertical shear, degrees.
         factor: magnification, log-uniform in this range.
         translation: largest shift, as a share of the image's height and width.
         options: those of `geometry.warp` (fill, segmentation_fill, order, min_visible).
     """
     count, height, width = batch["image"].shape[:3]
     keys = random.split(key, 5)
-    matrices = geometry.affine_matrices(
+    vertical = {}
+    if shear_y:
+        vertical["shear_y"] = shear_y * uniform(random.fold_in(key, 5), count, -1, 1)
+    matrices = matrix.affine_matrices(
         size=(height, width),
         degrees=degrees * uniform(keys[0], count, -1, 1),
         factor=log_uniform(keys[1], count, *factor),
@@ -195,8 +212,62 @@ def affine(
             translation * height * uniform(keys[3], count, -1, 1),
             translation * width * uniform(keys[4], count, -1, 1),
         ),
+        **vertical,
     )
     return geometry.warp(batch, matrices, **options)
+
+
+def shear(
+    key: jax.Array, batch: Batch, *, degrees: float = 15.0, degrees_y: float = 0.0, **options
+) -> Batch:
+    """Shear about the centre, horizontally by an angle uniform in [-degrees, degrees], vertically
+    by one in [-degrees_y, degrees_y]. Options: those of `geometry.warp`.
+    """
+    return affine(key, batch, shear=degrees, shear_y=degrees_y, **options)
+
+
+def perspective(
+    key: jax.Array, batch: Batch, *, rate: float = 0.5, distortion: float = 0.5, **options
+) -> Batch:
+    """With probability `rate`, show the image as a plane seen aslant: each corner moves inwards by
+    up to `distortion` of half the height and half the width, uniform. Options: those of
+    `geometry.warp`.
+    """
+    count, height, width = batch["image"].shape[:3]
+    rate_key, place_key = random.split(key)
+    inwards = random.uniform(place_key, (count, 4, 2), jnp.float32) * distortion / 2
+    chosen = random.bernoulli(rate_key, rate, (count,)).astype(jnp.float32)[:, None, None]
+    corners = jnp.array(((0, 0), (0, 1), (1, 1), (1, 0)), jnp.float32)[None]
+    moved = corners + chosen * inwards * (1 - 2 * corners)
+    places = moved * jnp.array((height, width), jnp.float32)[None, None]
+    matrices = matrix.perspective_matrices(places, size=(height, width))
+    return geometry.warp(batch, matrices, **options)
+
+
+def elastic(
+    key: jax.Array,
+    batch: Batch,
+    *,
+    strength: float = 1.5,
+    sigma: float = 5.0,
+    **options,
+) -> Batch:
+    """Displace pixels by a smooth random field, whose values have the standard deviation `strength`
+    (more at the border, where the noise is mirrored) and are smoothed by a Gaussian of `sigma`,
+    both in pixels.
+
+    P. Simard et al., "Best practices for convolutional neural networks applied to visual document
+    analysis" (2003), section 2. A field steeper than 1 would fold the image: keep strength well
+    below sigma. Options: those of `geometry.displace`.
+    """
+    count, height, width = batch["image"].shape[:3]
+    noise = random.normal(key, (count, height, width, 2), jnp.float32)
+    smooth = gaussian_blur(
+        noise, jnp.full((count,), sigma, jnp.float32), size=2 * int(3 * sigma) + 1
+    )
+    # smoothing by a Gaussian divides white noise's deviation by 2 sqrt(pi) sigma
+    field = smooth * jnp.float32(strength * 2 * math.pi**0.5 * sigma)
+    return geometry.displace(batch, lax.optimization_barrier(field), **options)
 
 
 def resize(batch: Batch, *, size: Size) -> Batch:
@@ -205,7 +276,8 @@ def resize(batch: Batch, *, size: Size) -> Batch:
     """
 
     def move(name: str, grid: jax.Array) -> jax.Array:
-        shape = (grid.shape[0], *size, grid.shape[-1])
-        return jax.image.resize(grid, shape, "linear" if name == "image" else "nearest")
+        own, _ = geometry.scaled_size(name, grid, source=batch["image"].shape[1:3], size=size)
+        shape = (grid.shape[0], *own, grid.shape[-1])
+        return jax.image.resize(grid, shape, "linear" if kind(name) == "image" else "nearest")
 
     return geometry.move_grids(batch, move)

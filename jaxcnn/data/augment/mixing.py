@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import random
 
+from jaxcnn.core.batch import kind
 from jaxcnn.data.augment.draws import inside, per_row, rectangles, uniform
 from jaxcnn.data.geometry import Batch
 from jaxcnn.errors import ConfigError
@@ -65,6 +66,50 @@ def erase(
     }
 
 
+def grid_mask(
+    key: jax.Array,
+    batch: Batch,
+    *,
+    rate: float = 0.7,
+    unit: tuple[float, float] = (0.4, 1.0),
+    ratio: float = 0.6,
+    degrees: float = 0.0,
+    fill: float = 0.0,
+) -> Batch:
+    """With probability `rate`, fill the squares of a regular grid.
+
+    P. Chen et al., "GridMask data augmentation" (2020), section 3; the defaults are those for
+    ImageNet, where `rate` grew from 0 to 0.8 while training. Of each unit, a square whose side is
+    uniform in `unit` times the image's shorter side, a square of 1 - `ratio` of its side is filled.
+    The grid's place is uniform, its angle uniform in [-degrees, degrees].
+    """
+    image = batch["image"]
+    count, height, width, _ = image.shape
+    keys = random.split(key, 5)
+    side = jnp.maximum(min(height, width) * uniform(keys[0], count, *unit), 2.0)
+    angle = jnp.deg2rad(degrees * uniform(keys[1], count, -1, 1))
+    rows = (jnp.arange(height, dtype=jnp.float32) + 0.5)[None, :, None]
+    columns = (jnp.arange(width, dtype=jnp.float32) + 0.5)[None, None, :]
+    side, cosine, sine, down, right = (
+        number[:, None, None]
+        for number in (
+            side,
+            jnp.cos(angle),
+            jnp.sin(angle),
+            side * uniform(keys[2], count, 0, 1),
+            side * uniform(keys[3], count, 0, 1),
+        )
+    )
+    y = jnp.mod(cosine * rows - sine * columns + down, side)
+    x = jnp.mod(sine * rows + cosine * columns + right, side)
+    filled = (y < (1 - ratio) * side) & (x < (1 - ratio) * side)
+    chosen = random.bernoulli(keys[4], rate, (count,))[:, None, None]
+    return {
+        **batch,
+        "image": jnp.where((filled & chosen)[..., None], jnp.array(fill, image.dtype), image),
+    }
+
+
 def mixup(key: jax.Array, batch: Batch, *, alpha: float = 0.2, rate: float = 1.0) -> Batch:
     """Blend each image with that of the row before it: weight * own + (1 - weight) * other, weight
     ~ Beta(alpha, alpha) per example.
@@ -75,10 +120,13 @@ def mixup(key: jax.Array, batch: Batch, *, alpha: float = 0.2, rate: float = 1.0
     float32: loss = label_weight * loss(label) + (1 - label_weight) * loss(label_b).
     Errors: ConfigError if the batch has no `label` or is mixed already.
     """
-    image = batch["image"]
     weight = _mixing_weights(key, batch, "mixup", alpha, rate)
-    share = per_row(weight).astype(image.dtype)
-    return _mix(batch, share * image + (1 - share) * jnp.roll(image, 1, axis=0), weight)
+
+    def blend(image: jax.Array) -> jax.Array:
+        share = weight.reshape(-1, *[1] * (image.ndim - 1)).astype(image.dtype)
+        return share * image + (1 - share) * jnp.roll(image, 1, axis=0)
+
+    return _mix(batch, blend, weight)
 
 
 def cutmix(key: jax.Array, batch: Batch, *, alpha: float = 1.0, rate: float = 1.0) -> Batch:
@@ -98,7 +146,17 @@ def cutmix(key: jax.Array, batch: Batch, *, alpha: float = 1.0, rate: float = 1.
         place_key, image, (height * side).astype(jnp.int32), (width * side).astype(jnp.int32)
     )
     weight = 1 - pixels.astype(jnp.float32) / (height * width)
-    return _mix(batch, jnp.where(inside, jnp.roll(image, 1, axis=0), image), weight)
+
+    def paste(other: jax.Array) -> jax.Array:
+        if other.shape[:3] != image.shape[:3]:
+            raise ConfigError(
+                f"cutmix: an image {list(other.shape)} beside `image` {list(image.shape)}: one "
+                "rectangle cannot be cut of both; give them one size, or take mixup"
+            )
+        here = inside if other.ndim == 4 else inside[..., 0]
+        return jnp.where(here, jnp.roll(other, 1, axis=0), other)
+
+    return _mix(batch, paste, weight)
 
 
 def _mixing_weights(key, batch, name, alpha, rate):
@@ -118,10 +176,11 @@ def _mixing_weights(key, batch, name, alpha, rate):
     )
 
 
-def _mix(batch, image, weight):
+def _mix(batch, mix, weight):
+    """`mix` of all images, so that several images of an example stay those of one example."""
     return {
         **batch,
-        "image": image,
+        **{name: mix(x) for name, x in batch.items() if kind(name) == "image"},
         "label_b": jnp.roll(batch["label"], 1, axis=0),
         "label_weight": weight,
     }
