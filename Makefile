@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 WORKERS ?= auto
 PARITY = $(shell grep -rlE "importorskip|torchvision_peer" tests --include="test_*.py")
 
-.PHONY: demo test test-slow test-parity docs lint clean
+.PHONY: demo test test-slow fuzz test-parity docs lint clean
 
 demo: $(VENV)/.installed  ## install, train LeNet-5 on the embedded digits, say how well and where
 	$(BIN)/python launch.py train digits_lenet5
@@ -15,6 +15,9 @@ test: $(VENV)/.test  ## install what tests need, and pass them
 
 test-slow: $(VENV)/.test  ## the proofs that take minutes
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow
+
+fuzz: $(VENV)/.test  ## 20,000 damaged inputs for each reader of files
+	JAXCNN_FUZZ=20000 $(BIN)/python -m pytest -n $(WORKERS) tests/data/test_fuzz.py
 
 test-parity: $(VENV)/.parity  ## compare with torchvision, timm, Keras and pycocotools, installed for this
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(PARITY)

@@ -1,0 +1,215 @@
+"""Inputs for the fuzzer: for each parser a small valid data set, which of its files is changed, and
+how the data set is read whole.
+"""
+
+import gzip
+import io
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from hypothesis import strategies as st
+from PIL import Image
+
+from jaxcnn.data.dataset import Dataset
+from jaxcnn.data.files.class_folder import Folder
+from jaxcnn.data.files.coco import Coco
+from jaxcnn.data.files.documents import Texts
+from jaxcnn.data.files.icdar import Icdar
+from jaxcnn.data.files.idx import Idx
+from jaxcnn.data.files.mask_folder import MaskFolder
+from jaxcnn.data.files.npz import Npz
+from jaxcnn.data.files.series import Series
+from jaxcnn.data.files.text_lines import TextLineFolder
+from jaxcnn.data.files.voc import Voc
+
+SIZE = (8, 8)
+COMMON = {"image_size": SIZE, "eval_fraction": 0.0, "invalid": "skip"}
+
+
+class Parser(NamedTuple):
+    """A data set in a folder: `files` by path, of which `target` is changed; `data(folder)`."""
+
+    files: dict[str, bytes]
+    target: str
+    data: Callable[[Path], Dataset]
+
+
+def png(mode: str = "RGB", value: int = 1, form: str = "PNG") -> bytes:
+    """A picture of 12 x 10 pixels."""
+    file = io.BytesIO()
+    Image.new(mode, (12, 10), value if mode != "RGB" else (value, 2, 3)).save(file, form)
+    return file.getvalue()
+
+
+def npz(**arrays: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)
+    return file.getvalue()
+
+
+def idx(array: np.ndarray) -> bytes:
+    counts = struct.pack(f">{array.ndim}I", *array.shape)
+    return bytes([0, 0, 8, array.ndim]) + counts + array.astype(np.uint8).tobytes()
+
+
+COCO = {
+    "images": [{"id": 1, "file_name": "1.png", "height": 10, "width": 12}],
+    "categories": [{"id": 1, "name": "cat", "keypoints": ["a", "b"]}, {"id": 2, "name": "dog"}],
+    "annotations": [
+        {
+            "id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 6, 5], "area": 30.0,
+            "iscrowd": 0, "segmentation": [[1, 1, 7, 1, 7, 6, 1, 6]],
+            "keypoints": [2, 2, 2, 0, 0, 0],
+        },
+        {
+            "id": 2, "image_id": 1, "category_id": 2, "bbox": [0, 0, 4, 4], "iscrowd": 1,
+            "segmentation": {"size": [10, 12], "counts": [0, 20, 100]},
+        },
+        {"id": 3, "image_id": 1, "caption": "a cat and a dog"},
+    ],
+}  # fmt: skip
+XML = (
+    b"<annotation><filename>1.png</filename><size><width>12</width><height>10</height></size>"
+    b"<object><name>cat</name><difficult>0</difficult><bndbox><xmin>1</xmin><ymin>2</ymin>"
+    b"<xmax>9</xmax><ymax>8</ymax></bndbox></object></annotation>"
+)
+TS = b"@problemName T\n@classLabel true a b\n@data\n1,2,3:4,5,6:a\n2,3,4:5,6,7:b\n"
+DIGITS = np.arange(5 * 6 * 4).reshape(5, 6, 4) % 256
+LABELS = np.array([0, 1, 0, 1, 1])
+
+PARSERS = {
+    "idx": Parser(
+        {"x": idx(DIGITS), "y": idx(LABELS)}, "x",
+        lambda f: Idx(str(f / "x"), str(f / "y"), eval_fraction=0.0),
+    ),
+    "idx.gz": Parser(
+        {"x": gzip.compress(idx(DIGITS)), "y": idx(LABELS)}, "x",
+        lambda f: Idx(str(f / "x"), str(f / "y"), eval_fraction=0.0),
+    ),
+    "npz": Parser(
+        {"a.npz": npz(image=DIGITS.astype(np.uint8), label=LABELS)}, "a.npz",
+        lambda f: Npz(str(f / "a.npz"), eval_fraction=0.0),
+    ),
+    "image": Parser(
+        {"a/1.png": png(), "b/1.png": png(), "b/2.png": png()}, "b/1.png",
+        lambda f: Folder(str(f), image_size=SIZE, eval_fraction=0.0),
+    ),
+    "jpeg": Parser(
+        {"a/1.png": png(), "b/1.jpg": png(form="JPEG"), "b/2.png": png()}, "b/1.jpg",
+        lambda f: Folder(str(f), image_size=SIZE, eval_fraction=0.0),
+    ),
+    "mask": Parser(
+        {"i/1.png": png(), "m/1.png": png("L")}, "m/1.png",
+        lambda f: MaskFolder(str(f / "i"), str(f / "m"), names=("no", "yes"), **COMMON),
+    ),
+    "coco": Parser(
+        {"a.json": json.dumps(COCO).encode(), "1.png": png()}, "a.json",
+        lambda f: Coco(
+            str(f / "a.json"), entries=("boxes", "instance_masks", "segmentation", "points"),
+            **COMMON,
+        ),
+    ),
+    "coco captions": Parser(
+        {"a.json": json.dumps(COCO).encode(), "1.png": png()}, "a.json",
+        lambda f: Coco(str(f / "a.json"), entries=("captions",), min_count=1, **COMMON),
+    ),
+    "voc": Parser(
+        {"JPEGImages/1.png": png(), "Annotations/1.xml": XML}, "Annotations/1.xml",
+        lambda f: Voc(str(f), names=(), **COMMON),
+    ),
+    "voc image set": Parser(
+        {"JPEGImages/1.png": png(), "Annotations/1.xml": XML, "ImageSets/Main/train.txt": b"1 1\n"},
+        "ImageSets/Main/train.txt",
+        lambda f: Voc(str(f), eval="", names=("cat",), **COMMON),
+    ),
+    "icdar": Parser(
+        {"1.png": png(), "gt_1.txt": b"1,1,9,1,9,5,1,5,word\n1,6,9,6,9,9,1,9,###\n"}, "gt_1.txt",
+        lambda f: Icdar(str(f), **COMMON),
+    ),
+    "text lines": Parser(
+        {"1.png": png(), "2.png": png(), "labels.txt": b"1.png\tword\n2.png\tother\n"},
+        "labels.txt",
+        lambda f: TextLineFolder(str(f), **COMMON),
+    ),
+    "jsonl": Parser(
+        {"a.jsonl": b'{"text": "good one", "label": "a"}\n{"text": "bad", "label": "b"}\n'},
+        "a.jsonl",
+        lambda f: Texts(str(f / "a.jsonl"), eval_fraction=0.0, length=4),
+    ),
+    "csv": Parser(
+        {"a.csv": b'text,label\n"good, one",a\nbad,b\n'}, "a.csv",
+        lambda f: Texts(str(f / "a.csv"), eval_fraction=0.0, length=4),
+    ),
+    "series": Parser(
+        {"T_TRAIN.ts": TS, "T_TEST.ts": TS}, "T_TRAIN.ts", lambda f: Series("T", str(f))
+    ),
+}  # fmt: skip
+
+# what has broken readers before: numbers that are none, that no type holds, marks of encodings,
+# ends of lines, nesting, formats that are not meant
+TOKENS = (
+    *(b"-1", b"0", b"1e999", b"NaN", b"null", b"true", b'"1"', b"1.0", b"9" * 400, b"4294967295"),
+    *(b"\xff\xfe", b"\xef\xbb\xbf", b"\xe2\x80\xa8", b"\xc2\x85", b"\0", b"\x1a", b"\r", b"\n"),
+    *(b"[" * 2000, b"{", b"}", b"]", b'"', b"\\", b",", b"\t", b" ", b"/", b"..", b"<a>", b"</a>"),
+    *(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n",
+        b"PK\x03\x04",
+        b"\x1f\x8b\x08",
+        b"<!DOCTYPE a [<!ENTITY b 'c'>]>",
+    ),
+)
+
+_places = st.integers(0, 2**32)
+_edits = st.lists(
+    st.one_of(
+        st.tuples(st.just("set"), _places, st.integers(0, 255).map(lambda b: bytes([b]))),
+        st.tuples(st.just("insert"), _places, st.sampled_from(TOKENS)),
+        st.tuples(st.just("replace"), _places, st.sampled_from(TOKENS)),
+        st.tuples(st.just("cut"), _places, st.integers(1, 40).map(bytes)),
+        st.tuples(st.just("end"), _places, st.just(b"")),
+        st.tuples(st.just("twice"), _places, st.integers(1, 40).map(bytes)),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+def mutate(data: bytes, edits: list[tuple[str, int, bytes]]) -> bytes:
+    """`data` changed at places (modulo its length); `cut` and `twice` take so many bytes."""
+    for kind, place, given in edits:
+        at = place % (len(data) + 1)
+        head, tail, count = data[:at], data[at:], len(given)
+        data = {
+            "set": head + given + tail[1:],
+            "insert": head + given + tail,
+            "replace": head + given + tail[count:],
+            "cut": head + tail[count:],
+            "end": head,
+            "twice": head + tail[:count] + tail,
+        }[kind]
+    return data
+
+
+def contents(parser: Parser) -> st.SearchStrategy[bytes]:
+    """Changed contents of the parser's target, now and then any bytes."""
+    original = parser.files[parser.target]
+    changed = _edits.map(lambda edits: mutate(original, edits))
+    return st.one_of(changed, changed, changed, st.binary(max_size=200))
+
+
+def write(parser: Parser, folder: Path) -> None:
+    for name, data in parser.files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+
+
+def read_whole(data: Dataset) -> int:
+    """Rows of the training split, all of which are taken."""
+    data.spec()
+    source = data.open("train")
+    source.take(np.arange(len(source)))
+    return len(source)

@@ -1,0 +1,65 @@
+"""Bytes that are damaged or malicious end in an error of ours, soon and within bounds of memory.
+
+`make fuzz` runs 20,000 inputs for each parser; here are few.
+"""
+
+import os
+import resource
+import time
+import tracemalloc
+import warnings
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from jaxcnn.errors import JaxcnnError
+from tests.data.fuzz import PARSERS, contents, read_whole, write
+
+EXAMPLES = int(os.environ.get("JAXCNN_FUZZ", "40"))
+SECONDS, BYTES = 1.0, 256 * 2**20
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_the_valid_input_is_read(name, tmp_path):
+    write(PARSERS[name], tmp_path)
+    assert read_whole(PARSERS[name].data(tmp_path)) > 0
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_changed_inputs_are_read_or_refused(name, tmp_path):
+    parser = PARSERS[name]
+    write(parser, tmp_path)
+    target = tmp_path / parser.target
+    read_whole(parser.data(tmp_path))  # what is imported once does not count
+    refused = []
+
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        database=None,
+        derandomize=EXAMPLES < 1000,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(contents(parser))
+    def check(data):
+        target.write_bytes(data)
+        tracemalloc.reset_peak()
+        before, start = tracemalloc.get_traced_memory()[0], time.process_time()
+        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                read_whole(parser.data(tmp_path))
+            except JaxcnnError:
+                refused.append(data)
+        assert time.process_time() - start < SECONDS
+        assert tracemalloc.get_traced_memory()[1] - before < BYTES
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - resident
+        assert grown * 1024 < BYTES
+
+    tracemalloc.start()
+    try:
+        check()
+    finally:
+        tracemalloc.stop()
+    assert refused  # else nothing was damaged
