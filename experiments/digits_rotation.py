@@ -20,7 +20,7 @@ from jax import random
 
 from jaxcnn.core import schedules
 from jaxcnn.core.experiment import Experiment
-from jaxcnn.data import geometry
+from jaxcnn.data import geometry, matrix
 from jaxcnn.data.made.composed import ComposedSource
 from jaxcnn.data.made.digits import Digits
 from jaxcnn.data.memory import check_split
@@ -67,7 +67,7 @@ class TurnedDigits:
 def turn(degrees, size):
     """Matrices [B, 2, 3] that turn pictures of `size` about their centres by degrees [B]."""
     zero = jnp.zeros_like(degrees)
-    return geometry.affine_matrices(
+    return matrix.affine_matrices(
         size=size, degrees=degrees, factor=zero + 1, shear=zero, offset=(zero, zero)
     )
 
