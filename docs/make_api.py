@@ -15,6 +15,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
 import jaxcnn  # noqa: E402
+from jaxcnn.core.batch import ENTRIES, Entry  # noqa: E402
 
 HEAD = """# The public names
 
@@ -34,7 +35,18 @@ def page() -> str:
         parts.append(f"## `{file}`\n")
         tree = ast.parse((ROOT / file).read_text())
         parts += [entry(name, tree) for name, place in FILES.items() if place == file]
-    return "\n".join(parts)
+    return "\n".join([*parts, entries()])
+
+
+def entries() -> str:
+    """The table of a batch's entries (`jaxcnn/core/batch.py`)."""
+    head = ("entry", "axes", "stored as", "what it holds", "padding", "ignored")
+    rows = [
+        (f"`{name}`", e.axes, " or ".join(e.dtypes), e.meaning, e.padding, e.ignored)
+        for name, e in ENTRIES.items()
+    ]
+    lines = [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+    return f"## The entries of a batch\n\n{inspect.getdoc(Entry)}\n\n" + "\n".join(lines) + "\n"
 
 
 def entry(name: str, tree: ast.Module) -> str:

@@ -25,6 +25,7 @@ from jaxcnn.data.files.npz import Npz
 from jaxcnn.data.files.series import Series
 from jaxcnn.data.files.text_lines import TextLineFolder
 from jaxcnn.data.files.voc import Voc
+from jaxcnn.data.files.yolo import Yolo
 
 SIZE = (8, 8)
 COMMON = {"image_size": SIZE, "eval_fraction": 0.0, "invalid": "skip"}
@@ -41,7 +42,9 @@ class Parser(NamedTuple):
 def png(mode: str = "RGB", value: int = 1, form: str = "PNG") -> bytes:
     """A picture of 12 x 10 pixels."""
     file = io.BytesIO()
-    Image.new(mode, (12, 10), value if mode != "RGB" else (value, 2, 3)).save(file, form)
+    image = Image.new(mode, (12, 10), value if mode != "RGB" else (value, 2, 3))
+    image.paste(0, (0, 0, 6, 10))
+    image.save(file, form)
     return file.getvalue()
 
 
@@ -125,6 +128,15 @@ PARSERS = {
         {"JPEGImages/1.png": png(), "Annotations/1.xml": XML, "ImageSets/Main/train.txt": b"1 1\n"},
         "ImageSets/Main/train.txt",
         lambda f: Voc(str(f), eval="", names=("cat",), **COMMON),
+    ),
+    "yolo": Parser(
+        {
+            "images/1.png": png(),
+            "labels/1.txt": b"0 0.5 0.5 0.4 0.4\n1 0.1 0.1 0.6 0.1 0.6 0.6\n",
+            "classes.txt": b"cat\ndog\n",
+        },
+        "labels/1.txt",
+        lambda f: Yolo(str(f), **COMMON),
     ),
     "icdar": Parser(
         {"1.png": png(), "gt_1.txt": b"1,1,9,1,9,5,1,5,word\n1,6,9,6,9,9,1,9,###\n"}, "gt_1.txt",
