@@ -30,7 +30,7 @@ from jaxcnn.tasks.objects import (
     truth_records,
     usable_boxes,
 )
-from jaxcnn.tasks.task import BaseTask, Batch
+from jaxcnn.tasks.task import BaseTask, Batch, loss_sums, mean_loss
 
 LEAST_SCORE = (
     0.01  # detections below change no average precision that anybody reports, and there are many
@@ -83,12 +83,8 @@ class BoxDetection(BaseTask):
 
     def statistics(self, outputs: dict[str, jax.Array], batch: Batch) -> dict[str, jax.Array]:
         """Counts (int32) of images, of objects to be found and of skipped boxes; summed loss."""
-        real = batch["mask"] > 0
-        # where, not times: a padded row may hold NaN
-        return count_boxes(batch, num_classes=self.num_classes) | {
-            "count": jnp.sum(real, dtype=jnp.int32),
-            "loss": jnp.sum(jnp.where(real, self.loss(outputs, batch), 0.0)),
-        }
+        boxes = count_boxes(batch, num_classes=self.num_classes)
+        return boxes | loss_sums(self.loss(outputs, batch), batch)
 
     def records(self, outputs: dict[str, jax.Array], batch: Batch) -> dict[str, jax.Array]:
         """boxes [B, D, 4], scores [B, D], labels [B, D], and `objects.truth_records`."""
@@ -100,14 +96,12 @@ class BoxDetection(BaseTask):
         """AP, AP50, AP75 and the others of `average_precision.coco_boxes` (-1 where there is no
         truth); loss, count, objects, ignored, skipped.
         """
-        count = int(sums["count"])
         records = records | {
             "scores": np.where(records["scores"] >= LEAST_SCORE, records["scores"], 0.0)
         }
         metrics = average_precision.coco_boxes(to_truths(records), to_predictions(records))
         return metrics | {
-            "loss": float(sums["loss"]) / max(count, 1),
-            "count": count,
+            **mean_loss(sums),
             "objects": int(sums["objects"]),
             "ignored": int(np.sum(records["truth_ignored"])),
             "skipped": int(sums["skipped"]),

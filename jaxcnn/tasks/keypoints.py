@@ -21,7 +21,7 @@ from jaxcnn.errors import ConfigError, did_you_mean
 from jaxcnn.metrics import keypoints
 from jaxcnn.ops import heatmaps
 from jaxcnn.tasks.checks import check_image, check_points
-from jaxcnn.tasks.task import BaseTask, Batch
+from jaxcnn.tasks.task import BaseTask, Batch, loss_sums, mean_loss
 
 METHODS = ("heatmap", "dsnt", "direct")
 DECODERS = {
@@ -153,7 +153,6 @@ class Keypoints(BaseTask):
         )
         error = keypoints.normalized_error(point, truth_, counted, reference=length)
         sums = {
-            "count": jnp.sum(real, dtype=jnp.int32),
             "ignored": jnp.sum(real & ignored, dtype=jnp.int32),
             "measured": jnp.sum(measured, dtype=jnp.int32),
             "visible": jnp.sum(counted > 0, axis=0, dtype=jnp.int32),
@@ -161,9 +160,7 @@ class Keypoints(BaseTask):
             "invalid": jnp.sum(
                 (_mask(batch) > 0) & ~visible & (real & ~ignored)[:, None], dtype=jnp.int32
             ),
-            "loss": jnp.sum(
-                jnp.where(real, self.loss(outputs, batch), 0.0)
-            ),  # where, not times: a padded row may hold NaN
+            **loss_sums(self.loss(outputs, batch), batch),
             "error": jnp.sum(jnp.where(measured, error, 0.0)),
         }
         if self.sigmas:
@@ -198,8 +195,7 @@ class Keypoints(BaseTask):
                 int(right) / int(seen) if seen else None
                 for right, seen in zip(correct, visible, strict=True)
             ],
-            "loss": float(sums["loss"]) / max(count, 1),
-            "count": count,
+            **mean_loss(sums),
             "ignored": int(sums["ignored"]),
             "skipped": count - measured - int(sums["ignored"]),
             "invalid_points": int(sums["invalid"]),

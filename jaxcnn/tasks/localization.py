@@ -26,7 +26,7 @@ from jaxcnn.tasks.objects import (
     ignored_boxes,
     usable_boxes,
 )
-from jaxcnn.tasks.task import BaseTask, Batch
+from jaxcnn.tasks.task import BaseTask, Batch, loss_sums, mean_loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +84,6 @@ class Localization(BaseTask):
         )
         iou = boxes.iou(outputs["box"].astype(jnp.float32), truth)
         return {
-            "count": _count(real),
             "correct": _count(real & right),
             "boxed": _count(boxed),
             "localized": _count(
@@ -95,7 +94,7 @@ class Localization(BaseTask):
             "iou": jnp.sum(
                 jnp.where(boxed, iou, 0.0)
             ),  # where, not times: a padded row may hold NaN
-            "loss": jnp.sum(jnp.where(real, self.loss(outputs, batch), 0.0)),
+            **loss_sums(self.loss(outputs, batch), batch),
         }
 
     def summarize(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
@@ -107,8 +106,7 @@ class Localization(BaseTask):
             "mean_iou": float(sums["iou"]) / max(boxed, 1),
             "localized": int(sums["localized"]) / max(boxed, 1),
             "accuracy": int(sums["correct"]) / max(count, 1),
-            "loss": float(sums["loss"]) / max(count, 1),
-            "count": count,
+            **mean_loss(sums),
             "ignored": int(sums["ignored"]),
             "skipped": int(sums["skipped"]),
         }

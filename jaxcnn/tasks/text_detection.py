@@ -23,7 +23,7 @@ from jaxcnn.metrics import matching
 from jaxcnn.ops import polygons
 from jaxcnn.ops.components import label_components
 from jaxcnn.tasks.checks import check_image
-from jaxcnn.tasks.task import BaseTask, Batch
+from jaxcnn.tasks.task import BaseTask, Batch, loss_sums, mean_loss
 
 # background cells that count for each kernel cell, the hardest (2020, section "Optimization")
 NEGATIVES = 3
@@ -118,13 +118,7 @@ class TextDetection(BaseTask):
 
     def statistics(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
         """Number of images (int32), and the summed loss."""
-        real = batch["mask"] > 0
-        return {
-            "count": jnp.sum(real, dtype=jnp.int32),
-            "loss": jnp.sum(
-                jnp.where(real, self.loss(outputs, batch), 0.0)
-            ),  # where, not times: a padded row may hold NaN
-        }
+        return loss_sums(self.loss(outputs, batch), batch)
 
     def records(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
         """kernel [B, h, w], the cells' probabilities; polygons [B, N, 4, 2]; polygons_mask and
@@ -156,11 +150,9 @@ class TextDetection(BaseTask):
             )
             matched += len(matching.match(similarity, threshold=float(self.iou_threshold)))
             found, true = found + len(rectangles), true + int(sound.sum())
-        count = int(sums["count"])
         return {
             **matching.harmonic_mean(matched, found, true),
-            "loss": float(sums["loss"]) / max(count, 1),
-            "count": count,
+            **mean_loss(sums),
             "polygons": true,
             "ignored": passed_over,
             "detections": found,

@@ -169,6 +169,20 @@ def test_a_perfect_prediction_scores_best(trial):
     assert gain > 0 if trial.task.larger_is_better else gain < 0
 
 
+one_of_each = list({type(trial.task): trial for trial in reversed(TRIALS)}.values())
+
+
+@pytest.mark.parametrize("trial", one_of_each, ids=[type(t.task).__name__ for t in one_of_each])
+def test_the_loss_is_the_mean_weighted_by_row(trial):
+    outputs, batch = rows_of(trial)
+    weight = np.random.default_rng(2).random(ROWS).astype(np.float32)
+    weight[3] = 0
+    rows = np.asarray(jax.jit(trial.task.loss)(outputs, batch))
+    weighted = batch | {"weight": jnp.asarray(weight)}
+    summary = trial.task.summarize(*evaluate(trial.task, outputs, weighted))
+    assert summary["loss"] == pytest.approx(np.average(rows, weights=weight), rel=1e-4)
+
+
 @every_task
 @pytest.mark.parametrize("filler", [0.0, 1e30, np.nan], ids=["zeros", "huge", "nan"])
 def test_padded_rows_change_nothing(trial, filler):
