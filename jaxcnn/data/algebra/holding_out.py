@@ -10,7 +10,7 @@ from jaxcnn.data.algebra import choice
 from jaxcnn.data.algebra.agreement import check_dataset
 from jaxcnn.data.algebra.sources import Spec, column, read_column, rows_of
 from jaxcnn.data.dataset import Dataset, Source
-from jaxcnn.data.memory import check_split, num_held_out
+from jaxcnn.data.memory import check_split
 from jaxcnn.errors import ConfigError, DataError
 
 
@@ -149,7 +149,7 @@ class HeldOut(_HoldingOut):
             raise ConfigError(f"HeldOut: fraction is {self.fraction!r}; it must lie in (0, 1)")
 
     def _count(self, total: int) -> int:
-        count = num_held_out(total, self.fraction)
+        count = int(total * self.fraction + 1e-9)  # 0.2 * 5 must give 1 whatever the rounding
         if not count:
             raise DataError(
                 f"HeldOut: a share of {self.fraction:g} of {total} examples is none; hold out more"
