@@ -165,7 +165,10 @@ def test_perspective_takes_corners_where_it_says():
     np.testing.assert_array_equal(still, noise(2, 9, 8, 1))
 
 
-@pytest.mark.parametrize("name", ["perspective", "elastic", "shear", "multi_scale"])
+@pytest.mark.parametrize(
+    "name",
+    ["perspective", pytest.param("elastic", marks=pytest.mark.slow), "shear", "multi_scale"],
+)
 def test_a_bright_spot_moves_where_its_labels_say(name):
     count, size = 12, (40, 44)
     image = np.zeros((count, *size, 1), np.float32)

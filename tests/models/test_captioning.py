@@ -76,7 +76,7 @@ def captions_of(sentences):
 
 
 @every_decoder
-@pytest.mark.parametrize("beam_size", [1, 3])
+@pytest.mark.parametrize("beam_size", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_the_decoded_caption_does_not_depend_on_the_given_ones(name, beam_size, images):
     model = network(name, beam_size=beam_size)
     none = jnp.zeros((5, 2, 6), jnp.int32)
