@@ -166,7 +166,8 @@ def _problems(e: Experiment) -> Iterator[str]:
         and e.batch_size % e.accumulate
     ):
         yield f"accumulate={e.accumulate}: must divide batch_size={e.batch_size}"
-    rate = getattr(e.optimizer, "keywords", {}).get("learning_rate")
+    options = e.optimizer.keywords if isinstance(e.optimizer, partial) else {}
+    rate = options.get("learning_rate")
     if isinstance(rate, (int, float)) and not (rate >= 0 and math.isfinite(rate)):
         yield (
             f"optimizer.learning_rate={rate!r}: must be a number of at least 0; a negative one "

@@ -16,6 +16,7 @@ from jaxcnn.core.transforms import predicting
 from jaxcnn.data.dataset import SPLITS, Dataset
 from jaxcnn.errors import ConfigError, DataError, JaxcnnError
 from jaxcnn.runs.replica import check_program
+from jaxcnn.tasks.task import num_classes
 
 
 def abstract_state(e: Experiment) -> Tree:
@@ -65,7 +66,7 @@ def check_classes(e: Experiment) -> None:
 
     Names of a segmentation may leave out the background.
     """
-    count = getattr(e.task, "num_classes", None)
+    count = num_classes(e.task)
     try:
         names = tuple(e.data.label_names)
     except DataError:
@@ -73,7 +74,7 @@ def check_classes(e: Experiment) -> None:
     spec = e.data.spec()
     entry = next((n for n in ("label", "box_labels", "segmentation") if n in spec), None)
     wanted = {len(names), len(names) + 1} if entry == "segmentation" else {len(names)}
-    if not isinstance(count, int) or not names or entry is None or count in wanted:
+    if count is None or not names or entry is None or count in wanted:
         return
     shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
     raise ConfigError(
@@ -84,8 +85,8 @@ def check_classes(e: Experiment) -> None:
 
 def _check_head(e: Experiment, program: Program, state: Tree, batch: Batch) -> None:
     """ConfigError for a model that gives probabilities of another number of classes."""
-    count = getattr(e.task, "num_classes", None)
-    if e.program is not None or not isinstance(count, int):
+    count = num_classes(e.task)
+    if e.program is not None or count is None:
         return
     rows = jax.eval_shape(predicting(program, e).output_step, state, batch)
     found = rows.get("probabilities") if isinstance(rows, dict) else None

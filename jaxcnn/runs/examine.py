@@ -16,6 +16,7 @@ from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.rendering import Json
 from jaxcnn.data.dataset import SPLITS, Batch, Source, column, sample_rows
 from jaxcnn.errors import DataError
+from jaxcnn.tasks.task import num_classes
 
 CHUNK, SAMPLE = 256, 256
 UNBALANCED = 10  # the most frequent class by the rarest, from which on it is said
@@ -220,8 +221,7 @@ def _notes(
                 f"unbalanced: {counts[most]:,} of {most} and {counts[least]:,} of {least}; see "
                 "Balanced (jaxcnn.data.algebra) and class weights"
             )
-        count = getattr(e.task, "num_classes", 0)
-        every = names or tuple(map(str, range(count if isinstance(count, int) else 0)))
+        every = names or tuple(map(str, range(num_classes(e.task) or 0)))
         if missing := [name for name in every if name not in counts]:
             yield f"no example of {len(missing)} classes: {', '.join(missing[:10])}"
     elif counts and (missing := [k for k in labels.get("train", counts) if k not in counts]):

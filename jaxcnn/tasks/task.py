@@ -13,7 +13,7 @@ that only the proportions of the weights matter, and 0 leaves a row's loss out. 
 count every row once.
 """
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -136,6 +136,16 @@ class Task(Protocol):
         has none.
         """
         ...
+
+
+@runtime_checkable
+class _OfClasses(Protocol):
+    num_classes: int
+
+
+def num_classes(task: Task) -> int | None:
+    """The number of classes that a task tells apart; None of one that has no such field."""
+    return task.num_classes if isinstance(task, _OfClasses) else None
 
 
 class BaseTask:
