@@ -146,6 +146,19 @@ OTHERS = (
     *(test_super_resolution, test_text),
 )
 TRIALS += [trial for module in OTHERS for trial in module.TRIALS]
+one_of_each = list({type(trial.task): trial for trial in reversed(TRIALS)}.values())
+# the first of each kind of task in every run of the tests, the others with the slow ones
+each_kind = pytest.mark.parametrize(
+    "trial",
+    [
+        pytest.param(
+            trial,
+            marks=() if any(trial is one for one in one_of_each) else pytest.mark.slow,
+            id=trial.name.replace(" ", "-"),
+        )
+        for trial in TRIALS
+    ],
+)
 every_task = pytest.mark.parametrize(
     "trial", TRIALS, ids=[trial.name.replace(" ", "-") for trial in TRIALS]
 )
@@ -169,9 +182,6 @@ def test_a_perfect_prediction_scores_best(trial):
     assert gain > 0 if trial.task.larger_is_better else gain < 0
 
 
-one_of_each = list({type(trial.task): trial for trial in reversed(TRIALS)}.values())
-
-
 @pytest.mark.parametrize("trial", one_of_each, ids=[type(t.task).__name__ for t in one_of_each])
 def test_the_loss_is_the_mean_weighted_by_row(trial):
     outputs, batch = rows_of(trial)
@@ -183,8 +193,15 @@ def test_the_loss_is_the_mean_weighted_by_row(trial):
     assert summary["loss"] == pytest.approx(np.average(rows, weights=weight), rel=1e-4)
 
 
-@every_task
-@pytest.mark.parametrize("filler", [0.0, 1e30, np.nan], ids=["zeros", "huge", "nan"])
+@each_kind
+@pytest.mark.parametrize(
+    "filler",
+    [
+        pytest.param(0.0, marks=pytest.mark.slow, id="zeros"),
+        pytest.param(1e30, marks=pytest.mark.slow, id="huge"),
+        pytest.param(np.nan, id="nan"),
+    ],
+)
 def test_padded_rows_change_nothing(trial, filler):
     outputs, batch = rows_of(trial)
 
@@ -202,7 +219,7 @@ def test_padded_rows_change_nothing(trial, filler):
     assert_close(plain, filled)
 
 
-@every_task
+@each_kind
 def test_sums_of_parts_are_the_sum_of_the_whole(trial):
     outputs, batch = rows_of(trial)
     parts = []
@@ -234,7 +251,9 @@ COMPILED_LONG = {
     [
         pytest.param(
             trial,
-            marks=pytest.mark.slow if trial.name in COMPILED_LONG else (),
+            marks=pytest.mark.slow
+            if trial.name in COMPILED_LONG or not any(trial is one for one in one_of_each)
+            else (),
             id=trial.name.replace(" ", "-"),
         )
         for trial in TRIALS
@@ -254,7 +273,7 @@ def test_jit_and_vmap_equal_a_loop(trial, method):
     assert_close(jax.jit(function)(*arguments[0]), loop[0])
 
 
-@every_task
+@each_kind
 def test_loss_is_float32_per_row_with_a_finite_gradient_in_bfloat16(trial):
     outputs, batch = rows_of(trial)
     outputs = jax.tree.map(
