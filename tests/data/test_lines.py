@@ -24,6 +24,13 @@ SCENES = TextScenes(
     items=Digits(), num_train=90, num_eval=30, train_photos=BRICKS[0], eval_photos=BRICKS[1]
 )
 both = pytest.mark.parametrize("data", [LINES, SCENES], ids=["lines", "scenes"])
+scenes_slowly = pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(LINES, id="lines"),
+        pytest.param(SCENES, id="scenes", marks=pytest.mark.slow),  # twenty seconds each
+    ],
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +79,7 @@ def test_spec_sizes_and_ranges(data):
         data.open("test")
 
 
-@both
+@scenes_slowly
 def test_an_example_is_a_function_of_seed_split_and_index(data):
     whole, part = taken(data), taken(data, indices=[[7, 3], [3, 80]])
     for name, values in part.items():
@@ -142,7 +149,7 @@ def test_transposed_items_are_turned_over():
     assert seen > 30
 
 
-@both
+@scenes_slowly
 def test_evaluation_takes_its_own_items_and_photographs(data):
     """Bars of evaluation are all of label 3, and the photographs of each split have their own
     brightness.
@@ -162,7 +169,7 @@ def test_evaluation_takes_its_own_items_and_photographs(data):
         dataclasses.replace(data, eval_photos=("brick",))
 
 
-@pytest.mark.parametrize("size", [(96, 96), (64, 96)])
+@pytest.mark.parametrize("size", [pytest.param((96, 96), marks=pytest.mark.slow), (64, 96)])
 def test_polygons_hold_their_ink_and_nothing_else_does(size):
     """Bars: white cells lie in the polygons, and each polygon is filled by them to its upper and
     lower end.

@@ -62,7 +62,13 @@ def images(count=2, size=(32, 48), channels=3):
     return jax.random.uniform(jax.random.key(1), (count, *size, channels))
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name.endswith(" resnet") else ())
+        for name in CASES
+    ],
+)
 def test_shapes_gradients_and_bfloat16(name):
     model, num_inputs, expected = CASES[name]
     inputs = (images(), BOXES)[:num_inputs]

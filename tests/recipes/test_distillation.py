@@ -108,6 +108,6 @@ def test_a_stopped_run_resumes_to_the_same_bits(teacher, tmp_path):
     check_resume(student(teacher, steps=8), tmp_path)
 
 
-@pytest.mark.slow  # of the recipes, SAM and the mean teacher prove it in every run of the tests
+@pytest.mark.slow  # of the recipes, SAM proves it in every run of the tests
 def test_replicas_are_solo_runs(teacher, tmp_path):
     check_replicas(student(teacher, optimizer=SGD, steps=10), tmp_path)

@@ -178,7 +178,7 @@ def test_it_resumes_to_the_same_bits(tmp_path):
     check_resume(tiny(), tmp_path)
 
 
-@pytest.mark.slow  # of the recipes, SAM and the mean teacher prove it in every run of the tests
+@pytest.mark.slow  # of the recipes, SAM proves it in every run of the tests
 def test_replicas_are_solo_runs(tmp_path):
     """With plain SGD: Adam divides by the gradient's size, so that rounding moves a weight."""
     check_replicas(tiny(optimizer=SGD), tmp_path)

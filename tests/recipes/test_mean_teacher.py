@@ -124,5 +124,6 @@ def test_a_stopped_run_resumes_to_the_same_bits(tmp_path):
     check_resume(student(steps=8), tmp_path)
 
 
+@pytest.mark.slow  # of the recipes, SAM proves it in every run of the tests
 def test_replicas_are_solo_runs(tmp_path):
     check_replicas(student(optimizer=SGD, steps=10), tmp_path)

@@ -115,7 +115,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(tmp_path):
     check_resume(simclr(steps=8), tmp_path)
 
 
-@pytest.mark.slow  # of the recipes, SAM and the mean teacher prove it in every run of the tests
+@pytest.mark.slow  # of the recipes, SAM proves it in every run of the tests
 def test_replicas_are_solo_runs(tmp_path):
     e = simclr(steps=10, optimizer=partial(optax.sgd, learning_rate=0.1), clip_norm=None)
     check_replicas(e, tmp_path)

@@ -38,7 +38,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(tmp_path):
     check_resume(SMALL, tmp_path)
 
 
-@pytest.mark.slow  # of the recipes, SAM and the mean teacher prove it in every run of the tests
+@pytest.mark.slow  # of the recipes, SAM proves it in every run of the tests
 def test_replicas_are_solo_runs(tmp_path):
     check_replicas(SMALL, tmp_path)
 

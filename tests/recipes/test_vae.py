@@ -117,6 +117,6 @@ def test_it_resumes_to_the_same_bits(tmp_path):
     check_resume(tiny(optimizer=VAE.experiment.optimizer), tmp_path)
 
 
-@pytest.mark.slow  # of the recipes, SAM and the mean teacher prove it in every run of the tests
+@pytest.mark.slow  # of the recipes, SAM proves it in every run of the tests
 def test_replicas_are_solo_runs(tmp_path):
     check_replicas(tiny(), tmp_path)
