@@ -137,7 +137,8 @@ class _Look:
         def check(part: Batch) -> None:
             self._task.check(part)
             for name, x in part.items():
-                if kind(name) != "image":  # of which the task has said what it takes
+                # of images and label maps the task has said what it takes, and what it ignores
+                if kind(name) not in ("image", "classes"):
                     check_entry(name, x)
 
         try:

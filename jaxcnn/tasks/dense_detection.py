@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn.errors import ConfigError
-from jaxcnn.ops import boxes
+from jaxcnn.ops import boxes, losses
 from jaxcnn.tasks.detection import LEAST_SCORE, BoxDetection
 from jaxcnn.tasks.objects import average, covered, usable_boxes
 from jaxcnn.tasks.task import Batch
@@ -201,7 +201,5 @@ def focal_loss(
     alpha (1 - p)^gamma * -log p where `positive`, else (1 - alpha) p^gamma * -log(1 - p): what is
     already right costs next to nothing.
     """
-    probability = jax.nn.sigmoid(logits)
-    right = alpha * (1 - probability) ** gamma * jax.nn.softplus(-logits)
-    wrong = (1 - alpha) * probability**gamma * jax.nn.softplus(logits)
-    return jnp.where(positive, right, wrong)
+    balance = jnp.where(positive, alpha, 1 - alpha)
+    return balance * losses.focal(logits, positive.astype(logits.dtype), focus=gamma)

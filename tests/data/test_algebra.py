@@ -354,6 +354,7 @@ REFUSED = [
     (lambda: Take(Made(), slice(0, 9, 2)), ConfigError, "which"),
     (lambda: Take(Made(), 3, splits=("training",)), ConfigError, "'training'"),
     (lambda: Take(Made(), 13).open("train"), DataError, "13 of the 12"),
+    (lambda: Take(Made(), 0.01).size("train"), DataError, "is 0 of the 12"),
     (lambda: Take(Made(), (12, 20)).size("train"), DataError, "0 of the 12"),
     (lambda: Splits(Made(), (Made(), "val")), ConfigError, "eval: split is 'val'"),
     (lambda: Splits(Made(), "photos"), ConfigError, "Splits, eval"),

@@ -15,6 +15,7 @@ from jaxcnn.runs.check import abstract_state, check_classes
 from jaxcnn.runs.evaluation import open_checked
 from jaxcnn.runs.examine import examine
 from jaxcnn.tasks.classification import Classification
+from jaxcnn.tasks.segmentation import Segmentation
 from tests.tiny import TinyNet, arrays, tiny
 
 
@@ -60,6 +61,16 @@ def test_faults_are_counted_by_kind_wherever_they_are():
     assert [(f["count"], f["row"]) for f in found["faults"]] == [(3, 300), (2, 7)]
     assert "photos/300.png" in found["faults"][0]["message"]
     assert "num_classes=3" in found["faults"][1]["message"]
+
+
+@pytest.mark.parametrize("value, faults", [(-1, 0), (-2, 1), (255, 1)])
+def test_what_a_label_map_ignores_is_the_tasks_to_say(value, faults):
+    maps = np.zeros((4, 8, 8), np.int32)
+    maps[1, 2, 3] = value
+    rows = {"image": np.zeros((4, 8, 8, 1), np.uint8), "segmentation": maps}
+    task = Segmentation(num_classes=3, ignore=-1)
+    found = examine(tiny(task=task, data=Arrays(train=rows, eval=rows)))["train"]["faults"]
+    assert sum(fault["count"] for fault in found) == faults
 
 
 def test_all_rows_in_memory_are_looked_at():

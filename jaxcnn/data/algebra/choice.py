@@ -5,6 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 
 
+def share_of(total: int, fraction: float) -> int:
+    """How many of `total` rows a share in [0, 1) is, rounded down; it may be none."""
+    return int(total * fraction + 1e-9)  # 0.2 * 5 must give 1 whatever the rounding
+
+
 def spread(size: int, count: int, *, labels: np.ndarray | None = None) -> np.ndarray:
     """A mask [size] bool of `count` rows, evenly spaced in the order of their `labels` [size] (of
     the rows themselves where there are none): each class gives its share to within one row.

@@ -3,11 +3,11 @@
 import warnings
 from dataclasses import dataclass
 
-import jax
 import numpy as np
 
 from jaxcnn.data.algebra import choice
 from jaxcnn.data.algebra.agreement import check_dataset
+from jaxcnn.data.algebra.around import Around
 from jaxcnn.data.algebra.sources import Spec, column, read_column, rows_of
 from jaxcnn.data.dataset import Dataset, Source
 from jaxcnn.data.memory import check_split
@@ -40,22 +40,14 @@ def named(numbers: np.ndarray, names: tuple[str, ...]) -> str:
     return f"{', '.join(shown)}{', …' if len(numbers) > 5 else ''}"
 
 
-class _HoldingOut:
+class _HoldingOut(Around):
     """What HeldOut and Fold share: "train" and "eval" are parts of `data`'s training split.
 
     "test" is the test split of `data`; where it has none, its "eval", in which nothing was trained
     or chosen.
     """
 
-    data: Dataset
     groups: str
-
-    @property
-    def label_names(self) -> tuple[str, ...]:
-        return self.data.label_names
-
-    def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
-        return self.data.spec()
 
     def size(self, split: str) -> int:
         if check_split(split) == "test":
@@ -149,7 +141,7 @@ class HeldOut(_HoldingOut):
             raise ConfigError(f"HeldOut: fraction is {self.fraction!r}; it must lie in (0, 1)")
 
     def _count(self, total: int) -> int:
-        count = int(total * self.fraction + 1e-9)  # 0.2 * 5 must give 1 whatever the rounding
+        count = choice.share_of(total, self.fraction)
         if not count:
             raise DataError(
                 f"HeldOut: a share of {self.fraction:g} of {total} examples is none; hold out more"

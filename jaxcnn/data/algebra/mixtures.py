@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxcnn.data.algebra import choice
 from jaxcnn.data.algebra.agreement import check_dataset, open_matched, renumbering, same_spec
+from jaxcnn.data.algebra.around import Around
 from jaxcnn.data.algebra.holding_out import labels_of
 from jaxcnn.data.algebra.sources import Rows, joined
 from jaxcnn.data.dataset import Dataset, Source
@@ -113,7 +114,7 @@ class Mixed(_Several):
 
 
 @dataclass(frozen=True)
-class Balanced:
+class Balanced(Around):
     """`data` with a training split in which each class of "label" comes equally often.
 
     An epoch is as many rows of each class as the most frequent one has: its examples come once,
@@ -126,13 +127,6 @@ class Balanced:
 
     def __post_init__(self):
         check_dataset("Balanced", self.data)
-
-    @property
-    def label_names(self) -> tuple[str, ...]:
-        return self.data.label_names
-
-    def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
-        return self.data.spec()
 
     def size(self, split: str) -> int:
         return len(self._rows()) if check_split(split) == "train" else self.data.size(split)

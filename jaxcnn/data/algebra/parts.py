@@ -15,17 +15,18 @@ from jaxcnn.data.algebra.agreement import (
     renumbering,
     same_spec,
 )
+from jaxcnn.data.algebra.around import Around
 from jaxcnn.data.algebra.holding_out import labels_of, named, warn
 from jaxcnn.data.algebra.sources import rows_of
 from jaxcnn.data.dataset import Dataset, Source
-from jaxcnn.data.memory import check_split, num_held_out
+from jaxcnn.data.memory import check_split
 from jaxcnn.errors import ConfigError, DataError
 
 Which = int | float | tuple[int, int | None] | slice
 
 
 @dataclass(frozen=True)
-class Take:
+class Take(Around):
     """Fewer examples of `splits`; other splits pass through.
 
     which: a number, or a share in (0, 1), evenly spaced over the classes of "label" and the order
@@ -61,13 +62,6 @@ class Take:
         for split in self.splits:
             check_split_of("Take", split)
 
-    @property
-    def label_names(self) -> tuple[str, ...]:
-        return self.data.label_names
-
-    def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
-        return self.data.spec()
-
     def size(self, split: str) -> int:
         total = self.data.size(check_split(split))
         return self._count(split, total) if split in self.splits and total else total
@@ -94,7 +88,7 @@ class Take:
         if isinstance(self.which, tuple):
             count = len(range(total)[slice(*self.which)])
         elif isinstance(self.which, float):
-            count = num_held_out(total, self.which)
+            count = choice.share_of(total, self.which)
         else:
             assert isinstance(self.which, int)
             count = self.which

@@ -149,7 +149,7 @@ class Annotated:
         """The examples for training and, evenly spread (over the classes, where each has a label),
         those for evaluation."""
         found = [item.label for item in items]
-        labels = np.array([0 if None in found else label for label in found], np.int32)
+        labels = np.zeros(len(found), np.int32) if None in found else np.array(found, np.int32)
         chosen = held_out(labels, self.eval_fraction, names=names, where=self._where())
         train, held = (
             [item for item, out in zip(items, chosen, strict=True) if out == side]

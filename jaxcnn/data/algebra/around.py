@@ -1,0 +1,18 @@
+"""What the data sets around one other data set share."""
+
+import jax
+
+from jaxcnn.data.dataset import Dataset
+
+
+class Around:
+    """A data set with the entries and the classes of `data`."""
+
+    data: Dataset
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        return self.data.label_names
+
+    def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
+        return self.data.spec()
