@@ -111,6 +111,7 @@ def test_labels_are_checked(tmp_path):
         check_resume(e, tmp_path)
 
 
+@pytest.mark.slow  # of the recipes, four prove it in every run of the tests
 def test_a_stopped_run_resumes_to_the_same_bits(tmp_path):
     check_resume(simclr(steps=8), tmp_path)
 

@@ -34,6 +34,7 @@ def run(tmp_path_factory):
     )
 
 
+@pytest.mark.slow  # of the recipes, four prove it in every run of the tests
 def test_a_stopped_run_resumes_to_the_same_bits(tmp_path):
     check_resume(SMALL, tmp_path)
 

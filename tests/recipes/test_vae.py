@@ -113,6 +113,7 @@ def test_a_run_restores_and_draws_pictures(tmp_path):
     np.testing.assert_array_equal(sheet[:8, 8:16], arrays(21, seed=1)["image"][1, ..., 0])
 
 
+@pytest.mark.slow  # of the recipes, four prove it in every run of the tests
 def test_it_resumes_to_the_same_bits(tmp_path):
     check_resume(tiny(optimizer=VAE.experiment.optimizer), tmp_path)
 

@@ -178,7 +178,9 @@ def test_the_exact_way_gives_the_bits_and_metrics_of_solo_runs(tmp_path):
         assert summary["replicas"][i]["best"]["step"] == solo["best"]["step"]
 
 
-@pytest.mark.parametrize("way", ["vmap", "loop", "2"])
+@pytest.mark.parametrize(
+    "way", ["vmap", *(pytest.param(way, marks=pytest.mark.slow) for way in ("loop", "2"))]
+)
 def test_replicas_resume_to_the_same_bits(tmp_path, way):
     e, points = tiny(), sweep.grid(seed=(0, 1, 2))
     whole = fit(e, tmp_path / "whole", points=points, way=way)
