@@ -35,13 +35,22 @@ class Few:
         return self.source.take(np.asarray(indices) % self.count)
 
 
+# which tests/recipes/ trains
+RECIPES = {
+    *("mnist_gan", "mnist_vae", "two_inputs", "digits_lr_finder", "fashion_mnist_sam"),
+    *("fashion_mnist_simclr", "fashion_mnist_distilled", "fashion_mnist_mean_teacher"),
+}
+
+
 def is_large(path):
-    """Whether two steps take long on a CPU: meant for an accelerator, or a task whose step takes
-    ten seconds and more to compile.
+    """Whether two steps take long on a CPU, or are taken elsewhere: meant for an accelerator, a
+    task whose step takes ten seconds and more to compile, or a recipe.
     """
     meant = "accelerator" in (ast.get_docstring(ast.parse(path.read_text())) or "")
-    return meant or (
-        path.stem.startswith(("scenes_", "photos_")) and path.stem != "scenes_localization"
+    return (
+        meant
+        or path.stem in RECIPES
+        or (path.stem.startswith(("scenes_", "photos_")) and path.stem != "scenes_localization")
     )
 
 

@@ -69,6 +69,7 @@ OPTIMIZERS = {
     "lookahead": partial(lookahead, learning_rate=0.1),
     "muon": partial(optimizers.muon, learning_rate=0.02, adam=("^stem/", "^head/")),
 }
+FEW = ("lbfgs", "sam, in turns", "schedule-free adamw", "lookahead")
 UNSCALED = ("sam, in turns", "schedule-free sgd", "schedule-free adamw")
 
 
@@ -113,7 +114,13 @@ def weights(state):
     return np.asarray(state.params["Dense_0"]["kernel"], np.float64)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in FEW else pytest.mark.slow)  # ten seconds each
+        for name in OPTIMIZERS
+    ],
+)
 def test_runs_resume_to_the_same_bits_and_replicas_equal_solo_runs(name, tmp_path):
     """With a swept number of each, under clipping, and a schedule where that makes sense."""
     whole = jaxcnn.train(run_of(name), tmp_path / "whole", quiet=True)

@@ -744,7 +744,10 @@ UNUSABLE = [
 ]
 
 
-@pytest.mark.parametrize("trial", TRIALS, ids=lambda trial: trial.name)
+@pytest.mark.parametrize(
+    "trial",
+    [pytest.param(t, marks=() if t is TRIALS[1] else pytest.mark.slow, id=t.name) for t in TRIALS],
+)
 def test_skipped_boxes_are_counted_and_change_nothing_else(trial):
     """Unusable boxes count as skipped, their loss and gradient are finite, and the metrics are
     those of a batch without them.
