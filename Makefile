@@ -11,7 +11,7 @@ demo: $(VENV)/.installed  ## install, train LeNet-5 on the embedded digits, say 
 	$(BIN)/python launch.py train digits_lenet5
 
 test: $(VENV)/.test  ## install what tests need, and pass them
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
 
 test-slow: $(VENV)/.test  ## the proofs that take minutes
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow
