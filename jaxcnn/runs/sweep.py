@@ -8,9 +8,11 @@ points. Points that differ only in the seed and in numbers that can live in the 
 
 import dataclasses
 import itertools
+import json
 import math
 import random
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from jaxcnn.core.override import get_at, override, replace_at
@@ -162,6 +164,23 @@ def all_numbers(experiment: "Experiment", points: list[Point]) -> list[dict[str,
     """For each point of a group, every number by which any of them differs in the state."""
     paths = sorted({path for point in points for path in numbers(experiment, point)})
     return [{p: point.get(p, get_at(experiment, p)) for p in paths} for point in points]
+
+
+def check_kept(points: Iterable[Point]) -> None:
+    """ConfigError for a point that run.json, from which a sweep is resumed, cannot give back."""
+    for i, point in enumerate(points):
+        for path, value in point.items():
+            try:
+                same = as_point(json.loads(json.dumps({path: value}))) == {path: value}
+            except (TypeError, ValueError):
+                same = False
+            if not same:
+                raise ConfigError(
+                    f"point {i} of the sweep: {path} is {value!r}, which run.json cannot hold; a "
+                    "point's values are numbers, strings, booleans, None and flat tuples of them. "
+                    "Give what varies a field of its own, e.g. partial(function, on=True), and "
+                    "vary that"
+                )
 
 
 def as_point(values: dict[str, Any]) -> Point:

@@ -324,3 +324,13 @@ def test_a_diverged_run_has_a_summary_that_names_the_layer(tmp_path):
     points = [{"optimizer.learning_rate": rate} for rate in (0.05, 1e30)]
     train(e, tmp_path / "many", points=points, way="vmap", console=console)
     assert any("diverged at step" in line and "layer" in line for line in console.lines)
+
+
+def test_a_point_that_run_json_cannot_hold_is_refused_before_a_folder_is_made(tmp_path):
+    def shift(key, batch):
+        return batch
+
+    points = [{"augment": ()}, {"augment": (shift,)}]
+    with pytest.raises(ConfigError, match=r"point 1 .*augment.*run\.json"):
+        train(tiny(), tmp_path / "run", points=points)
+    assert not (tmp_path / "run").exists()
