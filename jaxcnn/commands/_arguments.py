@@ -14,7 +14,6 @@ def add_experiment_arguments(parser: Any) -> None:
     parser.add_argument(
         "experiment",
         nargs="?",
-        default=DEFAULT,
         metavar="EXPERIMENT",
         help=f"path or name of an experiment file (default: {DEFAULT})",
     )
@@ -27,10 +26,14 @@ def add_experiment_arguments(parser: Any) -> None:
 
 
 def split_overrides(args: Any) -> None:
-    """`verb a.b=c` without an experiment: the default one is meant."""
-    if "=" in args.experiment and not args.experiment.endswith(".py"):
-        args.overrides.insert(0, args.experiment)
-        args.experiment = DEFAULT
+    """`verb a.b=c` without an experiment: the default one is meant. `args.named`: whether one was
+    given.
+    """
+    given = args.experiment
+    if given is not None and "=" in given and not given.endswith(".py"):
+        args.overrides.insert(0, given)
+        given = None
+    args.named, args.experiment = given is not None, given or DEFAULT
 
 
 def add_model_arguments(parser: Any) -> None:

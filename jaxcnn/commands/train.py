@@ -70,9 +70,8 @@ def add_arguments(parser: Any) -> None:
 def main(args: Any) -> int:
     """Train. Exit code 75 after SIGTERM or Ctrl-C: the state was saved, --resume goes on."""
     _arguments.split_overrides(args)
-    named = args.experiment != code.DEFAULT
     if args.resume is not None and (
-        named
+        args.named
         or args.overrides
         or args.run_dir
         or args.start
@@ -91,7 +90,7 @@ def main(args: Any) -> int:
         for option in ("zip", "sample", "halving", "replicas_by"):
             if getattr(args, option) and not (option == "replicas_by" and args.folds):
                 raise ConfigError(f"--{option.replace('_', '-')} belongs to a --sweep")
-    if args.start is not None and (named or args.sweep is not None):
+    if args.start is not None and (args.named or args.sweep is not None):
         raise ConfigError("--from takes the experiment of its run; give it overrides alone")
     if args.halving is not None and args.halving < 2:
         raise ConfigError(

@@ -95,6 +95,41 @@ def _places(value: Any, prefix: str) -> Iterator[tuple[str, Path]]:
             yield from _places(item, f"{path}.")
 
 
+def located(data: Any, start: Path) -> Any:
+    """A data set in which relative places are those beneath the folder `start`, in which its run
+    was started, wherever the process is now. A place that is not there is left as it is: the run
+    was moved together with its data.
+    """
+    return data if start == Path.cwd() else _located(data, start)
+
+
+def _located(value: Any, start: Path) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_located(item, start) for item in value)
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return value
+    fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
+    new = {
+        name: located_value(name, item, start, root=fields.get("path"))
+        if isinstance(item, str)
+        else _located(item, start)
+        for name, item in fields.items()
+    }
+    changed = {name: item for name, item in new.items() if item is not fields[name]}
+    return dataclasses.replace(value, **changed) if changed else value
+
+
+def located_value(name: str, value: Any, start: Path, *, root: Any = None) -> Any:
+    """The same for one field, or one value of a sweep's point."""
+    word = name.rpartition(".")[2].split("_")[-1]
+    if not isinstance(value, str) or not value or word not in (*PLACES, "dir"):
+        return value
+    if word == "labels" and root and (start / root / value).exists():
+        return value  # TextLines' labels are a file within its folder
+    place = Path(value).expanduser()
+    return str(start / place) if not place.is_absolute() and (start / place).exists() else value
+
+
 def _listing(place: Path) -> list[Any]:
     found: list[tuple[str, int]] = []
     if place.is_file():

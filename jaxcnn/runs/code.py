@@ -259,7 +259,7 @@ def reopen(folder: Path, record: dict[str, Any]) -> "Experiment":
     never in a file that could be kept.
     """
     from jaxcnn.core.rendering import render
-    from jaxcnn.data.recorded import Recorded
+    from jaxcnn.data.recorded import Recorded, located
     from jaxcnn.runs.sweep import as_point, at
 
     code, rendered = record.get("code"), record.get("rendered")
@@ -275,15 +275,17 @@ def reopen(folder: Path, record: dict[str, Any]) -> "Experiment":
             experiment = at(experiment, as_point(record.get("point", {})))
         else:
             experiment = _build(rendered, record)
-    found = render(experiment)
+    start = Path(record.get("started_in", "")).absolute()
+    there = dataclasses.replace(experiment, data=located(experiment.data, start))
+    found = [render(experiment), render(there)]  # a sweep may have been resumed from elsewhere
     if isinstance(experiment.data, Recorded):
-        found["data"] = rendered["data"]
-    if changed := differences(rendered, found):
+        found = [{**content, "data": rendered["data"]} for content in found]
+    if changed := min((differences(rendered, content) for content in found), key=len):
         raise ConfigError(
             f"{folder}: its experiment now means something else than when it ran: "
             f"{'; '.join(changed[:5])} (its code or jaxcnn's defaults have changed)"
         )
-    return experiment
+    return there
 
 
 def _build(rendered: dict[str, Any], record: dict[str, Any]) -> "Experiment":

@@ -183,11 +183,15 @@ def _way(
     for name in ("points", "halving"):
         content.pop(name, None)
     for replica in replicas:
+        file = replica.folder / "run.json"
+        if file.is_file():
+            write_json(file, {**read_json(file), "way": way.text()})
+            continue
         own = {"replica": replica.index, "point": replica.point, "way": way.text()}
         own |= {"steps_per_dispatch": dispatch, "rendered": render(replica.experiment)}
         own["data"] = record_data(replica.experiment.data).to_json()
         shutil.copytree(plan.folder / "code", replica.folder / "code", dirs_exist_ok=True)
-        write_json(replica.folder / "run.json", {**content, **own})
+        write_json(file, {**content, **own})
     return way
 
 

@@ -122,7 +122,8 @@ def train(
         start=start_run,
     )
     with locked(folder, resume=False, new=new):
-        return _train(plan)
+        _train(plan)
+    return Run(folder, experiment)
 
 
 def _startable(run: Run) -> Run:
@@ -163,12 +164,12 @@ def _resume(
     console: Console,
 ) -> Run:
     """Go on with a run; what is `given` of run.json's entries is compared with it."""
-    folder = folder.absolute()
+    folder, e = folder.absolute(), experiment
     with locked(folder, resume=True):
         record = read_json(folder / "run.json")
-        if experiment is None:
-            experiment = code.reopen(folder, record)
-        elif changed := code.differences(record["rendered"], render(experiment)):
+        if e is None:
+            e = code.reopen(folder, record)
+        elif changed := code.differences(record["rendered"], render(e)):
             raise ConfigError(
                 f"{folder}: is a run of another experiment: {'; '.join(changed[:5])}; resume it as "
                 "it was (leave the experiment out), or go on from it with other settings: "
@@ -177,24 +178,25 @@ def _resume(
         kept = {key: record.get(key) for key in given}
         if changed := code.differences(kept, json.loads(json.dumps(given))):
             raise ConfigError(f"{folder}: was started otherwise: {'; '.join(changed[:5])}")
-        points = record.get("points")
+        points = sweep.points_of(record)
         if points is None and way is not None:
             raise ConfigError(f"way={way!r}: {folder} is a single run, which runs in one way")
         plan = Plan(
-            experiment,
+            e,
             record["experiment"],
             folder,
             console,
             resume=True,
-            points=None if points is None else tuple(map(sweep.as_point, points)),
+            points=points,
             way=way,
             halving=record.get("halving"),
             observe=observe,
         )
-        return _train(plan)
+        _train(plan)
+    return Run(folder, experiment)
 
 
-def _train(plan: Plan) -> Run:
+def _train(plan: Plan) -> None:
     """Train in a locked folder: one group of replicas after another."""
     e, console, groups = plan.experiment, plan.console, plan.groups()
     if plan.resume:
@@ -239,7 +241,6 @@ def _train(plan: Plan) -> Run:
         together = [indices for _, indices in groups]
         points = list(plan.points)
         summarize_sweep(plan.folder, plan.name, e.task, points, together, say=console.line)
-    return Run(plan.folder, e)
 
 
 def _say_folds(plan: Plan) -> None:
@@ -267,6 +268,7 @@ def _describe(plan: Plan, source: Source) -> None:
     content: dict[str, Any] = {
         "format": 2,
         "experiment": plan.name,
+        "started_in": str(Path.cwd()),  # where relative paths of its data begin
         "code": code.keep(plan.folder / "code", e, plan.origin),
         "steps_per_dispatch": steps_per_dispatch(e, source),
         "data": {**record_data(e.data).to_json(), "files": files_of(e.data)},

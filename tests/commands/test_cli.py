@@ -216,6 +216,8 @@ def test_a_sweep_leaves_a_table_and_replicas_that_can_be_asked(tmp_path):
         (("experiments/digits_lenet5.py",), 2, "launch.py train"),
         (("evaluate", "nowhere"), 2, "not a run directory"),
         (("train", "--resume", "nowhere"), 2, "not a run directory"),
+        (("train", "digits_lenet5", "--resume", "nowhere"), 2, "give no experiment"),
+        (("train", "digits_lenet5", "--from", "nowhere"), 2, "takes the experiment of its run"),
         (("train", "digits_lenet5", "--run-dir", "/proc/nowhere", *FAST), 6, "--run-dir"),
         (("train", "digits_lenet5", "data.image_size=(8, 8)"), 2, "28"),
         (("train", "mnist_lenet5", "data.data_dir=/nowhere"), 3, "launch.py prepare mnist"),

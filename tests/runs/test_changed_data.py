@@ -10,6 +10,7 @@ from jaxcnn.data.files.class_folder import Folder
 from jaxcnn.data.memory import Arrays
 from jaxcnn.data.recorded import files_of
 from jaxcnn.errors import DataError, Preempted
+from jaxcnn.runs.open import open as open_run
 from jaxcnn.runs.writers import Console
 from tests.tiny import arrays, fit, stop_at, tiny, train
 
@@ -113,3 +114,38 @@ def test_files_inside_other_data_sets_are_found(tmp_path):
     }
     assert files_of(Folder(str(tmp_path / "nowhere"))) == {}
     assert files_of(Arrays(arrays(3), arrays(3))) == {}
+
+
+def test_relative_places_are_those_of_the_folder_in_which_the_run_was_started(
+    tmp_path, monkeypatch
+):
+    home, other = tmp_path / "home", tmp_path / "other"
+    photos(home / "photos")
+    photos(other / "photos", "abc", 9)  # a folder of the same name that is not meant
+    monkeypatch.chdir(home)
+    data = Folder("photos", image_size=(8, 8), channels=1)
+    e = tiny(data=data, batch_size=4, steps=4, augment=(), ema=None, eval_every=0.7)
+    whole = train(e, home / "whole")
+    with pytest.raises(Preempted):
+        train(e, home / "run", observe=[stop_at(2)])
+    points = [{"data.path": "photos"}, {"data.path": "photos", "batch_size": 3}]
+    with pytest.raises(Preempted):
+        train(e, home / "sweep", points=points, observe=[stop_at(2)])
+    monkeypatch.chdir(other)
+    run = train(None, home / "run", resume=True)
+    assert run.summary["state_sha256"] == whole.summary["state_sha256"]
+    assert open_run(home / "run").evaluate()["count"] == whole.metrics["count"]
+    assert train(None, home / "sweep", resume=True).replica(1).evaluate()["count"] == 3
+    monkeypatch.chdir(home)
+    assert open_run(home / "sweep").replica(1).evaluate() is not None
+
+
+def test_a_run_that_was_moved_with_its_data_takes_those_where_it_is_now(tmp_path, monkeypatch):
+    photos(tmp_path / "old/photos")
+    monkeypatch.chdir(tmp_path / "old")
+    data = Folder("photos", image_size=(8, 8), channels=1)
+    e = tiny(data=data, batch_size=4, steps=2, augment=(), ema=None, eval_every=2.0)
+    train(e, "run")
+    (tmp_path / "old").rename(tmp_path / "new")
+    monkeypatch.chdir(tmp_path / "new")
+    assert open_run("run").evaluate()["count"] > 0
