@@ -1,6 +1,7 @@
 """Bytes that are damaged or malicious end in an error of ours, soon and within bounds of memory.
 
-`make fuzz` runs 20,000 inputs for each parser; here are few.
+`make fuzz` runs 20,000 inputs for each parser and prints what the dearest of them cost; here are few.
+Figures stand in docs/LOG.md.
 """
 
 import os
@@ -31,7 +32,7 @@ def test_changed_inputs_are_read_or_refused(name, tmp_path):
     write(parser, tmp_path)
     target = tmp_path / parser.target
     read_whole(parser.data(tmp_path))  # what is imported once does not count
-    refused = []
+    refused, seconds, grown = [], [0.0], [0]
 
     @settings(
         max_examples=EXAMPLES,
@@ -43,23 +44,28 @@ def test_changed_inputs_are_read_or_refused(name, tmp_path):
     @given(contents(parser))
     def check(data):
         target.write_bytes(data)
-        tracemalloc.reset_peak()
-        before, start = tracemalloc.get_traced_memory()[0], time.process_time()
         resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        start = time.process_time()
+        tracemalloc.start()  # here alone: hypothesis takes twice as long under it
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
                 read_whole(parser.data(tmp_path))
             except JaxcnnError:
                 refused.append(data)
-        assert time.process_time() - start < SECONDS
-        assert tracemalloc.get_traced_memory()[1] - before < BYTES
-        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - resident
-        assert grown * 1024 < BYTES
+        seconds.append(time.process_time() - start)  # not of what else the machine does
+        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - resident
+        grown.append(max(tracemalloc.get_traced_memory()[1], resident * 1024))
+        tracemalloc.stop()
+        assert seconds[-1] < SECONDS
+        assert grown[-1] < BYTES
 
-    tracemalloc.start()
     try:
         check()
     finally:
         tracemalloc.stop()
     assert refused  # else nothing was damaged
+    print(
+        f"{name}: {len(seconds) - 1} inputs, {len(refused)} refused, the slowest {max(seconds):.2f} "
+        f"s, the largest {max(grown) / 2**20:.1f} MB"
+    )
