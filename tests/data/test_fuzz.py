@@ -1,7 +1,7 @@
 """Bytes that are damaged or malicious end in an error of ours, soon and within bounds of memory.
 
-`make fuzz` runs 20,000 inputs for each parser and prints what the dearest of them cost; here are few.
-Figures stand in docs/LOG.md.
+`make fuzz` runs 20,000 inputs for each parser and prints what the dearest cost (docs/LOG.md); here
+are few.
 """
 
 import os
@@ -66,6 +66,6 @@ def test_changed_inputs_are_read_or_refused(name, tmp_path):
         tracemalloc.stop()
     assert refused  # else nothing was damaged
     print(
-        f"{name}: {len(seconds) - 1} inputs, {len(refused)} refused, the slowest {max(seconds):.2f} "
-        f"s, the largest {max(grown) / 2**20:.1f} MB"
+        f"{name}: {len(seconds) - 1} inputs, {len(refused)} refused, the slowest "
+        f"{max(seconds):.2f} s, the largest {max(grown) / 2**20:.1f} MB"
     )
