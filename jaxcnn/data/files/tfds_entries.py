@@ -170,7 +170,9 @@ def _objects(
         return [values[field][i] for i in chosen]
 
     masks = (
-        [np.asarray(mask).any(-1) for mask in of("instance_masks")] if wanted.instance_masks else []
+        [np.asarray(mask).max(-1) > 0 for mask in of("instance_masks")]
+        if wanted.instance_masks
+        else []
     )
     for row, (i, mask) in enumerate(zip(chosen, masks, strict=False)):
         if mask.shape != size:
