@@ -75,6 +75,10 @@ COCO = {
         {"id": 3, "image_id": 1, "caption": "a cat and a dog"},
     ],
 }  # fmt: skip
+ICDAR = [
+    {"points": [[1, 1], [9, 1], [9, 5], [1, 5]], "transcription": "word", "illegibility": False},
+    {"points": [[1, 6], [9, 6], [9, 9], [1, 9]], "transcription": "###", "illegibility": True},
+]
 XML = (
     b"<annotation><filename>1.png</filename><size><width>12</width><height>10</height></size>"
     b"<object><name>cat</name><difficult>0</difficult><bndbox><xmin>1</xmin><ymin>2</ymin>"
@@ -141,6 +145,10 @@ PARSERS = {
     "icdar": Parser(
         {"1.png": png(), "gt_1.txt": b"1,1,9,1,9,5,1,5,word\n1,6,9,6,9,9,1,9,###\n"}, "gt_1.txt",
         lambda f: Icdar(str(f), **COMMON),
+    ),
+    "icdar json": Parser(
+        {"i/1.png": png(), "a.json": json.dumps({"1": ICDAR}).encode()}, "a.json",
+        lambda f: Icdar(str(f / "i"), labels=str(f / "a.json"), **COMMON),
     ),
     "text lines": Parser(
         {"1.png": png(), "2.png": png(), "labels.txt": b"1.png\tword\n2.png\tother\n"},

@@ -3,10 +3,12 @@
 Damage is a DataError that names the file, never another exception and never other numbers.
 """
 
+import contextlib
 import gzip
 import io
 import struct
 import time
+import tracemalloc
 import warnings
 from pathlib import Path
 
@@ -161,6 +163,20 @@ def test_image_errors_name_the_file_and_keep_the_bomb_limit(tmp_path, monkeypatc
         read_image(tmp_path / "bomb.png", size=None, channels=3)
     with pytest.raises(ConfigError, match="channels is 4"):
         read_image(tmp_path / "bomb.png", size=None, channels=4)
+
+
+@pytest.mark.parametrize("claimed", [0x1000001B, 0x7FFFFFFF])
+def test_a_chunk_that_claims_gigabytes_takes_no_memory(tmp_path, claimed):
+    data = png(PIXELS)
+    place = data.index(b"IDAT")
+    (tmp_path / "x.png").write_bytes(data[: place - 4] + claimed.to_bytes(4, "big") + data[place:])
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(DataError):
+            read_image(tmp_path / "x.png", size=None, channels=3)
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()
 
 
 # --- folders ---

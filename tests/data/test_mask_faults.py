@@ -1,6 +1,7 @@
 """Masks as people have them: each kind of fault is read as it is meant, or refused, and said."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from jaxcnn.data.files.faults import Faults
 from jaxcnn.data.files.images import decode_image, image_size, read_image
 from jaxcnn.data.files.label_images import read_colour_mask, read_index_mask, upright
 from jaxcnn.data.files.mask_folder import MaskFolder
+from jaxcnn.data.files.voc import Voc
 from jaxcnn.errors import ConfigError, DataError
 from tests.data.faults import check, grey_png, picture, take_all, turned
 
@@ -94,6 +96,47 @@ def test_eval_masks_are_judged_too(folder, tmp_path):
     (tmp_path / "em").mkdir()
     grey(V).save(tmp_path / "em" / "0.png")
     check(lambda: values(data), r"em, eval: .*values=\(0, 255\)")
+
+
+@pytest.fixture
+def voc_folder(tmp_path):
+    """Makes a folder in the form of VOC of the masks given, and Voc of it."""
+
+    def make(masks) -> Voc:
+        (tmp_path / "SegmentationClass").mkdir()
+        for i, mask in enumerate(masks):
+            picture(tmp_path / "JPEGImages" / f"{i}.png", SIZE, seed=i)
+            grey(mask).save(tmp_path / "SegmentationClass" / f"{i}.png")
+        return Voc(
+            str(tmp_path), names=TWO, entries=("segmentation",), image_size=SIZE, eval_fraction=0.0
+        )
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "masks, expected",
+    [
+        pytest.param([V, V], r"MaskFolder's values=\(0, 255\)", id="black and white"),
+        pytest.param([V, A], "1 of 2 masks hold 0 and 255 only", id="two ways"),
+        pytest.param([B, A], [0, 1, 255], id="a border of 255"),
+        pytest.param([B, AB, np.where(B == 1, 0, B)], [0, 1, 2, 255], id="none in one"),
+    ],
+)
+def test_masks_of_voc_are_judged_too(voc_folder, masks, expected):
+    check(lambda: values(voc_folder(masks)), expected)
+
+
+def test_voc_says_only_what_its_user_can_do(voc_folder, tmp_path):
+    """Turned pictures and masks in colours: no field of MaskFolder as if it were one of Voc's."""
+    data = voc_folder([A])
+    picture(tmp_path / "JPEGImages" / "0.png", SIZE, exif=turned(3))
+    with pytest.raises(DataError, match="write the images upright, without the tag") as error:
+        values(data)
+    assert "drawn_on" not in str(error.value)
+    picture(tmp_path / "JPEGImages" / "0.png", SIZE)
+    stack(A, A * 0, A * 0).save(tmp_path / "SegmentationClass" / "0.png")
+    check(lambda: values(replace(data)), r"which: MaskFolder's colours=\(\(r, g, b\)")
 
 
 def test_masks_without_an_image_are_said(folder, tmp_path):

@@ -1,7 +1,9 @@
 """Labels of text on pictures as the benchmarks write them: dialects are told apart or refused; and
 lists of lines of text."""
 
+import json
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +115,91 @@ def test_dialects(tmp_path, files, expected, said):
 def test_lines_of_a_dialect(dialect, line, corners, text, ignored):
     parsed = parse_line(read_line(line, "x"), dialect)
     assert parsed == (None if corners is None else (corners, text, ignored))
+
+
+def item(flag="illegibility", text="Hi", value=False, points=RIGHT, **more) -> dict:
+    return {"points": points, "transcription": text, flag: value, **more}
+
+
+FLAT = [5, 5, 25, 5, 25, 15, 5, 15]
+LATIN = {"language": "Latin"}
+TEN = [list(pair) for pair in zip(*[iter(map(int, CURVE.split(",")))] * 2, strict=True)]
+SHARED = [item(**LATIN), item(text="no", value=True, **LATIN)]
+WRONG = "is in none of the forms of JSON"
+
+
+@pytest.mark.parametrize(
+    "labels, expected, said",
+    [
+        pytest.param({"img_0": SHARED, "img_1": []}, [(1, 1), (0, 0)], "", id="ArT"),
+        pytest.param({"img_0": [item(points=TEN)], "img_1": []}, [(1, 0), (0, 0)], MORE,
+                     id="ArT, ten corners"),
+        pytest.param({"img_1": [item(text="###", value=True)], "img_0": [item(), item()]},
+                     [(2, 0), (0, 1)], "", id="LSVT"),
+        pytest.param({"img_0": [item(text="###")], "img_1": []}, [(0, 1), (0, 0)], "", id="###"),
+        pytest.param({"img_0": [], "img_1": [], "img_2": []}, [(0, 0), (0, 0)], "has no image",
+                     id="labels of no image"),
+        pytest.param({"img_0": []}, "img_1.png: .* has no entry 'img_1'", "", id="no labels"),
+        pytest.param({"img_0": [{"transcription": "a"}], "img_1": []}, "weak labels of LSVT", "",
+                     id="LSVT, weak"),
+        pytest.param({"img_0": [item("ignore")], "img_1": []}, "'illegibility' is absent", "",
+                     id="another flag"),
+        pytest.param({"img_0": [item(value="perhaps")], "img_1": []}, "true or false", "",
+                     id="no flag"),
+        pytest.param({"img_0": [item(text=None)], "img_1": []}, "must be a string", "", id="null"),
+        pytest.param({"img_0": [item(points=RIGHT[:3])], "img_1": []}, "four or more corners", "",
+                     id="three corners"),
+        pytest.param({"img_0": [item(points=[[1, 2, 3]] * 4)], "img_1": []}, "four or more", "",
+                     id="triples"),
+        pytest.param({"img_0": ["Hi"], "img_1": []}, "a text is an object", "", id="a string"),
+        pytest.param({"lines": [], "chars": []}, r"name the folder of these files", "", id="ReCTS"),
+        pytest.param({"images": [], "annotations": [], "categories": []}, WRONG, "", id="COCO"),
+        pytest.param({"imgs": {}, "anns": {}}, WRONG, "", id="COCO-Text"),
+        pytest.param([], "holds no object", "", id="a list"),
+        pytest.param('{"img_0": [], "img_0": []}', r"has \['img_0'\] more than once", "",
+                     id="twice"),
+        pytest.param("{", "cannot be read as JSON", "", id="damaged"),
+    ],
+)  # fmt: skip
+def test_one_json_file_for_all_images(tmp_path, labels, expected, said):
+    root, file = tmp_path / "train", tmp_path / "labels.json"
+    for i in range(2):
+        picture(root / f"img_{i}.png", (40, 60))
+    file.write_text(labels if isinstance(labels, str) else json.dumps(labels))
+    check(lambda: found(root, labels=str(file)), expected, said)
+
+
+@pytest.mark.parametrize(
+    "labels, expected",
+    [
+        pytest.param({"lines": [item("ignore", value=0, points=FLAT)], "chars": [1]}, [(1, 0)],
+                     id="a line"),
+        pytest.param({"lines": [item("ignore", value=v, points=FLAT) for v in (1, 0, 0)]},
+                     [(2, 1)], id="ignored"),
+        pytest.param({"lines": [item("ignore", value=2)]}, "'ignore' is 2", id="no flag"),
+        pytest.param({"lines": [item()]}, "'ignore' is absent", id="ArT's flag"),
+        pytest.param({"img_0": [item()]}, "names?d itself: labels=", id="ArT"),
+    ],
+)  # fmt: skip
+def test_a_json_file_for_each_image(tmp_path, labels, expected):
+    picture(tmp_path / "img_0.png", (40, 60))
+    (tmp_path / "img_0.json").write_text(json.dumps(labels))
+    check(lambda: found(tmp_path), expected)
+
+
+def test_corners_of_json_are_those_of_lines(tmp_path):
+    """Also of images in folders, whose names stand alone in the file."""
+    texts = []
+    for i, points in enumerate((RIGHT, FLAT)):
+        picture(tmp_path / "train" / str(i) / f"gt_{i}.png", (40, 60))
+        texts.append(item(points=points))
+    file = tmp_path / "labels.json"
+    file.write_text(json.dumps({f"gt_{i}": [text] for i, text in enumerate(texts)}))
+    data = Icdar(str(tmp_path / "train"), labels=str(file), image_size=(40, 60), eval_fraction=0.0)
+    expected = np.array(RIGHT)[:, ::-1] / (40, 60)
+    np.testing.assert_allclose(take_all(data)["polygons"], [[expected]] * 2, rtol=1e-6)
+    with pytest.raises(ConfigError, match="leave dialect out"):
+        replace(data, dialect="2015").spec()
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)

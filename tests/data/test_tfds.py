@@ -457,6 +457,104 @@ def test_segmentation_is_moved_to_the_classes_of_the_task(scenes_root, offset):
     np.testing.assert_array_equal(take_by_number(data)["segmentation"][5], expected)
 
 
+def stored(mask: Image.Image) -> io.BytesIO:
+    """A PNG as it is, which TFDS then stores byte by byte."""
+    file = io.BytesIO()
+    mask.save(file, "PNG")
+    return io.BytesIO(file.getvalue())
+
+
+CLASSES = (np.arange(48) % 3).astype(np.uint8).reshape(8, 6)
+TABLE = ((0, 0, 0), (128, 0, 0), (0, 0, 90))
+
+
+def label_images() -> dict[str, Image.Image]:
+    """CLASSES stored in the ways of published sets."""
+    palette = Image.fromarray(CLASSES).convert("P")
+    palette.putdata(CLASSES.ravel().tolist())
+    palette.putpalette([value for colour in TABLE for value in colour])
+    return {
+        "palette": palette,
+        "colours": Image.fromarray(np.array(TABLE, np.uint8)[CLASSES]),
+        "grey_rgb": Image.fromarray(CLASSES.repeat(3).reshape(8, 6, 3)),
+        "sixteen": Image.fromarray(CLASSES.astype(np.uint16) * 300),
+        "black_white": Image.fromarray(np.where(CLASSES == 1, 255, 0).astype(np.uint8)),
+    }
+
+
+class TinyMasks(tfds.core.GeneratorBasedBuilder):
+    """Four pictures with the same label map in several forms."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        image = tfds.features.Image(shape=(None, None, 3))
+        features = {"image": image, "number": np.int32, "nested": {"palette": image}}
+        features |= dict.fromkeys(label_images(), image)
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(4)}
+
+    def _generate_examples(self, count):
+        for i in range(count):
+            masks = {name: stored(mask) for name, mask in label_images().items()}
+            nested = {"palette": stored(label_images()["palette"])}
+            picture = Image.new("RGB", (6, 8))
+            yield i, {"image": picture, "number": i, "nested": nested, **masks}
+
+
+@pytest.fixture(scope="module")
+def masks_root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("tfds_masks")
+    TinyMasks(data_dir=str(root), file_format="array_record").download_and_prepare()
+    return root
+
+
+WHITE = np.where(CLASSES == 1, 255, 0)
+SAID = {"segmentation_colours": TABLE}
+
+
+@pytest.mark.parametrize("memory_mib", [10, 0])
+@pytest.mark.parametrize(
+    "name, options, expected",
+    [
+        ("palette", {}, CLASSES),
+        ("nested.palette", {}, CLASSES),
+        ("palette", {"segmentation_offset": -1}, np.where(CLASSES == 0, 255, CLASSES - 1.0)),
+        ("grey_rgb", {}, CLASSES),
+        ("colours", SAID, CLASSES),
+        ("palette", SAID, CLASSES),
+        ("palette", {"segmentation_values": (2, 1, 0)}, 2 - CLASSES),
+        ("colours", {}, r"segmentation_colours=\(\(r, g, b\)"),
+        ("colours", {"segmentation_colours": TABLE[:2]}, r"16 pixels hold \[\(0, 0, 90\)\]"),
+        ("sixteen", {"segmentation_values": (0, 300, 600)}, CLASSES),
+        ("sixteen", {}, r"32 pixels hold \[300, 600\]"),
+        ("black_white", {}, r"segmentation_values=\(0, 255\) for the former, segmentation_ignored"),
+        ("black_white", {"segmentation_values": (0, 255)}, WHITE // 255),
+        ("black_white", {"segmentation_ignored": 255}, WHITE),
+    ],
+)
+def test_label_maps_as_sets_store_them(masks_root, name, options, expected, memory_mib):
+    data = Tfds(
+        "tiny_masks",
+        eval="",
+        data_dir=str(masks_root),
+        label="",
+        image_size=(8, 6),
+        invalid="error",
+        segmentation=name,
+        memory_mib=memory_mib,
+        **options,
+    )
+    if isinstance(expected, str):
+        with pytest.raises(DataError, match=expected):
+            data.open("train").take(np.arange(4))
+    else:
+        taken = np.asarray(data.open("train").take(np.arange(4))["segmentation"])
+        np.testing.assert_array_equal(taken, np.stack([expected] * 4))
+
+
 def test_crop_keeps_the_middle_of_image_and_segmentation(scenes_root):
     whole, cut = (
         take_by_number(scenes(scenes_root, segmentation="annotation", **options))
@@ -591,6 +689,8 @@ def test_what_is_left_of_bad_labels(scenes_root):
         ({"boxes": "boxes", "invalid": "drop"}, "invalid is 'drop'"),
         ({"boxes": "boxes", "max_items": 0}, "max_items"),
         ({"points": ("points",), "point_units": "mm"}, "pixels, shares"),
+        ({"segmentation_values": (0, 0)}, "each class has a value of its own"),
+        ({"segmentation_offset": 1, "segmentation_values": (0, 1)}, "leave out one of both"),
     ],
 )
 def test_wrong_names_of_entries_are_config_errors(scenes_root, options, message):

@@ -8,11 +8,17 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from flax import linen as nn
 
+from jaxcnn.core.experiment import Experiment
+from jaxcnn.data import augment
+from jaxcnn.data.memory import Arrays
 from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.ops import centers
 from jaxcnn.ops.roi_paste import roi_paste
+from jaxcnn.runs.train import train
 from jaxcnn.tasks.dense_detection import DenseDetection, focal_loss
 from jaxcnn.tasks.detection import CenterDetection, center_loss
 from jaxcnn.tasks.instances import InstanceSegmentation
@@ -812,3 +818,54 @@ def test_labels_out_of_range_are_skipped_with_a_count():
 def test_bad_settings_are_refused(make, says):
     with pytest.raises(ConfigError, match=says):
         make()
+
+
+# --- several pictures as one, in training ---
+
+
+def lone_objects(count: int) -> dict[str, np.ndarray]:
+    """Pictures 32x32 with one square each, at a place of its own, and room for no other."""
+    rows, columns = np.divmod(np.arange(count), 4)
+    corner = np.stack([rows, columns], -1) / 4 + 1 / 16
+    masks = np.zeros((count, 1, 32, 32), np.uint8)
+    for mask, (y, x) in zip(masks[:, 0], (32 * corner).astype(int), strict=True):
+        mask[y : y + 4, x : x + 4] = 255
+    return {
+        "image": masks[:, 0, :, :, None],
+        "boxes": f32(np.concatenate([corner, corner + 1 / 8], -1))[:, None],
+        "boxes_mask": np.ones((count, 1), np.float32),
+        "box_labels": np.zeros((count, 1), np.int32),
+        "instance_masks": masks,
+    }
+
+
+class Heads(nn.Module):
+    """A linear layer for the heads of CenterDetection with one class."""
+
+    @nn.compact
+    def __call__(self, image, *, train: bool):
+        x = nn.Conv(5, (4, 4), strides=(4, 4))(image)
+        return {"heatmap": x[..., :1], "size": x[..., 1:3], "offset": x[..., 3:]}
+
+
+def test_training_logs_how_many_objects_found_no_row(tmp_path):
+    """Beside each object another is pasted, and four such pictures become one: of its eight objects
+    one has a row."""
+    data = lone_objects(8)
+    e = Experiment(
+        model=Heads(),
+        task=CenterDetection(num_classes=1, image_size=(32, 32), max_objects=2),
+        data=Arrays(train=data, eval=data),
+        optimizer=partial(optax.adam, learning_rate=1e-3),
+        augment=(
+            partial(augment.copy_paste, rate=1.0),
+            partial(augment.mosaic, factor=(0.5, 0.5), centre=(0.5, 0.5)),
+        ),
+        batch_size=4,
+        steps=2,
+        log_every=1,
+    )
+    run = train(e, tmp_path / "run", quiet=True)
+    found = [record for record in run.history if record["kind"] == "train"]
+    assert [record["boxes_dropped"] for record in found] == [7.0, 7.0]
+    assert all(np.isfinite(record["loss"]) for record in found)

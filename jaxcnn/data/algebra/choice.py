@@ -21,19 +21,6 @@ def spread(size: int, count: int, *, labels: np.ndarray | None = None) -> np.nda
     return mask
 
 
-def hold_out(labels: np.ndarray, count: int) -> np.ndarray:
-    """A mask [N] bool of `count` rows as `spread` chooses them among those whose class has another
-    example: the only one of a class stays in training. Where too few others are there, among all.
-    """
-    classes, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    several = counts[inverse] > 1
-    if not len(classes) or several.sum() < count:
-        return spread(len(labels), count, labels=labels)
-    mask = np.zeros(len(labels), bool)
-    mask[several] = spread(int(several.sum()), count, labels=labels[several])
-    return mask
-
-
 def fold_numbers(size: int, folds: int, *, labels: np.ndarray | None = None) -> np.ndarray:
     """The fold of each row, [size] int in [0, folds): dealt out in the order of the labels, so that
     folds, and each class in them, differ by one row at most.

@@ -10,7 +10,7 @@ from jaxcnn.data.algebra.agreement import check_dataset
 from jaxcnn.data.algebra.around import Around
 from jaxcnn.data.algebra.sources import Spec, column, read_column, rows_of
 from jaxcnn.data.dataset import Dataset, Source
-from jaxcnn.data.memory import check_split
+from jaxcnn.data.memory import check_split, held_out
 from jaxcnn.errors import ConfigError, DataError
 
 
@@ -91,10 +91,10 @@ class _HoldingOut(Around):
                     f"there are {[n for n, s in spec.items() if s.shape == ()]}"
                 )
             held = self._by_groups(read_column(source, self.groups), labels)
+            if labels is not None:
+                _warn_starved(who, labels, held, self.label_names)
         else:
             held = self._by_rows(len(source), labels)
-        if labels is not None:
-            _warn_starved(who, labels, held, self.label_names)
         return held
 
     def _count(self, total: int) -> int:
@@ -121,9 +121,10 @@ def _warn_starved(who: str, labels: np.ndarray, held: np.ndarray, names: tuple[s
 
 @dataclass(frozen=True)
 class HeldOut(_HoldingOut):
-    """`data` with `fraction` of its training split held out as "eval", evenly over the order of the
-    rows within each class of "label": a function of the labels alone. A class of one example stays
-    in training.
+    """`data` with `fraction` of its training split held out as "eval", as readers of files hold out
+    theirs (`memory.held_out`): evenly over the order of the rows within each class of "label", a
+    function of the labels alone. A class of two examples or more is on both sides; one of a single
+    example stays in training.
 
     "test" is that of `data`; where it has none its "eval", which nothing was chosen by. groups: an
     entry, such as the number of a writer or a patient; examples of one group are all held out or
@@ -141,16 +142,17 @@ class HeldOut(_HoldingOut):
             raise ConfigError(f"HeldOut: fraction is {self.fraction!r}; it must lie in (0, 1)")
 
     def _count(self, total: int) -> int:
-        count = choice.share_of(total, self.fraction)
-        if not count:
-            raise DataError(
-                f"HeldOut: a share of {self.fraction:g} of {total} examples is none; hold out more"
-            )
-        return count
+        return int(self._held().sum())  # how many, the labels say
 
     def _by_rows(self, size: int, labels: np.ndarray | None) -> np.ndarray:
-        count = self._count(size)
-        return choice.spread(size, count) if labels is None else choice.hold_out(labels, count)
+        known = np.zeros(size, np.int32) if labels is None else labels
+        held = held_out(known, self.fraction, names=self.label_names, where="HeldOut")
+        if not held.any():
+            raise DataError(
+                f"HeldOut: of {size} examples none can be held out, since a class of one stays in "
+                "training; there must be more"
+            )
+        return held
 
     def _by_groups(self, groups: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
         shares = (1 - self.fraction, self.fraction)
@@ -192,7 +194,10 @@ class Fold(_HoldingOut):
 
     def _by_rows(self, size: int, labels: np.ndarray | None) -> np.ndarray:
         self._count(size)
-        return choice.fold_numbers(size, self.n, labels=labels) == self.k
+        held = choice.fold_numbers(size, self.n, labels=labels) == self.k
+        if labels is not None:
+            _warn_starved("Fold", labels, held, self.label_names)
+        return held
 
     def _by_groups(self, groups: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
         if (count := len(np.unique(groups))) < self.n:

@@ -157,6 +157,7 @@ def copy_paste(
         )
     own = _with_masks(batch)
     other = {name: jnp.roll(x, 1, axis=0) for name, x in own.items()}
+    other.pop("boxes_dropped", None)  # what has no row is not pasted
     drawn = random.bernoulli(key, rate, own["boxes_mask"].shape) & (other["boxes_mask"] > 0)
     pasted = ((other["instance_masks"] > 0.5) & drawn[:, :, None, None]).any(1)
     new = dict(own)
@@ -234,7 +235,9 @@ def _joined(batch, parts):
             batch[name].dtype if name in batch else x.dtype
         )
     dropped = wanted.sum(1, dtype=jnp.int32) - (kept["boxes_mask"] > 0).sum(1, dtype=jnp.int32)
-    return {**kept, "boxes_dropped": batch.get("boxes_dropped", jnp.zeros_like(dropped)) + dropped}
+    for part in parts:  # what an augmentation before this one had no row for is in the picture, too
+        dropped = dropped + part.get("boxes_dropped", 0)
+    return {**kept, "boxes_dropped": dropped}
 
 
 def _inside(low, high, size):

@@ -1,9 +1,10 @@
 """Text detection in the form of the ICDAR competitions and of what followed them: for each image a
 file of polygons with what is written in them.
 
-The dialects and their sources: `jaxcnn.data.files.icdar_dialects`.
+The dialects and their sources: `jaxcnn.data.files.icdar_dialects`, `icdar_json`.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from jaxcnn.data.files.icdar_dialects import (
     read_line,
     tell_dialect,
 )
+from jaxcnn.data.files.icdar_json import Placed, read_picture, read_set
 from jaxcnn.data.files.parsing import read_lines
 from jaxcnn.data.files.walk import stored_path
 from jaxcnn.errors import ConfigError, did_you_mean
@@ -45,11 +47,14 @@ class Icdar(Annotated):
     corners, "ctw1500", "total-text". "" for what all lines of a folder are; where they could be of
     several, or are of different ones, that is a DataError.
 
-    Text ### is unreadable (# in Total-Text), and text of difficulty 1 need not be read: neither
-    found nor missed it counts as anything. Such polygons come last, with polygons_mask 0 and
-    polygons_ignored 1. A polygon of more than four corners becomes the smallest rectangle around
-    it, at any angle, and a warning counts them. N is `max_items`, or if that is 0 the most that an
-    image has.
+    JSON says itself what it is: of ArT and LSVT (2019), one file for all images, which `labels`
+    names; of ReCTS (2019), IMAGE.json for each, of which the lines of text are read.
+
+    Text ### is unreadable (# in Total-Text), and text of difficulty 1 or that JSON marks as
+    illegible need not be read: neither found nor missed it counts as anything. Such polygons come
+    last, with polygons_mask 0 and polygons_ignored 1. A polygon of more than four corners becomes
+    the smallest rectangle around it, at any angle, and a warning counts them. N is `max_items`, or
+    if that is 0 the most that an image has.
     eval_path, eval_labels and test_path, test_labels: the same of these splits; without eval_path,
     `eval_fraction` is held out.
     Broken labels, as `invalid` says: images without labels, lines of another form, polygons outside
@@ -87,49 +92,71 @@ class Icdar(Annotated):
         }[split]
         if not path:
             return None
-        root, folder = Path(path).expanduser(), Path(labels or path).expanduser()
-        found: list[tuple[Path, tuple[int, int], Path, list[Line]]] = []
-        for stem, image in image_files(root).items():
-            file = _label_file(folder, stem)
-            if file is None:
-                faults.add(
-                    f"{image}: there is no gt_{Path(stem).name}.txt in {(folder / stem).parent}",
-                    kind="no labels",
+        root, place = Path(path).expanduser(), Path(labels or path).expanduser()
+        images = image_files(root)
+        if place.suffix == ".json" and not place.is_dir():
+            if self.dialect:
+                raise ConfigError(
+                    f"Icdar: dialect is {self.dialect!r} and {place} is JSON, which says itself "
+                    "what it is; leave dialect out"
                 )
-            elif (size := check_image_file(image, faults)) is not None:
-                found.append((image, size, file, _lines(file)))
-        lines = [line for *_, part in found for line in part]
-        dialect = self.dialect or tell_dialect(lines, where=f"Icdar {folder}")
+            labelled = _of_one_file(images, place, faults)
+        else:
+            labelled = self._of_files(images, place, faults)
         return (), [
             Example(
                 image=image,
                 size=size,
                 name=str(image),
-                polygons=self._polygons(file, part, dialect, size, faults),
+                polygons=self._polygons(texts, image, size, faults),
             )
-            for image, size, file, part in found
+            for image, texts in labelled
+            if (size := check_image_file(image, faults)) is not None
+        ]
+
+    def _of_files(
+        self, images: dict[str, Path], folder: Path, faults: Faults
+    ) -> list[tuple[Path, list[Placed]]]:
+        """Images with their texts, from a file for each of them."""
+        files: list[tuple[Path, Path]] = []
+        for stem, image in images.items():
+            file = _label_file(folder, stem)
+            if file is None:
+                faults.add(
+                    f"{image}: there is no gt_{Path(stem).name}.txt in {(folder / stem).parent} "
+                    "(a JSON file of all images is named itself: labels='.../train_labels.json')",
+                    kind="no labels",
+                )
+            else:
+                files.append((image, file))
+        lines = {file: _lines(file) for _, file in files if file.suffix != ".json"}
+        every = [line for part in lines.values() for line in part]
+        dialect = self.dialect or tell_dialect(every, where=f"Icdar {folder}")
+        return [
+            (
+                image,
+                _parsed(lines[file], dialect, faults)
+                if file in lines
+                else read_picture(file, faults),
+            )
+            for image, file in files
         ]
 
     def _polygons(
-        self, file: Path, lines: list[Line], dialect: str, size: tuple[int, int], faults: Faults
+        self, texts: list[Placed], image: Path, size: tuple[int, int], faults: Faults
     ) -> Polygons:
-        """The polygons of a file that keep the rules, the ignored ones last."""
+        """The polygons of an image that keep the rules, the ignored ones last."""
         found = []
-        for line in lines:
-            text = parse_line(line, dialect)
-            if text is None:
-                faults.add(
-                    f"{line.where}: {line.line.strip()[:80]!r} is not {DIALECTS[dialect]}",
-                    kind="line of another form",
-                )
-            elif (corners := _corners(text.corners, line.where, size, faults)) is not None:
+        for where, text in texts:
+            corners = _corners(text.corners, where, size, faults)
+            if corners is not None:
                 found.append((corners, text.ignored))
         ignored = np.array([passed for _, passed in found], bool)
         order = np.argsort(ignored, kind="stable")
         polygons = np.array([corners for corners, _ in found], np.float32).reshape(-1, 4, 2)[order]
         if self.max_items and len(found) > self.max_items:
             faults.add(
-                f"{file}: has {len(found)} polygons; max_items={self.max_items} is room for "
+                f"{image}: has {len(found)} polygons; max_items={self.max_items} is room for "
                 f"{self.max_items}, the rest is left out",
                 kind="too many polygons",
             )
@@ -137,11 +164,45 @@ class Icdar(Annotated):
         return Polygons(polygons[rows], ignored[order][rows])
 
 
+def _of_one_file(
+    images: dict[str, Path], file: Path, faults: Faults
+) -> list[tuple[Path, list[Placed]]]:
+    """Images with their texts, from a JSON file of all of them, whose names are the images' without
+    ending, with or without the folder."""
+    texts, out = read_set(file, faults), []
+    names = Counter(stem.rpartition("/")[2] for stem in images)
+    for stem, image in images.items():
+        last = stem.rpartition("/")[2]
+        key = stem if stem in texts or names[last] > 1 else last
+        if key in texts:
+            out.append((image, texts.pop(key)))
+        else:
+            faults.add(f"{image}: {file} has no entry {key!r}", kind="no labels")
+    for key in texts:
+        faults.note(f"{file}: the entry {key!r} has no image", kind="labels of no image")
+    return out
+
+
+def _parsed(lines: list[Line], dialect: str, faults: Faults) -> list[Placed]:
+    """The texts of the lines that are of the dialect."""
+    out = []
+    for line in lines:
+        text = parse_line(line, dialect)
+        if text is None:
+            faults.add(
+                f"{line.where}: {line.line.strip()[:80]!r} is not {DIALECTS[dialect]}",
+                kind="line of another form",
+            )
+        else:
+            out.append((line.where, text))
+    return out
+
+
 def _label_file(folder: Path, stem: str) -> Path | None:
     """The file of labels of an image, by its path without ending; None where there is none."""
     parent, _, name = stem.rpartition("/")
-    for prefix in PREFIXES:
-        path = stored_path(folder, f"{parent}/{prefix}{name}.txt".lstrip("/"))
+    for file in (*(f"{prefix}{name}.txt" for prefix in PREFIXES), f"{name}.json"):
+        path = stored_path(folder, f"{parent}/{file}".lstrip("/"))
         if path is not None:
             return path
     return None

@@ -55,6 +55,20 @@ def decode_image(
         return np.asarray(image, np.uint8).reshape(image.height, image.width, channels)
 
 
+class _File(io.BufferedReader):
+    """A file that reads no more than it has: Pillow asks for as many bytes as a damaged length
+    says, up to 2 GB, and Python takes the memory for them before it reads.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        super().__init__(io.FileIO(path))
+        self._size = os.fstat(self.fileno()).st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = max(0, self._size - self.tell())
+        return super().read(left if size is None or size < 0 else min(size, left))
+
+
 @contextlib.contextmanager
 def open_image(file: bytes | str | os.PathLike, *, name: str) -> Iterator[Any]:
     """A picture as Pillow opens it, of one of FORMATS and at most MAX_PIXELS pixels as its header
@@ -64,8 +78,10 @@ def open_image(file: bytes | str | os.PathLike, *, name: str) -> Iterator[Any]:
     from PIL import Image
 
     try:
-        source = io.BytesIO(file) if isinstance(file, bytes) else file
-        with Image.open(source, formats=_formats()) as image:
+        with (
+            io.BytesIO(file) if isinstance(file, bytes) else _File(file) as source,
+            Image.open(source, formats=_formats()) as image,
+        ):
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError(
                     f"{image.width} x {image.height} pixels, perhaps a decompression bomb"
@@ -77,7 +93,7 @@ def open_image(file: bytes | str | os.PathLike, *, name: str) -> Iterator[Any]:
         raise DataError(f"{name}: there is no such file") from None
     except Image.UnidentifiedImageError as error:
         raise DataError(
-            f"{name}: cannot be read as an image ({error}); the formats that are read are "
+            f"{name}: cannot be read as an image; the formats that are read are "
             f"{', '.join(_formats())}: convert, repair or remove it"
         ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

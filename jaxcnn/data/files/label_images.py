@@ -15,14 +15,15 @@ STRETCHED = {"L;2": 85, "L;4": 17}
 
 
 def read_index_mask(
-    file: bytes | str | os.PathLike, *, name: str, turn: int | None = None
+    file: bytes | str | os.PathLike, *, name: str, turn: int | None = None, colours: str = "colours"
 ) -> np.ndarray:
     """The numbers of an image file of labels, int32 [H, W], upright: the index of a palette image
     (as Pascal VOC's), or the grey value, of 1 to 16 bits.
 
     A colour image whose channels are all equal counts as grey. An alpha channel is passed over
     where it adds nothing: it is the same everywhere, or 0 only where the number is 0 and the same
-    elsewhere. `turn`: the EXIF orientation to be undone, None for the file's own.
+    elsewhere. `turn`: the EXIF orientation to be undone, None for the file's own. `colours`: the
+    field in which colours are said, for messages.
     Errors: DataError naming the file, also for numbers that Pillow would change (colours of 16
     bits) and for palettes of greys in falling order, where index and grey contradict each other.
     """
@@ -32,7 +33,7 @@ def read_index_mask(
         if (pixels != pixels[..., :1]).any():
             raise DataError(
                 f"{name}: is a mask of mode {mode}; it must hold one number a pixel (a palette or "
-                "grey PNG). Where colours stand for classes, say which: colours=((r, g, b), ...)"
+                f"grey PNG). Where colours stand for classes, say which: {colours}=((r, g, b), ...)"
             )
         pixels = pixels[..., 0]
     if pixels.dtype.kind not in "biu":
@@ -41,7 +42,7 @@ def read_index_mask(
             "integers: save it as a grey PNG of 8 or 16 bits"
         )
     if palette is not None:
-        _check_palette(np.unique(pixels), palette, name)
+        _check_palette(np.unique(pixels), palette, name, colours)
     return pixels.astype(np.int32)
 
 
@@ -142,7 +143,7 @@ def _without_alpha(pixels: np.ndarray, mode: str, name: str) -> np.ndarray:
     return numbers
 
 
-def _check_palette(used: np.ndarray, palette: np.ndarray, name: str) -> None:
+def _check_palette(used: np.ndarray, palette: np.ndarray, name: str, field: str) -> None:
     """DataError where a palette shows the indices in use as greys in falling order: index 0 is
     white, so that either the index or the grey can be the class.
     """
@@ -155,5 +156,5 @@ def _check_palette(used: np.ndarray, palette: np.ndarray, name: str) -> None:
         raise DataError(
             f"{name}: its palette shows the indices as greys in another order ({shown}), so that "
             "index and grey contradict each other; save it as a grey PNG, or say the colours: "
-            "colours=((r, g, b), ...)"
+            f"{field}=((r, g, b), ...)"
         )

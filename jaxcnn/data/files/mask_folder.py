@@ -3,21 +3,17 @@
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from jaxcnn.core.batch import IGNORED
 from jaxcnn.data.example import Example
 from jaxcnn.data.files.annotated import Annotated, Parsed
 from jaxcnn.data.files.checks import image_files
 from jaxcnn.data.files.faults import Faults
 from jaxcnn.data.files.images import image_size
-from jaxcnn.data.files.label_images import colour_number, read_colour_mask, read_index_mask
-from jaxcnn.data.files.mask_values import require_one_meaning, say_missing, scan_values
+from jaxcnn.data.files.mask_values import Colour, Meaning, say_missing, scan_values
 from jaxcnn.errors import ConfigError, DataError
 
-Colour = tuple[int, int, int]
 DRAWN_ON = ("", "shown", "stored")
 
 
@@ -64,25 +60,7 @@ class MaskFolder(Annotated):
 
     def __post_init__(self):
         super().__post_init__()
-        given = self.colours or self.values
-        if self.values and self.colours:
-            raise ConfigError("MaskFolder: values and colours are given; a class has one of both")
-        if self.names and given and len(self.names) != len(given):
-            raise ConfigError(
-                f"MaskFolder: {len(self.names)} names and {len(given)} "
-                f"{'colours' if self.colours else 'values'}; each class has one of both"
-            )
-        if len(set(given)) < len(given) or self.ignored in given:
-            raise ConfigError(
-                f"MaskFolder: {'colours' if self.colours else 'values'}={given}, ignored="
-                f"{self.ignored}; each class has a value of its own"
-            )
-        kind, axes, top = ("colour", 3, 255) if self.colours else ("value", 1, 65535)
-        for value in (*given, *(() if self.ignored is None else (self.ignored,))):
-            if np.size(value) != axes or np.min(value) < 0 or np.max(value) > top:
-                raise ConfigError(
-                    f"MaskFolder: {value!r} is no {kind} of a pixel, {axes} numbers in [0, {top}]"
-                )
+        self._meaning.check("MaskFolder", self.names)
         if self.drawn_on not in DRAWN_ON:
             raise ConfigError(
                 f"MaskFolder: drawn_on is {self.drawn_on!r}; it must be one of {DRAWN_ON}"
@@ -117,48 +95,35 @@ class MaskFolder(Annotated):
 
     def _judge(self, masks: list[Path], split: str, folder: str) -> None:
         """Refuse values that have two meanings, over the whole split."""
-        found = scan_values(masks, lambda path: self._pixels(path, None))
+        found = scan_values(masks, lambda path: self._meaning.read(path, name=str(path)))
         where = f"MaskFolder {folder}, {split}"
-        if not self._numbers and self.ignored is None:
-            require_one_meaning(found, self.names, where=where)
+        self._meaning.judge(found, self.names, where=where)
         if self.names and split == "train":
-            numbers = self._numbers or range(len(self.names))
+            numbers = self._meaning.numbers or range(len(self.names))
             say_missing(found, numbers, self.names, where=where)
 
     @property
-    def _numbers(self) -> tuple[int, ...]:
-        """The numbers that stand for the classes; () where they are 0, 1, 2, ..."""
-        return tuple(map(colour_number, self.colours)) or self.values
-
-    def _pixels(self, mask: Path, turn: int | None) -> np.ndarray:
-        read = read_colour_mask if self.colours else read_index_mask
-        return read(mask, name=str(mask), turn=turn)
+    def _meaning(self) -> Meaning:
+        return Meaning(self.values, self.colours, self.ignored)
 
     def _label_map(self, mask: Path, turn: int, faults: Faults) -> np.ndarray:
-        ignored = self.ignored
-        return class_numbers(
-            self._pixels(mask, turn),
-            faults,
-            name=str(mask),
-            values=self._numbers,
-            num_classes=len(self.names) or None,
-            ignored=colour_number(ignored) if isinstance(ignored, tuple) else ignored,
-            colours=bool(self.colours),
-        )
+        pixels = self._meaning.read(mask, name=str(mask), turn=turn)
+        num_classes = len(self.names) or None
+        return self._meaning.class_numbers(pixels, faults, name=str(mask), num_classes=num_classes)
 
     def _where(self) -> str:
         return f"MaskFolder {self.images}"
 
 
 def fit_mask(
-    image: Path, mask: Path, faults: Faults, *, drawn_on: str = ""
+    image: Path, mask: Path, faults: Faults, *, drawn_on: str | None = None
 ) -> tuple[tuple[int, int], int] | None:
     """The (height, width) of the upright image, and the EXIF orientation that the stored pixels of
     its mask have, from the headers: its own tag's, or that of its image where it was drawn on the
     stored pixels.
 
     None (and a fault) where the sizes do not fit, or fit both ways and `drawn_on` does not say
-    which; see `MaskFolder`.
+    which; see `MaskFolder`. `drawn_on`: None where the reader's user cannot say it.
     """
     for path in (image, mask):
         if not path.exists():
@@ -169,16 +134,20 @@ def fit_mask(
         return faults.add(str(error), kind="damaged image")
     upright, mask_upright = _upright(size, turn), _upright(mask_size, own)
     shown, stored = upright == mask_upright, size == mask_size
+    remedy = "write the images upright, without the tag"
     if turn != own and shown and stored and not drawn_on:
+        say = "say on what the masks were drawn: drawn_on='shown' (the upright picture) or "
+        say += "drawn_on='stored' (the pixels as they lie in the file), or "
         return faults.add(
             f"{mask}: its EXIF orientation is {own} and that of its image {image} is {turn} (1: "
-            "upright), and their sizes fit both ways; say on what the masks were drawn: "
-            "drawn_on='shown' (the upright picture) or drawn_on='stored' (the pixels as they lie "
-            "in the file), or write the images upright, without the tag",
+            "upright), and their sizes fit both ways, so that nobody knows on what it was drawn; "
+            + ("" if drawn_on is None else say)
+            + remedy,
             kind="image or mask turned by its EXIF orientation",
         )
     if not (stored if drawn_on == "stored" else shown):
-        hint = "; they fit as stored, without EXIF turns: drawn_on='stored'" if stored else ""
+        hint = "; they fit as stored, without EXIF turns: " if stored else ""
+        hint += (remedy if drawn_on is None else "drawn_on='stored'") if stored else ""
         return faults.add(
             f"{mask}: is {mask_upright} (height, width) and its image {image} is {upright}; they "
             f"must be of one size{hint}",
@@ -189,52 +158,6 @@ def fit_mask(
 
 def _upright(size: tuple[int, int], turn: int) -> tuple[int, int]:
     return (size[1], size[0]) if turn >= 5 else size
-
-
-def class_numbers(
-    pixels: np.ndarray,
-    faults: Faults,
-    *,
-    name: str,
-    values: tuple[int, ...] = (),
-    num_classes: int | None = None,
-    ignored: int | None = None,
-    colours: bool = False,
-) -> np.ndarray:
-    """The class numbers of the values of a mask, int32 [H, W]. Pixels of values that stand for no
-    class are a fault, and ignored; those of the value `ignored` are ignored without one.
-
-    `values` that stand for the classes 0, 1, ...; () where they are the numbers, with 255 ignored
-    if `ignored` is None. `colours`: the values are those of `label_images.colour_number`.
-    """
-    if values:
-        order = np.argsort(values)
-        ordered = np.asarray(values)[order]
-        place = np.minimum(np.searchsorted(ordered, pixels), len(values) - 1)
-        known = ordered[place] == pixels
-        out = np.where(known, order[place], IGNORED).astype(np.int32)
-        allowed = f"the {'colours' if colours else 'values'} {_shown(values, colours)}"
-    else:
-        ignored = IGNORED if ignored is None else ignored
-        known = (pixels >= 0) & ((pixels < num_classes) if num_classes else pixels < IGNORED)
-        known &= pixels != ignored
-        out = np.where(known, pixels, IGNORED).astype(np.int32)
-        allowed = f"class numbers in [0, {num_classes or IGNORED})"
-    strange = ~known if ignored is None else ~known & (pixels != ignored)
-    if strange.any():
-        found = np.unique(pixels[strange]).tolist()
-        also = "" if ignored is None else f" or {_shown((ignored,), colours)}, which is ignored"
-        faults.add(
-            f"{name}: {int(strange.sum())} pixels hold {_shown(found[:8], colours)}; a mask holds "
-            f"{allowed}{also} (else set names, values, colours or ignored)",
-            kind="pixels of no class",
-        )
-    return out
-
-
-def _shown(values: Any, colours: bool) -> list[Any]:
-    """Values as a user wrote them."""
-    return [(v >> 16, v >> 8 & 255, v & 255) if colours else v for v in values]
 
 
 def existing_folder(path: Path, what: str) -> Path:

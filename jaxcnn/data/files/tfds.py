@@ -5,7 +5,9 @@ A set is prepared once, by `python launch.py prepare NAME`, which does need Tens
 `commands/prepare.py`.
 """
 
+import functools
 import os
+import threading
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -14,7 +16,8 @@ import numpy as np
 
 from jaxcnn.data.files.faults import Faults
 from jaxcnn.data.files.images import decode_image
-from jaxcnn.data.files.tfds_entries import make_example
+from jaxcnn.data.files.mask_values import scan_values
+from jaxcnn.data.files.tfds_entries import make_example, mask_pixels, value_at
 from jaxcnn.data.files.tfds_features import Wanted, check_features, feature_specs
 from jaxcnn.data.files.tfds_folder import prepare_again, read_builder, read_info
 from jaxcnn.data.memory import MemorySource, check_split
@@ -103,30 +106,35 @@ class Tfds(Wanted):
         self, expression: str, info: Any, spec: dict[str, jax.ShapeDtypeStruct], faults: Faults
     ) -> Read:
         """A function from indices to decoded examples, for StreamSource."""
-        import tensorflow_datasets as tfds
-
         builder = read_builder(self.name, self.data_dir)
-        skip = {
-            key: tfds.decode.SkipDecoding()
-            for key, feature in builder.info.features.items()
-            if isinstance(feature, tfds.features.Image)
-        }
         try:
-            records = builder.as_data_source(expression, decoders=skip)
+            records = builder.as_data_source(
+                expression, decoders=_skip_images(builder.info.features)
+            )
         except Exception as error:
             raise DataError(
                 f"Tfds({self.name!r}): {builder.data_path} cannot be opened ({error}); "
                 f"{prepare_again(self.name, self.data_dir)}"
             ) from error
-        channels = spec["image"].shape[-1]
+        channels, lock = spec["image"].shape[-1], threading.Lock()
+
+        @functools.cache
+        def judge() -> None:
+            """Refuse label maps whose values have two meanings, over the whole split."""
+            if self.segmentation:
+                masks = range(info.num_examples)
+                found = scan_values(masks, lambda i: self._mask_pixels(records, i, info))
+                self.meaning.judge(found, (), where=f"Tfds({self.name!r}), {expression}")
 
         def read(indices: list[int]) -> list[dict[str, np.ndarray]]:
+            with lock:  # once, by the first thread, and not where the split comes from the cache
+                judge()
             rows = sorted({index // self.crops for index in indices})
             found = dict(zip(rows, self._records(records, rows, info), strict=True))
             out, at, image = [], -1, np.empty(0)
             for index in indices:
                 row = index // self.crops
-                place, file = _place(info, row), found[row][self.image]
+                place, file = _place(info, row), value_at(found[row], self.image)
                 # crops of one image follow one another where a split is read from end to end
                 if row != at:
                     image = decode_image(file, name=place, size=None, channels=channels)
@@ -136,6 +144,10 @@ class Tfds(Wanted):
             return out
 
         return read
+
+    def _mask_pixels(self, records: Any, index: int, info: Any) -> np.ndarray:
+        (record,) = self._records(records, [index], info)
+        return mask_pixels(self, record, _place(info, index))
 
     def _records(self, records: Any, indices: list[int], info: Any) -> list[dict[str, Any]]:
         """`records` at `indices`. They are read many at a time, which is 5 times faster (0.02 ms a
@@ -152,6 +164,19 @@ class Tfds(Wanted):
                         f"{prepare_again(self.name, self.data_dir)}"
                     ) from error
             raise
+
+
+def _skip_images(features: Any) -> dict[str, Any]:
+    """Decoders that leave images as they are stored (but for those in sequences)."""
+    import tensorflow_datasets as tfds
+
+    out = {}
+    for key, feature in features.items():
+        if isinstance(feature, tfds.features.Image):
+            out[key] = tfds.decode.SkipDecoding()
+        elif isinstance(feature, tfds.features.FeaturesDict):
+            out[key] = _skip_images(feature)
+    return out
 
 
 def _fingerprint(info: Any) -> str:

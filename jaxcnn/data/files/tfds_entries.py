@@ -39,7 +39,7 @@ def make_example(
         top, left = _corner(size, (height, width), number if wanted.crops > 1 else None, place)
         window = (top, left, top + height, left + width)
     if wanted.label:
-        extra["label"] = np.asarray(_value(record, wanted.label), spec["label"].dtype)
+        extra["label"] = np.asarray(value_at(record, wanted.label), spec["label"].dtype)
     if wanted.points:
         extra |= _points(wanted, record, size)
     segmentation = None
@@ -57,7 +57,8 @@ def make_example(
     )
 
 
-def _value(record: Any, path: str) -> Any:
+def value_at(record: Any, path: str) -> Any:
+    """The feature of a record at a dotted path."""
     for part in path.split("."):
         record = record[part]
     return record
@@ -85,7 +86,7 @@ def _target(wanted: Wanted, record: Any, image: np.ndarray, place: str) -> np.nd
     """The image that is target_scale times larger (but for a rest of less than one pixel)."""
     scale, name = wanted.target_scale, f"{place}, {wanted.target}"
     channels, before = image.shape[2], image.shape[:2]
-    whole = decode_image(_value(record, wanted.target), name=name, size=None, channels=channels)
+    whole = decode_image(value_at(record, wanted.target), name=name, size=None, channels=channels)
     if any(new // scale != old for new, old in zip(whole.shape[:2], before, strict=True)):
         raise DataError(
             f"{name} is {whole.shape[:2]} and the image {tuple(before)}; it must be "
@@ -94,17 +95,31 @@ def _target(wanted: Wanted, record: Any, image: np.ndarray, place: str) -> np.nd
     return whole
 
 
+def mask_pixels(wanted: Wanted, record: Any, place: str) -> np.ndarray:
+    """The values of the pixels of a record's label map, int32 [h, w], see `Meaning.read`. Errors:
+    DataError."""
+    stored, name = value_at(record, wanted.segmentation), f"{place}, {wanted.segmentation}"
+    if isinstance(stored, bytes):
+        return wanted.meaning.read(stored, name=name)
+    pixels = np.asarray(stored)
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    if (
+        pixels.dtype.kind not in "biu"
+        or wanted.meaning.colours
+        or (pixels != pixels[..., :1]).any()
+    ):
+        raise DataError(
+            f"{name}: is {pixels.dtype}{list(pixels.shape)} as TFDS decodes it; a label map that "
+            "is no Image feature holds one integer a pixel"
+        )
+    return pixels[..., 0].astype(np.int32)
+
+
 def _class_map(
     wanted: Wanted, record: Any, size: tuple[int, int], place: str, faults: Faults
 ) -> np.ndarray:
     """The label map [h, w]. One that does not fit its image is ignored as a whole, and counted."""
-    encoded = _value(record, wanted.segmentation)
-    pixels = (
-        decode_image(encoded, name=f"{place}, {wanted.segmentation}", size=None, channels=1)
-        if isinstance(encoded, bytes)
-        else encoded
-    )
-    pixels = np.asarray(pixels)[..., 0].astype(np.int32)
+    pixels = mask_pixels(wanted, record, place)
     if pixels.shape != size:
         faults.add(
             f"{place}: {wanted.segmentation!r} is {pixels.shape} and the image {size}; "
@@ -112,8 +127,11 @@ def _class_map(
             kind="mask of another size",
         )
         return np.full(size, IGNORED, np.int32)
-    moved = np.where(pixels == IGNORED, IGNORED, pixels + wanted.segmentation_offset)
-    return np.where(moved < 0, IGNORED, moved)
+    meaning, offset = wanted.meaning, wanted.segmentation_offset
+    if offset:  # what stands for no class moves along, and what would be below 0 joins it
+        meaning = meaning._replace(ignored=IGNORED + offset)
+        pixels = np.where(pixels + offset < 0, IGNORED + offset, pixels + offset)
+    return meaning.class_numbers(pixels, faults, name=f"{place}, {wanted.segmentation}")
 
 
 def _objects(
@@ -126,7 +144,7 @@ def _objects(
 ) -> Objects:
     """The objects that keep the rules, in their order."""
     columns = {
-        field: _value(record, name)
+        field: value_at(record, name)
         for field in ("boxes", *OBJECT_FIELDS)
         if (name := getattr(wanted, field))
     }
@@ -152,8 +170,8 @@ def _objects(
         return [values[field][i] for i in chosen]
 
     masks = (
-        [np.asarray(mask)[..., 0] > 0 for mask in of("instance_masks")]
-        if (wanted.instance_masks)
+        [np.asarray(mask).max(-1) > 0 for mask in of("instance_masks")]
+        if wanted.instance_masks
         else []
     )
     for row, (i, mask) in enumerate(zip(chosen, masks, strict=False)):
@@ -181,7 +199,7 @@ def _points(wanted: Wanted, record: Any, before: tuple[int, ...]) -> dict[str, n
     """points [J, 2] (y, x) in [0, 1] and points_mask [J], 0 where a point is not finite or lies
     outside the image.
     """
-    values = [np.asarray(_value(record, name), np.float64) for name in wanted.points]
+    values = [np.asarray(value_at(record, name), np.float64) for name in wanted.points]
     if len(values) == 1:
         points = values[0][:, ::-1]
     else:

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from jaxcnn.data.example import COMPANIONS, entry_specs
+from jaxcnn.data.files.mask_values import Colour, Meaning
 from jaxcnn.errors import ConfigError, DataError, did_you_mean
 
 # name features of objects, one for each of `boxes`
@@ -43,8 +44,11 @@ class Wanted:
         same for groups of objects (is_crowd), "boxes_crowd" 1, too. areas: "box_areas", their areas
         in pixels of the original; without it, those of the masks or the boxes.
     max_items: N, room for so many objects; of more, only the largest are kept, as a fault.
-    segmentation: an image of numbers (of colour images the grey value), "segmentation" int32 [H,
-        W]; `segmentation_offset` is added, and what is then negative becomes 255, ignored.
+    segmentation: an image of numbers (a palette's indices, or greys), "segmentation" int32 [H, W],
+        255 where no class is known; `segmentation_offset` is added, and what is then negative
+        becomes 255. segmentation_values, segmentation_colours, segmentation_ignored: what other
+        values or colours stand for, as `values`, `colours` and `ignored` of MaskFolder; where they
+        are not given, colours are refused, and values with two meanings, too.
     points: names of x and y in turn, each of one or of J numbers, or one name of an array [J, 2] of
         (x, y); "points" float32 [J, 2] (y, x) and "points_mask" [J], 0 outside the image.
         `point_units`: "pixels" of the whole image, or "shares" of its size.
@@ -72,6 +76,9 @@ class Wanted:
     max_items: int = 32
     segmentation: str = ""
     segmentation_offset: int = 0
+    segmentation_values: tuple[int, ...] = ()
+    segmentation_colours: tuple[Colour, ...] = ()
+    segmentation_ignored: int | Colour | None = None
     points: tuple[str, ...] = ()
     point_units: str = "pixels"
     fit: str = "stretch"
@@ -79,6 +86,12 @@ class Wanted:
     target: str = ""
     target_scale: int = 2
     invalid: str = "skip"
+
+    @property
+    def meaning(self) -> Meaning:
+        """What the pixels of `segmentation` stand for."""
+        given = self.segmentation_values, self.segmentation_colours, self.segmentation_ignored
+        return Meaning(*given, fields="segmentation_")
 
 
 def feature_names(wanted: Wanted) -> list[tuple[str, str]]:
@@ -128,6 +141,7 @@ def check_features(wanted: Wanted, features: Any) -> dict[str, Any]:
                 f"{there}{did_you_mean(name, there)}"
                 + ("; label='' for none" if field == "label" and "label" not in there else "")
             ) from None
+    wanted.meaning.check(f"Tfds({wanted.name!r})", ())
     for problem in _problems(wanted):
         raise ConfigError(f"Tfds({wanted.name!r}): {problem}")
     return out
@@ -148,6 +162,11 @@ def _problems(wanted: Wanted) -> Iterator[str]:
         )
     if wanted.fit == "crop" and (wanted.boxes or wanted.points):
         yield ("fit='crop' moves images and segmentation only; boxes and points need fit='stretch'")
+    if wanted.segmentation_offset and wanted.meaning != Meaning(fields="segmentation_"):
+        yield (
+            f"segmentation_offset is {wanted.segmentation_offset} and values, colours or ignored "
+            "say what pixels mean already; leave out one of both"
+        )
     if wanted.crops < 1 or wanted.target_scale < 1:
         yield (f"crops={wanted.crops}, target_scale={wanted.target_scale}; both are at least 1")
     if wanted.fit != "crop" and (wanted.crops > 1 or wanted.target):

@@ -14,8 +14,8 @@ from jaxcnn.data.example import Example, Numbered, Objects
 from jaxcnn.data.files.annotated import Annotated, Parsed
 from jaxcnn.data.files.checks import Row, check_image_file, check_objects, image_files
 from jaxcnn.data.files.faults import Faults
-from jaxcnn.data.files.label_images import read_index_mask
-from jaxcnn.data.files.mask_folder import class_numbers, existing_folder, fit_mask
+from jaxcnn.data.files.mask_folder import existing_folder, fit_mask
+from jaxcnn.data.files.mask_values import Meaning, scan_values
 from jaxcnn.data.files.names import nfc
 from jaxcnn.data.files.voc_file import CORNERS, VocFile, listed_stems
 from jaxcnn.errors import ConfigError, DataError, did_you_mean
@@ -26,6 +26,8 @@ VOC_CLASSES = (
     *("train", "tvmonitor"),
 )
 MASK_FOLDERS = {"segmentation": "SegmentationClass", "instance_masks": "SegmentationObject"}
+# the form's own; masks of another are for MaskFolder, which reads the same folders
+MEANING = Meaning(fields="MaskFolder's ")
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class Voc(Annotated):
         they are distances from the upper left.
     Broken labels, as `invalid` says: missing images, other sizes than the XML says (0 and -1 are
     unknown sizes), unknown classes, boxes that are empty or lie outside, masks of another size or
-    without a pixel of an object. Errors: DataError.
+    without a pixel of an object. Class masks that can be meant in another way, such as of 0 and 255
+    only, are refused; MaskFolder reads them. Errors: DataError.
     """
 
     ENTRIES = ("boxes", "instance_masks", "segmentation")
@@ -85,10 +88,19 @@ class Voc(Annotated):
         if not names and self.needs_objects:
             files = (self._file(root, stem) for stem in stems)
             names = tuple(sorted({name for file in files for name in file.class_names()}))
+        if split == "train" and "segmentation" in self.wanted:
+            self._judge(root / MASK_FOLDERS["segmentation"])
         found = (
             self._example(root, self._file(root, stem), images, names, faults) for stem in stems
         )
         return names, [example for example in found if example is not None]
+
+    def _judge(self, folder: Path) -> None:
+        """Refuse masks with two meanings, over the folder of all splits: a small one may well hold
+        no object."""
+        found = scan_values(sorted(folder.glob("*.png")), lambda p: MEANING.read(p, name=str(p)))
+        # no names: 255 is in the form, and never one of them
+        MEANING.judge(found, (), where=f"Voc {folder}")
 
     def _stems(self, root: Path, split: str, images: set[str], faults: Faults) -> list[str] | None:
         """The names of a split's images."""
@@ -133,9 +145,7 @@ class Voc(Annotated):
                 kind="no such image",
             )
         masks = {
-            name: root / folder / f"{file.stem}.png"
-            for name, folder in MASK_FOLDERS.items()
-            if name in self.wanted
+            name: _mask_path(root, name, file.stem) for name in MASK_FOLDERS if name in self.wanted
         }
         if any(fit_mask(path, mask, faults) is None for mask in masks.values()):
             return None
@@ -165,7 +175,7 @@ class Voc(Annotated):
     ) -> Objects:
         """The objects of an XML file that keep the rules. Their numbers in `mask` count from 1."""
         places = {nfc(name): label for label, name in enumerate(names)}
-        there = set() if mask is None else set(np.unique(read_index_mask(mask, name=str(mask))))
+        there = set() if mask is None else set(np.unique(MEANING.read(mask, name=str(mask))))
         rows = []
         for number, (name, box, difficult) in enumerate(file.objects(faults), 1):
             where, ignored = f"{file.path}: object {number}", difficult and not self.difficult
@@ -193,9 +203,13 @@ class Voc(Annotated):
         return check_objects(rows, size, faults=faults)
 
 
+def _mask_path(root: Path, entry: str, stem: str) -> Path:
+    return root / MASK_FOLDERS[entry] / f"{stem}.png"
+
+
 def _class_map(mask: Path, num_classes: int | None, faults: Faults) -> np.ndarray:
-    pixels = read_index_mask(mask, name=str(mask))
-    return class_numbers(pixels, faults, name=str(mask), num_classes=num_classes)
+    pixels = MEANING.read(mask, name=str(mask))
+    return MEANING.class_numbers(pixels, faults, name=str(mask), num_classes=num_classes)
 
 
 def _folder(root: Path, name: str) -> Path:
