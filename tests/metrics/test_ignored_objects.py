@@ -158,6 +158,51 @@ def test_the_area_of_the_original_decides_the_size_class():
     assert average_precision.coco_boxes([large], [away])["AP_large"] == 0.5
 
 
+def one_class(box, **more):
+    box = np.array(box, float).reshape(-1, 4)
+    return {"box": box, "label": np.zeros(len(box), int)} | {
+        k: np.array(v) for k, v in more.items()
+    }
+
+
+@pytest.mark.parametrize("side, name, below", [(32, "medium", "small"), (96, "large", "medium")])
+def test_an_area_at_the_border_of_two_size_classes_is_in_both(side, name, below):
+    """COCO's classes exclude what is less than their least and more than their most area."""
+    truth = one_class([[0, 0, side, side]])
+    found = average_precision.coco_boxes([truth], [truth | {"score": np.ones(1)}])
+    assert (found[f"AP_{name}"], found[f"AP_{below}"]) == (1, 1)
+    # nor is a false detection of that very area outside either
+    away = one_class([[0, 0, side, side], [200, 200, 200 + side, 200 + side]], score=[0.5, 0.9])
+    found = average_precision.coco_boxes([truth], [away])
+    assert (found[f"AP_{name}"], found[f"AP_{below}"]) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize("second, found", [([0, 0, 10, 10], True), ([0, 8, 10, 18], False)])
+def test_of_truths_equally_like_a_detection_the_last_is_taken(second, found):
+    """As in COCO's loop; what is like the last alone then finds none."""
+    truth = one_class([[0, 0, 10, 10], [0, 8, 10, 18]])
+    prediction = one_class([[0, 4, 10, 14], second], score=[0.9, 0.8])  # IoU 6 / 14 with both
+    pairs = scored_matching.blocks(
+        *([truth], [prediction], average_precision._compare_plain), details={}, least=0.4, most=None
+    )
+    none = np.zeros(2, bool)
+    rows, matched, _ = scored_matching.greedy(
+        next(pairs), ignore=none[None], crowd=none, thresholds=np.array([0.4])
+    )
+    assert (rows.tolist(), matched[0, 0].tolist()) == ([0, 1], [True, found])
+
+
+@pytest.mark.parametrize("number", [99, 100, 101, 102])
+def test_the_hundred_best_detections_count(number):
+    """The right one has the lowest score of all."""
+    away = np.arange(number - 1)[:, None] * 20 + np.array([100, 100, 110, 110])
+    score = np.linspace(1, 0.1, number)
+    prediction = one_class([*away, [0, 0, 10, 10]], score=score)
+    found = average_precision.coco_boxes([one_class([[0, 0, 10, 10]])], [prediction])
+    assert found["AP"] == pytest.approx(1 / number if number <= 100 else 0)
+    assert found["AR_100"] == (number <= 100)
+
+
 # ---- VOC
 
 

@@ -64,3 +64,12 @@ def test_rows_without_a_visible_joint_are_finite():
     np.testing.assert_array_equal(
         keypoints.similarity(point, truth, none, area=0 * reference, sigmas=jnp.full(17, 0.1)), 0
     )
+
+
+def test_a_joint_exactly_at_the_threshold_is_correct():
+    """3, 4, 5: whole numbers, so that the distance is exact; PCK's threshold is inclusive."""
+    point, truth = jnp.asarray([[[3.0, 4.0], [3.0, 4.001]]]), jnp.zeros((1, 2, 2))
+    found = keypoints.correct(
+        point, truth, jnp.ones((1, 2)), reference=jnp.asarray([10.0]), threshold=0.5
+    )
+    assert found.tolist() == [[True, False]]

@@ -27,7 +27,9 @@ EQUIVALENT = Path(__file__).with_name("equivalent.json")
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
-    parser.add_argument("--sample", type=int, default=5, help="faults a file (default: %(default)s)")
+    parser.add_argument(
+        "--sample", type=int, default=5, help="faults a file (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="which ones (default: %(default)s)")
     parser.add_argument("--only", default="*", help="files, as jaxcnn/ops/*.py")
     parser.add_argument("--named", action="store_true", help="the faults written by hand alone")

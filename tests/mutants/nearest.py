@@ -79,7 +79,10 @@ NEAREST: dict[str, tuple[str, ...]] = {
     "jaxcnn/core/transforms.py": (*CORE, "tests/core/test_transforms.py"),
     "jaxcnn/core/trees.py": ("tests/runs/test_checkpoint.py", "tests/weights/test_weights.py"),
     "jaxcnn/core/views.py": ("tests/core/test_views.py",),
-    "jaxcnn/runs/answers.py": ("tests/runs/test_coco_results.py", "tests/runs/test_predict_files.py"),
+    "jaxcnn/runs/answers.py": (
+        "tests/runs/test_coco_results.py",
+        "tests/runs/test_predict_files.py",
+    ),
     "jaxcnn/runs/carry.py": ("tests/runs/test_open.py",),
     "jaxcnn/runs/check.py": ("tests/runs/test_examine.py", "tests/core/test_seams.py"),
     "jaxcnn/runs/checkpoint.py": ("tests/runs/test_checkpoint.py", *RUN),

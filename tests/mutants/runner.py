@@ -107,7 +107,9 @@ def run_all(
                 os.waitpid(pid, 0)
             del jobs[pid]
             code = os.waitstatus_to_exitcode(status) if ended else None
-            failed = re.search(r"^(?:FAILED|ERROR) (\S+)", job.log.read_text(errors="replace"), re.M)
+            failed = re.search(
+                r"^(?:FAILED|ERROR) (\S+)", job.log.read_text(errors="replace"), re.M
+            )
             if job.mutant is not None:
                 shutil.copy2(ROOT / job.mutant.path, job.copy / job.mutant.path)
             free.append(job.copy)
