@@ -5,7 +5,7 @@ average precision and recall, VOC's with its own pixel arithmetic, ICDAR's don't
 import numpy as np
 import pytest
 
-from jaxcnn.metrics import average_precision, matching, scored_matching
+from jaxcnn.metrics import average_precision, matching, objects, scored_matching
 from tests.metrics.test_average_precision import random_images, with_masks
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -291,3 +291,12 @@ def test_matching_is_that_of_the_contests_script(seed):
     pairs = matching.match(similarity, threshold=0.5)
     assert len(pairs) == count
     assert set(pairs[:, 0].tolist()) == taken
+
+
+# ---- Boxes without an area
+
+
+def test_boxes_without_an_area_overlap_nothing():
+    point = np.array([[5.0, 5, 5, 5]])
+    assert objects.box_iou(point, point, np.zeros(1, bool)) == 0
+    assert objects.box_iou(point, np.array([[0.0, 0, 9, 9]]), np.ones(1, bool)) == 0

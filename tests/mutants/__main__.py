@@ -65,6 +65,8 @@ def main() -> int:
     todo = chosen(options)
     start = time.monotonic()
     results: list[tuple[Mutant, runner.Result]] = []
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         runner.prepare(Path(folder))
         copies = [

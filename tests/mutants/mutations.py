@@ -25,6 +25,9 @@ OTHER_NAME = {
     **{"zeros_like": "ones_like", "ones_like": "zeros_like", "cumsum": "cumprod"},
 }
 
+# in any order of arguments the same
+COMMUTATIVE = ("min", "max", "minimum", "maximum", "logical_and", "logical_or", "multiply", "add")
+
 
 class Mutant(NamedTuple):
     """One fault: `path` of the file, `line` of the place, what kind, and the lines old and new."""
@@ -57,7 +60,7 @@ def mutants(path: str, source: str) -> list[Mutant]:
 
 
 def sample(found: Sequence[Mutant], count: int, seed: int) -> list[Mutant]:
-    """`count` of them, the same ones for the same file, count and seed; in the order of the file."""
+    """`count` of them, in the order of the file; the same for the same file, count and seed."""
     chosen = random.Random(f"{seed}:{found[0].path if found else ''}").sample(
         range(len(found)), min(count, len(found))
     )
@@ -115,7 +118,13 @@ def _of_the_program(node: ast.AST) -> Iterator[ast.AST]:
                 and isinstance(node, ast.Module)
                 and any(word in ast.unparse(child) for word in ("TypeVar", "Callable["))
             )
-            if isinstance(child, ast.AST) and not text and not alias:
+            # any negative number is the length that is left
+            rest = (
+                isinstance(node, ast.Call)
+                and getattr(node.func, "attr", "") == "reshape"
+                and isinstance(child, ast.UnaryOp)
+            )
+            if isinstance(child, ast.AST) and not (text or alias or rest):
                 yield from _of_the_program(child)
 
 
@@ -171,7 +180,7 @@ def _of_call(node: ast.AST) -> Iterator[_Edit]:
     if name in OTHER_NAME:
         start = f"{ast.unparse(node.func)[: -len(name)]}{OTHER_NAME[name]}"
         yield _Edit(node.func, "other function", start)
-    if name in ("isinstance", "TypeVar", "partial", "namedtuple"):
+    if name in ("isinstance", "TypeVar", "partial", "namedtuple", *COMMUTATIVE):
         return
     if len(node.args) >= 2 and not any(isinstance(x, ast.Starred) for x in node.args[:2]):
         swapped = ast.Call(node.func, [node.args[1], node.args[0], *node.args[2:]], node.keywords)

@@ -71,7 +71,6 @@ NEAREST: dict[str, tuple[str, ...]] = {
     "jaxcnn/core/override.py": ("tests/core/test_override.py",),
     "jaxcnn/core/program.py": (
         *CORE,
-        "tests/core/test_extra_arguments.py",
         "tests/core/test_freezing.py",
     ),
     "jaxcnn/core/rendering.py": ("tests/core/test_override.py",),
