@@ -33,6 +33,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="which ones (default: %(default)s)")
     parser.add_argument("--only", default="*", help="files, as jaxcnn/ops/*.py")
     parser.add_argument("--named", action="store_true", help="the faults written by hand alone")
+    parser.add_argument("--again", type=Path, help="what an earlier --out has as not seen, alone")
     parser.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
     parser.add_argument("--least", type=float, default=0.95, help="share to be seen (0.95)")
     parser.add_argument("--minutes", type=float, help="start no fault after so long")
@@ -48,6 +49,15 @@ def chosen(options: argparse.Namespace) -> list[Mutant]:
             found.append(replaced(path, (runner.ROOT / path).read_text(), old, new, what))
     if options.named:
         return found
+    if options.again:
+        unseen = {
+            (fault["path"], fault["old"], fault["new"])
+            for fault in json.loads(options.again.read_text())["faults"]
+            if not fault["seen"]
+        }
+        for path in sorted({path for path, _, _ in unseen}):
+            found += mutants(path, (runner.ROOT / path).read_text())
+        return [mutant for mutant in found if (mutant.path, mutant.old, mutant.new) in unseen]
     same = {(e["path"], e["old"], e["new"]) for e in json.loads(EQUIVALENT.read_text())}
     for room in ROOMS:
         for path in sorted(p for p in NEAREST if p.startswith(room) and fnmatch(p, options.only)):
