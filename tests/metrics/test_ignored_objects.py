@@ -203,6 +203,32 @@ def test_the_hundred_best_detections_count(number):
     assert found["AR_100"] == (number <= 100)
 
 
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_the_hundred_best_masks_and_the_twenty_best_poses_count(beyond):
+    """Each apart from all others; the one of the lowest score is right."""
+    number = 100 + beyond
+    prediction = {
+        "mask": np.eye(number, dtype=bool)[:, None],  # of one pixel each
+        "label": np.zeros(number, int),
+        "score": np.linspace(1, 0.1, number),
+    }
+    truth = {name: prediction[name][-1:] for name in ("mask", "label")}
+    found = average_precision.coco_masks([truth], [prediction])
+    assert found["AP"] == pytest.approx(0 if beyond else 1 / number)
+
+    number = 20 + beyond
+    points = np.tile(1000.0 * np.arange(number)[:, None, None], (1, 1, 2))
+    prediction = {
+        "points": points,
+        "label": np.zeros(number, int),
+        "score": np.linspace(1, 0.1, number),
+    }
+    truth = {"points": points[-1:], "label": np.zeros(1, int), "visible": np.ones((1, 1), bool)}
+    truth |= {"box": np.array([[0.0, 0, 40, 40]]), "area": np.array([1600.0])}
+    found = average_precision.coco_keypoints([truth], [prediction], sigmas=np.array([0.05]))
+    assert found["AP"] == pytest.approx(0 if beyond else 1 / number)
+
+
 # ---- VOC
 
 
