@@ -9,6 +9,7 @@ import argparse
 import json
 import platform
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -72,6 +73,7 @@ def chosen(options: argparse.Namespace) -> list[Mutant]:
 
 def main() -> int:
     options = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leaving, it ends what it started
     todo = chosen(options)
     start = time.monotonic()
     results: list[tuple[Mutant, runner.Result]] = []

@@ -94,37 +94,41 @@ def run_all(
     there are copies. Without a fault (None) the code that JAX compiles is kept for the others.
     """
     todo, free, jobs = iter(todo), list(copies), {}
-    while True:
-        while free and (item := next(todo, None)) is not None:
-            mutant, tests, limit = item
-            copy = free.pop()
-            log = copy / "log.txt"
-            if mutant is not None:
-                _write(copy / mutant.path, mutant.source)
-            jobs[_start(copy, tests, log, keep=mutant is None)] = (
-                Job(mutant, copy, log, time.monotonic(), limit),
-                tests,
-            )
-        if not jobs:
-            return
-        for pid, (job, tests) in list(jobs.items()):
-            seconds = time.monotonic() - job.start
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if not ended and seconds < job.limit:
-                continue
+    try:
+        while True:
+            while free and (item := next(todo, None)) is not None:
+                mutant, tests, limit = item
+                copy = free.pop()
+                log = copy / "log.txt"
+                if mutant is not None:
+                    _write(copy / mutant.path, mutant.source)
+                jobs[_start(copy, tests, log, keep=mutant is None)] = (
+                    Job(mutant, copy, log, time.monotonic(), limit),
+                    tests,
+                )
+            if not jobs:
+                return
+            for pid, (job, tests) in list(jobs.items()):
+                seconds = time.monotonic() - job.start
+                ended, status = os.waitpid(pid, os.WNOHANG)
+                if not ended and seconds < job.limit:
+                    continue
+                _kill(pid)
+                if not ended:
+                    os.waitpid(pid, 0)
+                del jobs[pid]
+                code = os.waitstatus_to_exitcode(status) if ended else None
+                failed = re.search(
+                    r"^(?:FAILED|ERROR) (\S+)", job.log.read_text(errors="replace"), re.M
+                )
+                if job.mutant is not None:
+                    shutil.copy2(ROOT / job.mutant.path, job.copy / job.mutant.path)
+                free.append(job.copy)
+                yield job.mutant, tests, Result(code, seconds, failed[1] if failed else "")
+            time.sleep(0.05)
+    finally:  # none outlives whoever asked for it
+        for pid in jobs:
             _kill(pid)
-            if not ended:
-                os.waitpid(pid, 0)
-            del jobs[pid]
-            code = os.waitstatus_to_exitcode(status) if ended else None
-            failed = re.search(
-                r"^(?:FAILED|ERROR) (\S+)", job.log.read_text(errors="replace"), re.M
-            )
-            if job.mutant is not None:
-                shutil.copy2(ROOT / job.mutant.path, job.copy / job.mutant.path)
-            free.append(job.copy)
-            yield job.mutant, tests, Result(code, seconds, failed[1] if failed else "")
-        time.sleep(0.05)
 
 
 def _write(path: Path, source: str) -> None:
@@ -162,6 +166,7 @@ def _test(copy: Path, tests: Sequence[str], keep: bool) -> int:
     import jax
     import pytest
 
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.chdir(copy)
     here = [name for name in sys.modules if name.split(".")[0] == "tests"]
     for name in here:  # this file's own; the copy's are imported anew
