@@ -51,6 +51,8 @@ def test_an_override_replaces_exactly_one_leaf(path, text, expected):
         ("batch_size", "True", "expected int"),
         ("batch_size", "0", "at least 1"),
         ("optimizer.learning_rate", "1e999", "finite"),
+        ("optimizer.learning_rate", "True", "expected float"),
+        ("clip_norm", "True", "expected float"),
         ("patience", "soon", "expected int or None"),
         ("augment.1.pixels", "3", "it has: 0"),
         ("seed.x", "1", "is a value"),

@@ -138,6 +138,38 @@ def test_weighted_micro_batches_add_up_and_a_weight_counts_as_copies_do():
     assert all(bool((g == 0).all()) for g in jax.tree.leaves(none.grads))
 
 
+def test_padding_counts_for_nothing():
+    """Rows of mask 0 are as if they were not there, and a batch of nothing else changes nothing."""
+    e = tiny(model=Linear(), augment=())
+    state = make_program(e, steps=1).init(jax.random.key(0))
+    of_batch, [batch] = jax.jit(partial(gradient, e)), batches(e, 1)
+    real = {name: x[:5] for name, x in batch.items()}
+    padded = batch | {"mask": jnp.asarray([1.0] * 5 + [0.0] * 3)}
+    found, none, expected = (
+        of_batch(state, b, jax.random.key(1))
+        for b in (padded, batch | {"mask": jnp.zeros(8)}, real)
+    )
+    assert found.loss == pytest.approx(float(expected.loss), rel=1e-5)
+    assert difference(found.grads, expected.grads) < 1e-6
+    assert none.loss == 0
+    assert all(bool((g == 0).all()) for g in jax.tree.leaves(none.grads))
+
+
+def test_each_micro_batch_has_a_key_of_its_own():
+    """What an objective draws has a spread over them."""
+
+    def drawing(e, variables, batch, key):
+        draw = jax.random.uniform(key)
+        loss = jnp.zeros(batch["image"].shape[0]) * variables["params"]["Dense_0"]["bias"].sum()
+        return loss, {}, {"mean": draw, "square": draw**2}
+
+    e = tiny(model=Linear(), augment=(), objective=drawing, accumulate=4)
+    state = make_program(e, steps=1).init(jax.random.key(0))
+    [batch] = batches(e, 1)
+    numbers = jax.jit(partial(gradient, e))(state, batch, jax.random.key(1)).numbers
+    assert numbers["square"] - numbers["mean"] ** 2 > 1e-3
+
+
 def test_rate_zero_freezes_and_rate_two_doubles():
     e = tiny(
         model=Linear(),
@@ -223,20 +255,24 @@ def test_evaluation_uses_the_average_of_the_weights():
     assert averaged != loss(plain, state.replace(**raw, params=state.ema)), "statistics of its own"
 
 
-def test_statistics_are_averaged_with_the_weights():
-    """By hand, from the statistics after each step."""
+def test_weights_and_statistics_are_averaged():
+    """By hand, from those after each step."""
     e = tiny(ema=0.5)
     program = compile(make_program(e, steps=12))
     state = program.init(jax.random.key(0))
-    means = np.zeros(4)
+    means, kernels = np.zeros(4), np.asarray(state.params["Dense_0"]["kernel"], np.float64)
     for i, batch in enumerate(batches(e, 4)):
         state, _ = program.train_step(state, batch)
         share = min(0.5, (1 + i) / (10 + i))
         now = np.asarray(state.model_state["batch_stats"]["BatchNorm_0"]["mean"], np.float64)
         means = share * means + (1 - share) * now
+        kernel = np.asarray(state.params["Dense_0"]["kernel"], np.float64)
+        kernels = share * kernels + (1 - share) * kernel
     averaged = state.ema_state["batch_stats"]["BatchNorm_0"]["mean"]
     np.testing.assert_allclose(averaged, means, atol=1e-6)
     assert np.abs(means - now).max() > 1e-4
+    np.testing.assert_allclose(state.ema["Dense_0"]["kernel"], kernels, atol=1e-6)
+    assert np.abs(kernels - kernel).max() > 1e-4
 
 
 def test_scanned_steps_equal_single_steps():

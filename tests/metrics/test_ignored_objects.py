@@ -5,7 +5,7 @@ average precision and recall, VOC's with its own pixel arithmetic, ICDAR's don't
 import numpy as np
 import pytest
 
-from jaxcnn.metrics import average_precision, matching, scored_matching
+from jaxcnn.metrics import average_precision, matching, objects, scored_matching
 from tests.metrics.test_average_precision import random_images, with_masks
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -158,6 +158,77 @@ def test_the_area_of_the_original_decides_the_size_class():
     assert average_precision.coco_boxes([large], [away])["AP_large"] == 0.5
 
 
+def one_class(box, **more):
+    box = np.array(box, float).reshape(-1, 4)
+    return {"box": box, "label": np.zeros(len(box), int)} | {
+        k: np.array(v) for k, v in more.items()
+    }
+
+
+@pytest.mark.parametrize("side, name, below", [(32, "medium", "small"), (96, "large", "medium")])
+def test_an_area_at_the_border_of_two_size_classes_is_in_both(side, name, below):
+    """COCO's classes exclude what is less than their least and more than their most area."""
+    truth = one_class([[0, 0, side, side]])
+    found = average_precision.coco_boxes([truth], [truth | {"score": np.ones(1)}])
+    assert (found[f"AP_{name}"], found[f"AP_{below}"]) == (1, 1)
+    # nor is a false detection of that very area outside either
+    away = one_class([[0, 0, side, side], [200, 200, 200 + side, 200 + side]], score=[0.5, 0.9])
+    found = average_precision.coco_boxes([truth], [away])
+    assert (found[f"AP_{name}"], found[f"AP_{below}"]) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize("second, found", [([0, 0, 10, 10], True), ([0, 8, 10, 18], False)])
+def test_of_truths_equally_like_a_detection_the_last_is_taken(second, found):
+    """As in COCO's loop; what is like the last alone then finds none."""
+    truth = one_class([[0, 0, 10, 10], [0, 8, 10, 18]])
+    prediction = one_class([[0, 4, 10, 14], second], score=[0.9, 0.8])  # IoU 6 / 14 with both
+    pairs = scored_matching.blocks(
+        *([truth], [prediction], average_precision._compare_plain), details={}, least=0.4, most=None
+    )
+    none = np.zeros(2, bool)
+    rows, matched, _ = scored_matching.greedy(
+        next(pairs), ignore=none[None], crowd=none, thresholds=np.array([0.4])
+    )
+    assert (rows.tolist(), matched[0, 0].tolist()) == ([0, 1], [True, found])
+
+
+@pytest.mark.parametrize("number", [99, 100, 101, 102])
+def test_the_hundred_best_detections_count(number):
+    """The right one has the lowest score of all."""
+    away = np.arange(number - 1)[:, None] * 20 + np.array([100, 100, 110, 110])
+    score = np.linspace(1, 0.1, number)
+    prediction = one_class([*away, [0, 0, 10, 10]], score=score)
+    found = average_precision.coco_boxes([one_class([[0, 0, 10, 10]])], [prediction])
+    assert found["AP"] == pytest.approx(1 / number if number <= 100 else 0)
+    assert found["AR_100"] == (number <= 100)
+
+
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_the_hundred_best_masks_and_the_twenty_best_poses_count(beyond):
+    """Each apart from all others; the one of the lowest score is right."""
+    number = 100 + beyond
+    prediction = {
+        "mask": np.eye(number, dtype=bool)[:, None],  # of one pixel each
+        "label": np.zeros(number, int),
+        "score": np.linspace(1, 0.1, number),
+    }
+    truth = {name: prediction[name][-1:] for name in ("mask", "label")}
+    found = average_precision.coco_masks([truth], [prediction])
+    assert found["AP"] == pytest.approx(0 if beyond else 1 / number)
+
+    number = 20 + beyond
+    points = np.tile(1000.0 * np.arange(number)[:, None, None], (1, 1, 2))
+    prediction = {
+        "points": points,
+        "label": np.zeros(number, int),
+        "score": np.linspace(1, 0.1, number),
+    }
+    truth = {"points": points[-1:], "label": np.zeros(1, int), "visible": np.ones((1, 1), bool)}
+    truth |= {"box": np.array([[0.0, 0, 40, 40]]), "area": np.array([1600.0])}
+    found = average_precision.coco_keypoints([truth], [prediction], sigmas=np.array([0.05]))
+    assert found["AP"] == pytest.approx(0 if beyond else 1 / number)
+
+
 # ---- VOC
 
 
@@ -246,3 +317,12 @@ def test_matching_is_that_of_the_contests_script(seed):
     pairs = matching.match(similarity, threshold=0.5)
     assert len(pairs) == count
     assert set(pairs[:, 0].tolist()) == taken
+
+
+# ---- Boxes without an area
+
+
+def test_boxes_without_an_area_overlap_nothing():
+    point = np.array([[5.0, 5, 5, 5]])
+    assert objects.box_iou(point, point, np.zeros(1, bool)) == 0
+    assert objects.box_iou(point, np.array([[0.0, 0, 9, 9]]), np.ones(1, bool)) == 0

@@ -60,12 +60,13 @@ def test_luma_equals_scikit_image():
 @pytest.mark.parametrize("size", [(10, 14), (40, 56), (9, 33)])
 def test_bicubic_equals_pillow(size):
     Image = pytest.importorskip("PIL.Image")
-    image = pair((20, 28, 1))[0].astype(np.float32)
-    expected = np.asarray(
-        Image.fromarray(image[..., 0]).resize(size[::-1], Image.Resampling.BICUBIC)
-    )
+    image = pair((20, 28, 2))[0].astype(np.float32)
     ours = image_quality.resize_bicubic(jnp.asarray(image)[None], size)
-    np.testing.assert_allclose(ours[0, ..., 0], expected, atol=1e-5)
+    assert ours.shape == (1, *size, 2)
+    for channel in range(2):
+        plane = Image.fromarray(np.ascontiguousarray(image[..., channel]))
+        expected = np.asarray(plane.resize(size[::-1], Image.Resampling.BICUBIC))
+        np.testing.assert_allclose(ours[0, ..., channel], expected, atol=1e-5)
 
 
 def test_shave_and_too_small_images():

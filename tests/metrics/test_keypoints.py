@@ -64,3 +64,45 @@ def test_rows_without_a_visible_joint_are_finite():
     np.testing.assert_array_equal(
         keypoints.similarity(point, truth, none, area=0 * reference, sigmas=jnp.full(17, 0.1)), 0
     )
+
+
+def test_a_joint_exactly_at_the_threshold_is_correct():
+    """3, 4, 5: whole numbers, so that the distance is exact; PCK's threshold is inclusive."""
+    point, truth = jnp.asarray([[[3.0, 4.0], [3.0, 4.001]]]), jnp.zeros((1, 2, 2))
+    found = keypoints.correct(
+        point, truth, jnp.ones((1, 2)), reference=jnp.asarray([10.0]), threshold=0.5
+    )
+    assert found.tolist() == [[True, False]]
+
+
+def test_one_visible_joint_is_a_mean_over_one():
+    point, truth = jnp.asarray([[[3.0, 4.0], [0.0, 0.0]]]), jnp.zeros((1, 2, 2))
+    visible, ten = jnp.asarray([[1, 0]]), jnp.asarray([10.0])
+    assert keypoints.normalized_error(point, truth, visible, reference=ten) == 0.5
+    same = keypoints.similarity(truth, truth, visible, area=ten, sigmas=jnp.full(2, 0.1))
+    assert same == 1
+
+
+def test_an_object_without_visible_joints_is_compared_by_its_doubled_box_and_ignored():
+    """COCO: grown by its own size to each side; whatever lies within agrees."""
+    truth = {
+        "points": np.zeros((1, 2, 2)),
+        "visible": np.zeros((1, 2), bool),
+        "box": np.array([[10.0, 20, 30, 60]]),
+        "area": np.array([400.0]),
+        "label": np.zeros(1, int),
+    }
+    sigmas = np.array([0.5, 0.25])
+    # rows from -10 to 50, columns from -20 to 100
+    points = np.array([[[-10.0, 100], [50, -20]], [[-13, 104], [20, 40]], [[55, 0], [0, -32]]])
+    found = objects.keypoint_similarity(points, truth, sigmas)[:, 0]
+    near = [np.exp(-d / (2 * s) ** 2 / 400 / 2) for d, s in ((25, 0.5), (25, 0.5), (144, 0.25))]
+    np.testing.assert_allclose(found, [1, (near[0] + 1) / 2, (near[1] + near[2]) / 2], rtol=1e-9)
+
+    seen = truth | {"visible": np.ones((1, 2), bool), "points": np.full((1, 2, 2), 500.0)}
+    both = {name: np.concatenate([seen[name], truth[name]]) for name in truth}
+    answer = {"points": seen["points"], "label": np.zeros(1, int), "score": np.ones(1)}
+    score = average_precision.coco_keypoints([both], [answer], sigmas=sigmas)
+    assert (score["AP"], score["AR"]) == (1, 1)
+    unwanted = [both | {"ignored": np.array([True, False])}]
+    assert average_precision.coco_keypoints(unwanted, [answer], sigmas=sigmas)["AP"] == -1

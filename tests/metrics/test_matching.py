@@ -28,3 +28,8 @@ def test_harmonic_mean():
         {"precision": 0.75, "recall": 0.6, "hmean": 2 / (1 / 0.75 + 1 / 0.6)}
     )
     assert matching.harmonic_mean(0, 0, 0) == {"precision": 0, "recall": 0, "hmean": 0}
+
+
+def test_one_of_each_is_all():
+    assert matching.harmonic_mean(1, 1, 1) == {"precision": 1, "recall": 1, "hmean": 1}
+    assert matching.harmonic_mean(0, 1, 0) == {"precision": 0, "recall": 0, "hmean": 0}

@@ -84,8 +84,17 @@ def test_order_of_tied_rows_does_not_matter():
     assert len(values) == 1
 
 
-def test_threshold_between_neighbouring_floats_still_separates():
-    low = 0.3
+def test_the_threshold_is_midway_and_the_lowest_score_where_all_are_positive():
+    label, score = np.array([0, 1, 0, 1, 1]), np.array([0.25, 0.5, 0.125, 1.0, 0.75])
+    assert ranking.best_f1_threshold(label, score) == (0.375, 1.0)
+    assert ranking.best_f1_threshold(label[:2], score[:2]) == (0.375, 1.0)
+    assert ranking.best_f1_threshold(np.ones(3, int), score[:3]) == (0.125, 1.0)
+    # the highest of equals: F1 is 2 / 3 for the first row alone and for all
+    assert ranking.best_f1_threshold(np.array([1, 0, 0, 1]), score[[3, 4, 1, 0]])[0] == 0.875
+
+
+@pytest.mark.parametrize("low", [0.3, np.nextafter(0.3, 1.0)])  # half of all sums round down
+def test_threshold_between_neighbouring_floats_still_separates(low):
     high = np.nextafter(low, 1.0)
     threshold, f1 = ranking.best_f1_threshold(np.array([0, 1]), np.array([low, high]))
     assert (f1, low < threshold <= high) == (1.0, True)

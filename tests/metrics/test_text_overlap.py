@@ -63,6 +63,15 @@ def test_bleu_of_the_paper_s_first_example():
     )
 
 
+@pytest.mark.parametrize("lengths, nearest", [((2, 5), 5), ((3, 5), 3), ((6, 3), 3), ((4, 9), 4)])
+def test_bleu_is_shortened_by_the_nearest_reference(lengths, nearest):
+    """Of two as near the shorter; the prediction has four words, all of them in the longer one."""
+    words = ["a", "b", "c", "d", "e", "f", "g", "h", "i"]
+    references = [" ".join(words[:length]) for length in lengths]
+    found = text_overlap.bleu(["a b c d"], [references])["bleu1"]
+    assert found == pytest.approx(min(1, np.exp(1 - nearest / 4)))
+
+
 def test_rouge_by_hand():
     """Lin 2004, section 3.1: "police kill the gunman" shares 2 words in order with "police killed
     the gunman" less one: 3 of 4.

@@ -98,3 +98,10 @@ def test_suppression_equals_the_greedy_loop(threshold):
     suppress = jax.jit(lambda box, score: boxes.suppress(box, score, iou_threshold=threshold))
     np.testing.assert_array_equal(suppress(box, score), expected)
     assert 1 < expected.sum() < 40
+
+
+def test_an_overlap_equal_to_the_threshold_does_not_suppress():
+    """Half of the first box: an IoU of exactly 0.5, which does not exceed 0.5."""
+    box, score = jnp.asarray([[0.0, 0, 1, 1], [0, 0, 0.5, 1]]), jnp.asarray([0.9, 0.8])
+    assert list(boxes.suppress(box, score, iou_threshold=0.5)) == [True, True]
+    assert list(boxes.suppress(box, score, iou_threshold=0.4999)) == [True, False]

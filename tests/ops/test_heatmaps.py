@@ -63,6 +63,16 @@ def test_decoding_finds_the_drawn_point(decode, cells):
     )
 
 
+@pytest.mark.parametrize("slope", [0.6, -0.6])
+def test_newton_step_is_exact_for_a_gaussian_that_lies_aslant(slope):
+    """Its logarithm is a quadratic form with a mixed term, whose maximum one Newton step finds."""
+    center = np.array([11.3, 15.8])  # in cells
+    y, x = np.mgrid[: SIZE[0], : SIZE[1]] - center[:, None, None]
+    drawn = np.exp(-(y**2 + x**2 + 2 * slope * y * x) / 20)
+    found, _ = heatmaps.decode_newton(jnp.asarray(drawn[None, ..., None], jnp.float32))
+    np.testing.assert_allclose(np.asarray(found[0, 0]) * SIZE - 0.5, center, atol=2e-3)
+
+
 def test_newton_step_survives_the_border_a_flat_and_an_empty_map():
     for drawn in (
         draw(jnp.asarray([[[0.0, 1.0]]])),

@@ -13,7 +13,7 @@ import pytest
 
 from jaxcnn.errors import CheckpointError, JaxcnnError, ResourceError
 from jaxcnn.runs.checkpoint import Checkpoints, digest, from_arrays, to_arrays
-from jaxcnn.weights.files import read_sealed, write_arrays
+from jaxcnn.weights.files import read_sealed, write_arrays, write_atomically
 
 
 def tree(seed=0):
@@ -215,6 +215,31 @@ def test_a_killed_writer_leaves_the_old_or_the_new_file(tmp_path):
         arrays, metadata = read_sealed(newest)
         assert int(metadata["step"]) >= acknowledged
         assert (arrays["step"] == int(metadata["step"])).all()
+
+
+def test_a_file_reaches_the_disk_before_its_name_and_then_the_folder(tmp_path, monkeypatch):
+    """Else a power cut can leave an empty file under the name of a good one."""
+    path, done = tmp_path / "a", []
+    path.write_bytes(b"old")
+    fsync, replace = os.fsync, os.replace
+
+    def seen_fsync(descriptor):
+        fsync(descriptor)
+        done.append(("flushed", os.fstat(descriptor).st_ino, os.fstat(descriptor).st_size))
+
+    def seen_replace(old, new):
+        assert path.read_bytes() == b"old", "not written in place"
+        done.append(("named", os.stat(old).st_ino, os.stat(old).st_size))
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", seen_fsync)
+    monkeypatch.setattr(os, "replace", seen_replace)
+    write_atomically(path, [b"new", b"er"])
+    file, folder = path.stat().st_ino, tmp_path.stat().st_ino
+    assert done[:2] == [("flushed", file, 5), ("named", file, 5)]
+    assert [(what, inode) for what, inode, _ in done[2:]] == [("flushed", folder)]
+    assert path.read_bytes() == b"newer"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_the_digest_sees_every_bit_and_the_names():

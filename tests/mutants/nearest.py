@@ -1,0 +1,113 @@
+"""Which tests are nearest to each file of core, runs, metrics and ops: those that its faults are
+tried with, cheap and likely ones first.
+"""
+
+CORE = ("tests/core/test_program.py",)
+RUN = ("tests/runs/test_loop.py",)
+CONVOLUTION = ("tests/ops/test_convolution.py",)
+POOLING = ("tests/ops/test_pooling.py",)
+
+NEAREST: dict[str, tuple[str, ...]] = {
+    "jaxcnn/metrics/average_precision.py": (
+        "tests/metrics/test_ignored_objects.py",
+        "tests/metrics/test_keypoints.py",
+        "tests/metrics/test_average_precision.py",
+    ),
+    "jaxcnn/metrics/scored_matching.py": (
+        "tests/metrics/test_ignored_objects.py",
+        "tests/metrics/test_average_precision.py",
+    ),
+    "jaxcnn/metrics/objects.py": (
+        "tests/metrics/test_ignored_objects.py",
+        "tests/metrics/test_keypoints.py",
+        "tests/metrics/test_average_precision.py",
+    ),
+    "jaxcnn/metrics/calibration.py": ("tests/metrics/test_calibration.py",),
+    "jaxcnn/metrics/classes.py": (
+        "tests/metrics/test_calibration.py",
+        "tests/tasks/test_labels.py",
+    ),
+    "jaxcnn/metrics/edit_distance.py": ("tests/metrics/test_edit_distance.py",),
+    "jaxcnn/metrics/image_quality.py": ("tests/metrics/test_image_quality.py",),
+    "jaxcnn/metrics/keypoints.py": ("tests/metrics/test_keypoints.py",),
+    "jaxcnn/metrics/matching.py": (
+        "tests/metrics/test_matching.py",
+        "tests/metrics/test_ignored_objects.py",
+    ),
+    "jaxcnn/metrics/ranking.py": ("tests/metrics/test_ranking.py",),
+    "jaxcnn/metrics/text_overlap.py": ("tests/metrics/test_text_overlap.py",),
+    "jaxcnn/weights/files.py": ("tests/runs/test_checkpoint.py",),
+    "jaxcnn/ops/alphabet.py": ("tests/tasks/test_text.py",),
+    "jaxcnn/ops/boxes.py": ("tests/ops/test_boxes.py", "tests/ops/test_shapes.py"),
+    "jaxcnn/ops/centers.py": ("tests/tasks/test_detection.py",),
+    "jaxcnn/ops/components.py": ("tests/ops/test_components.py",),
+    "jaxcnn/ops/convolution.py": CONVOLUTION,
+    "jaxcnn/ops/convolution_primitives.py": CONVOLUTION,
+    "jaxcnn/ops/cpu/banded.py": CONVOLUTION,
+    "jaxcnn/ops/cpu/depthwise.py": CONVOLUTION,
+    "jaxcnn/ops/cpu/kernel_gradient.py": CONVOLUTION,
+    "jaxcnn/ops/ctc.py": ("tests/ops/test_ctc.py", "tests/tasks/test_text.py"),
+    "jaxcnn/ops/decoding.py": ("tests/ops/test_decoding.py",),
+    "jaxcnn/ops/equivariance.py": ("tests/ops/test_equivariance.py",),
+    "jaxcnn/ops/filters.py": ("tests/ops/test_filters.py",),
+    "jaxcnn/ops/geometry.py": (*POOLING, *CONVOLUTION),
+    "jaxcnn/ops/gram.py": ("tests/tasks/test_style.py",),
+    "jaxcnn/ops/heatmaps.py": ("tests/ops/test_heatmaps.py", "tests/ops/test_shapes.py"),
+    "jaxcnn/ops/losses.py": ("tests/tasks/test_labels.py",),
+    "jaxcnn/ops/masks.py": ("tests/ops/test_masks.py", "tests/ops/test_shapes.py"),
+    "jaxcnn/ops/pixel_shuffle.py": ("tests/models/test_restoration.py",),
+    "jaxcnn/ops/polygons.py": ("tests/ops/test_polygons.py",),
+    "jaxcnn/ops/pooling.py": POOLING,
+    "jaxcnn/ops/pooling_primitives.py": POOLING,
+    "jaxcnn/ops/primitive.py": (*POOLING, *CONVOLUTION),
+    "jaxcnn/ops/roi_align.py": ("tests/ops/test_roi_align.py",),
+    "jaxcnn/ops/roi_paste.py": ("tests/tasks/test_detection.py",),
+    "jaxcnn/core/batch.py": ("tests/core/test_batch.py",),
+    "jaxcnn/core/checks.py": ("tests/core/test_seams.py", "tests/core/test_optimizers.py"),
+    "jaxcnn/core/experiment.py": ("tests/runs/test_examine.py", *CORE, *RUN),
+    "jaxcnn/core/forward.py": (*CORE, "tests/core/test_seams.py"),
+    "jaxcnn/core/freezing.py": ("tests/core/test_freezing.py",),
+    "jaxcnn/core/optimizers.py": ("tests/core/test_optimizers.py",),
+    "jaxcnn/core/override.py": ("tests/core/test_override.py",),
+    "jaxcnn/core/program.py": (
+        *CORE,
+        "tests/core/test_freezing.py",
+    ),
+    "jaxcnn/core/rendering.py": ("tests/core/test_override.py",),
+    "jaxcnn/core/schedules.py": ("tests/core/test_schedules.py",),
+    "jaxcnn/core/transforms.py": (*CORE, "tests/core/test_transforms.py"),
+    "jaxcnn/core/trees.py": ("tests/runs/test_checkpoint.py", "tests/weights/test_weights.py"),
+    "jaxcnn/core/views.py": ("tests/core/test_views.py",),
+    "jaxcnn/runs/answers.py": (
+        "tests/runs/test_coco_results.py",
+        "tests/runs/test_predict_files.py",
+    ),
+    "jaxcnn/runs/carry.py": ("tests/runs/test_open.py",),
+    "jaxcnn/runs/check.py": ("tests/runs/test_examine.py", "tests/core/test_seams.py"),
+    "jaxcnn/runs/checkpoint.py": ("tests/runs/test_checkpoint.py", *RUN),
+    "jaxcnn/runs/code.py": ("tests/runs/test_open.py",),
+    "jaxcnn/runs/diagnosis.py": RUN,
+    "jaxcnn/runs/environment.py": ("tests/runs/test_environment.py",),
+    "jaxcnn/runs/evaluation.py": (*RUN, "tests/runs/test_open.py"),
+    "jaxcnn/runs/events.py": ("tests/runs/test_events.py",),
+    "jaxcnn/runs/examine.py": ("tests/runs/test_examine.py",),
+    "jaxcnn/runs/export.py": ("tests/runs/test_open.py",),
+    "jaxcnn/runs/feed.py": (*RUN, "tests/runs/test_sweep.py"),
+    "jaxcnn/runs/group.py": ("tests/runs/test_sweep.py",),
+    "jaxcnn/runs/loop.py": (*RUN, "tests/runs/test_events.py", "tests/runs/test_data_fault.py"),
+    "jaxcnn/runs/members.py": ("tests/runs/test_sweep.py", *RUN),
+    "jaxcnn/runs/open.py": ("tests/runs/test_open.py", "tests/runs/test_folds.py"),
+    "jaxcnn/runs/predict.py": ("tests/runs/test_predict_files.py", "tests/runs/test_open.py"),
+    "jaxcnn/runs/replica.py": (*RUN, "tests/runs/test_sweep.py"),
+    "jaxcnn/runs/rundir.py": ("tests/runs/test_rundir.py", *RUN),
+    "jaxcnn/runs/stopping.py": (*RUN, "tests/runs/test_notebook_safety.py"),
+    "jaxcnn/runs/sweep.py": ("tests/runs/test_sweep.py", "tests/runs/test_folds.py"),
+    "jaxcnn/runs/table.py": ("tests/runs/test_sweep.py",),
+    "jaxcnn/runs/terminal.py": ("tests/commands/test_terminal.py",),
+    "jaxcnn/runs/train.py": (*RUN, "tests/runs/test_rundir.py", "tests/runs/test_sweep.py"),
+    "jaxcnn/runs/ways.py": ("tests/runs/test_ways.py", "tests/runs/test_sweep.py"),
+    "jaxcnn/runs/writers.py": (*RUN, "tests/commands/test_terminal.py"),
+}
+# onednn.py is compiled and called with the extra alone, which `make test` does not install;
+# protocols.py has no code; __init__.py neither
+LEFT_OUT = ("jaxcnn/ops/cpu/onednn.py", "jaxcnn/core/protocols.py")
