@@ -8,9 +8,11 @@ import warnings
 
 import pytest
 
-from jaxcnn.errors import JaxcnnError
+from jaxcnn.errors import DataError, JaxcnnError
+from jaxcnn.weights import pytorch
+from jaxcnn.weights.files import read_arrays
 from tests.data.fuzz import png
-from tests.hostile import data_attacks
+from tests.hostile import data_attacks, weights_attacks
 from tests.hostile.watch import bounded, watched
 
 
@@ -30,8 +32,35 @@ def test_hostile_data(name, tmp_path, program, monkeypatch):
     check(attack, tmp_path, monkeypatch)
 
 
+@pytest.mark.parametrize("name", weights_attacks.ATTACKS)
+def test_hostile_weights(name, tmp_path, monkeypatch):
+    check(weights_attacks.ATTACKS[name], tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("name", weights_attacks.NEEDS_H5PY)
+def test_hostile_hdf5(name, tmp_path, monkeypatch):
+    h5py = pytest.importorskip("h5py", reason="needs h5py: pip install h5py")
+    with h5py.File(tmp_path / "secret.h5", "w") as secret:
+        secret["w"] = [7.0] * 4
+    attack = weights_attacks.NEEDS_H5PY[name]
+    (write,) = attack.files.values()
+    (tmp_path / "secret.png").write_bytes(png())
+    check(attack._replace(files={"w.h5": write()}), tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("name", weights_attacks.DEFAULTS)
+def test_a_pickle_changes_no_function_of_the_reader(name, tmp_path):
+    (tmp_path / "w.pth").write_bytes(weights_attacks.archive(weights_attacks.DEFAULTS[name]))
+    function = pytorch._REBUILDERS[name]
+    before = function.__defaults__, dict(vars(function))
+    with pytest.raises(DataError):
+        read_arrays(tmp_path / "w.pth")
+    assert (function.__defaults__, vars(function)) == before
+
+
 def check(attack, folder, monkeypatch):
     root = folder / "set"
+    root.mkdir()
     for file, data in attack.files.items():
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).write_bytes(data)
