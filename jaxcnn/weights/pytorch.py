@@ -145,7 +145,9 @@ class Unpickler(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssu
     # A state is never set: what is wanted of a file are names and tensors, and this instruction
     # could change the functions below. Bytes of a claimed length are not asked for either.
     dispatch = {
-        code: act for code, act in pickle._Unpickler.dispatch.items() if code != pickle.BYTEARRAY8[0]  # pyright: ignore[reportAttributeAccessIssue]
+        code: act
+        for code, act in pickle._Unpickler.dispatch.items()
+        if code != pickle.BYTEARRAY8[0]  # pyright: ignore[reportAttributeAccessIssue]
     } | {pickle.BUILD[0]: lambda self: self.stack.pop()}
 
     def find_class(self, module: str, name: str) -> Any:

@@ -226,7 +226,8 @@ PICTURES = {
         p.tiff([*p.grey_tiff(8000, 8000, rows=60000, compression=5)], body=bytes(20))
     ),
     "bmp of 2^31": image(
-        b"BM" + struct.pack("<IIIIiiHHIIIIII", 54, 0, 54, 40, 2**31 - 1, 2**31 - 1, 1, 24, *6 * [0]),
+        b"BM"
+        + struct.pack("<IIIIiiHHIIIIII", 54, 0, 54, 40, 2**31 - 1, 2**31 - 1, 1, 24, *6 * [0]),
         "at most",
     ),
     "jpeg of 65535 x 65535": image(
@@ -237,13 +238,18 @@ PICTURES = {
         p.saved("JPEG2000").replace(b"\0\0\0\x0a\0\0\0\x0c", b"\xff" * 8), "."
     ),
     "webp of 16384 x 16384": image(
-        b"RIFF" + struct.pack("<I", 30) + b"WEBPVP8X\x0a\0\0\0" + bytes(4) + b"\xff\x3f\0" * 2
-        + bytes(20), "."
+        b"RIFF"
+        + struct.pack("<I", 30)
+        + b"WEBPVP8X\x0a\0\0\0"
+        + bytes(4)
+        + b"\xff\x3f\0" * 2
+        + bytes(20),
+        ".",
     ),
     "ppm of 10^400": image(b"P6 " + b"9" * 400 + b" 9 255 "),
     "ppm of 10^8": image(b"P6 99999999 99999999 255 ", "at most"),
     "pfm of what is no number": image(b"Pf 12 10 nan " + bytes(480)),
-}  # fmt: skip
+}
 
 OUT = "lies outside|outside"
 TREES = {
@@ -292,8 +298,11 @@ TEXTS = {
     "coco keys twice": coco_file(b'{"images": [], "images": [], "annotations": []}', "."),
     "voc of a billion laughs": voc(entities(10), "cannot be read as XML"),
     "voc of long entities": voc(
-        b'<!DOCTYPE annotation [<!ENTITY a "' + b"h" * 10**5 + b'">]>'
-        + XML.replace(b"cat", b"&a;" * 10**4), "cannot be read as XML",
+        b'<!DOCTYPE annotation [<!ENTITY a "'
+        + b"h" * 10**5
+        + b'">]>'
+        + XML.replace(b"cat", b"&a;" * 10**4),
+        "cannot be read as XML",
     ),
     "voc with an entity of a file": voc(external(b"SYSTEM 'file:///etc/passwd'"), "as XML"),
     "voc with an entity of a place": voc(external(b"SYSTEM 'http://127.0.0.1:9/'"), "as XML"),
@@ -336,25 +345,36 @@ TEXTS = {
     ),
     "csv of quotes": texts("a.csv", b"text,label\n" + b'"' * 99_999, "cannot be read as .csv"),
     "series of digits": series(
-        "a.zip", p.zip_of({"T_TRAIN.ts": TS.replace(b"1,2", b"9" * 400 + b",2"), "T_TEST.ts": TS}),
+        "a.zip",
+        p.zip_of({"T_TRAIN.ts": TS.replace(b"1,2", b"9" * 400 + b",2"), "T_TEST.ts": TS}),
         "finite",
     ),
-}  # fmt: skip
+}
 ARCHIVES = {
     "wheel with paths as names": series(
         "a.whl", p.zip_of({"../../T_TRAIN.ts": TS, "/etc/T_TEST.ts": TS}), ""
     ),
     "zip that swells": series("a.zip", p.zip_bomb("T_TRAIN.ts", b"", MIB), "swell"),
-    "tar that swells": series("a.tgz", p.gzip_bomb(p.tar_of("T_TRAIN.ts", b"", size=MIB * 2**20)[:512], MIB), "swell"),
-    "tar with a sparse file of 8 GiB": series("a.tar", p.sparse_tar("T_TRAIN.ts", 2**33 - 1), "swell|cannot be read"),
-    "tar with a link to a file": series("a.tar", p.tar_of("T_TRAIN.ts", b"../secret.png", kind=b"2"), "there is no"),
-    "tar with a hard link to a file": series("a.tar", p.tar_of("T_TRAIN.ts", b"/etc/passwd", kind=b"1"), "there is no"),
+    "tar that swells": series(
+        "a.tgz", p.gzip_bomb(p.tar_of("T_TRAIN.ts", b"", size=MIB * 2**20)[:512], MIB), "swell"
+    ),
+    "tar with a sparse file of 8 GiB": series(
+        "a.tar", p.sparse_tar("T_TRAIN.ts", 2**33 - 1), "swell|cannot be read"
+    ),
+    "tar with a link to a file": series(
+        "a.tar", p.tar_of("T_TRAIN.ts", b"../secret.png", kind=b"2"), "there is no"
+    ),
+    "tar with a hard link to a file": series(
+        "a.tar", p.tar_of("T_TRAIN.ts", b"/etc/passwd", kind=b"1"), "there is no"
+    ),
     "tar with a device": series("a.tar", p.tar_of("T_TRAIN.ts", b"", kind=b"3"), "there is no"),
     "zip with damaged numbers": series(
-        "a.zip", p.zip_of({"T_TRAIN.ts": TS * 9, "T_TEST.ts": TS}, store=False).replace(b"\xac", b"\xff"), "cannot be read"
+        "a.zip",
+        p.zip_of({"T_TRAIN.ts": TS * 9, "T_TEST.ts": TS}, store=False).replace(b"\xac", b"\xff"),
+        "cannot be read",
     ),
     "zip that is a pickle": series("a.zip", p.pickles()["os.system"], "cannot be read"),
-}  # fmt: skip
+}
 
 ATTACKS = {**PICKLED, **ARRAYS, **PICTURES, **TREES, **TEXTS, **ARCHIVES}
 

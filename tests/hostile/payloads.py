@@ -211,4 +211,4 @@ NO_PICTURES = {
     "zip": zip_of({"../canary": b"1"}),
     "bz2": bz2.compress(bytes(2**20)),
     "gzip": gzip.compress(b"1"),
-}  # fmt: skip
+}

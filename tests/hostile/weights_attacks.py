@@ -119,10 +119,10 @@ PICKLES = {
 }
 TORCH = {
     "torch tensor of 2^62 numbers": file("w.pth", archive(tensor([2**62], [1])), "swell"),
-    "torch tensor of one number 2^40 times": file(
-        "w.pth", archive(tensor([2**40], [0])), "swell"
+    "torch tensor of one number 2^40 times": file("w.pth", archive(tensor([2**40], [0])), "swell"),
+    "torch tensor of sizes below 0": file(
+        "w.pth", archive(tensor([-2, -2], [1, 1])), "more numbers"
     ),
-    "torch tensor of sizes below 0": file("w.pth", archive(tensor([-2, -2], [1, 1])), "more numbers"),
     "torch tensor before its storage": file(
         "w.pth", archive(tensor([4], [1], offset=-4)), "more numbers"
     ),
@@ -142,7 +142,14 @@ TORCH = {
     "torch memo of 2^32-1": file("w.pth", archive(b"\x80\x02(dr\xff\xff\xff\xff."), "."),
     "torch nested deep": file("w.pth", archive(b"(" * 10**4 + b"t" * 10**4 + b"."), "."),
     "torch lists in lists": file(
-        "w.pth", archive(b"\x80\x02]" + b"(" + b"".join(b"]q%c(h%ch%ce" % (i, i - 1, i - 1) for i in range(1, 90)) + b"e."), "."
+        "w.pth",
+        archive(
+            b"\x80\x02]"
+            + b"("
+            + b"".join(b"]q%c(h%ch%ce" % (i, i - 1, i - 1) for i in range(1, 90))
+            + b"e."
+        ),
+        ".",
     ),
     "torch in a compressed archive": file(
         "w.pth", p.zip_bomb("a/data.pkl", b"", MIB), "compressed"
@@ -162,7 +169,7 @@ TORCH = {
     ),
     "a pickle named .safetensors": file("w.safetensors", p.pickles()["eval"], "ends in|is no"),
     "a pickle named .h5": file("w.h5", p.pickles()["os.system"], "ends in"),
-}  # fmt: skip
+}
 LENGTH = "header's length|damaged|no whole file"
 SAFE = {
     "safetensors header of 2^63": (p.safetensors({}, length=2**63), LENGTH),
@@ -172,45 +179,54 @@ SAFE = {
     "safetensors that is a list": (p.safetensors(b'{"a":1}]'), "not readable"),
     "safetensors of 5000 digits": (p.safetensors(b'{"a":' + b"9" * 5000 + b"}"), "not readable"),
     "safetensors entries that overlap": (
-        p.safetensors({"a": entry([2], 0, 8), "b": entry([2], 4, 12)}, bytes(12)), "two entries"
+        p.safetensors({"a": entry([2], 0, 8), "b": entry([2], 4, 12)}, bytes(12)),
+        "two entries",
     ),
     "safetensors with a hole": (
-        p.safetensors({"a": entry([1], 0, 4), "b": entry([1], 8, 12)}, bytes(12)), "two entries"
+        p.safetensors({"a": entry([1], 0, 4), "b": entry([1], 8, 12)}, bytes(12)),
+        "two entries",
     ),
     "safetensors with more behind": (
-        p.safetensors({"a": entry([1], 0, 4)}, bytes(12)), "two entries"
+        p.safetensors({"a": entry([1], 0, 4)}, bytes(12)),
+        "two entries",
     ),
     "safetensors shape that overflows": (
-        p.safetensors({"a": entry([2**32, 2**32], 0, 0)}), "offsets do not fit"
+        p.safetensors({"a": entry([2**32, 2**32], 0, 0)}),
+        "offsets do not fit",
     ),
     "safetensors shape of 0 and 10^400": (
-        p.safetensors({"a": entry([0, 10**400], 0, 0)}), "malformed"
+        p.safetensors({"a": entry([0, 10**400], 0, 0)}),
+        "malformed",
     ),
     "safetensors shape below 0": (
-        p.safetensors({"a": entry([-2, -2], 0, 16)}, bytes(16)), "malformed"
+        p.safetensors({"a": entry([-2, -2], 0, 16)}, bytes(16)),
+        "malformed",
     ),
     "safetensors shape of floats": (
-        p.safetensors({"a": entry([4.0], 0, 16)}, bytes(16)), "malformed"
+        p.safetensors({"a": entry([4.0], 0, 16)}, bytes(16)),
+        "malformed",
     ),
     "safetensors shape of 10^4 axes": (
-        p.safetensors({"a": entry([1] * 10**4, 0, 4)}, bytes(4)), "malformed"
+        p.safetensors({"a": entry([1] * 10**4, 0, 4)}, bytes(4)),
+        "malformed",
     ),
     "safetensors offsets below 0": (
-        p.safetensors({"a": entry([1], -4, 0)}, bytes(4)), "offsets do not fit"
+        p.safetensors({"a": entry([1], -4, 0)}, bytes(4)),
+        "offsets do not fit",
     ),
     "safetensors offsets of text": (p.safetensors({"a": entry([1], "0", "4")}), "malformed"),
     "safetensors offsets of NaN": (
-        p.safetensors(b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[NaN,NaN]}}'), "malformed|fit"
+        p.safetensors(b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[NaN,NaN]}}'),
+        "malformed|fit",
     ),
-    "safetensors of objects": (
-        p.safetensors({"a": entry([1], 0, 8, "O")}, bytes(8)), "malformed"
-    ),
+    "safetensors of objects": (p.safetensors({"a": entry([1], 0, 8, "O")}, bytes(8)), "malformed"),
     "safetensors names twice": (
-        p.safetensors(b'{"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]},"a":0}'), "twice|not"
+        p.safetensors(b'{"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]},"a":0}'),
+        "twice|not",
     ),
     "safetensors metadata of a list": (p.safetensors({"__metadata__": [1]}), "not readable"),
     "safetensors entry of a number": (p.safetensors({"a": 1}), "malformed"),
-}  # fmt: skip
+}
 SAFETENSORS = {
     **{name: file("w.safetensors", *attack) for name, attack in SAFE.items()},
     **{f"checkpoint: {name}": sealed(data, "damaged") for name, (data, _) in SAFE.items()},

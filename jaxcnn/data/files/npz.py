@@ -160,8 +160,12 @@ def read_npz_headers(path: str) -> dict[str, Header]:
         with zipfile.ZipFile(Path(path).expanduser()) as archive:
             out = {}
             for info in archive.infolist():
-                with archive.open(info) as file:
-                    out[info.filename.removesuffix(".npy")] = _read_header(file, info.file_size)
+                try:
+                    with archive.open(info) as file:
+                        header = _read_header(file, info.file_size)
+                except ValueError as error:
+                    raise ValueError(f"{info.filename}: {error}") from error
+                out[info.filename.removesuffix(".npy")] = header
             return out
     # zipfile raises OSError, BadZipFile, NotImplementedError, RuntimeError, zlib.error, ...
     except Exception as error:

@@ -14,8 +14,8 @@ from jaxcnn.errors import DataError
 
 CORNERS = ("ymin", "xmin", "ymax", "xmax")
 FLAGGED = re.compile(r"(.*\S)\s+(?:-1|0|1)")  # an image, and whether it shows a class
-# what the parser leaves to Python: encodings of several bytes a character. Python knows others, some
-# of which take time with the square of the text
+# what the parser leaves to Python: encodings of several bytes a character. Python knows others,
+# some of which take time with the square of the text
 ENCODINGS = ("big5", "cp9", "euc", "gb", "hz", "iso2022", "johab", "shift", "utf")
 DECLARATION = re.compile(rb"<\?xml[^>]*?encoding\s*=\s*[\"']([\w.-]+)[\"'][^>]*\?>")
 
