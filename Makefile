@@ -16,8 +16,8 @@ test: $(VENV)/.test  ## install what tests need, and pass them
 test-slow: $(VENV)/.test  ## the proofs that take minutes
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow
 
-fuzz: $(VENV)/.test  ## 20,000 damaged inputs for each reader of files
-	JAXCNN_FUZZ=20000 $(BIN)/python -m pytest -n $(WORKERS) tests/data/test_fuzz.py
+fuzz: $(VENV)/.test  ## 20,000 damaged inputs for each reader
+	JAXCNN_FUZZ=20000 $(BIN)/python -m pytest -n $(WORKERS) tests/data/test_fuzz.py tests/hostile/test_fuzz.py
 
 test-parity: $(VENV)/.parity  ## compare with torchvision, timm, Keras and pycocotools, installed for this
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(PARITY)

@@ -5,12 +5,18 @@ how the data set is read whole.
 import gzip
 import io
 import json
+import os
+import resource
 import struct
+import time
+import tracemalloc
+import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -26,7 +32,10 @@ from jaxcnn.data.files.series import Series
 from jaxcnn.data.files.text_lines import TextLineFolder
 from jaxcnn.data.files.voc import Voc
 from jaxcnn.data.files.yolo import Yolo
+from jaxcnn.errors import JaxcnnError
 
+EXAMPLES = int(os.environ.get("JAXCNN_FUZZ", "40"))
+SECONDS, BYTES = 1.0, 256 * 2**20
 SIZE = (8, 8)
 COMMON = {"image_size": SIZE, "eval_fraction": 0.0, "invalid": "skip"}
 
@@ -192,13 +201,13 @@ _edits = st.lists(
 
 def mutate(data: bytes, edits: list[tuple[str, int, bytes]]) -> bytes:
     """`data` changed at places (modulo its length); `cut` and `twice` take so many bytes."""
-    for kind, place, given in edits:
+    for kind, place, new in edits:
         at = place % (len(data) + 1)
-        head, tail, count = data[:at], data[at:], len(given)
+        head, tail, count = data[:at], data[at:], len(new)
         data = {
-            "set": head + given + tail[1:],
-            "insert": head + given + tail,
-            "replace": head + given + tail[count:],
+            "set": head + new + tail[1:],
+            "insert": head + new + tail,
+            "replace": head + new + tail[count:],
             "cut": head + tail[count:],
             "end": head,
             "twice": head + tail[:count] + tail,
@@ -206,11 +215,52 @@ def mutate(data: bytes, edits: list[tuple[str, int, bytes]]) -> bytes:
     return data
 
 
-def contents(parser: Parser) -> st.SearchStrategy[bytes]:
-    """Changed contents of the parser's target, now and then any bytes."""
-    original = parser.files[parser.target]
-    changed = _edits.map(lambda edits: mutate(original, edits))
-    return st.one_of(changed, changed, changed, st.binary(max_size=200))
+def changed(original: bytes) -> st.SearchStrategy[bytes]:
+    """Changed contents of a file, now and then any bytes."""
+    edited = _edits.map(lambda edits: mutate(original, edits))
+    return st.one_of(edited, edited, edited, st.binary(max_size=200))
+
+
+def refused(
+    inputs: st.SearchStrategy[Any],
+    act: Callable[[Any], Any],
+    *,
+    error: type[Exception] = JaxcnnError,
+) -> list[Any]:
+    """Those of EXAMPLES inputs at which `act` raises `error`. Any other error of it, more than
+    SECONDS or BYTES, is an AssertionError or that error.
+    """
+    out: list[Any] = []
+
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        database=None,
+        derandomize=EXAMPLES < 1000,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(inputs)
+    def check(data: Any) -> None:
+        tracemalloc.reset_peak()
+        before, start = tracemalloc.get_traced_memory()[0], time.process_time()
+        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                act(data)
+            except error:
+                out.append(data)
+        assert time.process_time() - start < SECONDS
+        assert tracemalloc.get_traced_memory()[1] - before < BYTES
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - resident
+        assert grown * 1024 < BYTES
+
+    tracemalloc.start()
+    try:
+        check()
+    finally:
+        tracemalloc.stop()
+    return out
 
 
 def write(parser: Parser, folder: Path) -> None:

@@ -3,20 +3,9 @@
 `make fuzz` runs 20,000 inputs for each parser; here are few.
 """
 
-import os
-import resource
-import time
-import tracemalloc
-import warnings
-
 import pytest
-from hypothesis import HealthCheck, given, settings
 
-from jaxcnn.errors import JaxcnnError
-from tests.data.fuzz import PARSERS, contents, read_whole, write
-
-EXAMPLES = int(os.environ.get("JAXCNN_FUZZ", "40"))
-SECONDS, BYTES = 1.0, 256 * 2**20
+from tests.data.fuzz import PARSERS, changed, read_whole, refused, write
 
 
 @pytest.mark.parametrize("name", PARSERS)
@@ -31,35 +20,9 @@ def test_changed_inputs_are_read_or_refused(name, tmp_path):
     write(parser, tmp_path)
     target = tmp_path / parser.target
     read_whole(parser.data(tmp_path))  # what is imported once does not count
-    refused = []
 
-    @settings(
-        max_examples=EXAMPLES,
-        deadline=None,
-        database=None,
-        derandomize=EXAMPLES < 1000,
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(contents(parser))
-    def check(data):
+    def read(data):
         target.write_bytes(data)
-        tracemalloc.reset_peak()
-        before, start = tracemalloc.get_traced_memory()[0], time.process_time()
-        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                read_whole(parser.data(tmp_path))
-            except JaxcnnError:
-                refused.append(data)
-        assert time.process_time() - start < SECONDS
-        assert tracemalloc.get_traced_memory()[1] - before < BYTES
-        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - resident
-        assert grown * 1024 < BYTES
+        read_whole(parser.data(tmp_path))
 
-    tracemalloc.start()
-    try:
-        check()
-    finally:
-        tracemalloc.stop()
-    assert refused  # else nothing was damaged
+    assert refused(changed(parser.files[parser.target]), read)  # else nothing was damaged
