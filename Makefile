@@ -43,8 +43,8 @@ test-oldest:  ## the same with Python 3.11 and the oldest packages that pyprojec
 mutants: $(VENV)/.test  ## put small faults into a copy, one at a time: do the nearest tests see them? (an hour and more)
 	$(BIN)/python -m tests.mutants --sample 5 --out .cache/mutants.json
 
-fuzz: $(VENV)/.test  ## 20,000 damaged inputs for each reader of files
-	JAXCNN_FUZZ=20000 $(BIN)/python -m pytest -n $(WORKERS) -rP tests/data/test_fuzz.py
+fuzz: $(VENV)/.test  ## 20,000 damaged inputs for each reader
+	JAXCNN_FUZZ=20000 $(BIN)/python -m pytest -n $(WORKERS) -rP tests/data/test_fuzz.py tests/hostile/test_fuzz.py
 
 test-parity: $(VENV)/.parity  ## compare with torchvision, timm, Keras and pycocotools, installed for this
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(PARITY)

@@ -22,7 +22,7 @@ ALLOWED = {
     "tasks": {"ops", "layers", "metrics", "core.batch"},
     "data": {"ops", "layers", "metrics", "core.batch"},
     "core": {"data.dataset", "tasks.task"},  # the protocols of what an experiment names
-    "weights": {"core"},
+    "weights": {"core", "data.files.npz"},  # one reader of arrays, with one set of checks
     "inspect": {"core", "ops", "layers", "models"},
     "bench": {"core", "data", "inspect", "models", "ops", "runs", "tasks"},
     "runs": {"core", "data", "tasks", "ops", "weights", "inspect"},

@@ -38,7 +38,9 @@ def split_overrides(args: Any) -> None:
 
 def add_model_arguments(parser: Any) -> None:
     """RUN, and which of its models."""
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run directory")
+    parser.add_argument(
+        "run", type=Path, metavar="RUN", help="a run directory; the code kept in it is executed"
+    )
     parser.add_argument("--checkpoint", default="last", choices=("last", "best"))
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--replica", type=int, metavar="I", help="replica I of a sweep")

@@ -100,8 +100,7 @@ def _coco(row: dict[str, Any], size: tuple[int, int], number: int) -> list[Any]:
 
 def read_inputs(assignments: list[str]) -> dict[str, Any]:
     """{name: array} of NAME=FILE.npy arguments. Errors: ConfigError, DataError."""
-    import numpy as np
-
+    from jaxcnn.data.files.npz import read_npy
     from jaxcnn.errors import ConfigError, DataError
 
     arrays = {}
@@ -110,7 +109,7 @@ def read_inputs(assignments: list[str]) -> dict[str, Any]:
         if not equals:
             raise ConfigError(f"--input {assignment!r}: must be NAME=FILE.npy")
         try:
-            arrays[name] = np.load(path, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise DataError(f"--input {path}: cannot be read as .npy ({error})") from error
+            arrays[name] = read_npy(path)
+        except DataError as error:
+            raise DataError(f"--input {name}: {error}") from error
     return arrays

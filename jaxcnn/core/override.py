@@ -95,7 +95,11 @@ def _edit(
         )
     except ConfigError:
         raise
-    except (TypeError, ValueError) as error:  # the constructor of the edited value refused it
+    except (
+        TypeError,
+        ValueError,
+        OverflowError,
+    ) as error:  # the constructor of the edited value refused it
         raise ConfigError(f"{path}: {error}") from error
 
 
@@ -182,7 +186,10 @@ def _literal(path: str, text: str, old: object, allowed: tuple[type, ...]) -> ob
         and float in expected
         and int not in expected
     ):
-        new = float(new)
+        try:
+            new = float(new)
+        except OverflowError:
+            new = math.inf
     if isinstance(old, str) and not isinstance(new, str):
         new = text  # `data.train=2024` means the name
     if isinstance(new, float) and not math.isfinite(new):

@@ -69,3 +69,44 @@ def question_pixels(arrays: Mapping[str, np.ndarray], *, where: str) -> None:
             "they must lie in [0, 1]",
             stacklevel=3,
         )
+
+
+# what marks the rows of something to be learned, and how it is called where there is none
+MARKS = {
+    "boxes_mask": "no object is to be found",
+    "polygons_mask": "no text is to be found",
+    "labels": "no example has a class",
+    "text": "all texts are empty",
+    "weight": "no example counts",
+    "mask": "no example counts",
+}
+
+
+def question_rows(arrays: Mapping[str, np.ndarray], *, where: str) -> None:
+    """Warn of examples for training that break no rule and of which nothing can be learned: a
+    single one, one class, inputs or numbers that are the same throughout, nothing to be found.
+    """
+    size = len(next(iter(arrays.values())))
+    if size == 1:
+        _question(where, "there is one example; a network learns it by heart")
+        return
+    for name, rows in arrays.items():
+        if name == "label" and rows.ndim == 1 and (rows == rows[0]).all():
+            _question(where, f"all {size:,} examples have one class, label {rows[0]}")
+        elif name == "segmentation" and (rows == rows.flat[0]).all():
+            _question(where, f"all pixels of {size:,} class maps have one class, {rows.flat[0]}")
+        elif name in MARKS and not rows.any():
+            _question(where, f"{name!r} is 0 everywhere: {MARKS[name]}")
+        elif name in ("image", "clip", "signal", "values", "value_map") and _equal(rows):
+            _question(
+                where, f"{name!r} is equal in all {size:,} examples, which tells nothing apart"
+            )
+
+
+def _equal(rows: np.ndarray) -> bool:
+    """Whether all rows are the same; found out at the first that is not."""
+    return all(np.array_equal(rows[0], row) for row in rows)
+
+
+def _question(where: str, text: str) -> None:
+    warnings.warn(f"{where}: {text}; nothing can be learned", stacklevel=4)

@@ -4,6 +4,7 @@ Host-side bookkeeping, no mathematics.
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Callable, Sequence
 
 import jax
@@ -16,6 +17,7 @@ from jaxcnn.core.protocols import Program, Tree
 from jaxcnn.core.rendering import Json
 from jaxcnn.core.transforms import ensemble, predicting, scored, viewed
 from jaxcnn.data.dataset import Batch, Source, sample_rows
+from jaxcnn.data.layout import question_rows
 from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.runs.events import Record
 from jaxcnn.tasks.task import Metrics, Task
@@ -121,11 +123,29 @@ def open_checked(e: Experiment, split: str) -> Source:
     source = e.data.open(split)
     if not len(source):
         raise DataError(f"the {split!r} split is empty; choose data with at least one example")
-    if source.arrays is not None:
-        e.task.check(jax.device_get(source.arrays))
+    known = source.arrays
+    rows = source.take(sample_rows(source, SAMPLE)) if known is None else known
+    found = {name: np.asarray(x) for name, x in jax.device_get(dict(rows)).items()}
+    e.task.check(found)
+    _question(e, split, found)
+    if known is not None:
         return source
-    e.task.check(jax.device_get(source.take(sample_rows(source, SAMPLE))))
     return CheckedStream(source, e.task.check) if source.streaming else source
+
+
+def _question(e: Experiment, split: str, found: Batch) -> None:
+    """Warn of examples that break no rule and are hardly what was meant."""
+    where = f"the {split!r} examples"
+    if split == "train":
+        question_rows(found, where=where)
+    spec = e.data.spec()
+    for name, x in found.items():
+        if name in spec and x.shape[1:] != spec[name].shape:
+            warnings.warn(
+                f"{where}: {name!r} is {list(x.shape[1:])}, and {list(spec[name].shape)} for "
+                "training; a network with a linear layer refuses them",
+                stacklevel=3,
+            )
 
 
 class CheckedStream:

@@ -4,11 +4,23 @@ Imports nothing heavy: the command line sets this up before anything else.
 """
 
 import contextlib
+import io
 import os
 import signal
 import sys
 from types import FrameType
 from typing import TextIO
+
+# control characters, but for tabs and ends of lines: a name with them could move the cursor, rename
+# the window, or hide what was printed before
+ESCAPED = {n: f"\\x{n:02x}" for n in (*range(9), *range(11, 32), *range(127, 160))}
+
+
+class Screen(io.TextIOWrapper):
+    """A terminal's stream, to which control characters are written as \\x1b."""
+
+    def write(self, text: str, /) -> int:
+        return super().write(text.translate(ESCAPED))
 
 
 def prepare_streams() -> None:
@@ -27,6 +39,12 @@ def prepare_streams() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (it stays)
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+            if stream.isatty():  # in a file names are exact
+                os.environ.setdefault("PYTHON_COLORS", "0")  # of argparse and tracebacks
+                screen = Screen(
+                    stream.buffer, stream.encoding, "backslashreplace", line_buffering=True
+                )
+                setattr(sys, name, screen)
 
 
 def stop_at_interrupts() -> None:

@@ -14,6 +14,7 @@ from jaxcnn.core.checks import OF_DESCENT, OF_RECORDS
 from jaxcnn.core.rendering import Json
 from jaxcnn.errors import ResourceError
 from jaxcnn.runs.events import Event, Record
+from jaxcnn.runs.terminal import ESCAPED
 from jaxcnn.weights.files import write_atomically
 
 if TYPE_CHECKING:
@@ -145,7 +146,9 @@ class Console:
 
         done = TextColumn("{task.completed}/{task.total} " + unit)
         columns = (TextColumn("{task.description}"), BarColumn(), done, TimeElapsedColumn())
-        console = RichConsole() if notebook else RichConsole(file=self.stream)
+        # the bar moves the cursor, which `terminal.Screen` does not let happen
+        raw = sys.__stderr__ if self.stream is sys.stderr else self.stream
+        console = RichConsole() if notebook else RichConsole(file=raw)
         self._bar = Progress(*columns, TextColumn("ETA"), Remaining(), console=console)
         self._task = self._bar.add_task("compiling", total=steps, completed=step)
         self._bar.start()
@@ -193,7 +196,9 @@ class Console:
         if self.quiet:
             return
         if self._bar:
-            self._bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
+            self._bar.console.print(
+                text.translate(ESCAPED), highlight=False, markup=False, soft_wrap=True
+            )
             return
         try:
             if self._lost:

@@ -13,14 +13,14 @@ import json
 import math
 import os
 import re
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
-from jaxcnn.errors import CheckpointError, DependencyError, ResourceError
+from jaxcnn.data.files.npz import read_npz, read_npz_headers, require_unswollen
+from jaxcnn.errors import CheckpointError, DataError, DependencyError, ResourceError
 from jaxcnn.weights.kinds import kind_of, refused
 from jaxcnn.weights.pytorch import read_pytorch
 
@@ -164,13 +164,21 @@ def _parse(blob: bytes) -> tuple[dict[str, Any], dict[str, str], memoryview]:
     if len(blob) < 8 or not 2 <= length <= min(_MAX_HEADER, len(blob) - 8):
         raise ValueError("the header's length does not fit the file")
     try:
-        header = json.loads(blob[8 : 8 + length])
+        header = json.loads(blob[8 : 8 + length], object_pairs_hook=_once)
     except (ValueError, RecursionError):
         raise ValueError("the header is not readable") from None
     metadata = header.pop("__metadata__", None) or {} if isinstance(header, dict) else None
     if not isinstance(metadata, dict):
         raise ValueError("the header is not readable")
     return header, metadata, memoryview(blob)[8 + length :]
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON. ValueError for a name in it twice, which readers take differently."""
+    out = dict(pairs)
+    if len(out) < len(pairs):
+        raise ValueError("a name is there twice")
+    return out
 
 
 def _is_ours(metadata: dict[str, str]) -> bool:
@@ -193,8 +201,10 @@ def _verify(blob: bytes, metadata: dict[str, str]) -> None:
 
 
 def _entries(header: dict[str, Any], data: memoryview) -> Arrays:
-    """The arrays that a header describes, views of `data`. ValueError names a malformed entry."""
-    arrays = {}
+    """The arrays that a header describes, views of `data`, all of whose bytes belong to one of
+    them. ValueError names a malformed entry.
+    """
+    arrays, spans = {}, []
     for name, entry in header.items():
         try:
             dtype, shape = _DTYPES[entry["dtype"]], tuple(entry["shape"])
@@ -203,33 +213,20 @@ def _entries(header: dict[str, Any], data: memoryview) -> Arrays:
             if not fits or end - begin != math.prod(shape) * dtype.itemsize:
                 raise ValueError("offsets do not fit the shape")
             arrays[name] = np.frombuffer(data[begin:end], dtype).reshape(shape)
+            spans.append((begin, end))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"the entry {name!r} is malformed: {error}") from None
+    ends = [0, *(end for _, end in sorted(spans))]
+    if [begin for begin, _ in sorted(spans)] != ends[:-1] or ends[-1] != len(data):
+        raise ValueError("bytes belong to two entries, or to none")
     return arrays
 
 
 def _read_numpy(path: Path) -> Arrays:
     try:
-        with zipfile.ZipFile(path) as archive:
-            for item in archive.infolist():
-                _check_size(archive, item)
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except Exception as error:  # an archive can be damaged in any way; none is a bug of ours
+        return {name: read_npz(str(path), name) for name in read_npz_headers(str(path))}
+    except DataError as error:
         raise refused(path, f"is damaged, or holds no plain arrays ({error})", _AGAIN) from None
-
-
-def _check_size(archive: zipfile.ZipFile, item: zipfile.ZipInfo) -> None:
-    """ValueError for an array that says it is larger than its bytes."""
-    with archive.open(item) as file:
-        version = np.lib.format.read_magic(file)
-        header = np.lib.format.read_array_header_1_0
-        shape, _, dtype = (header if version == (1, 0) else np.lib.format.read_array_header_2_0)(
-            file
-        )
-        left = item.file_size - file.tell()
-    if math.prod(shape) * dtype.itemsize > left:
-        raise ValueError(f"{item.filename} says it is {dtype}{list(shape)}, but is smaller")
 
 
 def _read_hdf5(path: Path) -> Arrays:
@@ -239,8 +236,11 @@ def _read_hdf5(path: Path) -> Arrays:
         raise DependencyError(f"weights: {str(path)!r} needs h5py: pip install h5py") from error
     arrays = {}
 
-    def take(name, item):
+    def take(name, item):  # is not called for soft and external links
         if isinstance(item, h5py.Dataset) and item.dtype.kind in "biuf":
+            if item.external or item.is_virtual:
+                raise ValueError(f"{name} stands for numbers in other files; only its own are read")
+            require_unswollen(item.id.get_storage_size(), item.nbytes)
             arrays[name] = item[()]
 
     try:

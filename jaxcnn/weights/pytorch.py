@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
+from jaxcnn.data.files.npz import require_unswollen
 from jaxcnn.errors import DataError
 from jaxcnn.weights.kinds import refused
 from jaxcnn.weights.prefixes import NO_WEIGHTS
@@ -64,9 +65,6 @@ class Unknown(dict):
 
     def __init__(self, *_: Any, **__: Any):
         super().__init__()
-
-    def __setstate__(self, _: Any) -> None:
-        pass
 
     def append(self, _: Any) -> None:
         pass
@@ -143,6 +141,14 @@ class Unpickler(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssu
     def __init__(self, file: io.BytesIO):
         super().__init__(file)
         self.storages: dict[str, Storage] = {}
+
+    # A state is never set: what is wanted of a file are names and tensors, and this instruction
+    # could change the functions below. Bytes of a claimed length are not asked for either.
+    dispatch = {
+        code: act
+        for code, act in pickle._Unpickler.dispatch.items()
+        if code != pickle.BYTEARRAY8[0]  # pyright: ignore[reportAttributeAccessIssue]
+    } | {pickle.BUILD[0]: lambda self: self.stack.pop()}
 
     def find_class(self, module: str, name: str) -> Any:
         """What stands for a global name of the pickle."""
@@ -221,6 +227,8 @@ def _named(path: Path, saved: Any, read: Callable[[Storage], Any]) -> dict[str, 
             place = f"its {name!r} is" if name else "it is"
             what = f"holds a whole object of Python ({place} a {leaf.source}); none is made here"
         raise refused(path, what, "save the weights alone: torch.save(model.state_dict(), path)")
+    asked = sum(math.prod(t.shape) * t.storage.dtype.itemsize for t in tensors.values())
+    require_unswollen(path.stat().st_size, asked)  # tensors may share numbers, and each is copied
     blocks: dict[str, np.ndarray] = {}
     return {name: _array(name, tensor, read, blocks) for name, tensor in tensors.items()}
 

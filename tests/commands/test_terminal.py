@@ -125,3 +125,20 @@ def test_nohup_holds(ignored):
             assert stop() is not ignored
     finally:
         signal.signal(signal.SIGHUP, old)
+
+
+def test_control_characters_are_shown_not_obeyed():
+    """In a real terminal (a pty); in a pipe they are as they are."""
+    name = "a\x1b]0;evil\x07\x9b2Jb"
+    body = "import sys; from jaxcnn.runs.terminal import prepare_streams as p; p();"
+    body += f"print({name!r}, 'ü'); print({name!r}, file=sys.stderr)"
+    main, end = os.openpty()
+    with subprocess.Popen([sys.executable, "-c", body], stdout=end, stderr=end, cwd=ROOT) as child:
+        child.wait(timeout=60)
+    os.close(end)
+    shown = os.read(main, 4096)
+    os.close(main)
+    assert not any(control in shown for control in (b"\x1b", b"\x07", b"\xc2\x9b"))
+    assert shown.count(rb"a\x1b]0;evil\x07\x9b2Jb") == 2
+    done = subprocess.run([sys.executable, "-c", body], capture_output=True, cwd=ROOT, check=True)
+    assert done.stdout.decode().startswith(name)

@@ -2,15 +2,22 @@
 how the data set is read whole.
 """
 
+import gc
 import gzip
 import io
 import json
+import os
+import resource
 import struct
+import time
+import tracemalloc
+import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -26,7 +33,10 @@ from jaxcnn.data.files.series import Series
 from jaxcnn.data.files.text_lines import TextLineFolder
 from jaxcnn.data.files.voc import Voc
 from jaxcnn.data.files.yolo import Yolo
+from jaxcnn.errors import JaxcnnError
 
+EXAMPLES = int(os.environ.get("JAXCNN_FUZZ", "40"))
+SECONDS, BYTES = 1.0, 256 * 2**20
 SIZE = (8, 8)
 COMMON = {"image_size": SIZE, "eval_fraction": 0.0, "invalid": "skip"}
 
@@ -200,13 +210,13 @@ _edits = st.lists(
 
 def mutate(data: bytes, edits: list[tuple[str, int, bytes]]) -> bytes:
     """`data` changed at places (modulo its length); `cut` and `twice` take so many bytes."""
-    for kind, place, given in edits:
+    for kind, place, new in edits:
         at = place % (len(data) + 1)
-        head, tail, count = data[:at], data[at:], len(given)
+        head, tail, count = data[:at], data[at:], len(new)
         data = {
-            "set": head + given + tail[1:],
-            "insert": head + given + tail,
-            "replace": head + given + tail[count:],
+            "set": head + new + tail[1:],
+            "insert": head + new + tail,
+            "replace": head + new + tail[count:],
             "cut": head + tail[count:],
             "end": head,
             "twice": head + tail[:count] + tail,
@@ -214,11 +224,75 @@ def mutate(data: bytes, edits: list[tuple[str, int, bytes]]) -> bytes:
     return data
 
 
-def contents(parser: Parser) -> st.SearchStrategy[bytes]:
-    """Changed contents of the parser's target, now and then any bytes."""
-    original = parser.files[parser.target]
-    changed = _edits.map(lambda edits: mutate(original, edits))
-    return st.one_of(changed, changed, changed, st.binary(max_size=200))
+def changed(original: bytes) -> st.SearchStrategy[bytes]:
+    """Changed contents of a file, now and then any bytes."""
+    edited = _edits.map(lambda edits: mutate(original, edits))
+    return st.one_of(edited, edited, edited, st.binary(max_size=200))
+
+
+def measure(
+    act: Callable[[], Any], error: type[Exception]
+) -> tuple[float, int, Exception | None]:
+    """Seconds of the processor, bytes of memory at the peak, and with which `error` it ends."""
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start, ended = time.process_time(), None
+    tracemalloc.start()  # here alone: hypothesis takes twice as long under it
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            act()
+    except error as caught:
+        ended = caught.with_traceback(None)
+    finally:
+        took, peak = time.process_time() - start, tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - resident
+    return took, max(peak, resident * 1024), ended
+
+
+def refused(
+    inputs: st.SearchStrategy[Any],
+    act: Callable[[Any], Any],
+    *,
+    error: type[Exception] = JaxcnnError,
+) -> list[Any]:
+    """Those of EXAMPLES inputs at which `act` raises `error`. Any other error of it, more than
+    SECONDS or BYTES, is an AssertionError or that error. Prints what the dearest input cost.
+    """
+    out: list[Any] = []
+    costs: list[tuple[float, int]] = []
+
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        database=None,
+        derandomize=EXAMPLES < 1000,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(inputs)
+    def check(data: Any) -> None:
+        for _ in range(3):  # what is slow once only is the machine's doing
+            took, grew, ended = measure(lambda: act(data), error)
+            if took < SECONDS:
+                break
+        if ended is not None:
+            out.append(data)
+        costs.append((took, grew))
+        assert took < SECONDS
+        assert grew < BYTES
+
+    gc.collect()
+    gc.freeze()  # else a reader pays for a search of garbage among everything that is imported
+    try:
+        check()
+    finally:
+        gc.unfreeze()
+    seconds, grown = (max(column) for column in zip(*costs, strict=True))
+    print(
+        f"{len(costs)} inputs, {len(out)} refused, the slowest {seconds:.2f} s, the largest "
+        f"{grown / 2**20:.1f} MB"
+    )
+    return out
 
 
 def write(parser: Parser, folder: Path) -> None:

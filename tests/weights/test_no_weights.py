@@ -203,7 +203,7 @@ def npy(shape):
 @pytest.mark.parametrize("shape", [(10**12,), (10**6, 10**6), (5,)])
 def test_an_array_that_says_it_is_larger_than_it_is_is_refused(shape, tmp_path):
     (tmp_path / "w.npz").write_bytes(as_zip(**{"a.npy": npy(shape)}))
-    assert "a.npy says it is float32" in refusal(tmp_path / "w.npz")
+    assert "a.npy: the header declares shape" in refusal(tmp_path / "w.npz")
 
 
 def test_objects_in_an_npz_are_refused(tmp_path):

@@ -116,6 +116,13 @@ class FileReader:
             )
             return []
         path, guessed = find_file(self.root, name)
+        if path is None:
+            self.faults.add(
+                f"{self.file}: images[{place}] names {name[:80]!r}, which lies outside "
+                f"{self.root}; images are files of that folder",
+                kind="file outside the folder",
+            )
+            return []
         if guessed and path in self.guessed:
             self.faults.add(
                 f"{self.file}: {name!r} is not below {self.root}, and {path} was already taken for "

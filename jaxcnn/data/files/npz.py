@@ -3,6 +3,7 @@ for, and checksums before data are believed."""
 
 import functools
 import math
+import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,8 +160,12 @@ def read_npz_headers(path: str) -> dict[str, Header]:
         with zipfile.ZipFile(Path(path).expanduser()) as archive:
             out = {}
             for info in archive.infolist():
-                with archive.open(info) as file:
-                    out[info.filename.removesuffix(".npy")] = _read_header(file, info.file_size)
+                try:
+                    with archive.open(info) as file:
+                        header = _read_header(file, info.file_size)
+                except ValueError as error:
+                    raise ValueError(f"{info.filename}: {error}") from error
+                out[info.filename.removesuffix(".npy")] = header
             return out
     # zipfile raises OSError, BadZipFile, NotImplementedError, RuntimeError, zlib.error, ...
     except Exception as error:
@@ -183,6 +188,19 @@ def read_npz(path: str, name: str) -> np.ndarray:
                 return array
     except Exception as error:
         raise _unreadable(path, error) from error
+
+
+def read_npy(path: str) -> np.ndarray:
+    """The array of an .npy file, whose size is compared with the file's before memory is asked for;
+    nothing is unpickled. Errors: DataError.
+    """
+    try:
+        with open(Path(path).expanduser(), "rb") as file:
+            _read_header(file, os.fstat(file.fileno()).st_size)
+            file.seek(0)
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except Exception as error:
+        raise _unreadable(path, error, kind=".npy") from error
 
 
 def require_unswollen(stored: int, size: int) -> None:
@@ -220,10 +238,10 @@ def _read_header(file: IO[bytes], file_size: int) -> Header:
     return shape, dtype
 
 
-def _unreadable(path: str, error: Exception) -> DataError:
+def _unreadable(path: str, error: Exception, *, kind: str = ".npz") -> DataError:
     if isinstance(error, FileNotFoundError):
         return DataError(f"{path}: there is no such file")
     return DataError(
-        f"{path}: cannot be read as .npz ({type(error).__name__}: {error}); write it anew with "
-        "numpy.savez"
+        f"{path}: cannot be read as {kind} ({type(error).__name__}: {error}); write it anew with "
+        f"numpy.{'savez' if kind == '.npz' else 'save'}"
     )

@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from jaxcnn.data.files.npz import require_unswollen
 from jaxcnn.errors import DataError
 
 
@@ -39,6 +40,19 @@ def find_package(path: str, patterns: tuple[str, ...], *, what: str, command: st
     raise DataError(f"{what}: there is no {looked}. Fetch it once: {command.format(folder=folder)}")
 
 
+def _members(
+    archive: tarfile.TarFile, stored: int, wanted: Callable[[str], bool]
+) -> Iterator[tuple[str, bytes]]:
+    """(name, content) of the files that are `wanted`, in their own order; links and devices are no
+    files. ValueError where an archive of `stored` bytes swells.
+    """
+    for member in archive:
+        require_unswollen(stored, member.size)
+        file = archive.extractfile(member) if member.isfile() and wanted(member.name) else None
+        if file is not None:
+            yield member.name, file.read()
+
+
 def read_members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
     """(name, content) of each file whose name, relative to `path` and with "/", is `wanted`; in the
     order of the names.
@@ -55,25 +69,16 @@ def read_members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[st
         elif zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 for name in filter(wanted, sorted(archive.namelist())):
+                    info = archive.getinfo(name)
+                    require_unswollen(info.compress_size, info.file_size)
                     yield name, archive.read(name)
         else:
-            with tarfile.open(
-                path, "r:*"
-            ) as archive:  # a stream: read once, in its own order, then sorted
-                files = (
-                    (member.name, archive.extractfile(member))
-                    for member in archive
-                    if member.isfile() and wanted(member.name)
-                )
-                yield from sorted((name, file.read()) for name, file in files if file is not None)
-    except (
-        OSError,
-        EOFError,
-        tarfile.TarError,
-        zipfile.BadZipFile,
-        NotImplementedError,
-        RuntimeError,
-    ) as error:
+            # a stream: read once, in its own order, then sorted
+            with tarfile.open(path, "r:*") as archive:
+                yield from sorted(_members(archive, path.stat().st_size, wanted))
+    # a damaged archive raises OSError, EOFError, TarError, BadZipFile, NotImplementedError,
+    # RuntimeError, zlib.error, lzma.LZMAError, ...
+    except Exception as error:
         raise DataError(
             f"{path}: cannot be read ({type(error).__name__}: {error}); fetch it anew"
         ) from error

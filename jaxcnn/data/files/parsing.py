@@ -2,6 +2,7 @@
 
 import codecs
 import math
+import os.path
 import re
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,6 +19,7 @@ MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+LONGEST = 4096  # characters of a path; no system opens a longer one
 DRIVE = re.compile(r"[A-Za-z]:")
 # a flag that is written as a word
 FLAGS = {"": False, "false": False, "no": False, "true": True, "yes": True}
@@ -125,8 +127,9 @@ def flag(value: Any) -> bool | None:
     return {0.0: False, 1.0: True}.get(as_number)
 
 
-def find_file(root: Path, name: str) -> tuple[Path, bool]:
-    """The file that `name` means below `root`, and whether that had to be guessed.
+def find_file(root: Path, name: str) -> tuple[Path | None, bool]:
+    """The file that `name` means below `root`, and whether that had to be guessed; None where the
+    name leads out of `root`: no file elsewhere is read, whatever a list says.
 
     Backslashes part folders where there is no file of that very name, and names are the same in
     any of Unicode's normal forms. Only where nothing is found
@@ -134,30 +137,41 @@ def find_file(root: Path, name: str) -> tuple[Path, bool]:
     machine ("C:/photos/a/1.jpg", "/data/upload/1.jpg") only the end counts. Where nothing is found
     at all, the path is `root / name`.
     """
-    plain = root / name
-    if _exists(plain):
-        return plain, False
+    if len(name) > LONGEST:
+        return root / name, False
     slashed = name.replace("\\", "/")
-    if slashed != name and _exists(root / slashed):
-        return root / slashed, False
-    stored = stored_path(root, slashed)
-    if stored is not None and _exists(stored):
+    for written in dict.fromkeys((name, slashed)):
+        path = inside(root, written)
+        if path is not None and exists(path):
+            return path, False
+    plain = inside(root, slashed)
+    stored = None if ".." in slashed.split("/") else stored_path(root, slashed)
+    if stored is not None and exists(stored):
         return stored, False
     for written in dict.fromkeys((slashed, unquote_url(slashed))):
         parts = PurePosixPath(DRIVE.sub("", written, count=1) if _drive(written) else written).parts
         parts = tuple(part for part in parts if part not in ("/", "//", "..", "."))
         for start in range(len(parts)):
             path = root.joinpath(*parts[start:])
-            if _exists(path):
+            if exists(path):
                 return path, True
-    return plain, False
+    return (None if plain is None else root / name), False
+
+
+def inside(root: Path, name: str) -> Path | None:
+    """The path `name` from `root`, ".." undone by name alone; None where it is not below `root`."""
+    part = os.path.normpath(name) if ".." in name else name
+    if os.path.isabs(part):
+        return Path(part) if Path(part).is_relative_to(os.path.abspath(root)) else None
+    return None if part.split("/")[0] == ".." else root / part
 
 
 def _drive(name: str) -> bool:
     return DRIVE.match(name) is not None
 
 
-def _exists(path: Path) -> bool:
+def exists(path: Path) -> bool:
+    """Whether there is such a file; there is none of a name that no file can have."""
     try:
         return path.is_file()
     except (OSError, ValueError):  # too long a name, a null character

@@ -10,7 +10,7 @@ from jaxcnn.data.files.checks import check_image_file
 from jaxcnn.data.files.faults import Faults
 from jaxcnn.data.files.images import image_endings
 from jaxcnn.data.files.names import nfc
-from jaxcnn.data.files.parsing import find_file, read_lines, unquote
+from jaxcnn.data.files.parsing import LONGEST, exists, find_file, read_lines, unquote
 from jaxcnn.errors import ConfigError
 from jaxcnn.ops.alphabet import require_alphabet
 
@@ -82,6 +82,12 @@ class TextLineFolder(Annotated):
         empty.
         """
         path, text = split_line(line, root, where, faults)
+        if path is None:
+            return faults.add(
+                f"{where}: {line.strip()[:80]!r} names a file outside {root}; images are files of "
+                "that folder",
+                kind="file outside the folder",
+            )
         unknown = sorted({c for c in text if c not in alphabet}) if alphabet else []
         if not text:
             return faults.add(
@@ -107,8 +113,9 @@ class TextLineFolder(Annotated):
         return self.length if letter == "L" and self.length else super().axis(letter)
 
 
-def split_line(line: str, root: Path, where: str, faults: Faults) -> tuple[Path, str]:
-    """The image file and the text of a line; no text where there is none.
+def split_line(line: str, root: Path, where: str, faults: Faults) -> tuple[Path | None, str]:
+    """The image file (None where it lies outside `root`) and the text of a line; no text where
+    there is none.
 
     A tab parts them; without one, a comma or blanks after the name of a file that there is, so that
     names may hold blanks. Where several files fit ("a" and "a b.png"), that is a fault.
@@ -119,9 +126,11 @@ def split_line(line: str, root: Path, where: str, faults: Faults) -> tuple[Path,
     if tab or quoted:
         name, text = quoted.groups() if quoted and not tab else (name, text)
         return find_file(root, unquote(name.strip()))[0], _text(text)
-    parts = [(line[: m.start()], line[m.end() :]) for m in re.finditer(r"\s*,\s*|\s+", line)]
+    gaps = re.finditer(r"\s*,\s*|\s+", line[: 2 * LONGEST])
+    parts = [(line[: m.start()], m.end()) for m in gaps if m.start() <= LONGEST]
     named = [part for part in parts if Path(part[0]).suffix.lower() in image_endings()]
-    found = [(path, text) for name, text in named if (path := find_file(root, name)[0]).is_file()]
+    files = [(find_file(root, name)[0], end) for name, end in named]
+    found = [(path, end) for path, end in files if path is not None and exists(path)]
     if len(found) > 1:
         faults.add(
             f"{where}: {line[:80]!r} starts with the names of {len(found)} files, {found[0][0]} "
@@ -130,9 +139,9 @@ def split_line(line: str, root: Path, where: str, faults: Faults) -> tuple[Path,
         )
         return found[0][0], ""
     if found:
-        return found[0][0], _text(found[0][1])
-    name, text = (named or parts or [(line, "")])[0]
-    return find_file(root, name)[0], _text(text)
+        return found[0][0], _text(line[found[0][1] :])
+    name, end = (named or parts or [(line, len(line))])[0]
+    return find_file(root, name)[0], _text(line[end:])
 
 
 def _text(text: str) -> str:

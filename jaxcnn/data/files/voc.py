@@ -17,6 +17,7 @@ from jaxcnn.data.files.faults import Faults
 from jaxcnn.data.files.mask_folder import existing_folder, fit_mask
 from jaxcnn.data.files.mask_values import Meaning, scan_values
 from jaxcnn.data.files.names import nfc
+from jaxcnn.data.files.parsing import inside
 from jaxcnn.data.files.voc_file import CORNERS, VocFile, listed_stems
 from jaxcnn.errors import ConfigError, DataError, did_you_mean
 
@@ -127,7 +128,9 @@ class Voc(Annotated):
         return listed_stems(file, images, faults)
 
     def _file(self, root: Path, stem: str) -> VocFile:
-        return VocFile(stem, _folder(root, "Annotations") / f"{stem}.xml", self.needs_objects)
+        """The annotation of an image; of one that a list names outside the folder, nothing."""
+        path = inside(_folder(root, "Annotations"), f"{stem}.xml")
+        return VocFile(stem, path or root, self.needs_objects and path is not None)
 
     def _example(
         self,

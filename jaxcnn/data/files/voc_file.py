@@ -1,5 +1,6 @@
 """What the files of a VOC folder say: XML annotations and lists of images, as tools write them."""
 
+import codecs
 import functools
 import re
 import xml.etree.ElementTree as ElementTree
@@ -8,11 +9,14 @@ from pathlib import Path
 
 from jaxcnn.data.files.faults import Faults
 from jaxcnn.data.files.names import nfc
-from jaxcnn.data.files.parsing import flag, number, read_lines
+from jaxcnn.data.files.parsing import LONGEST, flag, number, read_lines
 from jaxcnn.errors import DataError
 
 CORNERS = ("ymin", "xmin", "ymax", "xmax")
 FLAGGED = re.compile(r"(.*\S)\s+(?:-1|0|1)")  # an image, and whether it shows a class
+# what the parser leaves to Python: encodings of several bytes a character. Python knows others,
+# some of which take time with the square of the text
+ENCODINGS = ("big5", "cp9", "euc", "gb", "hz", "iso2022", "johab", "shift", "utf")
 DECLARATION = re.compile(rb"<\?xml[^>]*?encoding\s*=\s*[\"']([\w.-]+)[\"'][^>]*\?>")
 
 
@@ -88,13 +92,18 @@ def read_xml(file: Path) -> ElementTree.Element:
     """
     try:
         data = file.read_bytes().lstrip()
+        if b"<!ENTITY" in data.replace(b"\0", b""):
+            raise ValueError("it declares entities, which may swell or stand for other files")
         declared = DECLARATION.match(data)
         try:
             return ElementTree.fromstring(data)
         except (ValueError, LookupError):
             if declared is None:
                 raise
-            text = data[declared.end() :].decode(declared[1].decode("ascii"))
+            name = declared[1].decode("ascii")
+            if not codecs.lookup(name).name.replace("_", "").startswith(ENCODINGS):
+                raise
+            text = data[declared.end() :].decode(name)
             return ElementTree.fromstring(text)
     except FileNotFoundError:
         raise DataError(f"{file}: there is no such annotation file") from None
@@ -113,7 +122,7 @@ def listed_stems(file: Path, images: set[str], faults: Faults) -> list[str]:
     for place, line in enumerate(read_lines(file), 1):
         if not line.strip():
             continue
-        stem = _listed(nfc(line.strip()), images)
+        stem = _listed(nfc(line.strip()[:LONGEST]), images)
         if stem in out:
             faults.note(
                 f"{file}, line {place}: {stem!r} stands in line {out[stem]}, too; it is taken once",
