@@ -121,7 +121,12 @@ class World:
     def compare(self, name: str, folder: Path, tally: Tally, what: str) -> bool:
         """Whether a finished run is the unbroken one in every bit."""
         wanted = self.golden(name).results
-        problems = differences(wanted, results(folder), exact=name != "many steps a dispatch")
+        try:
+            found = results(folder)
+        except (OSError, ValueError) as error:
+            tally.lost.append(f"{what}: {folder} is no finished run: {error}")
+            return False
+        problems = differences(wanted, found, exact=name != "many steps a dispatch")
         problems += leftovers(folder)
         if problems:
             tally.different.append(f"{what}: {folder}: {'; '.join(problems[:4])}")
