@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= auto
+MINUTES ?= 30
 PARITY = $(shell grep -rlE "importorskip|torchvision_peer" tests --include="test_*.py")
 
-.PHONY: demo test test-slow fuzz test-parity docs lint clean
+.PHONY: demo test test-slow fuzz faults test-parity docs lint clean
 
 demo: $(VENV)/.installed  ## install, train LeNet-5 on the embedded digits, say how well and where
 	$(BIN)/python launch.py train digits_lenet5
@@ -18,6 +19,9 @@ test-slow: $(VENV)/.test  ## the proofs that take minutes
 
 fuzz: $(VENV)/.test  ## 20,000 damaged inputs for each reader of files
 	JAXCNN_FUZZ=20000 $(BIN)/python -m pytest -n $(WORKERS) tests/data/test_fuzz.py
+
+faults: $(VENV)/.test  ## kill, damage, starve and interrupt real runs for MINUTES; see docs/reliability.md
+	$(BIN)/python -m tests.faults --minutes $(MINUTES)
 
 test-parity: $(VENV)/.parity  ## compare with torchvision, timm, Keras and pycocotools, installed for this
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(PARITY)

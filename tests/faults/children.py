@@ -5,6 +5,7 @@ begins in milliseconds, and its first step comes from the compilation cache.
 """
 
 import contextlib
+import ctypes
 import dataclasses
 import faulthandler
 import os
@@ -20,6 +21,7 @@ from typing import Any, TextIO
 from jaxcnn.commands._main import main
 
 OPERATIONS = ("open", "os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir", "os.truncate")
+PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
 STUCK = 90.0  # seconds after which a child is given up
 
 
@@ -92,6 +94,8 @@ def _become(call, before, streams, outputs: list[int]) -> None:
     """What a child does."""
     code = 1
     try:
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # no orphan trains on
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)

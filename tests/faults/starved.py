@@ -49,6 +49,7 @@ def _fill(filler: Path, left: int) -> None:
     with contextlib.suppress(OSError), open(filler, "wb", buffering=0) as file:
         free = os.statvfs(filler.parent)
         blocks = free.f_bavail * free.f_frsize // 1024 - left
+        assert blocks <= 4096, "not the small file system"
         file.write(bytes(1024 * max(0, blocks)))
         while left == 0:
             file.write(bytes(512))
@@ -166,7 +167,7 @@ def memory(world: World, tally: Tally) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
     file = world.arguments(name)[0]
-    size = [f"batch_size={batch}"] if batch != 8 else []
+    size = [f"batch_size={batch}", "steps=2"] if batch != 8 else []
     line = ("train", file, *size, "--quiet", "--run-dir", folder)
     ended = Child(command(*line), before=limited).wait()
     what = f"batch_size={batch} with {more} MiB"
