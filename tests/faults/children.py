@@ -57,7 +57,7 @@ class Child:
         before: Callable[[], Any] = lambda: None,
         streams: Callable[[], Any] = lambda: None,
     ):
-        self._files = [tempfile.TemporaryFile() for _ in range(2)]
+        self._files = [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115
         self.started = time.monotonic()
         self.pid = os.fork()
         if self.pid == 0:

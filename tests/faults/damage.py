@@ -79,7 +79,11 @@ def changed(blob: bytes, generator: random.Random) -> tuple[str, bytes]:
 
 def checkpoints(world: World, tally: Tally) -> None:
     """The newest checkpoint of a run is damaged at random: the one before it must be used."""
-    golden, seed, folder = world.golden(world.any(("EMA", "plain"))), world.random.randrange(2**32), world.place()
+    golden, seed, folder = (
+        world.golden(world.any(("EMA", "plain"))),
+        world.random.randrange(2**32),
+        world.place(),
+    )
 
     def work(report: Report) -> int:
         place, count = _Place(golden.folder, folder), 0

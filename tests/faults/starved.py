@@ -155,29 +155,27 @@ def _spoil(kind: str, numbers: tuple[int, ...]) -> None:
 
 
 def memory(world: World, tally: Tally) -> None:
-    """A limit of the address space, and a batch that needs more than there is."""
+    """A limit of the address space, for a small net, and for one so wide that it needs more."""
     name, folder = "plain", world.place()
     world.golden(name)
-    more = world.random.randint(300, 6000)
-    batch = world.random.choice((8, 1_000_000, 4_000_000))
+    more, wide = world.random.randint(100, 1500), world.random.choice((False, True))
 
     def limited() -> None:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limit = pages * resource.getpagesize() + more * MIB
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
-    file = world.arguments(name)[0]
-    size = [f"batch_size={batch}", "steps=2"] if batch != 8 else []
-    line = ("train", file, *size, "--quiet", "--run-dir", folder)
-    ended = Child(command(*line), before=limited).wait()
-    what = f"batch_size={batch} with {more} MiB"
+    line = ["train", *world.arguments(name), "--run-dir", folder]
+    ended = Child(
+        command(*line, *["model.width=2_000_000"] * wide, "steps=24"), before=limited
+    ).wait()
+    what = f"{'a wide' if wide else 'a small'} net with {more} MiB"
     tally.tried += 1
-    allowed = (0, RESOURCES) if batch == 8 else (RESOURCES,)
-    good = tally.ended(ended, allowed, what)
+    good = tally.ended(ended, (RESOURCES,) if wide else (0, RESOURCES), what)
     if ended.code == RESOURCES and "batch_size" not in ended.err:
         tally.untidy.append(f"{what}: names no remedy: {ended.last_words}")
         good = False
-    if batch == 8:
+    if not wide:
         good = world.finish(name, folder, tally, what) and good
     tally.held += good
     shutil.rmtree(folder, ignore_errors=True)
@@ -212,7 +210,16 @@ def two_starts(world: World, tally: Tally) -> None:
 
 def odd_paths(world: World, tally: Tally) -> None:
     """A run in a folder with an odd name, killed and resumed."""
-    odd = ("a b", "süß 数字", "new\nline", "x" * 200, "-dash", "quote'\"$(x)`", "percent%s{0}", "*?[")
+    odd = (
+        "a b",
+        "süß 数字",
+        "new\nline",
+        "x" * 200,
+        "-dash",
+        "quote'\"$(x)`",
+        "percent%s{0}",
+        "*?[",
+    )
     name, golden = "plain", world.golden("plain")
     place = world.place()
     place.mkdir()
