@@ -67,6 +67,27 @@ def record(data: Dataset) -> Recorded:
     return Recorded(entries, tuple(data.label_names), sizes)
 
 
+def check_same_kind(trained: Recorded, data: Dataset) -> None:
+    """DataError for data with other entries, shapes or class names than those of training."""
+    other = record(data)
+    if other.label_names != trained.label_names:
+        raise DataError(
+            f"these data have the classes {list(other.label_names)}, the run was trained on "
+            f"{list(trained.label_names)}; labels would mean something else"
+        )
+    old, new = trained.spec(), other.spec()
+    wrong = [
+        n
+        for n in old
+        if n not in new or (old[n].shape, old[n].dtype) != (new[n].shape, new[n].dtype)
+    ]
+    if wrong:
+        raise DataError(
+            f"these data differ in {wrong}: {[new.get(n) for n in wrong]}, trained on "
+            f"{[old[n] for n in wrong]}"
+        )
+
+
 # the last words of the names of fields that say where files are
 PLACES = ("path", "images", "labels", "masks")
 

@@ -14,12 +14,12 @@ from jaxcnn.core.checks import OF_DESCENT, OF_RECORDS
 from jaxcnn.core.rendering import Json
 from jaxcnn.errors import ResourceError
 from jaxcnn.runs.events import Event, Record
+from jaxcnn.runs.records import KINDS, read_history
 from jaxcnn.weights.files import write_atomically
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-KEPT = ("train", "eval", "stop")  # the kinds of events that the history keeps
 SHOWN = 3  # numbers of a training record on the console
 SHOWN_METRICS = 6  # and of an evaluation
 
@@ -29,25 +29,18 @@ class History:
     the run was interrupted.
 
     Records have "kind" ("train", "eval" or "stop"), "step", "epoch", "seconds" (training time so
-    far) and numbers. Where the disk is full they wait in memory for the next `sync`.
+    far) and numbers. Where the disk is full they wait in memory for the next `sync`. Lines that are
+    no records are left out and named in `faults`; before the file is written anew without them, it
+    is kept as metrics.jsonl.damaged.
     """
 
     def __init__(self, path: Path):
         self.path = path
-        self.records: list[Record] = []
+        self.records, self.faults = read_history(path)
         self._unwritten: list[str] = []
-        if path.exists():
-            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-                try:
-                    record = json.loads(line)
-                except ValueError:
-                    break  # a line torn by a crash, and whatever followed it
-                if not (isinstance(record, dict) and {"kind", "step"} <= record.keys()):
-                    break  # what is left of one
-                self.records.append(record)
 
     def __call__(self, event: Event) -> None:
-        if event.kind in KEPT:
+        if event.kind in KINDS:
             self.append(event.record)
 
     def append(self, record: Record) -> None:
@@ -82,6 +75,10 @@ class History:
         self._rewrite()
 
     def _rewrite(self) -> None:
+        if self.faults:
+            aside = self.path.with_name(f"{self.path.name}.damaged")
+            write_atomically(aside, [self.path.read_bytes()])
+            self.faults = []
         write_atomically(self.path, [json.dumps(r).encode() + b"\n" for r in self.records])
         self._unwritten = []
 

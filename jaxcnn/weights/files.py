@@ -168,7 +168,7 @@ def _parse(blob: bytes) -> tuple[dict[str, Any], dict[str, str], memoryview]:
     except (ValueError, RecursionError):
         raise ValueError("the header is not readable") from None
     metadata = header.pop("__metadata__", None) or {} if isinstance(header, dict) else None
-    if not isinstance(metadata, dict):
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise ValueError("the header is not readable")
     return header, metadata, memoryview(blob)[8 + length :]
 
