@@ -26,12 +26,12 @@ from pathlib import Path
 from types import FrameType
 
 import filelock
+
 from jaxcnn.core.rendering import Json
 from jaxcnn.errors import BusyError, ConfigError, ResourceError
 from jaxcnn.runs.records import read_run
+from jaxcnn.runs.terminal import SIGNALS
 from jaxcnn.weights.files import write_atomically
-
-SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")  # those that this system has
 
 LOCK = ("run.lock", "run.owner")
 # what a run that was killed before its run.json was written leaves beside its run.lock

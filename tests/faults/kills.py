@@ -1,6 +1,5 @@
 """kill -9: of training at random moments and at random file operations; of a loop that saves."""
 
-import json
 import os
 import struct
 from pathlib import Path
@@ -133,5 +132,7 @@ def _restored(folder: Path) -> int:
     checkpoints.save(content(step + 1), step=step + 1, best=True)
     names = sorted(path.name for path in folder.iterdir())
     assert not any(name.startswith(".") for name in names), names
-    assert [n[:4] for n in names] in (["best", "last"], ["best", "last", "last"]), json.dumps(names)
+    kinds = [name[:4] for name in names]
+    assert 1 <= kinds.count("best") <= 3, names
+    assert 1 <= kinds.count("last") <= 2, names
     return 0

@@ -200,11 +200,11 @@ def two_starts(world: World, tally: Tally) -> None:
     what = f"{names[0]} and, {apart:.2f} s later, {names[1]}"
     tally.tried += 1
     won = [name for name, end in zip(names, ended, strict=True) if end.code == 0]
-    good = all([tally.ended(end, (0, 2, 7), what) for end in ended])
+    declared = [tally.ended(end, (0, 2, 7), what) for end in ended]
     if len(won) != 1:
         tally.lost.append(f"{what}: {[end.last_words for end in ended]}")
         return
-    if world.finish(won[0], folder, tally, what) and good:
+    if world.finish(won[0], folder, tally, what) and all(declared):
         tally.held += 1
 
 

@@ -55,7 +55,7 @@ class Golden:
 
 
 class World:
-    """A folder for everything, the random numbers, and the recipes that are trained. `disk`: a small
+    """A folder for everything, the random numbers, the recipes that are trained. `disk`: a small
     file system of its own, or None where mounting is not allowed.
     """
 
@@ -210,7 +210,7 @@ def leftovers(folder: Path) -> list[str]:
     problems = [f"{path} is left" for path in folder.rglob(".*.tmp")]
     problems += [f"{path} is left" for path in folder.rglob("*.damaged")]
     for run in runs_in(folder):
-        for kind, most in (("last", 2), ("best", 1)):
+        for kind, most in (("last", 2), ("best", 3)):
             if len(found := list(run.glob(f"checkpoints/{kind}-*"))) > most:
                 problems.append(f"{len(found)} {kind!r} checkpoints are left")
     return problems
