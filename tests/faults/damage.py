@@ -146,7 +146,7 @@ class _Place:
         try:
             found = self._restore(said.append)
         except CheckpointError:
-            if wanted is not None:
+            if wanted is not None and not forged:
                 report["lost"].append(f"{what}: refused, though step {wanted.step} is good")
             return
         except Exception as error:

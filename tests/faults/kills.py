@@ -35,7 +35,7 @@ def training(world: World, tally: Tally) -> None:
             child.sleep(random.uniform(0, golden.seconds))
             child.send(9)
         ended = child.wait()
-        tally.codes[ended.code] += 1
+        tally.count(ended.code)
         if ended.code == 0:
             break
         if ended.code != -9:
@@ -81,7 +81,7 @@ def saving(world: World, tally: Tally) -> None:
             child.sleep(world.random.uniform(0.0, 0.08))
             child.send(9)
         ended = child.wait()
-        tally.codes[ended.code] += 1
+        tally.count(ended.code)
         with open(reading, "rb") as file:
             blob = file.read()
         promised = max([promised, *(step for (step,) in struct.iter_unpack("<I", blob))])

@@ -61,7 +61,7 @@ def _empty(folder: Path) -> None:
 
 
 def _without_mount(tally: Tally) -> None:
-    tally.codes["mounting is not allowed here"] += 1
+    tally.count("mounting is not allowed here")
     tally.seconds += 1e9  # nothing to be done: the time goes to the others
 
 
@@ -128,7 +128,7 @@ def output(world: World, tally: Tally) -> None:
             what = f"{name}: streams {numbers} {kind}"
             tally.tried += 1
             allowed = (0, RESOURCES) if 1 in numbers and kind == "full" else (0,)
-            tally.codes[ended.code] += 1
+            tally.count(ended.code)
             good = ended.code in allowed and "Traceback" not in ended.err
             if not good:
                 tally.untidy.append(f"{what}: {ended.last_words}")

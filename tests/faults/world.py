@@ -6,7 +6,6 @@ import json
 import random
 import shutil
 import subprocess
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,11 +32,15 @@ class Tally:
     untidy: list[str] = dataclasses.field(default_factory=list)
     latency: float = 0.0
     seconds: float = 0.0
-    codes: Counter = dataclasses.field(default_factory=Counter)  # of the processes hit
+    codes: dict[str, int] = dataclasses.field(default_factory=dict)  # of the processes hit
+
+    def count(self, code: int | str) -> None:
+        """Of an exit code (or a reason for not trying) once more."""
+        self.codes[str(code)] = self.codes.get(str(code), 0) + 1
 
     def ended(self, child: Ended, allowed: tuple[int, ...], what: str) -> bool:
         """Count an exit; whether it was as declared."""
-        self.codes[child.code] += 1
+        self.count(child.code)
         if child.code in allowed and child.tidy:
             return True
         self.untidy.append(f"{what}: {child.last_words}")
