@@ -35,7 +35,7 @@ from jaxcnn.weights.files import write_atomically
 
 LOCK = ("run.lock", "run.owner")
 # what a run that was killed before its run.json was written leaves beside its run.lock
-BEFORE_RUN = ("code", ".run.json.tmp")
+BEFORE_RUN = ("code", ".run.json.tmp", ".run.owner.tmp")
 # what a run makes; run.json last, so that what is left of a removal is begun again
 MADE = (
     *("checkpoints", "replicas", "tensorboard", "metrics.jsonl", "summary.json", ".run.json.tmp"),

@@ -27,6 +27,7 @@ def test_a_run_that_was_killed_before_it_began_is_begun_again(tmp_path):
         pass  # a folder `code` of somebody else's
     assert (tmp_path / "code").exists()
     (tmp_path / "run.lock").touch()
+    (tmp_path / ".run.owner.tmp").touch()  # killed while it was written
     with locked(tmp_path, resume=False):
         pass
     (tmp_path / "run.json").touch()
