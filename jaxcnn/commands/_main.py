@@ -25,6 +25,8 @@ VERBS = {
     "summary": "table of layers: shapes, parameters, MACs, receptive fields",
     "evaluate": "metrics of a run on a split of its data",
     "predict": "what a run's model says about image files",
+    "checkpoints": "the checkpoints of a run: list, verify, prune",
+    "verify": "make steps of a run again, and compare the bits",
     "list": "the experiments that can be named",
     "models": "the models that can be named: parameters, MACs, input shapes",
     "export": "a model as one file that JAX alone can open",

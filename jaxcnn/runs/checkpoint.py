@@ -120,6 +120,12 @@ class Checkpoints:
         for path in self.folder.glob(".*.tmp"):
             path.unlink(missing_ok=True)
 
+    def files(self) -> list[Path]:
+        """All of them in the order of steps, those that were set aside, too."""
+        found = [*self.folder.glob("*.safetensors"), *self.folder.glob("*.safetensors.damaged")]
+        named = [(path, NAME.fullmatch(path.name.removesuffix(".damaged"))) for path in found]
+        return [path for _, path in sorted((int(m[2]), path) for path, m in named if m)]
+
     def steps(self, *, kind: str = "last") -> list[int]:
         """The steps of which there is a file, newest first; a "best" one will do for "last"."""
         return sorted({_step_of(path) for path in self._candidates(kind)}, reverse=True)

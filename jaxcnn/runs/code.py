@@ -160,9 +160,7 @@ def reopen(folder: Path, record: dict[str, Any]) -> "Experiment":
     from jaxcnn.data.recorded import Recorded
     from jaxcnn.runs.sweep import as_point, at
 
-    code, rendered = record.get("code"), record.get("rendered")
-    if not isinstance(code, dict) or not isinstance(rendered, dict):
-        raise ConfigError(f"{folder}: run.json is of another version of jaxcnn; open it with that")
+    code, rendered = record["code"], record["rendered"]
     try:
         with _own_modules(folder / "code", code):
             if code.get("file"):

@@ -47,6 +47,7 @@ class Plan:
     console: Console
     resume: bool = False
     given: bool = False  # the experiment of a resumed run, which else is made from what it kept
+    until: int | None = None  # stop at this step, as a signal would
     points: tuple[Point, ...] | None = None  # None: a solo run
     way: str | None = None
     halving: int | None = None
@@ -110,6 +111,7 @@ def train_group(
     group = Group(
         base, program, replicas, way, steps, dispatch, *sources, say, rungs=rungs, step=at
     )
+    group.until = plan.until
     carried = read_run(plan.folder).get("started_from", {}).get("step", 0)
     group.resumed = restored is not None and at > carried
     group.take(*_without_dropped(replicas, states))

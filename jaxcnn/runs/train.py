@@ -106,7 +106,7 @@ def train(
             raise ConfigError("train(resume=True): give the run's folder, and no start")
         given = {"points": points if points is None else list(points), "halving": halving}
         given = {key: value for key, value in {**given, "experiment": name}.items() if value}
-        return _resume(
+        return go_on(
             experiment, Path(folder), given, way=way, observe=tuple(observe), console=console
         )
     if experiment is None:
@@ -162,16 +162,21 @@ def new_folder(name: str) -> Path:
     raise AssertionError("unreachable")
 
 
-def _resume(
+def go_on(
     experiment: Experiment | None,
     folder: Path,
     given: dict[str, Any],
     *,
-    way: str | None,
-    observe: tuple[Observer, ...],
     console: Console,
+    way: str | None = None,
+    observe: tuple[Observer, ...] = (),
+    until: int | None = None,
 ) -> Run:
-    """Go on with a run; what is `given` of run.json's entries is compared with it."""
+    """Go on with a run; what is `given` of run.json's entries is compared with it. `until`: a step
+    at which it is stopped as by a signal.
+
+    Errors: those of `train`.
+    """
     folder = folder.absolute()
     with locked(folder, resume=True):
         record, given_experiment = read_run(folder), experiment is not None
@@ -197,6 +202,7 @@ def _resume(
             console,
             resume=True,
             given=given_experiment,
+            until=until,
             points=None if points is None else tuple(map(sweep.as_point, points)),
             way=way,
             halving=record.get("halving"),
