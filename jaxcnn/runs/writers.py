@@ -7,8 +7,9 @@ import importlib.util
 import json
 import os
 import sys
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from jaxcnn.core.checks import OF_DESCENT, OF_RECORDS
 from jaxcnn.core.rendering import Json
@@ -210,15 +211,26 @@ class Console:
 class TensorBoard:
     """Event files in `folder`, through tensorboardX; does nothing where that is not installed
     (`pip install 'jaxcnn[tensorboard]'`).
+
+    Written in this thread, without tensorboardX's SummaryWriter: its thread dies where the disk is
+    full, and whoever hands it more then waits for ever.
     """
 
     def __init__(self, folder: Path, *, purge_step: int | None = None):
         try:
-            from tensorboardX import SummaryWriter
+            from tensorboardX.event_file_writer import EventsWriter
+            from tensorboardX.proto import event_pb2
+            from tensorboardX.summary import scalar
         except ImportError:
             self._writer = None
         else:
-            self._writer = SummaryWriter(str(folder), purge_step=purge_step)
+            folder.mkdir(parents=True, exist_ok=True)
+            self._scalar, self._event = scalar, event_pb2.Event
+            self._writer = EventsWriter(str(folder / "events"))
+            if purge_step is not None:  # what a killed run logged from there on is not shown
+                begin = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+                self._write(purge_step, file_version="brain.Event:2")
+                self._write(purge_step, session_log=begin)
 
     def __call__(self, event: Event) -> None:
         if self._writer is None:
@@ -227,9 +239,15 @@ class TensorBoard:
             for name, value in event.record.get("metrics", event.record).items():
                 number = isinstance(value, (int, float)) and not isinstance(value, bool)
                 if number and name not in ("step", "epoch", "replica"):
-                    self._writer.add_scalar(f"{event.kind}/{name}", value, event.step)
+                    summary = self._scalar(f"{event.kind}/{name}", value)
+                    self._write(event.step, summary=summary)
+            if event.kind == "eval":
+                self._writer.flush()
         elif event.kind == "end":
             self._writer.close()
+
+    def _write(self, step: int, **content: Any) -> None:
+        self._writer.write_event(self._event(wall_time=time.time(), step=step, **content))
 
 
 def _is_notebook() -> bool:
