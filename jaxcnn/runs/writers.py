@@ -225,10 +225,11 @@ class TensorBoard:
             self._writer = None
         else:
             folder.mkdir(parents=True, exist_ok=True)
-            self._scalar, self._event = scalar, event_pb2.Event
+            made: Any = event_pb2  # its classes are made when it is imported
+            self._scalar, self._event = scalar, made.Event
             self._writer = EventsWriter(str(folder / "events"))
             if purge_step is not None:  # what a killed run logged from there on is not shown
-                begin = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+                begin = made.SessionLog(status=made.SessionLog.START)
                 self._write(purge_step, file_version="brain.Event:2")
                 self._write(purge_step, session_log=begin)
 
@@ -247,7 +248,8 @@ class TensorBoard:
             self._writer.close()
 
     def _write(self, step: int, **content: Any) -> None:
-        self._writer.write_event(self._event(wall_time=time.time(), step=step, **content))
+        if self._writer is not None:
+            self._writer.write_event(self._event(wall_time=time.time(), step=step, **content))
 
 
 def _is_notebook() -> bool:

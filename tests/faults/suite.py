@@ -48,7 +48,7 @@ def pick(
 def table(tallies: dict[str, Tally]) -> str:
     """Rows of counts, then a sentence for each fault after which not all was as promised."""
     head = ("fault", "tried", "held", "lost", "other bits", "untidy", "runs", "worst s", "codes")
-    rows = [head]
+    rows: list[tuple[str, ...]] = [head]
     for name, t in tallies.items():
         codes = " ".join(f"{code}:{count}" for code, count in sorted(t.codes.items()))
         numbers = (t.tried, t.held, len(t.lost), len(t.different), len(t.untidy), t.runs)

@@ -41,7 +41,8 @@ def classifier(name: str, side: int) -> Experiment:
         "label": np.arange(8, dtype=np.int32) % 3,
     }
     model, _ = build(name, num_classes=3)
-    return Experiment(model=model, task=Classification(num_classes=3), data=Arrays(rows, rows))
+    task, data = Classification(num_classes=3), Arrays(rows, rows)
+    return Experiment(model=model, task=task, data=data, optimizer=ADAMW)
 
 
 def file(name: str) -> Experiment:
