@@ -64,7 +64,7 @@ FAMILIES = {
     "detection": partial(file, "scenes_detection"),
     "efficientnet": partial(classifier, "efficientnet_b0", 32),
     "fashion": partial(file, "fashion_mnist_cnn"),
-    "googlenet": partial(classifier, "googlenet", 64),
+    "googlenet": partial(classifier, "googlenet", 80),
     "handcrafted": partial(file, "fashion_mnist_learned"),
     "inception": partial(classifier, "inception_v3", 75),
     "instances": partial(file, "scenes_instances"),
