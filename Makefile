@@ -9,9 +9,10 @@ PYTHON_OLDEST ?= python3.11
 CHOICE = tests/test_imports.py tests/test_api.py tests/test_dependencies.py tests/core/test_program.py \
   tests/core/test_optimizers.py tests/core/test_override.py tests/metrics tests/layers tests/ops/test_boxes.py \
   tests/ops/test_heatmaps.py tests/ops/test_pooling.py tests/runs/test_checkpoint.py tests/runs/test_predict_files.py
+MINUTES ?= 30
 PARITY = $(shell grep -rlE "importorskip|torchvision_peer" tests --include="test_*.py")
 
-.PHONY: demo test test-slow test-newest test-oldest mutants fuzz test-parity docs lint clean
+.PHONY: demo test test-slow test-newest test-oldest mutants fuzz faults test-parity docs lint clean
 
 demo: $(VENV)/.installed  ## install, train LeNet-5 on the embedded digits, say how well and where
 	$(BIN)/python launch.py train digits_lenet5
@@ -45,6 +46,9 @@ mutants: $(VENV)/.test  ## put small faults into a copy, one at a time: do the n
 
 fuzz: $(VENV)/.test  ## 20,000 damaged inputs for each reader
 	JAXCNN_FUZZ=20000 $(BIN)/python -m pytest -n $(WORKERS) -rP tests/data/test_fuzz.py tests/hostile/test_fuzz.py
+
+faults: $(VENV)/.test  ## kill, damage, starve and interrupt real runs for MINUTES; see docs/reliability.md
+	$(BIN)/python -m tests.faults --minutes $(MINUTES)
 
 test-parity: $(VENV)/.parity  ## compare with torchvision, timm, Keras and pycocotools, installed for this
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(PARITY)

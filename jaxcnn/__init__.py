@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from jaxcnn.runs.open import Run as Run
     from jaxcnn.runs.open import evaluate as evaluate
     from jaxcnn.runs.open import open as open
+    from jaxcnn.runs.replay import verify as verify
     from jaxcnn.runs.train import train as train
 
 __version__ = "0.1.0"
@@ -46,6 +47,7 @@ _HOME = {
     "evaluate": "runs.open",
     "open": "runs.open",
     "train": "runs.train",
+    "verify": "runs.replay",
 }
 __all__ = [*_HOME, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
 

@@ -6,7 +6,6 @@ Multicore Architectures" (2009).
 """
 
 import math
-import resource
 import sys
 import time
 from typing import Any
@@ -118,12 +117,21 @@ def memory(steps: dict[str, Any]) -> dict[str, Any]:
     of this process, in bytes.
     """
     stats = jax.devices()[0].memory_stats() or {}
-    unit = 1 if sys.platform == "darwin" else 1024
     return {
         "device_peak_bytes": stats.get("peak_bytes_in_use"),
         "compiled_bytes": {kind: compiled_bytes(step) for kind, step in steps.items()},
-        "process_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+        "process_peak_bytes": _process_peak_bytes(),
     }
+
+
+def _process_peak_bytes() -> int | None:
+    """The most memory that this process has held; None where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def available_bytes() -> int | None:

@@ -15,15 +15,18 @@ from collections.abc import Sequence
 
 from jaxcnn import __version__
 from jaxcnn.errors import ConfigError, JaxcnnError, Preempted, ResourceError, did_you_mean
-from jaxcnn.runs.terminal import end_output, prepare_streams, stop_at_interrupts
+from jaxcnn.runs.terminal import end_output, prepare_streams, stop_at_signals
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # nothing more can be written
+FREE = "free disk space"
 VERBS = {
     "train": "train an experiment, or go on with a run",
     "check": "check an experiment without training: shapes, memory, steps",
     "summary": "table of layers: shapes, parameters, MACs, receptive fields",
     "evaluate": "metrics of a run on a split of its data",
     "predict": "what a run's model says about image files",
+    "checkpoints": "the checkpoints of a run: list, verify, prune",
+    "verify": "make steps of a run again, and compare the bits",
     "list": "the experiments that can be named",
     "models": "the models that can be named: parameters, MACs, input shapes",
     "export": "a model as one file that JAX alone can open",
@@ -39,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if arguments is None:  # a program of its own, not a call from Python
         prepare_streams()
-        stop_at_interrupts()
+        stop_at_signals()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         try:
@@ -72,8 +75,11 @@ def _answer(error: Exception) -> int:
         return _out_of_memory("the host's memory is full")
     if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
         return _out_of_memory(str(error).splitlines()[0])
-    if isinstance(error, OSError) and error.errno in FULL and error.filename is None:
-        _say(f"error: the output cannot be written ({error.strerror}); free disk space")
+    if isinstance(error, OSError) and error.errno in FULL:
+        what = error.filename2 or error.filename  # a copy's second name is what is written
+        reading = what and error.errno == errno.EIO
+        verb, remedy = ("read or written", "check the disk") if reading else ("written", FREE)
+        _say(f"error: {what or 'the output'} cannot be {verb} ({error.strerror}); {remedy}")
         return ResourceError.exit_code
     raise error
 

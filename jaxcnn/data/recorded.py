@@ -67,6 +67,27 @@ def record(data: Dataset) -> Recorded:
     return Recorded(entries, tuple(data.label_names), sizes)
 
 
+def check_same_kind(trained: Recorded, data: Dataset) -> None:
+    """DataError for data with other entries, shapes or class names than those of training."""
+    other = record(data)
+    if other.label_names != trained.label_names:
+        raise DataError(
+            f"these data have the classes {list(other.label_names)}, the run was trained on "
+            f"{list(trained.label_names)}; labels would mean something else"
+        )
+    old, new = trained.spec(), other.spec()
+    wrong = [
+        n
+        for n in old
+        if n not in new or (old[n].shape, old[n].dtype) != (new[n].shape, new[n].dtype)
+    ]
+    if wrong:
+        raise DataError(
+            f"these data differ in {wrong}: {[new.get(n) for n in wrong]}, trained on "
+            f"{[old[n] for n in wrong]}"
+        )
+
+
 # the last words of the names of fields that say where files are
 PLACES = ("path", "images", "labels", "masks")
 
@@ -110,7 +131,7 @@ def _located(value: Any, start: Path) -> Any:
         return value
     fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
     new = {
-        name: located_value(name, item, start, root=fields.get("path"))
+        name: _place(name, item, start, fields.get("path"))
         if isinstance(item, str)
         else _located(item, start)
         for name, item in fields.items()
@@ -119,12 +140,11 @@ def _located(value: Any, start: Path) -> Any:
     return dataclasses.replace(value, **changed) if changed else value
 
 
-def located_value(name: str, value: Any, start: Path, *, root: Any = None) -> Any:
-    """The same for one field, or one value of a sweep's point."""
-    word = name.rpartition(".")[2].split("_")[-1]
-    if not isinstance(value, str) or not value or word not in (*PLACES, "dir"):
+def _place(name: str, value: str, start: Path, root: object) -> str:
+    word = name.split("_")[-1]
+    if not value or word not in (*PLACES, "dir"):
         return value
-    if word == "labels" and root and (start / root / value).exists():
+    if word == "labels" and isinstance(root, str) and (start / root / value).exists():
         return value  # TextLines' labels are a file within its folder
     place = Path(value).expanduser()
     return str(start / place) if not place.is_absolute() and (start / place).exists() else value

@@ -5,7 +5,6 @@ best. A file is verified before use; a damaged one is set aside and the one befo
 import dataclasses
 import hashlib
 import os
-import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -15,7 +14,8 @@ import numpy as np
 from jaxcnn.core import trees
 from jaxcnn.core.protocols import AnyState, Tree
 from jaxcnn.errors import CheckpointError, ResourceError
-from jaxcnn.weights.files import read_sealed, write_arrays
+from jaxcnn.weights.files import write_arrays
+from jaxcnn.weights.identity import NAME, metadata_of, read_checkpoint
 
 Template = Tree  # a state of the expected structure; shapes will do
 
@@ -69,10 +69,14 @@ def _digest(arrays: dict[str, np.ndarray]) -> str:
 @dataclasses.dataclass(frozen=True)
 class Checkpoints:
     """The checkpoints of one run: `last-<step>` (the newest `keep` are kept, so that a damaged one
-    has a predecessor) and `best-<step>`.
+    has a predecessor) and `best-<step>`: the best of now, and the best as of each `last` that is
+    kept, so that a run that falls back finds its best one, too.
+
+    run: the identity in run.json; files of other runs are refused.
     """
 
     folder: Path
+    run: str | None = None
     keep: int = 2
 
     def save(self, state: Tree, *, step: int, best: bool = False) -> str:
@@ -82,21 +86,45 @@ class Checkpoints:
         """
         arrays = to_arrays(state)
         seal = _digest(arrays)
-        metadata = {"format": "jaxcnn 1", "step": str(step), "state_sha256": seal}
+        metadata = metadata_of(run=self.run, step=step, best=best, digest=seal)
         last = self._path("last", step)
         if best:  # first: after a kill in between, the evaluation before it is made again
             write_arrays(self._path("best", step), arrays, metadata)
             _same_file(self._path("best", step), last)
         else:
             write_arrays(last, arrays, metadata)
-        for path in self._files("last")[: -self.keep] + (self._files("best")[:-1] if best else []):
-            path.unlink(missing_ok=True)
+        self.prune(self.keep)
         return seal
+
+    def prune(self, keep: int) -> list[Path]:
+        """Remove all but the newest `keep` and the best ones that belong to them; what was removed.
+
+        Errors: ResourceError.
+        """
+        last, best = self._files("last")[-keep:], self._files("best")
+        needed = set(last + best[-1:])
+        for path in last:
+            needed.update([b for b in best if _step_of(b) <= _step_of(path)][-1:])
+        surplus = [path for path in self._files("last") + best if path not in needed]
+        _remove(surplus)
+        return surplus
+
+    def forget(self, *, after: int) -> None:
+        """Remove what lies after the step that a run goes on from: it is made again, and until then
+        would be taken for its newest or its best. Errors: ResourceError.
+        """
+        _remove([path for path in self._candidates("last") if _step_of(path) > after])
 
     def clean(self) -> None:
         """Remove what a killed writer left."""
         for path in self.folder.glob(".*.tmp"):
             path.unlink(missing_ok=True)
+
+    def files(self) -> list[Path]:
+        """All of them in the order of steps, those that were set aside, too."""
+        found = [*self.folder.glob("*.safetensors"), *self.folder.glob("*.safetensors.damaged")]
+        named = [(path, NAME.fullmatch(path.name.removesuffix(".damaged"))) for path in found]
+        return [path for _, path in sorted((int(m[2]), path) for path, m in named if m)]
 
     def steps(self, *, kind: str = "last") -> list[int]:
         """The steps of which there is a file, newest first; a "best" one will do for "last"."""
@@ -126,18 +154,17 @@ class Checkpoints:
             if among is not None and _step_of(path) not in among:
                 continue
             try:
-                arrays, metadata = read_sealed(path)
-                step = int(metadata["step"])
-            except (CheckpointError, KeyError, ValueError) as error:
+                arrays, _ = read_checkpoint(path, run=self.run)
+            except CheckpointError as error:
                 warn(f"{error}; falling back to the checkpoint before it")
                 if set_aside and os.access(path.parent, os.W_OK):
-                    path.rename(path.with_name(path.name + ".damaged"))
+                    path.replace(path.with_name(path.name + ".damaged"))
                 continue
-            return from_arrays(template, arrays, source=str(path)), step
+            return from_arrays(template, arrays, source=str(path)), _step_of(path)
         if among is None and (files or self.damaged(kind=kind)):
             raise CheckpointError(
-                f"{self.folder}: every '{kind}' checkpoint is damaged; start a new run (nothing "
-                "here was deleted)"
+                f"{self.folder}: every '{kind}' checkpoint is damaged or not this run's; put the "
+                "right ones back, or start a new run (nothing here was deleted)"
             )
         return None
 
@@ -152,12 +179,21 @@ class Checkpoints:
         return self.folder / f"{kind}-{step:09d}.safetensors"
 
     def _files(self, kind: str) -> list[Path]:
+        """In the order of steps."""
         found = self.folder.glob(f"{kind}-*.safetensors")
-        return sorted(path for path in found if re.fullmatch(rf"{kind}-\d+", path.stem))
+        return sorted((path for path in found if NAME.fullmatch(path.name)), key=_step_of)
 
 
 def _step_of(path: Path) -> int:
     return int(path.stem.rpartition("-")[2])
+
+
+def _remove(paths: list[Path]) -> None:
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise ResourceError(f"{path}: cannot be removed ({error.strerror})") from error
 
 
 def _same_file(existing: Path, new: Path) -> None:

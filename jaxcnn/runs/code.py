@@ -1,21 +1,17 @@
-"""An experiment's own code: finding it by name, loading it, keeping it with the run, and making the
-experiment again from what was kept.
+"""An experiment's own code: finding it by name, loading it, and making the experiment again from
+what was kept of it (jaxcnn.runs.keeping).
 
-Loading an experiment file runs its code, as with any Python file. Kept are the file and the modules
-of the same project that it imports, whole; of installed packages the versions alone (run.json). An
-experiment that was made in Python without a file is kept as its rendering (`run.json`, "rendered"),
-and made again from that: its classes and functions must then be importable, so what was defined in
-a notebook or a script must be defined again, or the experiment be given to `open`.
+Loading an experiment file runs its code, as with any Python file. An experiment that was made in
+Python without a file is kept as its rendering (`run.json`, "rendered"), and made again from that:
+its classes and functions must then be importable, so what was defined in a notebook or a script
+must be defined again, or the experiment be given to `open`.
 """
 
-import ast
 import contextlib
 import dataclasses
 import importlib
 import importlib.util
-import shutil
 import sys
-import sysconfig
 import traceback
 from collections.abc import Generator, Iterable
 from pathlib import Path
@@ -151,104 +147,6 @@ def origin_in(
     return Origin(path, kept["module"], (*kept["overrides"], *overrides))
 
 
-# ---- keeping ---------------------------------------------------------------------------------
-
-
-def keep(folder: Path, experiment: "Experiment", origin: Origin | None) -> dict[str, Any]:
-    """Copy the experiment's own code into `folder` and say what was copied, for run.json:
-    {"file", "module", "overrides", "local": {module: file}}; "file" is None without a file.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    if origin is None:
-        from jaxcnn.core.rendering import render
-
-        # a script is kept to be read; importing it would run it again
-        local = _local_modules(sorted(_modules_in(render(experiment)) - {"__main__"}))
-        _keep_notebook(folder)
-        main: dict[str, Any] = {"file": None}
-    else:
-        local = _local_modules(_imported(origin.path))
-        local.pop(origin.module, None)
-        shutil.copyfile(origin.path, folder / origin.path.name)
-        main = {"file": origin.path.name, "module": origin.module}
-        main |= {"source": str(origin.path), "overrides": list(origin.overrides)}
-    kept = {}
-    for name, path in local.items():
-        place = Path(*name.split("."))
-        place = place / "__init__.py" if path.name == "__init__.py" else place.with_suffix(".py")
-        (folder / place).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, folder / place)
-        kept[name] = str(place)
-    return {**main, "local": kept}
-
-
-def _imported(path: Path) -> list[str]:
-    """The names of the modules that a file may import."""
-    names: list[str] = []
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return names
-
-
-def _local_modules(names: list[str]) -> dict[str, Path]:
-    """{module: file} of those of `names` that belong to the user's project, with all that these
-    import in turn.
-    """
-    found: dict[str, Path] = {}
-    todo = list(names)
-    while todo:
-        name = todo.pop()
-        parents = name.split(".")
-        for module in (".".join(parents[: i + 1]) for i in range(len(parents))):
-            loaded = sys.modules.get(module)
-            file = getattr(loaded, "__file__", None)
-            if module in found or file is None or not _is_local(Path(file)):
-                continue
-            found[module] = Path(file)
-            todo += _imported(Path(file))
-            package = module if Path(file).name == "__init__.py" else module.rpartition(".")[0]
-            todo += [n for n in sys.modules if package and n.startswith(f"{package}.")]
-    return found
-
-
-def _is_local(file: Path) -> bool:
-    """Whether a module is the user's own: a Python file outside jaxcnn and what is installed."""
-    installed = [Path(path).resolve() for path in sysconfig.get_paths().values()]
-    file = file.resolve()
-    parts = file.parts
-    return (
-        file.suffix == ".py"
-        and not file.is_relative_to(PACKAGE)
-        and "site-packages" not in parts
-        and "dist-packages" not in parts
-        and not any(file.is_relative_to(p) for p in installed[:4])
-    )
-
-
-def _modules_in(rendered: object) -> set[str]:
-    """The modules of the classes and functions of a rendering."""
-    if isinstance(rendered, list):
-        return set().union(*map(_modules_in, rendered))
-    if not isinstance(rendered, dict):
-        return set()
-    named = {
-        v.partition(":")[0] for k, v in rendered.items() if k in ("type", "partial", "function")
-    }
-    return named.union(*map(_modules_in, rendered.values()))
-
-
-def _keep_notebook(folder: Path) -> None:
-    """The cells that were run so far, for a person to read."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython else None
-    if shell is not None:
-        cells = [cell for cell in shell.user_ns.get("In", []) if cell.strip()]
-        (folder / "notebook_cells.py").write_text("\n\n# %%\n".join(cells) + "\n")
-
-
 # ---- making it again -------------------------------------------------------------------------
 
 
@@ -262,19 +160,26 @@ def reopen(folder: Path, record: dict[str, Any]) -> "Experiment":
     from jaxcnn.data.recorded import Recorded, located
     from jaxcnn.runs.sweep import as_point, at
 
-    code, rendered = record.get("code"), record.get("rendered")
-    if not isinstance(code, dict) or not isinstance(rendered, dict):
-        raise ConfigError(f"{folder}: run.json is of another version of jaxcnn; open it with that")
-    with _own_modules(folder / "code", code):
-        if code.get("file"):
-            path = folder / "code" / code["file"]
-            if not path.is_file():
-                raise ConfigError(f"{path}: the experiment's code is gone; give the experiment")
-            module = module_of(path, name=code["module"])
-            experiment = experiment_in(module, path, overrides=code["overrides"])
-            experiment = at(experiment, as_point(record.get("point", {})))
-        else:
-            experiment = _build(rendered, record)
+    code, rendered = record["code"], record["rendered"]
+    try:
+        with _own_modules(folder / "code", code):
+            if code.get("file"):
+                path = folder / "code" / code["file"]
+                if not path.is_file():
+                    raise ConfigError(f"{path}: the experiment's code is gone; give the experiment")
+                module = module_of(path, name=code["module"])
+                experiment = experiment_in(module, path, overrides=code["overrides"])
+                experiment = at(experiment, as_point(record.get("point", {})))
+            else:
+                experiment = _build(rendered, record)
+    except ConfigError as error:
+        place = "" if str(folder) in str(error) else f"{folder}: "
+        raise ConfigError(f"{place}{error}") from error
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        raise ConfigError(
+            f"{folder / 'run.json'}: its experiment cannot be made again from it "
+            f"({type(error).__name__}: {error})"
+        ) from error
     start = Path(record.get("started_in", "")).absolute()
     there = dataclasses.replace(experiment, data=located(experiment.data, start))
     found = [render(experiment), render(there)]  # a sweep may have been resumed from elsewhere

@@ -6,9 +6,9 @@ Importing this module does not import JAX, so that a launcher can set the enviro
 
 import ctypes
 import gc
+import hashlib
 import importlib.metadata
 import importlib.util
-import json
 import os
 import platform
 import subprocess
@@ -16,7 +16,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from jaxcnn.runs.records import read_run
+
 Facts = dict[str, Any]  # JSON-able
+
+PACKAGE = Path(__file__).resolve().parents[1]
+# of jaxcnn's own code: what is read of it, and the rooms in which no result is made
+SOURCES = (".py", ".cc", ".cpp", ".c", ".h")
+APART = ("bench", "commands", "experiments", "inspect")
+HEAD = "# branch.oid "
+MOST_DIFF = 2**20
 
 # XLA's CPU convolutions through YNNPACK run on one thread for some shapes (docs/LOG.md). Other
 # versions may not know the flag and would abort.
@@ -50,7 +59,9 @@ def prepare_process(*, recorded: Facts | None = None) -> None:
     )
     if recorded.get("convolution"):  # formulations agree within rounding, not in bits
         os.environ.setdefault("JAXCNN_CONVOLUTION", recorded["convolution"])
-    if "XLA_FLAGS" in recorded:
+    # other versions may not know the flags of a run, and would abort
+    same = recorded.get("versions", {}).get("jaxlib") in (None, _version("jaxlib"))
+    if "XLA_FLAGS" in recorded and same:
         os.environ.setdefault("XLA_FLAGS", recorded["XLA_FLAGS"])
     else:
         os.environ.setdefault("XLA_FLAGS", _CPU_FLAGS.get(_version("jaxlib")[:4].rstrip("."), ""))
@@ -65,13 +76,11 @@ def prepare_process(*, recorded: Facts | None = None) -> None:
 
 
 def recorded(run: Path) -> Facts:
-    """What a run's run.json says of its process, read without importing JAX; {} if it cannot be
-    read (the error comes later).
+    """What a run's run.json says of its process, read without importing JAX.
+
+    Errors: those of `read_run`.
     """
-    try:
-        return dict(json.loads((run / "run.json").read_text())["environment"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+    return dict(read_run(run)["environment"])
 
 
 def collect_rarely() -> None:
@@ -135,8 +144,8 @@ def describe() -> Facts:
         "num_devices": len(devices),
         "NPROC": os.environ.get("NPROC"),
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
-        "commit": _git("rev-parse", "HEAD"),
-        "modified": bool(_git("status", "--porcelain")),
+        "source": source(),
+        **(commit(PACKAGE) if _is_checkout() else {"commit": None, "modified": False}),
     }
 
 
@@ -152,11 +161,58 @@ def differences(old: Facts, new: Facts) -> list[str]:
         "convolution",
         "processor",
     )
-    return [
+    found = [
         f"{name}: {old.get(name)} then, {new.get(name)} now"
         for name in names
         if old.get(name) != new.get(name)
     ]
+    then, now = old.get("source"), new["source"]
+    if then is not None and then != now:  # runs that were made earlier do not say
+        rooms = [room for room in {**then, **now} if then.get(room) != now.get(room)]
+        commits = " then, ".join(str(each.get("commit")) for each in (old, new))
+        found.append(f"jaxcnn's own code in {', '.join(rooms)} (commit {commits} now)")
+    return found
+
+
+def source() -> dict[str, str]:
+    """{room: digest} of jaxcnn's own code, but for the rooms that no result depends on."""
+    found = {}
+    for room in sorted(path for path in PACKAGE.iterdir() if path.is_dir()):
+        files = [path for path in room.rglob("*") if path.suffix in SOURCES]
+        if not files or room.name in APART:
+            continue
+        sha = hashlib.sha256()
+        for path in sorted(files):
+            content = path.read_bytes()
+            sha.update(f"{path.relative_to(room).as_posix()} {len(content)}\n".encode())
+            sha.update(content)
+        found[room.name] = sha.hexdigest()[:16]
+    return found
+
+
+def commit(folder: Path) -> Facts:
+    """{"commit", "modified"} of the git checkout that a folder lies in; None and false where there
+    is none.
+    """
+    text = _git(folder, "status", "--porcelain=v2", "--branch") or ""
+    lines = text.splitlines()
+    found = [line.removeprefix(HEAD) for line in lines if line.startswith(HEAD)]
+    modified = any(not line.startswith("#") for line in lines)
+    return {"commit": next(iter(found), None), "modified": modified}
+
+
+def diff() -> str:
+    """What was changed in jaxcnn's checkout since its commit, as `git diff` has it: at most
+    MOST_DIFF characters. "" for an installed package.
+    """
+    text = (_git(PACKAGE, "diff", "HEAD", "--", ".") or "") if _is_checkout() else ""
+    cut = f"\n… cut here, of {len(text):,} characters\n"
+    return text if len(text) <= MOST_DIFF else text[:MOST_DIFF] + cut
+
+
+def _is_checkout() -> bool:
+    """Whether jaxcnn is its own checkout, and not a package installed inside somebody else's."""
+    return _git(PACKAGE, "ls-files", "--error-unmatch", "__init__.py") is not None
 
 
 def _version(package: str) -> str:
@@ -176,11 +232,16 @@ def _processor() -> str:
         return platform.processor()
 
 
-def _git(*arguments: str) -> str | None:
+def _git(folder: Path, *arguments: str) -> str | None:
     try:
-        folder = Path(__file__).parent
         return subprocess.run(
-            ["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=5, check=True
+            ["git", *arguments],
+            cwd=folder,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=5,
+            check=True,
         ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None

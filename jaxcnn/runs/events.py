@@ -8,13 +8,12 @@ cannot change a run: what it returns is ignored, and one that raises is reported
 import inspect
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jaxcnn.core.protocols import AnyState
+from jaxcnn.runs.records import Record as Record
 
 SLOW_SECONDS = 5.0  # an observer that holds training up for longer is said, once
-
-Record = dict[str, Any]  # JSON-able
 
 
 class Event(NamedTuple):

@@ -30,6 +30,7 @@ class Group:
     eval: Source
     say: Callable[[str], None]
     rungs: dict[int, int] = dataclasses.field(default_factory=dict)  # {step: replicas kept}
+    until: int | None = None  # a step at which to stop as a signal would
     step: int = 0
     resumed: bool = False  # from a state that it saved itself
     active: list[Replica] = dataclasses.field(default_factory=list)

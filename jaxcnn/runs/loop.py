@@ -81,7 +81,7 @@ def _train_until(group: Group, end: int, stop: Callable[[], bool]) -> bool:
         if after % e.log_every == 0:
             _log(group)
         evaluating = after % interval == 0 or after == end
-        stopping = stop()  # asked once: what is saved below is what is stopped at
+        stopping = stop() or after == group.until  # once: what is saved below is stopped at
         if evaluating:
             _evaluate(group)
         elif stopping or time.monotonic() - group.saved > SAVE_SECONDS:

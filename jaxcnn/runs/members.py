@@ -3,6 +3,7 @@ what is written of each at the end.
 """
 
 import dataclasses
+import json
 import shutil
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from jaxcnn.core.protocols import AnyState, Batch, Program
 from jaxcnn.core.rendering import render
 from jaxcnn.core.transforms import scored
 from jaxcnn.data.dataset import Source, batch_indices
+from jaxcnn.data.recorded import located
 from jaxcnn.data.recorded import record as record_data
 from jaxcnn.errors import CheckpointError, DataError, DivergedError, Preempted
 from jaxcnn.runs import code, evaluation, loop, sweep
@@ -28,8 +30,9 @@ from jaxcnn.runs.events import Notifier, Observer
 from jaxcnn.runs.feed import steps_per_dispatch
 from jaxcnn.runs.group import Group
 from jaxcnn.runs.open import Run
+from jaxcnn.runs.records import Record, read_run, read_summary
 from jaxcnn.runs.replica import Replica, initial_states, restore
-from jaxcnn.runs.rundir import make_folder, read_json, replica_folder, write_json
+from jaxcnn.runs.rundir import make_folder, replica_folder, write_json
 from jaxcnn.runs.sweep import Point
 from jaxcnn.runs.ways import Trial, Way, by_bundle, choose
 from jaxcnn.runs.writers import Console, History, TensorBoard
@@ -44,6 +47,9 @@ class Plan:
     folder: Path
     console: Console
     resume: bool = False
+    given: bool = False  # the experiment of a resumed run, which else is made from what it kept
+    until: int | None = None  # stop at this step, as a signal would
+    started_in: Path | None = None  # where relative places of a resumed run's data begin
     points: tuple[Point, ...] | None = None  # None: a solo run
     way: str | None = None
     halving: int | None = None
@@ -58,7 +64,14 @@ class Plan:
 
     def groups(self) -> list[tuple[Experiment, list[int]]]:
         """[(experiment, indices of points)] of the replicas that can share a program."""
-        return sweep.groups(self.experiment, list(self.points or ({},)))
+        found = sweep.groups(self.experiment, list(self.points or ({},)))
+        return [(self.located(base), indices) for base, indices in found]
+
+    def located(self, e: Experiment) -> Experiment:
+        """An experiment in which relative places of the data are found, see `data.recorded`."""
+        if self.started_in is None:
+            return e
+        return dataclasses.replace(e, data=located(e.data, self.started_in))
 
 
 def train_group(
@@ -102,12 +115,13 @@ def train_group(
             progress=plan.console.progress,
         ),
     )
-    dispatch = read_json(replicas[0].folder / "run.json")["steps_per_dispatch"]
+    dispatch = read_run(replicas[0].folder)["steps_per_dispatch"]
     rungs = sweep.rungs(steps, len(replicas), plan.halving) if plan.halving else {}
     group = Group(
         base, program, replicas, way, steps, dispatch, *sources, say, rungs=rungs, step=at
     )
-    carried = read_json(plan.folder / "run.json").get("started_from", {}).get("step", 0)
+    group.until = plan.until
+    carried = read_run(plan.folder).get("started_from", {}).get("step", 0)
     group.resumed = restored is not None and at > carried
     group.take(*_without_dropped(replicas, states))
     group.started = time.monotonic() - max(r.history.seconds() for r in replicas)
@@ -123,7 +137,7 @@ def _begin(
     Errors: CheckpointError for such a run that was killed before that.
     """
     say = plan.console.line
-    if plan.resume and "started_from" in read_json(plan.folder / "run.json"):
+    if plan.resume and "started_from" in read_run(plan.folder):
         raise CheckpointError(
             f"{plan.folder}: was stopped before the state of the run that it goes on from was "
             "saved; start it anew in another folder, by train --from"
@@ -142,14 +156,43 @@ def _open_replica(
 ) -> Replica:
     """A replica with its place on disk and its observers."""
     folder = plan.folder if plan.solo else replica_folder(plan.folder, index)
+    own = _identity(plan, index, point)
     make_folder(folder / "checkpoints")
     history = History(folder / "metrics.jsonl")
+    for fault in history.faults:
+        plan.console.line(
+            f"warning: {fault}; it is left out, and the file as it was kept as "
+            "metrics.jsonl.damaged. If it was an evaluation, the run is not bit-exact from here on"
+        )
     last = history.records[-1]["step"] if history.records else 0
     board = TensorBoard(folder / "tensorboard", purge_step=last + 1)
-    e = sweep.at(base, point)
+    e = plan.located(sweep.at(base, point))
     notify = Notifier((history, plan.console, board, *plan.observe), plan.console.line)
-    checkpoints = Checkpoints(folder / "checkpoints")
+    checkpoints = Checkpoints(folder / "checkpoints", own.get("id"))
     return Replica(index, point, folder, e, numbers, history, checkpoints, Best(e.task), notify)
+
+
+def _identity(plan: Plan, index: int, point: Point) -> Record:
+    """What tells a replica from others: {"id"}, of a sweep {"replica", "point"}, too; no id in a
+    run that was made before there was one.
+
+    Errors: CheckpointError where the folder holds another one.
+    """
+    run = read_run(plan.folder).get("id")
+    own = {} if run is None else {"id": run if plan.solo else f"{run}-{index}"}
+    if plan.solo:
+        return own
+    own |= {"replica": index, "point": json.loads(json.dumps(point))}
+    folder = replica_folder(plan.folder, index)
+    if (folder / "run.json").is_file():
+        found = read_run(folder)
+        for name in own:
+            if found.get(name) != own[name]:
+                raise CheckpointError(
+                    f"{folder}: is not replica {index} of this sweep: {name} is "
+                    f"{found.get(name)!r}, and should be {own[name]!r}; put it back where it was"
+                )
+    return own
 
 
 def _first_batches(
@@ -173,21 +216,21 @@ def _way(
     forced, dispatch = plan.way, steps_per_dispatch(base, source)
     record = replicas[0].folder / "run.json"
     if record.is_file():
-        old = read_json(record)
+        old = read_run(replicas[0].folder)
         before, dispatch = old["way"], old["steps_per_dispatch"]
         if forced not in (None, before):
             trial.say(f"warning: not bit-exact from here on: by {forced} now, by {before} before")
         forced = forced or before
     way = choose(trial, forced=forced)
-    content = read_json(plan.folder / "run.json")
+    content = read_run(plan.folder)
     for name in ("points", "halving"):
         content.pop(name, None)
     for replica in replicas:
         file = replica.folder / "run.json"
         if file.is_file():
-            write_json(file, {**read_json(file), "way": way.text()})
+            write_json(file, {**read_run(replica.folder), "way": way.text()})
             continue
-        own = {"replica": replica.index, "point": replica.point, "way": way.text()}
+        own = {**_identity(plan, replica.index, replica.point), "way": way.text()}
         own |= {"steps_per_dispatch": dispatch, "rendered": render(replica.experiment)}
         own["data"] = record_data(replica.experiment.data).to_json()
         shutil.copytree(plan.folder / "code", replica.folder / "code", dirs_exist_ok=True)
@@ -242,5 +285,5 @@ def _summarize(plan: Plan, group: Group, *, completed: bool) -> None:
 
 
 def _is_done(folder: Path) -> bool:
-    path = folder / "summary.json"
-    return path.is_file() and bool(read_json(path).get("completed"))
+    summary = read_summary(folder)
+    return summary is not None and summary["completed"]

@@ -17,15 +17,15 @@ from jaxcnn.core.program import make_program
 from jaxcnn.core.protocols import Tree
 from jaxcnn.core.rendering import render
 from jaxcnn.data.dataset import Dataset
-from jaxcnn.data.recorded import Recorded
-from jaxcnn.data.recorded import record as record_data
-from jaxcnn.errors import CheckpointError, ConfigError, DataError
-from jaxcnn.runs import code, evaluation
+from jaxcnn.data.recorded import Recorded, check_same_kind
+from jaxcnn.errors import CheckpointError, ConfigError
+from jaxcnn.runs import code, evaluation, keeping
 from jaxcnn.runs.checkpoint import Checkpoints
 from jaxcnn.runs.events import Record
 from jaxcnn.runs.predict import Inputs, Predictor, Row
 from jaxcnn.runs.predict import predict as predict_with
-from jaxcnn.runs.rundir import read_json, replica_folder
+from jaxcnn.runs.records import read_run, read_summary
+from jaxcnn.runs.rundir import replica_folder
 from jaxcnn.runs.sweep import as_point, at
 from jaxcnn.runs.writers import History
 from jaxcnn.tasks.task import Metrics, Task
@@ -49,8 +49,9 @@ class Run:
             raise ConfigError(f"checkpoint={checkpoint!r}: must be 'last' or 'best'")
         self.folder = Path(folder).absolute()
         self.checkpoint = checkpoint
-        self.record = read_json(self.folder / "run.json")
+        self.record = read_run(self.folder)
         self._given = experiment
+        self._told: set[str] = set()
 
     @staticmethod
     def of(run: "Run | Path | str") -> "Run":
@@ -60,6 +61,8 @@ class Run:
     @functools.cached_property
     def experiment(self) -> Experiment:
         """Errors: ConfigError where it cannot be made again, see jaxcnn.runs.code."""
+        for text in keeping.changed(self.folder, self.record, given=self._given is not None):
+            _warn(f"{self.folder}: {text}, since the run began; its results may be others")
         if self._given is None:
             return code.reopen(self.folder, self.record)
         rendered = render(self._given)
@@ -72,8 +75,6 @@ class Run:
     @property
     def data(self) -> Recorded:
         """What was recorded of the training data: shapes, class names, sizes."""
-        if "data" not in self.record:
-            raise ConfigError(f"{self.folder}: run.json is of another version of jaxcnn")
         return Recorded.from_json(self.record["data"])
 
     @property
@@ -93,8 +94,10 @@ class Run:
         if not 0 <= index < len(points):
             raise ConfigError(f"replica={index}: {self.folder} has replicas 0 to {len(points) - 1}")
         given = None if self._given is None else at(self._given, as_point(points[index]))
-        folder = replica_folder(self.folder, index)
-        return Run(folder, given, checkpoint=self.checkpoint)
+        run = Run(replica_folder(self.folder, index), given, checkpoint=self.checkpoint)
+        if (found := run.record.get("replica")) != index:
+            raise CheckpointError(f"{run.folder}: holds replica {found}; put it back where it was")
+        return run
 
     @property
     def is_sweep(self) -> bool:
@@ -104,18 +107,22 @@ class Run:
     @property
     def summary(self) -> Record:
         """What came out: summary.json; {} before the end."""
-        path = self.folder / "summary.json"
-        return read_json(path) if path.is_file() else {}
+        return read_summary(self.folder) or {}
 
     @property
     def history(self) -> list[Record]:
         """The records of metrics.jsonl in the order of steps: kind, step, loss, metrics, …"""
-        return History(self.folder / "metrics.jsonl").records
+        history = History(self.folder / "metrics.jsonl")
+        for fault in history.faults:
+            if fault not in self._told:
+                _warn(f"{fault}; it is left out")
+        self._told.update(history.faults)
+        return history.records
 
     @property
     def metrics(self) -> Metrics | None:
         """The last evaluation on validation data."""
-        evaluations = History(self.folder / "metrics.jsonl").evaluations()
+        evaluations = [r for r in self.history if r["kind"] == "eval"]
         return evaluations[-1]["metrics"] if evaluations else None
 
     @property
@@ -123,7 +130,7 @@ class Run:
         """The evaluation of the checkpoint that was taken, on validation data; of one that was
         saved between evaluations, the one before it. None where there is none.
         """
-        evaluations = History(self.folder / "metrics.jsonl").evaluations()
+        evaluations = [r for r in self.history if r["kind"] == "eval"]
         before = [record for record in evaluations if record["step"] <= self.step]
         return max(before, key=lambda record: record["step"], default=None)
 
@@ -131,6 +138,11 @@ class Run:
     def total_steps(self) -> int | None:
         """The updates that it was to make; None where that depends on data that are gone."""
         return self.experiment.total_steps(self.data.size("train"))
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """Its checkpoints as files."""
+        return Checkpoints(self.folder / "checkpoints", self.record.get("id"))
 
     @functools.cached_property
     def state(self) -> Tree:
@@ -142,7 +154,7 @@ class Run:
             return tuple(run.state for run in self.trained())
         e = self.standalone()
         template = jax.eval_shape(make_program(e, steps=1).init, jax.random.key(e.seed))
-        found = Checkpoints(self.folder / "checkpoints").restore(
+        found = self.checkpoints.restore(
             template, kind=self.checkpoint, set_aside=False, warn=_warn
         )
         if found is None:
@@ -311,27 +323,6 @@ def _warn(text: str) -> None:
 def ended_well(summary: Record) -> bool:
     """Whether a replica was trained to its end, or stopped early as it was asked to."""
     return summary.get("verdict", "").split(" at ")[0] in ("completed", "stopped early")
-
-
-def check_same_kind(trained: Recorded, data: Dataset) -> None:
-    """DataError for data with other entries, shapes or class names than those of training."""
-    other = record_data(data)
-    if other.label_names != trained.label_names:
-        raise DataError(
-            f"these data have the classes {list(other.label_names)}, the run was trained on "
-            f"{list(trained.label_names)}; labels would mean something else"
-        )
-    old, new = trained.spec(), other.spec()
-    wrong = [
-        n
-        for n in old
-        if n not in new or (old[n].shape, old[n].dtype) != (new[n].shape, new[n].dtype)
-    ]
-    if wrong:
-        raise DataError(
-            f"these data differ in {wrong}: {[new.get(n) for n in wrong]}, trained on "
-            f"{[old[n] for n in wrong]}"
-        )
 
 
 def evaluate(run: Run | Path | str, split: str = "eval", **options: Any) -> Metrics:

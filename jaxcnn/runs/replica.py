@@ -170,19 +170,23 @@ def restore(replicas: list[Replica], steps: int, say: Say) -> tuple[list[AnyStat
         found = [_restore(replica, at, template, say) for replica in replicas]
         states = [state for state in found if state is not None]
         if len(states) == len(replicas):
-            for replica in replicas:
-                replica.history.truncate(at)
-                replica.remember()
+            _cut_off(replicas, at)
             return states, at
     if any(replica.checkpoints.damaged() for replica in replicas):
         raise CheckpointError(
-            f"{replicas[0].folder}: every checkpoint is damaged; start a new run (nothing here was "
-            "deleted)"
+            f"{replicas[0].folder}: every checkpoint is damaged or not this run's; put the right "
+            "ones back, or start a new run (nothing here was deleted)"
         )
-    for replica in replicas:
-        replica.history.truncate(-1)
-        replica.remember()
+    _cut_off(replicas, -1)
     return None
+
+
+def _cut_off(replicas: list[Replica], at: int) -> None:
+    """Forget what came after step `at`."""
+    for replica in replicas:
+        replica.history.truncate(at)
+        replica.checkpoints.forget(after=at)
+        replica.remember()
 
 
 def _restore(replica: Replica, at: int, template: AnyState, say: Say) -> AnyState | None:

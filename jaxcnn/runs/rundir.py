@@ -8,13 +8,15 @@ A run directory holds
     checkpoints/     last-<step>.safetensors (the newest two), best-<step>.safetensors
     summary.json     what came out
     tensorboard/     where tensorboardX is installed
-    run.lock         who trains here
+    run.lock         held by the process that trains here; run.owner says which it is
 A sweep's directory holds run.json (with "points"), code/, summary.json, sweep.png, run.lock, and
 replicas/<i>/, each a run directory of its own.
 """
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import threading
@@ -22,31 +24,23 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+
+import filelock
 
 from jaxcnn.core.rendering import Json
-from jaxcnn.errors import BusyError, CheckpointError, ConfigError, ResourceError
+from jaxcnn.errors import BusyError, ConfigError, ResourceError
+from jaxcnn.runs.records import read_run
+from jaxcnn.runs.terminal import SIGNALS
 from jaxcnn.weights.files import write_atomically
 
-SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")  # those that this system has
-
+LOCK = ("run.lock", "run.owner")
 # what a run that was killed before its run.json was written leaves beside its run.lock
-BEFORE_RUN = ("code", ".run.json.tmp")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Errors: ConfigError where there is none, CheckpointError for one that cannot be read."""
-    try:
-        content = json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        raise ConfigError(
-            f"{path.parent}: is not a run directory (no {path.name}); a run is what `train` makes"
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error})") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: cannot be read (it holds {type(content).__name__})")
-    return content
+BEFORE_RUN = ("code", ".run.json.tmp", ".run.owner.tmp")
+# what a run makes; run.json last, so that what is left of a removal is begun again
+MADE = (
+    *("checkpoints", "replicas", "tensorboard", "metrics.jsonl", "summary.json", ".run.json.tmp"),
+    *("run.json", "code"),
+)
 
 
 def write_json(path: Path, content: Json) -> None:
@@ -72,46 +66,84 @@ def replica_folder(folder: Path, index: int) -> Path:
 @contextmanager
 def locked(folder: Path, *, resume: bool, new: bool = False) -> Generator[None]:
     """Own the run directory: made if it does not exist (`new`: it was made for it); refused if
-    another process owns it or if it holds a run that is not to be resumed. What was made is removed
-    again if nothing else came into it.
+    another process owns it or if it holds a run that is not to be resumed. A new run that ends in
+    an error before it has made anything leaves nothing behind.
     """
-    import fcntl
-
     new, begun = new or not folder.exists(), (folder / "run.lock").exists()
+    if resume:
+        read_run(folder)
+    # held by the system, which lets go of it when the process ends, however it ends
+    lock = filelock.FileLock(folder / "run.lock", timeout=0, fallback_to_soft=False)
     try:
-        if resume:
-            read_json(folder / "run.json")
         folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / "run.lock", "a+")  # noqa: SIM115 (held until the run ends)
+        lock.acquire()
+    except filelock.Timeout:
+        raise BusyError(
+            f"{folder}: another process trains here ({_owner(folder)}); wait for it, or choose "
+            "another --run-dir"
+        ) from None
     except OSError as error:
         raise ResourceError(
-            f"{folder}: cannot be made or written to ({error.strerror}); choose another --run-dir"
+            f"{folder}: cannot be made, written to or locked ({error.strerror}); choose another "
+            "--run-dir"
         ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            raise BusyError(
-                f"{folder}: another process trains here ({lock.read().strip()}); wait for it, or "
-                "choose another --run-dir"
-            ) from None
-        mine = {"run.lock", *(BEFORE_RUN if begun else ())}
+    try:
+        mine = {*LOCK, *(BEFORE_RUN if begun else ())}
         if not resume and set(os.listdir(folder)) - mine:
             raise ConfigError(
                 f"{folder}: holds files already; go on with `train --resume {folder}` or choose "
                 "another --run-dir"
             )
-        lock.truncate(0)
-        lock.write(f"pid {os.getpid()} on {socket.gethostname()}")
-        lock.flush()
+        text = f"pid {os.getpid()} on {socket.gethostname()}"
+        write_atomically(folder / "run.owner", [text.encode()])
         try:
             yield
-        finally:
-            if not resume and set(os.listdir(folder)) == {"run.lock"}:
-                (folder / "run.lock").unlink()
-                if new:
-                    folder.rmdir()
+        except BaseException:
+            if not resume:
+                _take_back(folder)
+            raise
+    finally:
+        _leave(folder, lock, remove=not resume, new=new)
+
+
+def _owner(folder: Path) -> str:
+    try:
+        return (folder / "run.owner").read_text(errors="replace")[:200]
+    except OSError:
+        return "it has just begun"
+
+
+def _leave(folder: Path, lock: filelock.BaseFileLock, *, remove: bool, new: bool) -> None:
+    """Let go of the lock; a run that was not begun leaves nothing behind."""
+    remove = remove and set(os.listdir(folder)) <= {*LOCK}
+    unlinked = False
+    if remove:
+        with contextlib.suppress(OSError):  # Windows removes no file that is in use
+            (folder / "run.owner").unlink(missing_ok=True)
+            (folder / "run.lock").unlink()
+            unlinked = True
+    lock.release()
+    with contextlib.suppress(OSError):  # another run has begun here since
+        if remove and not unlinked:
+            (folder / "run.lock").unlink(missing_ok=True)
+        if remove and new:
+            folder.rmdir()
+
+
+def _take_back(folder: Path) -> None:
+    """Remove what a run made that has not trained: it has nothing to go on from, and the same
+    command shall start it again.
+    """
+    trained = [*folder.rglob("checkpoints/*.safetensors"), *folder.rglob("metrics.jsonl")]
+    if any(path.stat().st_size for path in trained):
+        return
+    for name in MADE:
+        path = folder / name
+        with contextlib.suppress(OSError):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -135,8 +167,8 @@ def signals() -> Generator[Callable[[], bool]]:
         yield lambda: False
         return
     numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup: go on after the user logs out
-        numbers.remove(signal.SIGHUP)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        numbers.remove(signal.SIGHUP)  # nohup: go on after the user logs out
     old = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield lambda: bool(seen)

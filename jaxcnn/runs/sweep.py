@@ -13,13 +13,11 @@ import math
 import random
 import re
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxcnn.core.override import get_at, override, replace_at
 from jaxcnn.core.rendering import render
 from jaxcnn.data.algebra import Fold
-from jaxcnn.data.recorded import located_value
 from jaxcnn.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -188,19 +186,6 @@ def check_kept(points: Iterable[Point]) -> None:
 def as_point(values: dict[str, Any]) -> Point:
     """A point from JSON: lists are tuples again."""
     return {path: tuple(v) if isinstance(v, list) else v for path, v in values.items()}
-
-
-def points_of(record: dict[str, Any]) -> tuple[Point, ...] | None:
-    """The points of a sweep's run.json, with relative places found as those of its data are; None
-    of a single run.
-    """
-    if record.get("points") is None:
-        return None
-    start = Path(record.get("started_in", "")).absolute()
-    return tuple(
-        {path: located_value(path, value, start) for path, value in as_point(point).items()}
-        for point in record["points"]
-    )
 
 
 def rungs(steps: int, replicas: int, halving: int) -> dict[int, int]:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from jaxcnn.runs.events import Record
-from jaxcnn.runs.rundir import read_json, replica_folder, write_json
+from jaxcnn.runs.records import read_summary
+from jaxcnn.runs.rundir import replica_folder, write_json
 from jaxcnn.runs.sweep import REPEATED, Point
 from jaxcnn.tasks.task import Task
 
@@ -29,9 +30,8 @@ def summarize_sweep(
     """
     rows = []
     for i, point in enumerate(points):
-        path = replica_folder(folder, i) / "summary.json"
         lost = {"verdict": "not finished", "eval": None, "seconds": 0.0}
-        summary = read_json(path) if path.is_file() else lost
+        summary = read_summary(replica_folder(folder, i)) or lost
         summary = {k: v for k, v in summary.items() if k not in ("experiment", "completed")}
         rows.append({"replica": i, "point": point, **summary})
     settings = table(rows, metric=task.metric, larger_is_better=task.larger_is_better)

@@ -1,4 +1,4 @@
-"""The process and the terminal it was started from: standard streams, Ctrl-C before training.
+"""The process and the terminal it was started from: standard streams, signals before training.
 
 Imports nothing heavy: the command line sets this up before anything else.
 """
@@ -10,6 +10,8 @@ import signal
 import sys
 from types import FrameType
 from typing import TextIO
+
+SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")  # that ask to stop, where a system has them
 
 # control characters, but for tabs and ends of lines: a name with them could move the cursor, rename
 # the window, or hide what was printed before
@@ -47,25 +49,29 @@ def prepare_streams() -> None:
                 setattr(sys, name, screen)
 
 
-def stop_at_interrupts() -> None:
-    """Have Ctrl-C end the process at once, with exit code 130.
+def stop_at_signals() -> None:
+    """Have Ctrl-C and the other signals that ask a program to stop end the process at once, with
+    one line and exit code 128 + signal (130 of Ctrl-C, 143 of SIGTERM).
 
     KeyboardInterrupt would be raised in the middle of what a library written in C does while it is
     imported or compiles: it then becomes another error, is lost, hangs or crashes the process, all
     of which was seen. Training, which has a state to save, listens for itself
-    (`jaxcnn.runs.rundir.signals`); files are written atomically.
+    (`jaxcnn.runs.rundir.signals`); files are written atomically. What is ignored stays ignored: a
+    shell's background job, nohup.
     """
 
     def handle(number: int, frame: FrameType | None) -> None:
         with contextlib.suppress(Exception):  # it may be in use by what was interrupted
             sys.stdout.flush()
+        by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
         with contextlib.suppress(OSError):
-            os.write(2, b"interrupted\n")
-        os._exit(130)
+            os.write(2, f"interrupted{by}\n".encode())
+        os._exit(128 + number)
 
     with contextlib.suppress(ValueError):  # a thread other than the main one
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a shell's background job
-            signal.signal(signal.SIGINT, handle)
+        for number in (getattr(signal, name) for name in SIGNALS if hasattr(signal, name)):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, handle)
 
 
 def end_output() -> None:

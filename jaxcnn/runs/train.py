@@ -4,6 +4,7 @@ another.
 
 import itertools
 import json
+import secrets
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,9 +16,16 @@ from jaxcnn.data.algebra import Fold
 from jaxcnn.data.dataset import Source
 from jaxcnn.data.recorded import check_unchanged, files_of
 from jaxcnn.data.recorded import record as record_data
-from jaxcnn.errors import ConfigError, DataError, DivergedError, Preempted, ResourceError
+from jaxcnn.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    DivergedError,
+    Preempted,
+    ResourceError,
+)
 from jaxcnn.ops.convolution import current_formulation
-from jaxcnn.runs import code, environment, sweep
+from jaxcnn.runs import code, environment, keeping, sweep
 from jaxcnn.runs.carry import carried_record
 from jaxcnn.runs.check import abstract_state
 from jaxcnn.runs.evaluation import open_checked
@@ -25,7 +33,8 @@ from jaxcnn.runs.events import Observer
 from jaxcnn.runs.feed import steps_per_dispatch
 from jaxcnn.runs.members import Plan, train_group
 from jaxcnn.runs.open import Run
-from jaxcnn.runs.rundir import locked, make_folder, read_json, replica_folder, signals, write_json
+from jaxcnn.runs.records import FORMAT, read_run
+from jaxcnn.runs.rundir import locked, make_folder, replica_folder, signals, write_json
 from jaxcnn.runs.sweep import Point
 from jaxcnn.runs.table import summarize_sweep
 from jaxcnn.runs.writers import Console
@@ -97,7 +106,7 @@ def train(
             raise ConfigError("train(resume=True): give the run's folder, and no start")
         given = {"points": points if points is None else list(points), "halving": halving}
         given = {key: value for key, value in {**given, "experiment": name}.items() if value}
-        return _resume(
+        return go_on(
             experiment, Path(folder), given, way=way, observe=tuple(observe), console=console
         )
     if experiment is None:
@@ -122,8 +131,7 @@ def train(
         start=start_run,
     )
     with locked(folder, resume=False, new=new):
-        _train(plan)
-    return Run(folder, experiment)
+        return _train(plan)
 
 
 def _startable(run: Run) -> Run:
@@ -154,22 +162,27 @@ def new_folder(name: str) -> Path:
     raise AssertionError("unreachable")
 
 
-def _resume(
+def go_on(
     experiment: Experiment | None,
     folder: Path,
     given: dict[str, Any],
     *,
-    way: str | None,
-    observe: tuple[Observer, ...],
     console: Console,
+    way: str | None = None,
+    observe: tuple[Observer, ...] = (),
+    until: int | None = None,
 ) -> Run:
-    """Go on with a run; what is `given` of run.json's entries is compared with it."""
-    folder, e = folder.absolute(), experiment
+    """Go on with a run; what is `given` of run.json's entries is compared with it. `until`: a step
+    at which it is stopped as by a signal.
+
+    Errors: those of `train`.
+    """
+    folder = folder.absolute()
     with locked(folder, resume=True):
-        record = read_json(folder / "run.json")
-        if e is None:
-            e = code.reopen(folder, record)
-        elif changed := code.differences(record["rendered"], render(e)):
+        record, given_experiment = read_run(folder), experiment is not None
+        if experiment is None:
+            experiment = code.reopen(folder, record)
+        elif changed := code.differences(record["rendered"], render(experiment)):
             raise ConfigError(
                 f"{folder}: is a run of another experiment: {'; '.join(changed[:5])}; resume it as "
                 "it was (leave the experiment out), or go on from it with other settings: "
@@ -178,29 +191,41 @@ def _resume(
         kept = {key: record.get(key) for key in given}
         if changed := code.differences(kept, json.loads(json.dumps(given))):
             raise ConfigError(f"{folder}: was started otherwise: {'; '.join(changed[:5])}")
-        points = sweep.points_of(record)
+        points = record.get("points")
+        _check_points(folder, experiment, points or [])
         if points is None and way is not None:
             raise ConfigError(f"way={way!r}: {folder} is a single run, which runs in one way")
         plan = Plan(
-            e,
+            experiment,
             record["experiment"],
             folder,
             console,
             resume=True,
-            points=points,
+            given=given_experiment,
+            until=until,
+            started_in=None if given_experiment else Path(record.get("started_in", "")).absolute(),
+            points=None if points is None else tuple(map(sweep.as_point, points)),
             way=way,
             halving=record.get("halving"),
             observe=observe,
         )
-        _train(plan)
-    return Run(folder, experiment)
+        return _train(plan)
 
 
-def _train(plan: Plan) -> None:
+def _check_points(folder: Path, experiment: Experiment, points: list[Point]) -> None:
+    """CheckpointError for points of a run.json that do not fit its experiment."""
+    for i, point in enumerate(points):
+        try:
+            sweep.at(experiment, sweep.as_point(point))
+        except (ConfigError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{folder / 'run.json'}: points.{i}: {error}") from error
+
+
+def _train(plan: Plan) -> Run:
     """Train in a locked folder: one group of replicas after another."""
     e, console, groups = plan.experiment, plan.console, plan.groups()
     if plan.resume:
-        old = read_json(plan.folder / "run.json").get("data", {})
+        old = read_run(plan.folder)["data"]
         for difference in check_unchanged(old, e.data, where=str(plan.folder)):
             console.line(f"warning: not bit-exact from here on: {difference}")
     else:
@@ -241,6 +266,7 @@ def _train(plan: Plan) -> None:
         together = [indices for _, indices in groups]
         points = list(plan.points)
         summarize_sweep(plan.folder, plan.name, e.task, points, together, say=console.line)
+    return Run(plan.folder, e if plan.given or not plan.resume else None)
 
 
 def _say_folds(plan: Plan) -> None:
@@ -260,16 +286,22 @@ def _describe(plan: Plan, source: Source) -> None:
     """Write run.json and code/ of a new run, or compare with those of an old one."""
     seen = {**environment.describe(), "convolution": current_formulation()}
     if plan.resume:
-        old = read_json(plan.folder / "run.json")
-        for difference in environment.differences(old["environment"], seen):
+        old = read_run(plan.folder)
+        for difference in [
+            *environment.differences(old["environment"], seen),
+            *keeping.changed(plan.folder, old, given=plan.given),
+        ]:
             plan.console.line(f"warning: not bit-exact from here on: {difference}")
         return
     e = plan.experiment
+    project = plan.origin.path.parent if plan.origin else Path.cwd()
     content: dict[str, Any] = {
-        "format": 2,
+        "format": FORMAT,
+        "id": secrets.token_hex(16),
         "experiment": plan.name,
         "started_in": str(Path.cwd()),  # where relative paths of its data begin
-        "code": code.keep(plan.folder / "code", e, plan.origin),
+        "code": keeping.keep(plan.folder / "code", e, plan.origin),
+        "project": environment.commit(project),
         "steps_per_dispatch": steps_per_dispatch(e, source),
         "data": {**record_data(e.data).to_json(), "files": files_of(e.data)},
     }
@@ -278,4 +310,6 @@ def _describe(plan: Plan, source: Source) -> None:
     if plan.start is not None:
         content["started_from"] = carried_record(plan.start)
     content |= {"rendered": render(e), "environment": seen}
+    if seen["modified"] and (text := environment.diff()):
+        (plan.folder / "code" / "jaxcnn.diff").write_text(text, encoding="utf-8")
     write_json(plan.folder / "run.json", content)

@@ -7,20 +7,21 @@ import importlib.util
 import json
 import os
 import sys
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from jaxcnn.core.checks import OF_DESCENT, OF_RECORDS
 from jaxcnn.core.rendering import Json
 from jaxcnn.errors import ResourceError
 from jaxcnn.runs.events import Event, Record
+from jaxcnn.runs.records import KINDS, read_history
 from jaxcnn.runs.terminal import ESCAPED
 from jaxcnn.weights.files import write_atomically
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-KEPT = ("train", "eval", "stop")  # the kinds of events that the history keeps
 SHOWN = 3  # numbers of a training record on the console
 SHOWN_METRICS = 6  # and of an evaluation
 
@@ -30,25 +31,18 @@ class History:
     the run was interrupted.
 
     Records have "kind" ("train", "eval" or "stop"), "step", "epoch", "seconds" (training time so
-    far) and numbers. Where the disk is full they wait in memory for the next `sync`.
+    far) and numbers. Where the disk is full they wait in memory for the next `sync`. Lines that are
+    no records are left out and named in `faults`; before the file is written anew without them, it
+    is kept as metrics.jsonl.damaged.
     """
 
     def __init__(self, path: Path):
         self.path = path
-        self.records: list[Record] = []
+        self.records, self.faults = read_history(path)
         self._unwritten: list[str] = []
-        if path.exists():
-            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-                try:
-                    record = json.loads(line)
-                except ValueError:
-                    break  # a line torn by a crash, and whatever followed it
-                if not (isinstance(record, dict) and {"kind", "step"} <= record.keys()):
-                    break  # what is left of one
-                self.records.append(record)
 
     def __call__(self, event: Event) -> None:
-        if event.kind in KEPT:
+        if event.kind in KINDS:
             self.append(event.record)
 
     def append(self, record: Record) -> None:
@@ -83,6 +77,10 @@ class History:
         self._rewrite()
 
     def _rewrite(self) -> None:
+        if self.faults:
+            aside = self.path.with_name(f"{self.path.name}.damaged")
+            write_atomically(aside, [self.path.read_bytes()])
+            self.faults = []
         write_atomically(self.path, [json.dumps(r).encode() + b"\n" for r in self.records])
         self._unwritten = []
 
@@ -218,15 +216,27 @@ class Console:
 class TensorBoard:
     """Event files in `folder`, through tensorboardX; does nothing where that is not installed
     (`pip install 'jaxcnn[tensorboard]'`).
+
+    Written in this thread, without tensorboardX's SummaryWriter: its thread dies where the disk is
+    full, and whoever hands it more then waits for ever.
     """
 
     def __init__(self, folder: Path, *, purge_step: int | None = None):
         try:
-            from tensorboardX import SummaryWriter
+            from tensorboardX.event_file_writer import EventsWriter
+            from tensorboardX.proto import event_pb2
+            from tensorboardX.summary import scalar
         except ImportError:
             self._writer = None
         else:
-            self._writer = SummaryWriter(str(folder), purge_step=purge_step)
+            folder.mkdir(parents=True, exist_ok=True)
+            made: Any = event_pb2  # its classes are made when it is imported
+            self._scalar, self._event = scalar, made.Event
+            self._writer = EventsWriter(str(folder / "events"))
+            if purge_step is not None:  # what a killed run logged from there on is not shown
+                begin = made.SessionLog(status=made.SessionLog.START)
+                self._write(purge_step, file_version="brain.Event:2")
+                self._write(purge_step, session_log=begin)
 
     def __call__(self, event: Event) -> None:
         if self._writer is None:
@@ -235,9 +245,16 @@ class TensorBoard:
             for name, value in event.record.get("metrics", event.record).items():
                 number = isinstance(value, (int, float)) and not isinstance(value, bool)
                 if number and name not in ("step", "epoch", "replica"):
-                    self._writer.add_scalar(f"{event.kind}/{name}", value, event.step)
+                    summary = self._scalar(f"{event.kind}/{name}", value)
+                    self._write(event.step, summary=summary)
+            if event.kind == "eval":
+                self._writer.flush()
         elif event.kind == "end":
             self._writer.close()
+
+    def _write(self, step: int, **content: Any) -> None:
+        if self._writer is not None:
+            self._writer.write_event(self._event(wall_time=time.time(), step=step, **content))
 
 
 def _is_notebook() -> bool:

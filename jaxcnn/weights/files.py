@@ -127,6 +127,22 @@ def read_sealed(path: Path) -> tuple[Arrays, dict[str, str]]:
         raise CheckpointError(f"{path}: damaged ({error})") from None
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file, from its header alone: nothing is verified.
+
+    Errors: CheckpointError.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(8)
+            length = min(int.from_bytes(start, "little"), _MAX_HEADER)
+            return _parse(start + file.read(length))[1]
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path}: damaged ({error})") from None
+
+
 def read_arrays(path: str | Path) -> Arrays:
     """The arrays of a .safetensors, .npz, PyTorch (.pt, .pth, .bin, .ckpt, .pth.tar) or HDF5 (.h5,
     .hdf5) file, by name: "." between the keys of PyTorch's dicts in one another, "/" between HDF5
@@ -168,7 +184,7 @@ def _parse(blob: bytes) -> tuple[dict[str, Any], dict[str, str], memoryview]:
     except (ValueError, RecursionError):
         raise ValueError("the header is not readable") from None
     metadata = header.pop("__metadata__", None) or {} if isinstance(header, dict) else None
-    if not isinstance(metadata, dict):
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise ValueError("the header is not readable")
     return header, metadata, memoryview(blob)[8 + length :]
 

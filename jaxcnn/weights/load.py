@@ -16,7 +16,8 @@ import numpy as np
 
 from jaxcnn.core import trees
 from jaxcnn.errors import CheckpointError, ConfigError, DataError
-from jaxcnn.weights.files import Arrays, read_arrays, read_sealed
+from jaxcnn.weights.files import Arrays, read_arrays
+from jaxcnn.weights.identity import NAME, read_in_place
 from jaxcnn.weights.layouts import LAYOUTS, find_path, fit, our_path
 from jaxcnn.weights.prefixes import Chosen, choose
 from jaxcnn.weights.report import WeightReport, check_filled, first
@@ -216,7 +217,9 @@ def fill(
     CheckpointError for a damaged one (no other is taken in its place).
     """
     path = Path(path)
-    arrays = read_sealed(_checkpoint_in(path))[0] if path.is_dir() else read_arrays(path)
+    file = _checkpoint_in(path) if path.is_dir() else path
+    ours = file.parent.name == "checkpoints" and NAME.fullmatch(file.name)
+    arrays = read_in_place(file) if ours and file.is_file() else read_arrays(file)
     ours = _flat(params, model_state)
     own, averaged = _own(arrays, ours)
     if own:

@@ -230,9 +230,7 @@ def changed(original: bytes) -> st.SearchStrategy[bytes]:
     return st.one_of(edited, edited, edited, st.binary(max_size=200))
 
 
-def measure(
-    act: Callable[[], Any], error: type[Exception]
-) -> tuple[float, int, Exception | None]:
+def measure(act: Callable[[], Any], error: type[Exception]) -> tuple[float, int, Exception | None]:
     """Seconds of the processor, bytes of memory at the peak, and with which `error` it ends."""
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start, ended = time.process_time(), None

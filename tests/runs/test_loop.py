@@ -27,7 +27,6 @@ from jaxcnn.errors import (
     Preempted,
 )
 from jaxcnn.runs import feed
-from jaxcnn.runs.checkpoint import Checkpoints
 from jaxcnn.runs.evaluation import evaluate
 from jaxcnn.runs.open import open as open_run
 from jaxcnn.runs.rundir import locked
@@ -122,12 +121,12 @@ def test_another_model_does_not_take_the_checkpoint(tmp_path):
     other = tiny(model=dataclasses.replace(tiny().model, width=5))
     with pytest.raises(ConfigError, match=r"model\.width: 4 then, 5 now"):
         fit(other, tmp_path, resume=True)
-    state = open_run(tmp_path, tiny()).state
+    run = open_run(tmp_path, tiny())
     with pytest.raises(CheckpointError, match="Conv_0/kernel"):
-        Checkpoints(tmp_path / "checkpoints").restore(
+        run.checkpoints.restore(
             jax.eval_shape(make_program(other, steps=12).init, jax.random.key(0))
         )
-    assert int(state.step) == 3
+    assert int(run.state.step) == 3
 
 
 def test_divergence_names_the_step_and_keeps_the_last_good_state(tmp_path):
@@ -137,7 +136,7 @@ def test_divergence_names_the_step_and_keeps_the_last_good_state(tmp_path):
     with pytest.raises(DivergedError) as caught:
         fit(e, tmp_path)
     template = jax.eval_shape(make_program(e, steps=12).init, jax.random.key(0))
-    state, step = Checkpoints(tmp_path / "checkpoints").restore(template)
+    state, step = open_run(tmp_path, e).checkpoints.restore(template)
     assert f"at step {step} " in str(caught.value)
     assert "learning_rate" in str(caught.value)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))

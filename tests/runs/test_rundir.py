@@ -27,6 +27,7 @@ def test_a_run_that_was_killed_before_it_began_is_begun_again(tmp_path):
         pass  # a folder `code` of somebody else's
     assert (tmp_path / "code").exists()
     (tmp_path / "run.lock").touch()
+    (tmp_path / ".run.owner.tmp").touch()  # killed while it was written
     with locked(tmp_path, resume=False):
         pass
     (tmp_path / "run.json").touch()
@@ -36,6 +37,6 @@ def test_a_run_that_was_killed_before_it_began_is_begun_again(tmp_path):
 
 @pytest.mark.parametrize("torn", [b"{", b"3\n", b"\xff\xfe\x00", b'{"step"', b"\x00\x00", b"[]"])
 def test_a_history_ends_where_it_was_torn(tmp_path, torn):
-    good = json.dumps({"kind": "train", "step": 1, "seconds": 1.0}).encode() + b"\n"
+    good = json.dumps({"kind": "train", "step": 1, "epoch": 0.1, "seconds": 1.0}).encode() + b"\n"
     (tmp_path / "metrics.jsonl").write_bytes(good + torn)
     assert [record["step"] for record in History(tmp_path / "metrics.jsonl").records] == [1]

@@ -1,0 +1,158 @@
+"""What a run keeps of the code that it depends on: its experiment's file and the modules of the
+same project that this imports, whole; of installed packages the versions alone (run.json). A digest
+of each file says later whether it is still what the run was started with.
+"""
+
+import ast
+import hashlib
+import importlib.util
+import shutil
+import sys
+import sysconfig
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxcnn.runs.code import PACKAGE, Origin
+
+if TYPE_CHECKING:
+    from jaxcnn.core.experiment import Experiment
+
+
+def keep(folder: Path, experiment: "Experiment", origin: Origin | None) -> dict[str, Any]:
+    """Copy the experiment's own code into `folder` and say what was copied, for run.json:
+    {"file", "module", "overrides", "local": {module: file}, "sha256": {file: digest}}; "file" is
+    None without a file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if origin is None:
+        from jaxcnn.core.rendering import render
+
+        # a script is kept to be read; importing it would run it again
+        local = _local_modules(sorted(_modules_in(render(experiment)) - {"__main__"}))
+        _keep_notebook(folder)
+        main: dict[str, Any] = {"file": None}
+    else:
+        local = _local_modules(_imported(origin.path, origin.module))
+        local.pop(origin.module, None)
+        shutil.copyfile(origin.path, folder / origin.path.name)
+        main = {"file": origin.path.name, "module": origin.module}
+        main |= {"source": str(origin.path), "overrides": list(origin.overrides)}
+    kept = {}
+    for name, path in local.items():
+        place = Path(*name.split("."))
+        place = place / "__init__.py" if path.name == "__init__.py" else place.with_suffix(".py")
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, folder / place)
+        kept[name] = place.as_posix()
+    files = [*kept.values(), *([main["file"]] if main["file"] else [])]
+    return {**main, "local": kept, "sha256": {file: _digest(folder / file) for file in files}}
+
+
+def changed(folder: Path, record: dict[str, Any], *, given: bool = False) -> list[str]:
+    """Sentences on code of a run that is no longer what it was started with: kept files that were
+    edited; for an experiment that was `given`, not made again from these, its modules, too.
+    """
+    code = record["code"]
+    digests: dict[str, str] = code.get("sha256", {})
+    found = []
+    for file, digest in digests.items():
+        if (now := _digest(folder / "code" / file)) != digest:
+            found.append(f"code/{file} {'was edited' if now else 'is gone'}")
+    modules = {**code.get("local", {}), **({code["module"]: code["file"]} if code["file"] else {})}
+    for name, file in modules.items() if given else ():
+        path = getattr(sys.modules.get(name), "__file__", None)
+        if path and file in digests and _digest(Path(path)) != digests[file]:
+            found.append(f"the module {name} ({path}) is not what was kept as code/{file}")
+    return found
+
+
+def _digest(path: Path) -> str:
+    """Of a file's bytes; "" where there is none."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    except OSError:
+        return ""
+
+
+def _imported(path: Path, module: str) -> list[str]:
+    """The names of the modules that the file of a module may import."""
+    names: list[str] = []
+    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*base, *([node.module] if node.module else [])])
+            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return [name for name in names if name]
+
+
+def _local_modules(names: list[str]) -> dict[str, Path]:
+    """{module: file} of those of `names` that belong to the user's project, with all that these
+    import in turn.
+    """
+    found: dict[str, Path] = {}
+    todo = list(names)
+    while todo:
+        name = todo.pop()
+        parents = name.split(".")
+        for module in (".".join(parents[: i + 1]) for i in range(len(parents))):
+            file = _file_of(module)
+            if module in found or file is None or not _is_local(file):
+                continue
+            found[module] = file
+            todo += _imported(file, module)
+            package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+            todo += [n for n in sys.modules if package and n.startswith(f"{package}.")]
+    return found
+
+
+def _file_of(module: str) -> Path | None:
+    """Where a module is imported from; one that is imported later, where it is needed, is looked
+    up, unless that would run its package.
+    """
+    loaded = sys.modules.get(module)
+    file = getattr(loaded, "__file__", None)
+    if loaded is None and "." not in module:
+        try:
+            spec = importlib.util.find_spec(module)
+        except (ImportError, ValueError):
+            spec = None
+        file = spec.origin if spec is not None and spec.has_location else None
+    return None if file is None else Path(file)
+
+
+def _is_local(file: Path) -> bool:
+    """Whether a module is the user's own: a Python file outside jaxcnn and what is installed."""
+    installed = [Path(path).resolve() for path in sysconfig.get_paths().values()]
+    file = file.resolve()
+    parts = file.parts
+    return (
+        file.suffix == ".py"
+        and not file.is_relative_to(PACKAGE)
+        and "site-packages" not in parts
+        and "dist-packages" not in parts
+        and not any(file.is_relative_to(p) for p in installed[:4])
+    )
+
+
+def _modules_in(rendered: object) -> set[str]:
+    """The modules of the classes and functions of a rendering."""
+    if isinstance(rendered, list):
+        return set().union(*map(_modules_in, rendered))
+    if not isinstance(rendered, dict):
+        return set()
+    named = {
+        v.partition(":")[0] for k, v in rendered.items() if k in ("type", "partial", "function")
+    }
+    return named.union(*map(_modules_in, rendered.values()))
+
+
+def _keep_notebook(folder: Path) -> None:
+    """The cells that were run so far, for a person to read."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    if shell is not None:
+        cells = [cell for cell in shell.user_ns.get("In", []) if cell.strip()]
+        (folder / "notebook_cells.py").write_text("\n\n# %%\n".join(cells) + "\n")

@@ -1,0 +1,176 @@
+"""What only some systems have is not needed to import jaxcnn, to lock or to be stopped; a run is
+begun whole or not at all, and says what has changed of what it depends on.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from jaxcnn.errors import BusyError, ConfigError, DataError, JaxcnnError
+from jaxcnn.runs import environment, keeping
+from jaxcnn.runs.rundir import locked, signals
+from tests.conftest import ROOT
+from tests.tiny import Lines, fit, tiny
+
+WITHOUT = """
+import importlib, pkgutil, signal, sys
+absent = ("resource", "termios", "pwd", "grp", "fcntl")
+import filelock  # which has a way of its own for each system
+list(map(getattr, [filelock] * 2, ["FileLock", "Timeout"]))
+for name in absent:
+    sys.modules[name] = None
+for name in ("SIGHUP", "SIGUSR1"):
+    delattr(signal, name)
+import jaxcnn
+for module in pkgutil.walk_packages(jaxcnn.__path__, "jaxcnn."):
+    if "_peer" not in module.name and ".experiments" not in module.name:
+        importlib.import_module(module.name)
+from jaxcnn.runs.rundir import signals
+with signals() as stop:
+    signal.raise_signal(signal.SIGTERM)
+    print(stop())
+"""
+
+
+def test_nothing_that_windows_lacks_is_imported():
+    done = subprocess.run([sys.executable, "-c", WITHOUT], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "True", done.stderr[-2000:]
+
+
+def test_nohup_is_heard_and_signals_are_given_back():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with signals() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from jaxcnn.runs.rundir import locked
+with locked(Path(sys.argv[1]), resume=False):
+    print("mine", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_killed_owner_leaves_no_lock_and_the_run_is_begun_again(tmp_path):
+    """The folder is made by a process that is killed before its run.json; a second start in the
+    meantime is told who owns it and takes nothing.
+    """
+    folder = tmp_path / "run"
+    owner = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert owner.stdout.readline() == "mine\n"
+        with pytest.raises(BusyError, match=f"pid {owner.pid} on "), locked(folder, resume=False):
+            pass
+        assert sorted(os.listdir(folder)) == ["run.lock", "run.owner"]
+    finally:
+        owner.kill()
+        owner.wait()
+        owner.stdout.close()
+    (folder / "code").mkdir()  # of a later moment
+    assert fit(tiny(steps=2), folder)["completed"]
+
+
+@pytest.mark.slow
+def test_of_two_starts_in_one_folder_one_wins_and_loses_nothing(tmp_path):
+    command = [sys.executable, str(ROOT / "launch.py"), "train", "xor_mlp", "steps=2000"]
+    command += ["--run-dir", str(tmp_path / "run"), "--quiet"]
+    for delay in (0.0, 0.1, 0.5):
+        folder = tmp_path / f"run{delay}"
+        command[-2] = str(folder)
+        first = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+        time.sleep(delay)
+        second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        first.communicate()
+        assert sorted([first.returncode, second.returncode])[0] == 0
+        assert sorted([first.returncode, second.returncode])[1] in (2, 7), second.stderr
+        resumed = [*command[:3], "--resume", str(folder), "--quiet"]
+        assert subprocess.run(resumed, cwd=ROOT, capture_output=True).returncode == 0
+
+
+class Gone(type(tiny().data)):
+    """Data that are missing."""
+
+    def open(self, split):
+        raise DataError("gone")
+
+
+@pytest.mark.parametrize("fault", ["weights", "data", "program", "sweep"])
+def test_a_start_that_fails_leaves_nothing_behind(tmp_path, fault):
+    def nothing(e, *, steps):
+        raise ConfigError("no program")
+
+    e = {
+        "weights": tiny(weights=str(tmp_path / "none.safetensors")),
+        "data": tiny(data=Gone(train=tiny().data.train, eval=tiny().data.eval)),
+        "program": tiny(program=nothing),
+        "sweep": tiny(weights=str(tmp_path / "none.safetensors")),
+    }[fault]
+    points = [{"seed": 0}, {"seed": 1}] if fault == "sweep" else None
+    for folder in (tmp_path / "new", tmp_path / "empty"):
+        if folder.name == "empty":
+            folder.mkdir()
+        for _ in range(2):  # the same command again
+            with pytest.raises(JaxcnnError) as caught:
+                fit(e, folder, points=points)
+            assert "holds files already" not in str(caught.value)
+        assert not folder.exists() or not os.listdir(folder)
+    assert fit(tiny(steps=2), tmp_path / "empty")["completed"]
+
+
+PROJECT = {
+    "mine.py": "from jaxcnn.runs.code import load\nimport neighbour\nexperiment = load('xor_mlp', "
+    "overrides=['steps=6', 'log_every=1', 'eval_every=0.02'])\n"
+    "def late():\n    import later\n",
+    "neighbour.py": "x = 1\n",
+    "later.py": "y = 1\n",
+}
+
+
+def test_what_a_run_depends_on_is_kept_and_compared(tmp_path):
+    """An edited copy, an edited neighbour of a given experiment, another jaxcnn: each is named."""
+    from jaxcnn.runs.train import train
+
+    for name, text in PROJECT.items():
+        (tmp_path / name).write_text(text)
+    run = train(tmp_path / "mine.py", tmp_path / "run", quiet=True)
+    code = run.record["code"]
+    assert set(code["local"].values()) == {"neighbour.py", "later.py"}
+    assert {"commit", "modified"} <= set(run.record["project"])
+
+    def said(**options):
+        console = Lines()
+        train(None, tmp_path / "run", resume=True, console=console, **options)
+        return [line for line in console.lines if "not bit-exact" in line]
+
+    assert said() == []
+    (tmp_path / "run/code/neighbour.py").write_text("x = 2\n")
+    assert any("code/neighbour.py was edited" in line for line in said())
+    (tmp_path / "run/code/neighbour.py").write_text(PROJECT["neighbour.py"])
+    (tmp_path / "neighbour.py").write_text("x = 3\n")
+    assert said() == []  # the run has its own
+    given = keeping.changed(tmp_path / "run", run.record, given=True)
+    assert len(given) == 1
+    assert "neighbour" in given[0]
+
+
+def test_another_jaxcnn_is_named_by_the_rooms_that_differ():
+    old = environment.describe()
+    assert environment.differences(old, old) == []
+    assert {"core", "runs", "ops", "tasks", "data"} <= set(old["source"])
+    new = {**old, "source": {**old["source"], "core": "0" * 16}, "commit": "abc"}
+    (text,) = environment.differences(old, new)
+    assert text.startswith("jaxcnn's own code in core (commit ")
+    assert text.endswith("abc now)")
