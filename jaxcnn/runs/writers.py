@@ -222,26 +222,31 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path, *, purge_step: int | None = None):
+        self._folder, self._purge_step = folder, purge_step
+        self._writer: Any = None  # opened by the first event: a run may be refused before that
+
+    def _open(self) -> bool:
+        """Whether there is a file to write to."""
+        if self._writer is not None:
+            return True
         try:
             from tensorboardX.event_file_writer import EventsWriter
             from tensorboardX.proto import event_pb2
             from tensorboardX.summary import scalar
         except ImportError:
-            self._writer = None
-        else:
-            folder.mkdir(parents=True, exist_ok=True)
-            made: Any = event_pb2  # its classes are made when it is imported
-            self._scalar, self._event = scalar, made.Event
-            self._writer = EventsWriter(str(folder / "events"))
-            if purge_step is not None:  # what a killed run logged from there on is not shown
-                begin = made.SessionLog(status=made.SessionLog.START)
-                self._write(purge_step, file_version="brain.Event:2")
-                self._write(purge_step, session_log=begin)
+            return False
+        self._folder.mkdir(parents=True, exist_ok=True)
+        made: Any = event_pb2  # its classes are made when it is imported
+        self._scalar, self._event = scalar, made.Event
+        self._writer = EventsWriter(str(self._folder / "events"))
+        if self._purge_step is not None:  # what a killed run logged from there on is not shown
+            begin = made.SessionLog(status=made.SessionLog.START)
+            self._write(self._purge_step, file_version="brain.Event:2")
+            self._write(self._purge_step, session_log=begin)
+        return True
 
     def __call__(self, event: Event) -> None:
-        if self._writer is None:
-            return
-        if event.kind in ("train", "eval"):
+        if event.kind in ("train", "eval") and self._open():
             for name, value in event.record.get("metrics", event.record).items():
                 number = isinstance(value, (int, float)) and not isinstance(value, bool)
                 if number and name not in ("step", "epoch", "replica"):
@@ -249,12 +254,11 @@ class TensorBoard:
                     self._write(event.step, summary=summary)
             if event.kind == "eval":
                 self._writer.flush()
-        elif event.kind == "end":
+        elif event.kind == "end" and self._writer is not None:
             self._writer.close()
 
     def _write(self, step: int, **content: Any) -> None:
-        if self._writer is not None:
-            self._writer.write_event(self._event(wall_time=time.time(), step=step, **content))
+        self._writer.write_event(self._event(wall_time=time.time(), step=step, **content))
 
 
 def _is_notebook() -> bool:
