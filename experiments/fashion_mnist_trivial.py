@@ -4,6 +4,11 @@ with and without TrivialAugment after them (S. Müller and F. Hutter, "TrivialAu
 yet state-of-the-art data augmentation", 2021, the wide space).
 
     python launch.py train experiments/fashion_mnist_trivial.py --sweep
+
+On all 10,000 test images, looked at once, at the end: 85.20 ± 0.32 % with it, 83.78 ± 0.45 %
+without (n = 5 seeds each, mean ± std): a gain of 1.4 points. Nothing was chosen by it: number of
+images and epochs were set for their time before the first run. 80 min for all ten on 2 cores of an
+AMD EPYC (family 25 model 17) that were shared with much other work, 2026-11-28.
 """
 
 from functools import partial

@@ -158,6 +158,7 @@ def reopen(folder: Path, record: dict[str, Any]) -> "Experiment":
     """
     from jaxcnn.core.rendering import render
     from jaxcnn.data.recorded import Recorded, located
+    from jaxcnn.runs.rundir import start_of
     from jaxcnn.runs.sweep import as_point, at
 
     code, rendered = record["code"], record["rendered"]
@@ -180,8 +181,8 @@ def reopen(folder: Path, record: dict[str, Any]) -> "Experiment":
             f"{folder / 'run.json'}: its experiment cannot be made again from it "
             f"({type(error).__name__}: {error})"
         ) from error
-    start = Path(record.get("started_in", "")).absolute()
-    there = dataclasses.replace(experiment, data=located(experiment.data, start))
+    place = start_of(folder, record)
+    there = dataclasses.replace(experiment, data=located(experiment.data, place))
     found = [render(experiment), render(there)]  # a sweep may have been resumed from elsewhere
     if isinstance(experiment.data, Recorded):
         found = [{**content, "data": rendered["data"]} for content in found]

@@ -32,7 +32,7 @@ from jaxcnn.runs.group import Group
 from jaxcnn.runs.open import Run
 from jaxcnn.runs.records import Record, read_run, read_summary
 from jaxcnn.runs.replica import Replica, initial_states, restore
-from jaxcnn.runs.rundir import make_folder, replica_folder, write_json
+from jaxcnn.runs.rundir import kept_start, make_folder, replica_folder, start_of, write_json
 from jaxcnn.runs.sweep import Point
 from jaxcnn.runs.ways import Trial, Way, by_bundle, choose
 from jaxcnn.runs.writers import Console, History, TensorBoard
@@ -232,6 +232,7 @@ def _way(
             continue
         own = {**_identity(plan, replica.index, replica.point), "way": way.text()}
         own |= {"steps_per_dispatch": dispatch, "rendered": render(replica.experiment)}
+        own["started_in"] = kept_start(replica.folder, start_of(plan.folder, content))
         own["data"] = record_data(replica.experiment.data).to_json()
         shutil.copytree(plan.folder / "code", replica.folder / "code", dirs_exist_ok=True)
         write_json(file, {**content, **own})

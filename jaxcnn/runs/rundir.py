@@ -24,6 +24,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import filelock
 
@@ -61,6 +62,19 @@ def make_folder(folder: Path) -> None:
 def replica_folder(folder: Path, index: int) -> Path:
     """Where replica `index` of a sweep lies."""
     return folder / "replicas" / str(index)
+
+
+def kept_start(folder: Path, start: Path) -> str:
+    """The folder `start`, where relative places of a run's data begin, as its run.json has it:
+    relative where the run lies within it, since they then move together.
+    """
+    return os.path.relpath(start, folder) if folder.is_relative_to(start) else str(start)
+
+
+def start_of(folder: Path, record: dict[str, Any]) -> Path:
+    """The inverse of `kept_start`; the process's folder for a run of before there was one."""
+    kept = record.get("started_in")
+    return Path.cwd() if kept is None else Path(os.path.normpath(folder.absolute() / kept))
 
 
 @contextmanager

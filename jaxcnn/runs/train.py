@@ -34,7 +34,15 @@ from jaxcnn.runs.feed import steps_per_dispatch
 from jaxcnn.runs.members import Plan, train_group
 from jaxcnn.runs.open import Run
 from jaxcnn.runs.records import FORMAT, read_run
-from jaxcnn.runs.rundir import locked, make_folder, replica_folder, signals, write_json
+from jaxcnn.runs.rundir import (
+    kept_start,
+    locked,
+    make_folder,
+    replica_folder,
+    signals,
+    start_of,
+    write_json,
+)
 from jaxcnn.runs.sweep import Point
 from jaxcnn.runs.table import summarize_sweep
 from jaxcnn.runs.writers import Console
@@ -203,7 +211,7 @@ def go_on(
             resume=True,
             given=given_experiment,
             until=until,
-            started_in=None if given_experiment else Path(record.get("started_in", "")).absolute(),
+            started_in=None if given_experiment else start_of(folder, record),
             points=None if points is None else tuple(map(sweep.as_point, points)),
             way=way,
             halving=record.get("halving"),
@@ -282,6 +290,17 @@ def _say_folds(plan: Plan) -> None:
     plan.console.line(text)
 
 
+def _start(plan: Plan) -> Path:
+    """Where relative places of its data begin: here, or, of an experiment that another run kept,
+    where that was started.
+    """
+    if plan.start is None or plan.origin is None:
+        return Path.cwd()
+    if not plan.origin.path.is_relative_to(plan.start.folder):
+        return Path.cwd()
+    return start_of(plan.start.folder, plan.start.record)
+
+
 def _describe(plan: Plan, source: Source) -> None:
     """Write run.json and code/ of a new run, or compare with those of an old one."""
     seen = {**environment.describe(), "convolution": current_formulation()}
@@ -299,7 +318,7 @@ def _describe(plan: Plan, source: Source) -> None:
         "format": FORMAT,
         "id": secrets.token_hex(16),
         "experiment": plan.name,
-        "started_in": str(Path.cwd()),  # where relative paths of its data begin
+        "started_in": kept_start(plan.folder, _start(plan)),
         "code": keeping.keep(plan.folder / "code", e, plan.origin),
         "project": environment.commit(project),
         "steps_per_dispatch": steps_per_dispatch(e, source),

@@ -1,16 +1,19 @@
 """A run whose data have changed is not resumed as if they had not."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
 
+from jaxcnn.commands._main import main
 from jaxcnn.data.algebra import Concat, Take
 from jaxcnn.data.files.class_folder import Folder
 from jaxcnn.data.memory import Arrays
 from jaxcnn.data.recorded import files_of
 from jaxcnn.errors import DataError, Preempted
 from jaxcnn.runs.open import open as open_run
+from jaxcnn.runs.train import train as train_run
 from jaxcnn.runs.writers import Console
 from tests.tiny import arrays, fit, stop_at, tiny, train
 
@@ -146,6 +149,44 @@ def test_a_run_that_was_moved_with_its_data_takes_those_where_it_is_now(tmp_path
     data = Folder("photos", image_size=(8, 8), channels=1)
     e = tiny(data=data, batch_size=4, steps=2, augment=(), ema=None, eval_every=2.0)
     train(e, "run")
-    (tmp_path / "old").rename(tmp_path / "new")
-    monkeypatch.chdir(tmp_path / "new")
-    assert open_run("run").evaluate()["count"] > 0
+    shutil.copytree(tmp_path / "old", tmp_path / "new")
+    monkeypatch.chdir(tmp_path)
+    assert open_run("new/run").experiment.data.path == str(tmp_path / "new/photos")
+    assert open_run("old/run").experiment.data.path == str(tmp_path / "old/photos")
+    shutil.rmtree(tmp_path / "old")
+    assert open_run("new/run").evaluate()["count"] > 0
+    (tmp_path / "new/run").rename(tmp_path / "run")
+    assert open_run("run").experiment.data.path == "photos"  # neither is there any more
+
+
+FILE = """
+from functools import partial
+import optax
+from flax import linen as nn
+from jaxcnn.core.experiment import Experiment
+from jaxcnn.data.files.class_folder import Folder
+from jaxcnn.tasks.classification import Classification
+
+class Net(nn.Module):
+    @nn.compact
+    def __call__(self, image, *, train):
+        return nn.Dense(3)(image.mean((1, 2)))
+
+experiment = Experiment(model=Net(), task=Classification(3), batch_size=4, steps=2,
+    optimizer=partial(optax.sgd, learning_rate=0.1), data=Folder("photos", image_size=(8, 8)))
+"""
+
+
+def test_what_goes_on_from_a_run_elsewhere_can_be_resumed(tmp_path, monkeypatch):
+    photos(tmp_path / "home/photos")
+    (tmp_path / "home/net.py").write_text(FILE)
+    monkeypatch.chdir(tmp_path / "home")
+    train_run("net.py", "run", quiet=True)
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    for verb in (
+        ["--from", "../home/run", "steps=3", "--run-dir", "longer"],
+        ["--resume", "longer"],
+    ):
+        assert main(["train", *verb, "--quiet"]) == 0
+    assert open_run("longer").evaluate()["count"] == 3
