@@ -118,10 +118,12 @@ def densenet201(*, num_classes: int = 1000, **fields) -> DenseNet:
 
 
 def densenet_cifar(
-    *, depth: int = 100, growth: int = 12, num_classes: int = 10, **fields
+    depth: int = 100, *, growth: int = 12, num_classes: int = 10, **fields
 ) -> DenseNet:
     """DenseNet-BC for CIFAR of depth 6n + 4 (section 4.2): 769,162 parameters with depth 100 and
-    growth 12.
+    growth 12. Errors: ConfigError for another depth.
     """
-    n = (depth - 4) // 6
+    n, rest = divmod(depth - 4, 6)
+    if n < 1 or rest:
+        raise ConfigError(f"densenet_cifar: depth={depth}; it must be 6n + 4: 10, 16, …, 100, …")
     return DenseNet((n, n, n), num_classes, growth, 2 * growth, stem="cifar", **fields)

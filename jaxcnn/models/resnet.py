@@ -205,11 +205,13 @@ def resnet152(*, num_classes: int = 1000, **fields) -> ResNet:
     return ResNet((3, 8, 36, 3), Bottleneck, num_classes, **fields)
 
 
-def resnet_cifar(*, depth: int = 20, num_classes: int = 10, **fields) -> ResNet:
+def resnet_cifar(depth: int = 20, *, num_classes: int = 10, **fields) -> ResNet:
     """The CIFAR-10 network of section 4.2 with depth 6n + 2 (20, 32, 44, 56, 110), with projection
-    shortcuts (option B).
+    shortcuts (option B). Errors: ConfigError for another depth.
     """
-    n = (depth - 2) // 6
+    n, rest = divmod(depth - 2, 6)
+    if n < 1 or rest:
+        raise ConfigError(f"resnet_cifar: depth={depth}; it must be 6n + 2: 8, 14, 20, 26, 32, …")
     return ResNet((n, n, n), BasicBlock, num_classes, (16, 32, 64), "cifar", 16, **fields)
 
 

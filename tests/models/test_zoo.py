@@ -407,3 +407,10 @@ def test_mirror_averaging_cannot_tell_left_from_right():
 def test_wrong_use_is_named(model, shape, part):
     with pytest.raises(ConfigError, match=part):
         shapes_of(model, *shape)
+
+
+@pytest.mark.parametrize("make", [resnet.resnet_cifar, densenet.densenet_cifar])
+@pytest.mark.parametrize("depth", [-4, 2, 4, 9, 21])
+def test_a_depth_that_the_paper_does_not_have_is_refused(make, depth):
+    with pytest.raises(ConfigError, match=f"depth={depth}"):
+        make(depth)
