@@ -10,6 +10,7 @@ from jaxcnn.core.rendering import render
 from jaxcnn.data.recorded import record
 from jaxcnn.runs.open import Run
 from jaxcnn.weights.files import write_arrays
+from jaxcnn.weights.identity import metadata_of
 from jaxcnn.weights.load import fill
 from tests.hostile.watch import watched
 from tests.tiny import TinyNet, tiny
@@ -24,6 +25,7 @@ def foreign(tmp_path):
     (folder / "code" / "theirs.py").write_text(code + "experiment = tiny()\n")
     kept = {"file": "theirs.py", "module": "theirs", "overrides": [], "local": {}}
     content = {"format": 2, "experiment": "theirs", "code": kept, "environment": {}}
+    content |= {"steps_per_dispatch": 1}
     content |= {"rendered": render(e), "data": record(e.data).to_json()}
     (folder / "run.json").write_text(json.dumps(content))
     (folder / "checkpoints").mkdir()
@@ -52,7 +54,8 @@ def test_weights_of_it_execute_nothing(foreign, tmp_path):
     params, statistics = variables["params"], {"batch_stats": variables["batch_stats"]}
     leaves = jax.tree_util.tree_leaves_with_path(params)
     names = {"params/" + "/".join(k.key for k in path): np.asarray(x) for path, x in leaves}
-    write_arrays(foreign / "checkpoints" / "last-000000001.safetensors", names, {"step": "1"})
+    metadata = metadata_of(run=None, step=1, best=False, digest="")
+    write_arrays(foreign / "checkpoints" / "last-000000001.safetensors", names, metadata)
     with watched(foreign) as seen:
         _, _, report = fill(TinyNet(), params, statistics, foreign)
     assert len(report.loaded) == len(names)

@@ -139,6 +139,8 @@ def test_overrides():
     assert refused(texts, apply, error=ConfigError)
 
 
+SUMMARY = {"completed": True, "seconds": 1.0, "verdict": "completed", "step": 4, "epoch": 0.5}
+SUMMARY |= {"eval": {"accuracy": 0.5}}
 RUN = ("run.json", "metrics.jsonl", "summary.json")
 
 
@@ -147,8 +149,9 @@ def test_files_of_a_run(name, tmp_path):
     e = tiny()
     content = {"format": 2, "experiment": "tiny", "code": {"file": None, "local": {}}}
     content |= {"rendered": render(e), "data": record(e.data).to_json(), "environment": {}}
+    content |= {"steps_per_dispatch": 1}
     row = {"kind": "eval", "step": 4, "epoch": 0.5, "seconds": 1.0, "metrics": {"accuracy": 0.5}}
-    files = dict(zip(RUN, (content, row, {"step": 4, "eval": {"accuracy": 0.5}}), strict=True))
+    files = dict(zip(RUN, (content, row, SUMMARY), strict=True))
     for file, what in files.items():
         (tmp_path / file).write_text(json.dumps(what) + "\n")
 
