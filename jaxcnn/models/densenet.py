@@ -118,7 +118,7 @@ def densenet201(*, num_classes: int = 1000, **fields) -> DenseNet:
 
 
 def densenet_cifar(
-    depth: int = 100, *, growth: int = 12, num_classes: int = 10, **fields
+    *, depth: int = 100, growth: int = 12, num_classes: int = 10, **fields
 ) -> DenseNet:
     """DenseNet-BC for CIFAR of depth 6n + 4 (section 4.2): 769,162 parameters with depth 100 and
     growth 12. Errors: ConfigError for another depth.

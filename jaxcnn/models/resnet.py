@@ -205,7 +205,7 @@ def resnet152(*, num_classes: int = 1000, **fields) -> ResNet:
     return ResNet((3, 8, 36, 3), Bottleneck, num_classes, **fields)
 
 
-def resnet_cifar(depth: int = 20, *, num_classes: int = 10, **fields) -> ResNet:
+def resnet_cifar(*, depth: int = 20, num_classes: int = 10, **fields) -> ResNet:
     """The CIFAR-10 network of section 4.2 with depth 6n + 2 (20, 32, 44, 56, 110), with projection
     shortcuts (option B). Errors: ConfigError for another depth.
     """

@@ -19,8 +19,8 @@ from jaxcnn.weights.identity import read_checkpoint
 
 def verify(
     run: Run | Path | str,
-    experiment: Experiment | None = None,
     *,
+    experiment: Experiment | None = None,
     steps: int = 1,
     console: Console | None = None,
 ) -> dict[str, Any]:

@@ -413,4 +413,4 @@ def test_wrong_use_is_named(model, shape, part):
 @pytest.mark.parametrize("depth", [-4, 2, 4, 9, 21])
 def test_a_depth_that_the_paper_does_not_have_is_refused(make, depth):
     with pytest.raises(ConfigError, match=f"depth={depth}"):
-        make(depth)
+        make(depth=depth)

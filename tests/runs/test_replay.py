@@ -32,7 +32,7 @@ def run(made, tmp_path):
 @pytest.mark.parametrize("steps, start", [(1, 5), (4, 0)])
 def test_the_same_bits_come_again_and_the_run_is_not_touched(run, steps, start):
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
-    found = verify(run, tiny(), steps=steps)
+    found = verify(run, experiment=tiny(), steps=steps)
     assert (found["from"], found["to"]) == (start, 8)
     assert found["same"]
     assert found["differs"] is None
@@ -46,18 +46,18 @@ def test_one_other_bit_is_found_and_its_leaf_named(run):
     changed[0, 0] = np.nextafter(changed[0, 0], np.float32(9))
     arrays["params/Dense_0/kernel"] = changed
     write_arrays(path, arrays, {**metadata, "state_sha256": "x"})
-    found = verify(run, tiny())
+    found = verify(run, experiment=tiny())
     assert not found["same"]
     assert found["differs"].startswith("params/Dense_0/kernel: 1 of 192 numbers differ")
 
 
 def test_what_cannot_be_verified_says_so(run, tmp_path):
     with pytest.raises(ConfigError, match="at least 1"):
-        verify(run, tiny(), steps=0)
+        verify(run, experiment=tiny(), steps=0)
     with pytest.raises(Preempted):
         fit(tiny(), tmp_path / "s", points=[{"seed": 0}, {"seed": 1}], observe=[stop_at(2)])
     with pytest.raises(ConfigError, match="of single runs"):
-        verify(tmp_path / "s", tiny())
+        verify(tmp_path / "s", experiment=tiny())
 
 
 def test_the_list_says_what_each_checkpoint_is(run):
