@@ -254,8 +254,9 @@ class TensorBoard:
                     self._write(event.step, summary=summary)
             if event.kind == "eval":
                 self._writer.flush()
-        elif event.kind == "end" and self._writer is not None:
-            self._writer.close()
+        elif event.kind in ("stop", "end") and self._writer is not None:
+            self._writer.close()  # one that stops may leave the run before its end
+            self._writer = self._purge_step = None
 
     def _write(self, step: int, **content: Any) -> None:
         self._writer.write_event(self._event(wall_time=time.time(), step=step, **content))
