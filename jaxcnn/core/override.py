@@ -95,11 +95,8 @@ def _edit(
         )
     except ConfigError:
         raise
-    except (
-        TypeError,
-        ValueError,
-        OverflowError,
-    ) as error:  # the constructor of the edited value refused it
+    except (TypeError, ValueError, OverflowError) as error:
+        # the constructor of the edited value refused it
         raise ConfigError(f"{path}: {error}") from error
 
 

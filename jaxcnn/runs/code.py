@@ -19,12 +19,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from jaxcnn.errors import ConfigError, did_you_mean
+from jaxcnn.runs.environment import PACKAGE
 
 if TYPE_CHECKING:  # finding an experiment by its name starts no JAX
     from jaxcnn.core.experiment import Experiment
 
 DEFAULT = "digits_lenet5"
-PACKAGE = Path(__file__).resolve().parents[1]
 
 
 @dataclasses.dataclass(frozen=True)

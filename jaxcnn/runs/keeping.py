@@ -12,7 +12,8 @@ import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxcnn.runs.code import PACKAGE, Origin
+from jaxcnn.runs.code import Origin
+from jaxcnn.runs.environment import PACKAGE
 
 if TYPE_CHECKING:
     from jaxcnn.core.experiment import Experiment

@@ -129,7 +129,10 @@ def _owner(folder: Path) -> str:
 
 def _leave(folder: Path, lock: filelock.BaseFileLock, *, remove: bool, new: bool) -> None:
     """Let go of the lock; a run that was not begun leaves nothing behind."""
-    remove = remove and set(os.listdir(folder)) <= {*LOCK}
+    try:
+        remove = remove and set(os.listdir(folder)) <= {*LOCK}
+    except OSError:  # somebody removed the folder
+        remove = False
     unlinked = False
     if remove:
         with contextlib.suppress(OSError):  # Windows removes no file that is in use
