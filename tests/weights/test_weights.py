@@ -14,6 +14,7 @@ from jaxcnn.layers.conv import Conv
 from jaxcnn.layers.conv_norm import ConvNorm
 from jaxcnn.weights import load
 from jaxcnn.weights.files import read_arrays, read_sealed, write_arrays
+from jaxcnn.weights.identity import metadata_of
 
 DTYPES = (
     "float64",
@@ -294,7 +295,8 @@ def checkpoint(folder, kind, step, value, **parts):
     (folder / "checkpoints").mkdir(exist_ok=True)
     path = folder / f"checkpoints/{kind}-{step:09d}.safetensors"
     arrays = trees.flatten({**tree, "model_state": model_state, "step": np.int32(step)})
-    write_arrays(path, {n: np.asarray(x) for n, x in arrays.items()}, {"format": "jaxcnn 1"})
+    metadata = metadata_of(run=None, step=step, best=kind == "best", digest="")
+    write_arrays(path, {n: np.asarray(x) for n, x in arrays.items()}, metadata)
     return path
 
 
