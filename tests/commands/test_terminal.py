@@ -78,6 +78,7 @@ def test_a_signal_while_libraries_are_imported_ends_at_once(moment, number, mess
     """The program sends it to itself, as the import begins."""
     body = f"""
 import os, signal, sys, threading, time
+signal.signal(signal.{number}, signal.SIG_DFL)  # tests that run under nohup ignore SIGHUP
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.argv = ["jaxcnn", "models"]
 class Finder:
