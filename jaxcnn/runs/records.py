@@ -256,6 +256,7 @@ def read_history(path: Path) -> tuple[list[Record], list[str]]:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
     records, faults = [], []
     for number, line in enumerate(lines, 1):
+        record: Record = {}
         try:
             record = json.loads(line.decode())
             wrong = [*_LINE(record, "")]
