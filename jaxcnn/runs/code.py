@@ -20,20 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from jaxcnn.errors import ConfigError, did_you_mean
 from jaxcnn.runs.environment import PACKAGE
+from jaxcnn.runs.keeping import Origin, imported, local_modules
 
 if TYPE_CHECKING:  # finding an experiment by its name starts no JAX
     from jaxcnn.core.experiment import Experiment
 
 DEFAULT = "digits_lenet5"
-
-
-@dataclasses.dataclass(frozen=True)
-class Origin:
-    """Where an experiment came from: the variable `experiment` of a file, with overrides."""
-
-    path: Path
-    module: str
-    overrides: tuple[str, ...] = ()
 
 
 # ---- by name ---------------------------------------------------------------------------------
@@ -92,6 +84,7 @@ def module_of(path: Path, *, name: str | None = None) -> ModuleType:
     try:
         with _first_on_path(path.parent):
             spec.loader.exec_module(module)
+        _refuse_namesakes(path, spec.name)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     except Exception as error:
@@ -100,6 +93,20 @@ def module_of(path: Path, *, name: str | None = None) -> ModuleType:
         line = getattr(error, "lineno", None) or (lines[-1] if lines else "?")
         raise ConfigError(f"{path}:{line}: {type(error).__name__}: {error}") from error
     return module
+
+
+def _refuse_namesakes(path: Path, module: str) -> None:
+    """Python imports a name once: an experiment whose neighbour was imported before from another
+    folder would be built of that one's code. Errors: ConfigError.
+    """
+    for name, taken in local_modules(imported(path, module)).items():
+        place = path.parent.joinpath(*name.split("."))
+        for own in (place.with_suffix(".py"), place / "__init__.py"):
+            if own.is_file() and own.read_bytes() != taken.read_bytes():
+                raise ConfigError(
+                    f"imports {name}, which this process has imported from {taken} before; {own} "
+                    "says something else: load the two in two processes, or rename one"
+                )
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ of each file says later whether it is still what the run was started with.
 """
 
 import ast
+import dataclasses
 import hashlib
 import importlib.util
 import shutil
@@ -12,11 +13,19 @@ import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxcnn.runs.code import Origin
 from jaxcnn.runs.environment import PACKAGE
 
 if TYPE_CHECKING:
     from jaxcnn.core.experiment import Experiment
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where an experiment came from: the variable `experiment` of a file, with overrides."""
+
+    path: Path
+    module: str
+    overrides: tuple[str, ...] = ()
 
 
 def keep(folder: Path, experiment: "Experiment", origin: Origin | None) -> dict[str, Any]:
@@ -29,11 +38,11 @@ def keep(folder: Path, experiment: "Experiment", origin: Origin | None) -> dict[
         from jaxcnn.core.rendering import render
 
         # a script is kept to be read; importing it would run it again
-        local = _local_modules(sorted(_modules_in(render(experiment)) - {"__main__"}))
+        local = local_modules(sorted(_modules_in(render(experiment)) - {"__main__"}))
         _keep_notebook(folder)
         main: dict[str, Any] = {"file": None}
     else:
-        local = _local_modules(_imported(origin.path, origin.module))
+        local = local_modules(imported(origin.path, origin.module))
         local.pop(origin.module, None)
         shutil.copyfile(origin.path, folder / origin.path.name)
         main = {"file": origin.path.name, "module": origin.module}
@@ -75,7 +84,7 @@ def _digest(path: Path) -> str:
         return ""
 
 
-def _imported(path: Path, module: str) -> list[str]:
+def imported(path: Path, module: str) -> list[str]:
     """The names of the modules that the file of a module may import."""
     names: list[str] = []
     package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
@@ -89,7 +98,7 @@ def _imported(path: Path, module: str) -> list[str]:
     return [name for name in names if name]
 
 
-def _local_modules(names: list[str]) -> dict[str, Path]:
+def local_modules(names: list[str]) -> dict[str, Path]:
     """{module: file} of those of `names` that belong to the user's project, with all that these
     import in turn.
     """
@@ -103,7 +112,7 @@ def _local_modules(names: list[str]) -> dict[str, Path]:
             if module in found or file is None or not _is_local(file):
                 continue
             found[module] = file
-            todo += _imported(file, module)
+            todo += imported(file, module)
             package = module if file.name == "__init__.py" else module.rpartition(".")[0]
             todo += [n for n in sys.modules if package and n.startswith(f"{package}.")]
     return found

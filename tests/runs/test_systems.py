@@ -131,10 +131,10 @@ def test_a_start_that_fails_leaves_nothing_behind(tmp_path, fault):
 
 
 PROJECT = {
-    "mine.py": "from jaxcnn.runs.code import load\nimport neighbour\nexperiment = load('xor_mlp', "
+    "mine.py": "from jaxcnn.runs.code import load\nimport beside\nexperiment = load('xor_mlp', "
     "overrides=['steps=6', 'log_every=1', 'eval_every=0.02'])\n"
     "def late():\n    import later\n",
-    "neighbour.py": "x = 1\n",
+    "beside.py": "x = 1\n",
     "later.py": "y = 1\n",
 }
 
@@ -147,7 +147,7 @@ def test_what_a_run_depends_on_is_kept_and_compared(tmp_path):
         (tmp_path / name).write_text(text)
     run = train(tmp_path / "mine.py", tmp_path / "run", quiet=True)
     code = run.record["code"]
-    assert set(code["local"].values()) == {"neighbour.py", "later.py"}
+    assert set(code["local"].values()) == {"beside.py", "later.py"}
     assert {"commit", "modified"} <= set(run.record["project"])
 
     def said(**options):
@@ -156,14 +156,34 @@ def test_what_a_run_depends_on_is_kept_and_compared(tmp_path):
         return [line for line in console.lines if "not bit-exact" in line]
 
     assert said() == []
-    (tmp_path / "run/code/neighbour.py").write_text("x = 2\n")
-    assert any("code/neighbour.py was edited" in line for line in said())
-    (tmp_path / "run/code/neighbour.py").write_text(PROJECT["neighbour.py"])
-    (tmp_path / "neighbour.py").write_text("x = 3\n")
+    (tmp_path / "run/code/beside.py").write_text("x = 2\n")
+    assert any("code/beside.py was edited" in line for line in said())
+    (tmp_path / "run/code/beside.py").write_text(PROJECT["beside.py"])
+    (tmp_path / "beside.py").write_text("x = 3\n")
     assert said() == []  # the run has its own
     given = keeping.changed(tmp_path / "run", run.record, given=True)
     assert len(given) == 1
-    assert "neighbour" in given[0]
+    assert "beside" in given[0]
+
+
+def test_two_neighbours_of_one_name_are_not_taken_for_each_other(tmp_path):
+    """Two projects in one process, as in a notebook: Python would give the second experiment the
+    first one's module.
+    """
+    from jaxcnn.runs.code import load
+
+    for folder, seed in (("a", 1), ("b", 2), ("same", 1)):
+        (tmp_path / folder / "layers_beside").mkdir(parents=True)
+        (tmp_path / folder / "layers_beside/__init__.py").write_text("")
+        (tmp_path / folder / "layers_beside/chosen.py").write_text(f"seed = {seed}\n")
+        (tmp_path / folder / "mine.py").write_text(
+            "from jaxcnn.runs.code import load\nfrom layers_beside.chosen import seed\n"
+            "experiment = load('xor_mlp', overrides=[f'seed={seed}'])\n"
+        )
+    assert load(tmp_path / "a/mine.py").seed == 1
+    assert load(tmp_path / "same/mine.py").seed == 1
+    with pytest.raises(ConfigError, match=r"imports layers_beside\.chosen, .* rename one"):
+        load(tmp_path / "b/mine.py")
 
 
 def test_another_jaxcnn_is_named_by_the_rooms_that_differ():
