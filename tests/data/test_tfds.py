@@ -457,10 +457,12 @@ def test_segmentation_is_moved_to_the_classes_of_the_task(scenes_root, offset):
     np.testing.assert_array_equal(take_by_number(data)["segmentation"][5], expected)
 
 
-def stored(mask: Image.Image) -> io.BytesIO:
-    """A PNG as it is, which TFDS then stores byte by byte."""
-    file = io.BytesIO()
-    mask.save(file, "PNG")
+def stored(mask: Image.Image, *, turn: int = 1) -> io.BytesIO:
+    """A PNG as it is, which TFDS then stores byte by byte; with an EXIF orientation."""
+    file, exif = io.BytesIO(), Image.Exif()
+    if turn != 1:
+        exif[274] = turn
+    mask.save(file, "PNG", exif=exif)
     return io.BytesIO(file.getvalue())
 
 
@@ -490,7 +492,8 @@ class TinyMasks(tfds.core.GeneratorBasedBuilder):
     def _info(self):
         image = tfds.features.Image(shape=(None, None, 3))
         features = {"image": image, "number": np.int32, "nested": {"palette": image}}
-        features |= dict.fromkeys(label_images(), image)
+        features |= dict.fromkeys([*label_images(), "turned", "turned_mask"], image)
+        features["box"] = tfds.features.BBoxFeature()
         return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
     def _split_generators(self, dl_manager):
@@ -501,7 +504,10 @@ class TinyMasks(tfds.core.GeneratorBasedBuilder):
             masks = {name: stored(mask) for name, mask in label_images().items()}
             nested = {"palette": stored(label_images()["palette"])}
             picture = Image.new("RGB", (6, 8))
-            yield i, {"image": picture, "number": i, "nested": nested, **masks}
+            half = {"turned": stored(picture, turn=3)}  # by 180 degrees: all sizes still fit
+            half["turned_mask"] = stored(label_images()["palette"], turn=3)
+            half["box"] = tfds.features.BBox(0.0, 0.0, 0.5, 0.5)
+            yield i, {"image": picture, "number": i, "nested": nested, **masks, **half}
 
 
 @pytest.fixture(scope="module")
@@ -553,6 +559,25 @@ def test_label_maps_as_sets_store_them(masks_root, name, options, expected, memo
     else:
         taken = np.asarray(data.open("train").take(np.arange(4))["segmentation"])
         np.testing.assert_array_equal(taken, np.stack([expected] * 4))
+
+
+def test_a_picture_that_its_exif_orientation_turns(masks_root):
+    """Turned alone it is not the one that its label map shows, and boxes may be of either."""
+    options = {"data_dir": str(masks_root), "eval": "", "label": "", "image_size": (8, 6)}
+
+    def take(**more):
+        data = Tfds("tiny_masks", **options, **more)
+        return {name: np.asarray(x) for name, x in data.open("train").take(np.arange(4)).items()}
+
+    for pair in (("turned", "palette"), ("image", "turned_mask")):
+        with pytest.raises(DataError, match="nobody knows on what it was drawn"):
+            take(image=pair[0], segmentation=pair[1], invalid="error")
+        with pytest.warns(UserWarning, match="4 labels break a rule"):
+            assert (take(image=pair[0], segmentation=pair[1])["segmentation"] == 255).all()
+    both = take(image="turned", segmentation="turned_mask", invalid="error")
+    np.testing.assert_array_equal(both["segmentation"], np.stack([CLASSES[::-1, ::-1]] * 4))
+    with pytest.warns(UserWarning, match="they are taken so"):
+        take(image="turned", boxes="box", invalid="error")
 
 
 def test_crop_keeps_the_middle_of_image_and_segmentation(scenes_root):

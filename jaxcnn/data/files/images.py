@@ -121,6 +121,14 @@ def image_size(path: Path) -> tuple[tuple[int, int], int]:
         return (size[::-1] if image.format == "TIFF" and turn >= 5 else size), turn
 
 
+def turn_of(file: bytes | str | os.PathLike, *, name: str) -> int:
+    """The EXIF orientation of an image file, or of its bytes, see `orientation`. Errors:
+    DataError.
+    """
+    with open_image(file, name=name) as image:
+        return orientation(image)
+
+
 def orientation(image: Any) -> int:
     """The EXIF orientation, in 1..8; 1 where there is none or it has no meaning. No pixel is read,
     but for a PNG that holds EXIF data after its pixels.

@@ -12,7 +12,7 @@ from jaxcnn.core.batch import IGNORED
 from jaxcnn.data.example import Example, Objects, make_objects
 from jaxcnn.data.files.checks import check_boxes, limit_objects
 from jaxcnn.data.files.faults import Faults
-from jaxcnn.data.files.images import decode_image
+from jaxcnn.data.files.images import decode_image, turn_of
 from jaxcnn.data.files.tfds_features import OBJECT_FIELDS, Wanted
 from jaxcnn.errors import DataError
 
@@ -45,6 +45,8 @@ def make_example(
     segmentation = None
     if wanted.segmentation:
         segmentation = partial(_class_map, wanted, record, size, place)
+    if wanted.boxes or wanted.points:
+        _note_turn(wanted, record, place, faults)
     return Example(
         image=image,
         size=size,
@@ -55,6 +57,21 @@ def make_example(
         target=_target(wanted, record, image, place) if wanted.target else None,
         extra=extra,
     )
+
+
+def _turn(wanted_path: str, record: Any, place: str) -> int:
+    """The EXIF orientation of a stored image; 1 for pixels that TFDS has decoded."""
+    stored = value_at(record, wanted_path)
+    return turn_of(stored, name=place) if isinstance(stored, bytes) else 1
+
+
+def _note_turn(wanted: Wanted, record: Any, place: str, faults: Faults) -> None:
+    if (turn := _turn(wanted.image, record, place)) != 1:
+        faults.note(
+            f"{place}: its EXIF orientation {turn} turns or mirrors it, and nothing tells whether "
+            "its labels were drawn on the turned picture; they are taken so",
+            kind="picture turned by its EXIF orientation",
+        )
 
 
 def value_at(record: Any, path: str) -> Any:
@@ -125,6 +142,15 @@ def _class_map(
             f"{place}: {wanted.segmentation!r} is {pixels.shape} and the image {size}; "
             "they must be of one size",
             kind="mask of another size",
+        )
+        return np.full(size, IGNORED, np.int32)
+    turns = [_turn(path, record, place) for path in (wanted.image, wanted.segmentation)]
+    if turns[0] != turns[1]:
+        faults.add(
+            f"{place}: the EXIF orientation of {wanted.segmentation!r} is {turns[1]} and that of "
+            f"its image {turns[0]} (1: upright), so that nobody knows on what it was drawn; write "
+            "both upright, without the tag, and prepare the set again",
+            kind="image or mask turned by its EXIF orientation",
         )
         return np.full(size, IGNORED, np.int32)
     meaning, offset = wanted.meaning, wanted.segmentation_offset
