@@ -79,7 +79,7 @@ $(VENV)/.test: $(VENV)/.installed
 
 # --no-deps: torchvision's and timm's own requirements would bring another PyTorch with its CUDA packages.
 $(VENV)/.parity: $(VENV)/.test
-	$(BIN)/pip install --quiet torch==2.13.0 h5py shapely
+	$(BIN)/pip install --quiet torch==2.13.0 shapely
 	$(BIN)/pip install --quiet --no-deps timm torchvision==0.28.0 pycocotools keras optree namex
 	touch $@
 

