@@ -18,6 +18,7 @@ if "TFDS_DATA_DIR" not in os.environ and (ROOT.parent / "shared" / "tfds").is_di
 
 import jax  # noqa: E402 (after the environment is set)
 import jaxtyping  # noqa: E402
+import pytest  # noqa: E402
 
 # before anything of jaxcnn is imported; an int is a float, as PEP 484 has it
 jaxtyping.install_import_hook(
@@ -27,3 +28,14 @@ jaxtyping.install_import_hook(
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+# What the tests of these folders compare holds for any code that XLA makes, and optimizing it takes
+# more than half of their time. Runs, their programs, commands and recipes are compiled as users'.
+QUICKLY_COMPILED = ("data", "inspect", "layers", "metrics", "models", "ops", "tasks", "weights")
+QUICKLY_COMPILED += ("test_experiments.py",)
+
+
+@pytest.fixture(autouse=True)
+def _compiled_quickly(request):
+    quickly = request.path.relative_to(ROOT / "tests").parts[0] in QUICKLY_COMPILED
+    jax.config.update("jax_disable_most_optimizations", quickly)
