@@ -18,14 +18,14 @@ def luminance(image: jax.Array) -> jax.Array:
     """[B, H, W, 1]: ITU-R BT.601 for three channels, else the channels' mean."""
     if image.shape[-1] != 3:
         return image.mean(-1, keepdims=True)
-    return (image * jnp.array((0.299, 0.587, 0.114), image.dtype)[None, None, None]).sum(
-        -1, keepdims=True
-    )
+    # of three slices: XLA's sum along so short an axis takes ten times as long on CPU
+    red, green, blue = jnp.split(image, 3, axis=-1)
+    return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
 def mean_luminance(image: jax.Array) -> jax.Array:
     """[B, 1, 1, 1]: the mean over an image."""
-    return luminance(image).mean(axis=(1, 2, 3), keepdims=True)
+    return luminance(image.mean(axis=(1, 2), keepdims=True))
 
 
 def blend(other: jax.Array, image: jax.Array, factor: jax.Array) -> jax.Array:
