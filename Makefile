@@ -4,8 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= auto
 # of the newest and of the oldest packages: the step, optimizers, metrics, layers, some ops, files
-PYTHON_NEWEST ?= python3.13
-PYTHON_OLDEST ?= python3.11
+# (pyenv's names of Pythons that are not chosen do not start, its paths do)
+PYTHON_NEWEST ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.13*/bin/python) python3.13)
+PYTHON_OLDEST ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.11*/bin/python) python3.11)
 CHOICE = tests/test_imports.py tests/test_api.py tests/test_dependencies.py tests/core/test_program.py \
   tests/core/test_optimizers.py tests/core/test_override.py tests/metrics tests/layers tests/ops/test_boxes.py \
   tests/ops/test_heatmaps.py tests/ops/test_pooling.py tests/runs/test_checkpoint.py tests/runs/test_predict_files.py
@@ -23,7 +24,6 @@ test: $(VENV)/.test  ## install what tests need, and pass them
 test-slow: $(VENV)/.test  ## the proofs that take minutes
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow
 
-# A name that is found may still be no Python that starts (pyenv's are such), so it is tried.
 test-newest:  ## some minutes of tests with the newest Python and the newest packages; skipped, and said, without that Python
 	@if ! $(PYTHON_NEWEST) -c "" 2>/dev/null; then \
 	  echo "skipped: $(PYTHON_NEWEST) does not start here; set PYTHON_NEWEST"; exit 0; fi; \
