@@ -105,12 +105,10 @@ class Predictor:
             for place, row in enumerate(self._rows(part), start):
                 yield row, partial(first.__getitem__, place)
 
-    def files(self, paths: list[Path]) -> Iterator[tuple[Row, Pixels]]:
-        """({"path": path, …}, a function that reads the picture's pixels) of each picture; {"path",
-        "error"} for one that cannot be read.
-
-        Of a batch the pictures are held in the size of the model, and in their own size one at a
-        time, so that memory does not grow with their number.
+    @property
+    def picture(self) -> tuple[str, tuple[int, int] | None, int]:
+        """(name of the model's one input, the (height, width) that pictures are resized to, or None
+        for a model of any size, channels). Errors: ConfigError for a model that takes no picture.
         """
         (name, *others) = self.names
         shape = self._spec[name].shape
@@ -119,18 +117,27 @@ class Predictor:
                 f"pictures will not do: this model takes {', '.join(self.names)}, "
                 f"{name} {list(shape)}; give predict({{name: array, …}}), or --input NAME=FILE.npy"
             )
-        any_size = self._e.task.any_size
-        count, size = (1, None) if any_size else (self._size, shape[:2])
+        return name, None if self._e.task.any_size else shape[:2], shape[-1]
+
+    def files(self, paths: list[Path]) -> Iterator[tuple[Row, Pixels]]:
+        """({"path": path, …}, a function that reads the picture's pixels) of each picture; {"path",
+        "error"} for one that cannot be read.
+
+        Of a batch the pictures are held in the size of the model, and in their own size one at a
+        time, so that memory does not grow with their number.
+        """
+        name, size, channels = self.picture
+        count = 1 if size is None else self._size
         for start in range(0, len(paths), count):
             part, ready, faults = paths[start : start + count], [], {}
             for place, path in enumerate(part):
                 try:
-                    ready.append(read_image(path, size=size, channels=shape[-1]))
+                    ready.append(read_image(path, size=size, channels=channels))
                 except DataError as error:
                     faults[place] = str(error)
             rows = iter(self._rows({name: self._canonical(name, np.stack(ready))}) if ready else ())
             for place, path in enumerate(part):
-                pixels = partial(read_image, path, size=None, channels=shape[-1])
+                pixels = partial(read_image, path, size=None, channels=channels)
                 if place in faults:
                     yield {"path": str(path), "error": faults[place]}, pixels
                 else:

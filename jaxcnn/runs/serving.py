@@ -1,0 +1,245 @@
+"""A run's model behind a page and a JSON endpoint, for one's own machine: `serve(run)`.
+
+    GET  /          a page on which a picture is dropped or drawn
+    GET  /run       {"experiment", "task", "size", "channels", "names"} of the model
+    POST /predict   the bytes of a picture -> what `predict --json` says of it; with ?drawing=1 also
+                    "drawing", a PNG as data: URI, where there is something to draw
+
+Answers of other kinds are {"error": sentence} with a status of 400 to 500. Pictures that come at
+the same time are predicted in one batch. The page loads nothing from anywhere else; requests that
+other sites' pages make (by their Origin, or by a name that they had resolved to this machine) are
+refused.
+"""
+
+import base64
+import hashlib
+import io
+import json
+import queue
+import re
+import threading
+import time
+from concurrent.futures import Future
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.resources import files
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+
+from jaxcnn.data.files.images import decode_image
+from jaxcnn.errors import ConfigError, DataError, JaxcnnError, ResourceError
+from jaxcnn.inspect.drawing import draw
+from jaxcnn.runs.answers import Row, as_json
+from jaxcnn.runs.open import Run
+from jaxcnn.runs.predict import DRAWN, Predictor
+
+GATHER_SECONDS = 0.005  # how long the first picture of a batch waits for others
+ANSWER_SECONDS = 120.0
+IDLE_SECONDS = 30.0  # a client that sends nothing is let go
+LOCAL = ("localhost", "127.0.0.1", "[::1]")
+
+
+class Answers:
+    """Rows for pictures that come from several threads: those that wait are one batch."""
+
+    def __init__(self, predictor: Predictor, *, batch_size: int):
+        self.name, self.size, self.channels = predictor.picture
+        self._predictor = predictor
+        self._most = batch_size if self.size else 1
+        self._waiting: queue.SimpleQueue[tuple[np.ndarray, Future[Row]]] = queue.SimpleQueue()
+        self.batches: list[int] = []  # how many pictures each had
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def of(self, picture: bytes) -> Row:
+        """What the model says of the bytes of a picture file. Errors: DataError."""
+        array = decode_image(picture, name="the picture", size=self.size, channels=self.channels)
+        answer: Future[Row] = Future()
+        self._waiting.put((array, answer))
+        return answer.result(timeout=ANSWER_SECONDS)
+
+    def _work(self) -> None:
+        while True:
+            some = [self._waiting.get()]
+            until = time.monotonic() + GATHER_SECONDS
+            while len(some) < self._most and (left := until - time.monotonic()) > 0:
+                try:
+                    some.append(self._waiting.get(timeout=left))
+                except queue.Empty:
+                    break
+            self.batches.append(len(some))
+            try:
+                arrays = {self.name: np.stack([array for array, _ in some])}
+                rows = [row for row, _ in self._predictor.arrays(arrays)]
+            except Exception as error:  # of this batch alone; the next may do
+                for _, answer in some:
+                    answer.set_exception(error)
+            else:
+                for (_, answer), row in zip(some, rows, strict=True):
+                    answer.set_result(row)
+
+
+class Server(ThreadingHTTPServer):
+    """Serves one run on `host`:`port` (0: any free one) until it is shut down.
+
+    most_bytes: of a request. Errors: ConfigError for a model that takes no picture; ResourceError
+    where the port is in use or not to be had.
+    """
+
+    daemon_threads = True
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        most_bytes: int = 20 * 2**20,
+        batch_size: int = 8,
+    ):
+        if not 0 <= port <= 65535:
+            raise ConfigError(f"port={port}: must lie in 0 to 65535 (0: any that is free)")
+        if most_bytes < 1:
+            raise ConfigError(f"most_bytes={most_bytes}: must be at least 1")
+        predictor = run.predictor(batch_size=batch_size)
+        self.answers = Answers(predictor, batch_size=batch_size)
+        self.most_bytes, self.host = most_bytes, host
+        e, size = run.experiment if not run.is_sweep else run.standalone(), self.answers.size
+        self.about = {
+            "experiment": run.record.get("experiment", ""),
+            "task": type(e.task).__name__,
+            "size": list(size) if size else None,
+            "channels": self.answers.channels,
+            "names": list(run.data.label_names),
+        }
+        self.page = files("jaxcnn.runs").joinpath("serving.html").read_text(encoding="utf-8")
+        warm = np.zeros((*(size or (64, 64)), self.answers.channels), np.uint8)
+        self.answers.of(_png(warm))  # compiled before the first visitor comes
+        try:
+            super().__init__((host, port), _Handler)
+        except OSError as error:
+            raise ResourceError(
+                f"{host}:{port}: cannot be served ({error.strerror or error}); choose another port "
+                "by --port, 0 for any that is free"
+            ) from error
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.server_address[1]}/"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away is no news."""
+
+
+class _Refused(Exception):
+    def __init__(self, status: HTTPStatus, text: str):
+        super().__init__(text)
+        self.status = status
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Server  # pyright: ignore[reportIncompatibleVariableOverride]
+    timeout = IDLE_SECONDS
+    server_version, sys_version = "jaxcnn", ""
+
+    def do_GET(self) -> None:
+        self._answer({"/": self._page, "/run": self._run})
+
+    def do_POST(self) -> None:
+        self._answer({"/predict": self._predict})
+
+    def _answer(self, paths: Any) -> None:
+        place = urlsplit(self.path)
+        try:
+            self._check_origin()
+            if place.path not in paths:
+                wrong = place.path in ("/", "/run", "/predict")
+                status = HTTPStatus.METHOD_NOT_ALLOWED if wrong else HTTPStatus.NOT_FOUND
+                raise _Refused(status, "there are GET /, GET /run and POST /predict")
+            paths[place.path](parse_qs(place.query))
+        except _Refused as error:
+            self._send_json(error.status, {"error": str(error)})
+        except DataError as error:
+            self._send_json(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, {"error": str(error)})
+        except (JaxcnnError, TimeoutError, RuntimeError, MemoryError) as error:
+            text = str(error) or type(error).__name__
+            self._send_json(HTTPStatus.INTERNAL_SERVER_ERROR, {"error": text})
+
+    def _check_origin(self) -> None:
+        """Only the page itself, or a program, may ask."""
+        port = self.server.server_address[1]
+        hosts = {f"{host}:{port}" for host in {*LOCAL, self.server.host}}
+        host, origin = self.headers.get("Host", ""), self.headers.get("Origin")
+        if self.server.host in ("127.0.0.1", "localhost", "::1") and host not in hosts:
+            raise _Refused(HTTPStatus.FORBIDDEN, f"this server answers to {', '.join(LOCAL)} only")
+        if origin is not None and origin != f"http://{host}":
+            raise _Refused(HTTPStatus.FORBIDDEN, "another site's page asks; only this one may")
+
+    def _page(self, query: dict[str, list[str]]) -> None:
+        self._send(HTTPStatus.OK, self.server.page.encode(), "text/html; charset=utf-8")
+
+    def _run(self, query: dict[str, list[str]]) -> None:
+        self._send_json(HTTPStatus.OK, self.server.about)
+
+    def _predict(self, query: dict[str, list[str]]) -> None:
+        picture = self._body()
+        row = self.server.answers.of(picture)
+        out = as_json({key: value for key, value in row.items() if key != "image"})
+        if query.get("drawing") == ["1"] and any(key in row for key in DRAWN):
+            channels = self.server.answers.channels
+            pixels = decode_image(picture, name="the picture", size=None, channels=channels)
+            png = _png(draw(pixels, row))
+            out["drawing"] = "data:image/png;base64," + base64.b64encode(png).decode()
+        self._send_json(HTTPStatus.OK, out)
+
+    def _body(self) -> bytes:
+        length = self.headers.get("Content-Length", "")
+        if not re.fullmatch(r"\d{1,15}", length):
+            raise _Refused(HTTPStatus.LENGTH_REQUIRED, "send the bytes and their Content-Length")
+        if int(length) > self.server.most_bytes:
+            self.close_connection = True
+            raise _Refused(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                f"{int(length)} bytes; at most {self.server.most_bytes} are taken",
+            )
+        return self.rfile.read(int(length))
+
+    def _send_json(self, status: HTTPStatus, content: Any) -> None:
+        self._send(status, json.dumps(content).encode(), "application/json")
+
+    def _send(self, status: HTTPStatus, body: bytes, kind: str) -> None:
+        self.send_response(status)
+        for name, value in (
+            ("Content-Type", kind),
+            ("Content-Length", str(len(body))),
+            ("Content-Security-Policy", _policy(self.server.page)),
+            ("X-Content-Type-Options", "nosniff"),
+            ("Cache-Control", "no-store"),
+        ):
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Quiet: each visitor would be a line."""
+
+
+def _policy(page: str) -> str:
+    """What the page may do: its own script and style, by their digests, and asking this server."""
+    parts = []
+    for tag in ("script", "style"):
+        inside = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()) for text in inside]
+        parts.append(f"{tag}-src " + " ".join(f"'sha256-{digest.decode()}'" for digest in hashes))
+    return f"default-src 'none'; connect-src 'self'; img-src data: blob:; {'; '.join(parts)}"
+
+
+def _png(picture: Any) -> bytes:
+    from PIL import Image
+
+    if isinstance(picture, np.ndarray):
+        picture = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
