@@ -121,10 +121,10 @@ def occlusion(
         y, x = corner
         inside = (rows >= y) & (rows < y + window[0]) & (columns >= x) & (columns < x + window[1])
         fall = whole - score(jnp.where(inside[None, :, :, None], cover, images))
-        share = inside.astype(jnp.float32)
+        share = inside.astype(whole.dtype)
         return (sums[0] + fall[:, None, None] * share[None], sums[1] + share), None
 
-    nothing = jnp.zeros(images.shape[:3], jnp.float32), jnp.zeros(size, jnp.float32)
+    nothing = jnp.zeros(images.shape[:3], whole.dtype), jnp.zeros(size, whole.dtype)
     (falls, counts), _ = jax.lax.scan(add, nothing, corners)
     return falls / counts[None]
 

@@ -23,6 +23,7 @@ from jaxcnn.runs.answers import Row
 from jaxcnn.runs.predict import Pixels
 from jaxcnn.runs.question import Question, find_target, names_of
 
+Step = Callable[[jax.Array], Tree]  # of pictures, compiled
 Method = Callable[[jax.Array, taps.Score, jax.Array, str | None], jax.Array]
 
 
@@ -55,7 +56,7 @@ class Explainer:
     def __init__(
         self, e: Experiment, state: Tree, question: Question, *, batch_size: int = 16, seed: int = 0
     ):
-        self._e, self.question, self._size = e, question, batch_size
+        self._e, self._state, self.question, self._size = e, state, question, batch_size
         self._key = jax.random.key(seed)
         _, self._shape = explained.picture_of(e)
         self._network = explained.network(e, state)
@@ -77,22 +78,26 @@ class Explainer:
 
     # ---- maps of arrays
 
-    @property
-    def maps(self) -> Callable[[jax.Array], tuple[jax.Array, jax.Array, jax.Array]]:
+    def maps(
+        self, network: taps.Network, images: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Of pictures float32 [B, H, W, C] in [0, 1]: (maps [B, H, W] float32, the classes that are
         explained [B] int32, their scores [B] float32). Pure.
         """
-        method, network, e = MAPS[self.question.method], self._network, self._e
+        if self._target is None:
+            target = explained.predicted(self._e, network, images)
+        else:
+            target = jnp.full(images.shape[0], self._target, jnp.int32)
+        score = explained.target_score(self._e, network, target)
+        found = MAPS[self.question.method](self._key, score, images, self.layer)
+        return found, target, score(images)
 
-        def maps(images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-            if self._target is None:
-                target = explained.predicted(e, network, images)
-            else:
-                target = jnp.full(images.shape[0], self._target, jnp.int32)
-            score = explained.target_score(e, network, target)
-            return method(self._key, score, images, self.layer), target, score(images)
-
-        return maps
+    def _compiled(self, function: Callable[[taps.Network, jax.Array], Tree]) -> Step:
+        """A function of the network and pictures as one of pictures; the state is an argument of
+        what is compiled, not constants in it.
+        """
+        step = jax.jit(lambda state, x: function(explained.network(self._e, state), x))
+        return partial(step, self._state)
 
     def arrays(self, images: np.ndarray) -> np.ndarray:
         """Maps float32 [N, H, W] of pictures [N, H, W, C], uint8 or float in [0, 1], in the size of
@@ -103,7 +108,7 @@ class Explainer:
                 f"{self.question.method} gives no map of a picture; take {', '.join(MAPS)}, or the "
                 "functions of jaxcnn.inspect"
             )
-        ready, step, parts = self._prepared(images), jax.jit(self.maps), []
+        ready, step, parts = self._prepared(images), self._compiled(self.maps), []
         for start in range(0, len(ready), self._size):
             part = ready[start : start + self._size]
             parts.append(np.asarray(step(_padded(part, self._size))[0])[: len(part)])
@@ -152,9 +157,9 @@ class Explainer:
     def _each(self, paths: list[Path]) -> Iterator[tuple[Row, Callable[[], Any]]]:
         method = self.question.method
         if method in MAPS:
-            step, answer = jax.jit(self.maps), self._mapped
+            step, answer = self._compiled(self.maps), self._mapped
         elif method == "features":
-            step, answer = jax.jit(self._features), self._featured
+            step, answer = self._compiled(self._features), self._featured
         else:
             step, answer = self._dream(), self._dreamt
         for part in self._batches(paths):
@@ -208,9 +213,9 @@ class Explainer:
         pixels: Pixels = partial(read_image, row["path"], size=None, channels=self._shape[-1])
         return row, lambda: heatmap.overlay(pixels(), values)
 
-    def _features(self, images: jax.Array) -> jax.Array:
+    def _features(self, network: taps.Network, images: jax.Array) -> jax.Array:
         assert self.layer is not None
-        maps = taps.layer_output(self._network, images, layer=self.layer)
+        maps = taps.layer_output(network, images, layer=self.layer)
         return maps[..., jnp.asarray(self.channels)]
 
     def _featured(self, row: Row, maps: np.ndarray) -> tuple[Row, Callable[[], Any]]:
@@ -239,7 +244,7 @@ class Explainer:
 
     def _patches(self, paths: list[Path]) -> Iterator[tuple[Row, Callable[[], Any]]]:
         """Faulty pictures first, then the patches of the others."""
-        step = jax.jit(lambda x: features.best_places(self._features(x)))
+        step = self._compiled(lambda network, x: features.best_places(self._features(network, x)))
         found: list[features.Best] = []
         good: list[Path] = []
         for part in self._batches(paths):
@@ -283,14 +288,17 @@ class Explainer:
         )
         yield row, lambda: heatmap.grid(tiles)
 
-    def _dream(self) -> Callable[[jax.Array], jax.Array]:
-        if self._target is not None:
-            objective = explained.target_score(self._e, self._network, self._target)
-        else:
-            assert self.layer is not None
-            channel = self.question.channels[0] if self.question.channels else None
-            objective = dream.layer_strength(self._network, layer=self.layer, channel=channel)
-        return jax.jit(lambda x: dream.ascend(self._key, objective, x))
+    def _dream(self) -> Step:
+        def dreamt(network: taps.Network, images: jax.Array) -> jax.Array:
+            if self._target is not None:
+                objective = explained.target_score(self._e, network, self._target)
+            else:
+                assert self.layer is not None
+                channel = self.question.channels[0] if self.question.channels else None
+                objective = dream.layer_strength(network, layer=self.layer, channel=channel)
+            return dream.ascend(self._key, objective, images)
+
+        return self._compiled(dreamt)
 
     def _dreamt(self, row: Row, image: np.ndarray) -> tuple[Row, Callable[[], Any]]:
         if self._target is None:
