@@ -36,19 +36,20 @@ def split_overrides(args: Any) -> None:
     args.named, args.experiment = given is not None, given or DEFAULT
 
 
-def add_model_arguments(parser: Any) -> None:
-    """RUN, and which of its models."""
+def add_model_arguments(parser: Any, *, ensemble: bool = True) -> None:
+    """RUN, and which of its models; `ensemble`: all of a sweep's together may be asked for."""
     parser.add_argument(
         "run", type=Path, metavar="RUN", help="a run directory; the code kept in it is executed"
     )
     parser.add_argument("--checkpoint", default="last", choices=("last", "best"))
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--replica", type=int, metavar="I", help="replica I of a sweep")
-    which.add_argument(
-        "--ensemble",
-        action="store_true",
-        help="all replicas of a sweep together, their probabilities averaged",
-    )
+    if ensemble:
+        which.add_argument(
+            "--ensemble",
+            action="store_true",
+            help="all replicas of a sweep together, their probabilities averaged",
+        )
 
 
 def add_tta_argument(parser: Any) -> None:

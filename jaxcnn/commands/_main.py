@@ -26,6 +26,7 @@ VERBS = {
     "evaluate": "metrics of a run on a split of its data",
     "predict": "what a run's model says about image files",
     "serve": "a page on this machine that asks a run's model",
+    "explain": "what in pictures a run's model looks at; its filters, maps and dreams",
     "checkpoints": "the checkpoints of a run: list, verify, prune",
     "verify": "make steps of a run again, and compare the bits",
     "list": "the experiments that can be named",

@@ -37,8 +37,7 @@ def recorder(calls: list[Call], params: Mapping[str, Any]) -> Callable[..., Any]
 
     def intercept(next_call, args, kwargs, context):
         module, method = context.module, context.method_name
-        private = method in ("setup", "macs") or (method.startswith("_") and method != "__call__")
-        if private or (running and running[-1][0] == module.path):
+        if is_private(method) or (running and running[-1][0] == module.path):
             return next_call(*args, **kwargs)
         index, own = len(calls), own_sizes(params, module.path)
         call = Call(module.path, type(module).__name__, own=own)
@@ -59,6 +58,11 @@ def recorder(calls: list[Call], params: Mapping[str, Any]) -> Callable[..., Any]
         return output
 
     return intercept
+
+
+def is_private(method: str) -> bool:
+    """Whether a method of a module is no call of a layer."""
+    return method in ("setup", "macs") or (method.startswith("_") and method != "__call__")
 
 
 def own_sizes(params: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, int]:

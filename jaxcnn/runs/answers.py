@@ -152,7 +152,7 @@ class Printer:
             for item in [row] if self._form == "json" else results:
                 self._write(f"{', ' if self._count else '['}{json.dumps(item)}")
         elif self._form == "text":
-            self._write(f"{image}: {sentence(row)}\n")
+            self._write(f"{image}: {sentence(row)}\n" if image != "" else f"{sentence(row)}\n")
         elif "error" not in row:
             head, lines = csv_lines(row, image)
             text = io.StringIO()

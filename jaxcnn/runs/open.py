@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.program import make_program
@@ -22,8 +23,10 @@ from jaxcnn.errors import CheckpointError, ConfigError
 from jaxcnn.runs import code, evaluation, keeping
 from jaxcnn.runs.checkpoint import Checkpoints
 from jaxcnn.runs.events import Record
+from jaxcnn.runs.explain import Explainer
 from jaxcnn.runs.predict import Inputs, Predictor, Row
 from jaxcnn.runs.predict import predict as predict_with
+from jaxcnn.runs.question import Question
 from jaxcnn.runs.records import read_run, read_summary
 from jaxcnn.runs.rundir import replica_folder
 from jaxcnn.runs.sweep import as_point, at
@@ -232,6 +235,19 @@ class Run:
         return Predictor(
             self._decided(self.standalone()), self.state, batch_size=batch_size, tta=tta
         )
+
+    def explain(self, images: np.ndarray, *, method: str = "gradcam", **asked: Any) -> np.ndarray:
+        """Maps [N, H, W] float32 of what in images [N, H, W, C] (uint8, or float in [0, 1], in the
+        size of training) speaks for a class. asked: `target` (a class by name or number; default:
+        the predicted one), `layer`; see `jaxcnn.runs.question.Question`.
+        """
+        return self.explainer(Question(method, **asked)).arrays(images)
+
+    def explainer(self, question: Question, *, batch_size: int = 16) -> Explainer:
+        """The model, asked one question, compiled once. Errors: ConfigError for a sweep."""
+        if self.is_sweep:
+            raise ConfigError(f"{self.folder} is a sweep: explain one of its .replicas")
+        return Explainer(self.standalone(), self.state, question, batch_size=batch_size)
 
     def export(self, path: Path | str, *, platforms: Sequence[str] = ("cpu",)) -> Record:
         """Write the model as one file that JAX alone can open; what its inputs and outputs are.

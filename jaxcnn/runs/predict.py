@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -195,21 +195,31 @@ def draw_row(row: Row, pixels: Pixels, folder: Path, *, taken: set[str]) -> Row:
     out = {"image": str(row.get("path", "")), **out}
     if not any(key in row for key in DRAWN):
         return out
-    stem = name = Path(out["image"] or "image").stem
+    place = place_for(folder, Path(out["image"] or "image").stem, taken=taken)
+    save(lambda: draw(pixels(), row), place)
+    return out | {"drawing": str(place)}
+
+
+def place_for(folder: Path, stem: str, *, taken: set[str]) -> Path:
+    """Where a drawing goes, FOLDER/STEM.png or STEM_1 and so on, never twice to one name."""
+    name = stem
     for n in itertools.count(1):
         if _folded(name) not in taken:
             break
         name = f"{stem}_{n}"
     taken.add(_folded(name))
-    place = folder / f"{name}.png"
+    return folder / f"{name}.png"
+
+
+def save(drawing: Callable[[], Any], place: Path) -> None:
+    """Make a drawing (of Pillow) and write it. Errors: ResourceError where it cannot be written."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        draw(pixels(), row).save(place)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        drawing().save(place)
     except OSError as error:
         raise ResourceError(
             f"{place}: cannot be written ({error.strerror or error}); choose another place by --out"
         ) from error
-    return out | {"drawing": str(place)}
 
 
 def _folded(name: str) -> str:

@@ -133,17 +133,22 @@ class BinaryClassification(BaseTask):
         """The class on whose side of the threshold the probability lies, and "top": both, likelier
         first.
         """
-        if self.positive is None:
-            sides = names[:2] if len(names) >= 2 else ("negative", "positive")
-        else:
-            positive = " or ".join(names[k] if k < len(names) else str(k) for k in self.positive)
-            sides = (f"not {positive}", positive)
+        sides = self._sides(names)
         probability, label = float(row["probability"]), int(row["label"])
         both = [
             {"label": k, "name": sides[k], "probability": p}
             for k, p in ((1, probability), (0, 1 - probability))
         ]
         return {**both[1 - label], "top": sorted(both, key=lambda side: -side["probability"])}
+
+    def explained(self, outputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The one logit, of being positive."""
+        logit = _logit(outputs)
+        return logit[:, None], jnp.zeros(logit.shape, jnp.int32)
+
+    def explained_names(self, *, names: tuple[str, ...]) -> tuple[str, ...]:
+        """That of the positive class."""
+        return self._sides(names)[1:]
 
     def check(self, batch: dict[str, Any]) -> None:
         """DataError for labels that are not 0 and 1 (without `positive`), a wrong dtype or shape,
@@ -179,6 +184,13 @@ class BinaryClassification(BaseTask):
             if self.positive is None
             else jnp.isin(label, jnp.asarray(self.positive, label.dtype))
         )
+
+    def _sides(self, names: tuple[str, ...]) -> tuple[str, str]:
+        """What a negative and a positive example are called."""
+        if self.positive is None:
+            return (names[0], names[1]) if len(names) >= 2 else ("negative", "positive")
+        positive = " or ".join(names[k] if k < len(names) else str(k) for k in self.positive)
+        return f"not {positive}", positive
 
 
 def _logit(outputs: jax.Array) -> jax.Array:

@@ -29,6 +29,7 @@ from jaxcnn.tasks.task import (
     BaseTask,
     Batch,
     View,
+    best_of,
     by_probability,
     count,
     mean_sigmoid,
@@ -229,6 +230,10 @@ class Classification(BaseTask):
         """
         check_label(require_entry(batch, "label", self), num_classes=self.num_classes)
         super().check({name: array for name, array in batch.items() if name != "label"})
+
+    def explained(self, outputs: Any) -> tuple[jax.Array, jax.Array]:
+        """The logits, and the largest."""
+        return best_of(_first(outputs))
 
     def from_view(self, outputs: Any, view: View) -> Any:
         """The same: a class does not depend on the view."""

@@ -20,7 +20,7 @@ from jaxcnn.errors import ConfigError
 from jaxcnn.ops import boxes, losses
 from jaxcnn.tasks.detection import LEAST_SCORE, BoxDetection
 from jaxcnn.tasks.objects import average, covered, usable_boxes
-from jaxcnn.tasks.task import Batch
+from jaxcnn.tasks.task import Batch, best_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +101,14 @@ class DenseDetection(BoxDetection):
             "scores": score,
             "labels": jnp.take_along_axis(label, order, axis=1),
         }
+
+    def explained(self, outputs: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        """Of each class the logarithm of its best object's score (see `predict`), and the class of
+        the best object.
+        """
+        inside = jax.nn.log_sigmoid(outputs["centerness"].astype(jnp.float32))[..., None]
+        score = (jax.nn.log_sigmoid(outputs["logits"].astype(jnp.float32)) + inside) / 2
+        return best_of(jnp.max(score, axis=1))
 
     def ensemble(self, outputs: list) -> dict[str, jax.Array]:
         """The logits of the mean probabilities; mean distances."""

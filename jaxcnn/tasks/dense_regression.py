@@ -82,6 +82,11 @@ class DenseRegression(Regression):
             "image": np.round(255 * shade).astype(np.uint8),
         }
 
+    def explained(self, outputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The means of the values over the picture, in their own unit, and the first."""
+        values = jnp.mean(self._restored(outputs), axis=(1, 2))
+        return values, jnp.zeros(values.shape[0], jnp.int32)
+
     def check(self, batch: dict[str, Any]) -> None:
         """DataError for maps of another size than their images, another number of values, a mask
         that is 0 everywhere, and for what `BaseTask` refuses.

@@ -30,7 +30,7 @@ from jaxcnn.tasks.objects import (
     truth_records,
     usable_boxes,
 )
-from jaxcnn.tasks.task import BaseTask, Batch, loss_sums, mean_loss
+from jaxcnn.tasks.task import BaseTask, Batch, best_of, loss_sums, mean_loss
 
 LEAST_SCORE = (
     0.01  # detections below change no average precision that anybody reports, and there are many
@@ -175,6 +175,10 @@ class CenterDetection(BoxDetection):
             heatmap, size, offset, num_objects=self.max_objects
         )
         return {"boxes": boxes, "scores": scores, "labels": labels}
+
+    def explained(self, outputs: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        """Of each class its best object's logit, and the class of the best object."""
+        return best_of(jnp.max(outputs["heatmap"], axis=(1, 2)))
 
     def _ignored_cells(self, batch: Batch, grid: tuple[int, int]) -> jax.Array:
         """The cells that a box touches which need not be found, [B, *grid] bool."""

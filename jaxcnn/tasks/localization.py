@@ -26,7 +26,7 @@ from jaxcnn.tasks.objects import (
     ignored_boxes,
     usable_boxes,
 )
-from jaxcnn.tasks.task import BaseTask, Batch, loss_sums, mean_loss
+from jaxcnn.tasks.task import BaseTask, Batch, best_of, loss_sums, mean_loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +126,10 @@ class Localization(BaseTask):
         return {
             "objects": [describe_object(row["box"], row["label"], row["probability"], names=names)]
         }
+
+    def explained(self, outputs: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        """The logits of the class, and the largest."""
+        return best_of(outputs["logits"])
 
     def check(self, batch: dict[str, Any]) -> None:
         """DataError for labels or first boxes that break a rule, and for unscaled or non-finite

@@ -16,7 +16,7 @@ from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.metrics import calibration, classes, ranking
 from jaxcnn.ops import losses
 from jaxcnn.tasks.checks import require_choice, require_entry, require_number, require_weights
-from jaxcnn.tasks.task import BaseTask, Batch, by_probability, mean_sigmoid
+from jaxcnn.tasks.task import BaseTask, Batch, best_of, by_probability, mean_sigmoid
 
 LOSSES = ("bce", "focal", "asymmetric")
 
@@ -170,6 +170,10 @@ class MultiLabel(BaseTask):
                     f"labels_mask is 0 everywhere: nothing is known of these {shape[0]} examples, "
                     "and nothing can be learned from them. 1 marks what is known"
                 )
+
+    def explained(self, outputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The logits, and the largest."""
+        return best_of(outputs)
 
     def ensemble(self, outputs: list) -> jax.Array:
         """Logits [B, K] of the mean of the models' probabilities."""

@@ -110,6 +110,15 @@ class Regression(BaseTask):
         """
         self._check(batch, "values", (self.num_values,))
 
+    def explained(self, outputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The values in their own unit, and the first."""
+        values = self._restored(outputs)
+        return values, jnp.zeros(values.shape[0], jnp.int32)
+
+    def explained_names(self, *, names: tuple[str, ...]) -> tuple[str, ...]:
+        """The values' names."""
+        return self._names(names)
+
     def ensemble(self, outputs: list) -> jax.Array:
         """The mean of the models' numbers."""
         return mean_of(outputs)

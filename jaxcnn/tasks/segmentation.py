@@ -149,6 +149,21 @@ class Segmentation(BaseTask):
             "probability": jnp.exp(jnp.max(logits, axis=-1) - logsumexp(logits, axis=-1)),
         }
 
+    def explained(self, outputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Each class's logit summed over all pixels (K. Vinogradova, A. Dibrov, G. Myers, "Towards
+        interpretable semantic segmentation via gradient-weighted class activation mapping", 2020,
+        equation 2), and the class of most pixels besides 0, the background.
+        """
+        scores = jnp.sum(outputs.astype(jnp.float32), axis=(1, 2))
+        classes = jax.nn.one_hot(jnp.argmax(outputs, axis=-1), self.num_classes)
+        pixels = jnp.sum(classes, axis=(1, 2))
+        found = 1 + jnp.argmax(pixels[:, 1:], axis=-1).astype(jnp.int32)
+        return scores, jnp.where(jnp.sum(pixels[:, 1:], axis=-1) > 0, found, 0)
+
+    def explained_names(self, *, names: tuple[str, ...]) -> tuple[str, ...]:
+        """The K classes' names."""
+        return self._names(names)
+
     def describe(self, row: dict[str, np.ndarray], *, names: tuple[str, ...]) -> dict[str, Any]:
         """segmentation int [H, W] and segment_names, the K classes' names. `names`: those of the
         data.

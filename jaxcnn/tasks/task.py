@@ -121,6 +121,17 @@ class Task(Protocol):
         """
         ...
 
+    def explained(self, outputs: Outputs) -> tuple[Float[Array, "B K"], Int32[Array, " B"]]:
+        """(scores float32 [B, K] that can be explained, one a class or a value, before any softmax;
+        the number of the one that is meant unless another is asked for, the predicted class).
+        Differentiable, row by row.
+        """
+        ...
+
+    def explained_names(self, *, names: tuple[str, ...]) -> tuple[str, ...]:
+        """The names of those K scores, for which the data have `names`."""
+        ...
+
     def ensemble(self, outputs: list[Outputs]) -> Outputs:
         """The outputs of several models, joined into outputs of the same form (averaged
         probabilities, …).
@@ -205,6 +216,17 @@ class BaseTask:
             else:
                 check_entry(name, array)
 
+    def explained(self, outputs: Outputs) -> tuple[Array, Array]:
+        """Errors: ConfigError, since this task has no score of a class."""
+        raise ConfigError(
+            f"explain: {type(self).__name__} has no score of a class or a value that could be "
+            "explained; filters, features, patches, and dream with a layer need none"
+        )
+
+    def explained_names(self, *, names: tuple[str, ...]) -> tuple[str, ...]:
+        """The data's own."""
+        return names
+
     def ensemble(self, outputs: list[Outputs]) -> Outputs:
         """Errors: ConfigError, since outputs of this task cannot be joined."""
         raise ConfigError(f"{type(self).__name__}: its outputs cannot be joined to an ensemble")
@@ -276,6 +298,11 @@ def mean_of(outputs: list[Outputs]) -> Outputs:
         lambda *parts: jnp.mean(jnp.stack([p.astype(jnp.float32) for p in parts]), axis=0),
         *outputs,
     )
+
+
+def best_of(scores: Float[Array, "B K"]) -> tuple[Float[Array, "B K"], Int32[Array, " B"]]:
+    """(scores in float32, the number of the largest of each row)."""
+    return scores.astype(jnp.float32), jnp.argmax(scores, axis=-1).astype(jnp.int32)
 
 
 def by_probability(probabilities: Any, *, names: tuple[str, ...]) -> list[dict[str, Any]]:

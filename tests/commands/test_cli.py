@@ -105,6 +105,21 @@ def test_predict_reads_any_image(trained, tmp_path):
     assert "text.png" in broken.stderr
 
 
+def test_explain_draws_what_speaks_for_a_class(trained, tmp_path):
+    folder, _ = trained
+    digit = ROOT / "docs/images/digit.png"
+    done = launch("explain", folder, digit, "--target", 3, "--output", tmp_path, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    (row,) = json.loads(done.stdout)
+    assert (row["method"], row["name"], row["layer"]) == ("gradcam", "3", "S4")
+    assert [str(p) for p in tmp_path.iterdir()] == [row["drawing"]]
+    # an untrained run has no checkpoint to explain
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/run.json").write_text((folder / "run.json").read_text())
+    (tmp_path / "empty/code").symlink_to(folder / "code")
+    assert launch("explain", tmp_path / "empty", digit).returncode == 4
+
+
 def test_an_exported_model_predicts_the_same_without_jaxcnn(trained, tmp_path):
     from jaxcnn.data.made.digits import Digits
 
