@@ -24,6 +24,8 @@ VERBS = {
     "check": "check an experiment without training: shapes, memory, steps",
     "summary": "table of layers: shapes, parameters, MACs, receptive fields",
     "evaluate": "metrics of a run on a split of its data",
+    "report": "a run or a sweep as one HTML page that can be mailed",
+    "compare": "what differs between runs: settings, metrics, curves, single examples",
     "predict": "what a run's model says about image files",
     "checkpoints": "the checkpoints of a run: list, verify, prune",
     "verify": "make steps of a run again, and compare the bits",
