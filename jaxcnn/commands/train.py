@@ -132,13 +132,14 @@ def main(args: Any) -> int:
         warning := warning_of(run, run.experiment)
     ):  # otherwise the console has said it
         print(f"warning: {warning}", file=sys.stderr)
-    if args.report if args.report is not None else not args.quiet:
-        _write_report(run, console)
     show = _report_sweep if run.is_sweep else _report
     if args.json:
         print(json.dumps({**run.summary, "run": str(run.folder)}))
     else:
         show(run.summary, run.folder)
+    if args.report if args.report is not None else not args.quiet:
+        sys.stdout.flush()  # the result first: the report takes some seconds
+        _write_report(run, console)
     return 0
 
 

@@ -39,7 +39,7 @@ def cards(viewer: Viewer, seen: Seen, chosen: np.ndarray, album: Pictures) -> Ht
             _card(pixels[i], true[i], said[i], words[i], album, _target(batch, i))
             for i in range(len(chosen))
         ],
-        class_="pictures",
+        class_="pictures drawn" if any(map(is_drawn, said)) else "pictures",
     )
 
 
@@ -63,7 +63,7 @@ def _card(
     if "image" in said:
         shown = [("before", to_image(pixels)), ("after", to_image(said["image"]))]
         shown += [] if target is None else [("true", to_image(target))]
-    elif any(name in said for name in DRAWN):
+    elif is_drawn(said):
         shown = [
             (name, draw(pixels, _drawable(what))) for name, what in (("true", true), ("said", said))
         ]
@@ -80,6 +80,11 @@ def _card(
     return tag("figure", tag("div", figures, class_="pair"), tag("figcaption", lines))
 
 
+def is_drawn(said: dict[str, Any]) -> bool:
+    """Whether there is anything to be drawn of what was said."""
+    return any(name in said for name in DRAWN)
+
+
 def _drawable(what: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in what.items() if name != "text"}
 
@@ -87,4 +92,8 @@ def _drawable(what: dict[str, Any]) -> dict[str, Any]:
 def say(row: dict[str, Any]) -> str:
     """What was said of an example, in words."""
     brief = {**row, **({"top": row["top"][:NAMED]} if "top" in row else {})}
-    return sentence(as_json({k: v for k, v in brief.items() if k != "image"}))
+    ready = as_json({k: v for k, v in brief.items() if k != "image"})
+    if "segmentation" in ready:
+        shares = sorted(ready["segmentation"].items(), key=lambda pair: -pair[1])
+        ready["segmentation"] = dict(shares[:NAMED])
+    return sentence(ready)

@@ -65,6 +65,7 @@ def line_chart(
     parts += [
         tag("text", number(x), x=round(place(x, low)[0]), y=BOTTOM + 16, text_anchor=anchor)
         for x, anchor in ((x0, "start"), (x1, "end"))
+        if x <= max(xs)
     ]
     parts.append(tag("text", x_name, x=(LEFT + RIGHT) // 2, y=BOTTOM + 16, text_anchor="middle"))
     parts += [_line(s, [place(*p) for p in s.points]) for s in drawn]

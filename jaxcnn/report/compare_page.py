@@ -7,7 +7,7 @@ from jaxcnn.errors import DataError
 from jaxcnn.inspect.contact_sheet import described, pictures
 from jaxcnn.inspect.drawing import draw, to_image
 from jaxcnn.report import page
-from jaxcnn.report.cards import DRAWN, say
+from jaxcnn.report.cards import is_drawn, say
 from jaxcnn.report.charts import Series, line_chart
 from jaxcnn.report.compare import Comparison, letter_of, pair_words
 from jaxcnn.report.examples import has_pictures
@@ -105,14 +105,15 @@ def _apart(found: Comparison) -> Html:
         true = described(batch, i, names=names).get("text")
         lines = [tag("b", f"#{indices[i]:,}"), f" true: {true}" if true else None]
         shown = []
-        if pixels is not None and not any(name in said[0][i] for name in DRAWN):
+        if pixels is not None and not is_drawn(said[0][i]):
             shown.append(album.add(to_image(pixels[i]), f"example {indices[i]}"))
         for letter, rows, other in zip(_letters(found), said, found.seen, strict=True):
             loss = number(other.loss[row].item())
             lines += [tag("br"), f"{letter}: {say(rows[i])} (loss {loss})"]
-            if pixels is not None and any(name in rows[i] for name in DRAWN):
+            if pixels is not None and is_drawn(rows[i]):
                 what = {k: v for k, v in rows[i].items() if k != "text"}
                 shown.append(album.add(draw(pixels[i], what), f"{letter} on {indices[i]}"))
         pair = tag("div", [tag("div", s) for s in shown if s is not None], class_="pair")
         cards.append(tag("figure", pair, tag("figcaption", lines)))
-    return tag("div", cards, class_="pictures")
+    drawn = any(is_drawn(row) for rows in said for row in rows)
+    return tag("div", cards, class_="pictures drawn" if drawn else "pictures")

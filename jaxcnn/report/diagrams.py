@@ -1,9 +1,10 @@
 """Diagrams of a classification as inline SVG, and the parallel coordinates of a sweep."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
-from jaxcnn.report.charts import COLORS
+from jaxcnn.report.charts import COLORS, DECADES
 from jaxcnn.report.page import Html, join, number, tag
 from jaxcnn.report.reading import as_number
 
@@ -108,7 +109,8 @@ def reliability(rows: Sequence[dict[str, Any]]) -> Html | None:
 
 def parallel(axes: Sequence[str], rows: Sequence[Sequence[Any]], colors: Sequence[int]) -> Html:
     """Parallel coordinates: one line a row, through its value on each axis. An axis of numbers is
-    linear from least to largest; one of other values has a place for each. Values that are None
+    linear from least to largest, over three decades logarithmic; one of other values has a place
+    for each. Values that are None
     end the line.
     """
     width, top, bottom, edge = 640, 28, 220, 70
@@ -138,7 +140,7 @@ def parallel(axes: Sequence[str], rows: Sequence[Sequence[Any]], colors: Sequenc
         *("svg", parts), viewBox=f"0 0 {width} {bottom + 14}", role="img",
         aria_label="parallel coordinates",
     )  # fmt: skip
-    return tag("figure", image)
+    return tag("figure", image, class_="lines")
 
 
 def _key(value: Any) -> str:
@@ -148,20 +150,29 @@ def _key(value: Any) -> str:
 def _places(values: Sequence[Any]) -> tuple[dict[str, float], list[tuple[str, float]]]:
     """({value: share of the axis}, [(label, share), …]) of the values on an axis."""
     numbers = [as_number(v) for v in values]
-    known = [n for n in numbers if n is not None]
-    if known and all(v is None or n is not None for v, n in zip(values, numbers, strict=True)):
-        low, high = min(known), max(known)
-        spread = (high - low) or 1.0
-        shares = {
-            _key(v): (n - low) / spread if high > low else 0.5
-            for v, n in zip(values, numbers, strict=True)
-            if n is not None
-        }
-        distinct = sorted(set(known))
-        marks = distinct if len(distinct) <= 6 else [low, high]
-        at = [((n - low) / spread if high > low else 0.5) for n in marks]
-        return shares, [(number(n), share) for n, share in zip(marks, at, strict=True)]
+    pairs = list(zip(values, numbers, strict=True))
+    known = sorted({n for n in numbers if n is not None})
+    if known and all(v is None or n is not None for v, n in pairs):
+        low, high = known[0], known[-1]
+        log = low > 1e-300 and math.log10(high / low) >= DECADES
+
+        def place(n: float) -> float:
+            if high == low:
+                return 0.5
+            return math.log(n / low) / math.log(high / low) if log else (n - low) / (high - low)
+
+        shares = {_key(v): place(n) for v, n in pairs if n is not None}
+        return shares, _apart([(number(n), place(n)) for n in known])
     kinds = list(dict.fromkeys(_key(v) for v in values if v is not None))
     at = [i / max(len(kinds) - 1, 1) for i in range(len(kinds))]
     labels = [(kind[:20], share) for kind, share in zip(kinds, at, strict=True)]
-    return dict(zip(kinds, at, strict=True)), labels[:20]
+    return dict(zip(kinds, at, strict=True)), _apart(labels)
+
+
+def _apart(labels: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
+    """The labels that do not cover one another, the first and the last before all."""
+    kept = [labels[0], *labels[-1:]] if len(labels) > 1 else list(labels)
+    for label in labels[1:-1]:
+        if all(abs(label[1] - share) >= 0.07 for _, share in kept):
+            kept.append(label)
+    return kept

@@ -63,9 +63,14 @@ class Reading:
         """Of the classes."""
         return self.run.data.label_names
 
-    def name(self, label: int) -> str:
-        """Of a class; its number where it has none."""
-        return self.names[label] if 0 <= label < len(self.names) else str(label)
+    def name(self, label: int, *, of: int | None = None) -> str:
+        """Of one of `of` classes; its number where it has none. One more class than there are
+        names: the first is the background, as a segmentation has it.
+        """
+        names = self.names
+        if of is not None and names and of == len(names) + 1:
+            names = ("background", *names)
+        return names[label] if 0 <= label < len(names) else str(label)
 
     def points(self, kind: str, name: str) -> list[Point]:
         """(step, value) of a number of the "train" or "eval" records."""

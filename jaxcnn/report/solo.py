@@ -190,7 +190,7 @@ def classes(reading: Reading) -> Html | None:
     parts = []
     matrix = as_counts(reading.metrics.get("confusion"))
     if matrix is not None:
-        names = [reading.name(i) for i in range(len(matrix))]
+        names = [reading.name(i, of=len(matrix)) for i in range(len(matrix))]
         parts.append(diagrams.confusion(matrix, names))
     columns = {
         name.removeprefix("per_class_"): values
@@ -200,7 +200,10 @@ def classes(reading: Reading) -> Html | None:
     if columns:
         size = max(len(values) for values in columns.values())
         rows = [
-            (reading.name(i), *(number(v[i]) if i < len(v) else "–" for v in columns.values()))
+            (
+                reading.name(i, of=size),
+                *(number(v[i]) if i < len(v) else "–" for v in columns.values()),
+            )
             for i in range(min(size, MOST_CLASSES))
         ]
         parts.append(table(("class", *columns), rows))
