@@ -24,6 +24,8 @@ VERBS = {
     "check": "check an experiment without training: shapes, memory, steps",
     "summary": "table of layers: shapes, parameters, MACs, receptive fields",
     "evaluate": "metrics of a run on a split of its data",
+    "report": "a run or a sweep as one HTML page that can be mailed",
+    "compare": "what differs between runs: settings, metrics, curves, single examples",
     "predict": "what a run's model says about image files",
     "serve": "a page on this machine that asks a run's model",
     "explain": "what in pictures a run's model looks at; its filters, maps and dreams",

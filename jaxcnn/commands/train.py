@@ -1,6 +1,8 @@
 """`train`: an experiment file becomes a run directory."""
 
+import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,8 @@ from jaxcnn.runs.environment import prepare_process, recorded
 
 if TYPE_CHECKING:
     from jaxcnn.core.experiment import Experiment
+    from jaxcnn.runs.open import Run
+    from jaxcnn.runs.writers import Console
 
 EXAMPLE = (
     "python launch.py train experiments/mnist_lenet5.py epochs=2 optimizer.learning_rate=0.05 "
@@ -37,7 +41,12 @@ def add_arguments(parser: Any) -> None:
         help="go on from this run's state with other settings, e.g. epochs=40, in a new run",
     )
     parser.add_argument("--json", action="store_true", help="print the summary as JSON on stdout")
-    parser.add_argument("--quiet", action="store_true", help="no progress")
+    parser.add_argument("--quiet", action="store_true", help="no progress, and no report")
+    parser.add_argument(
+        "--report",
+        action=argparse.BooleanOptionalAction,
+        help="write RUN/report.html at the end (default: unless --quiet)",
+    )
     many = parser.add_argument_group(
         "sweeps",
         "many seeds and settings in one program: --sweep seed=0..7 "
@@ -99,6 +108,7 @@ def main(args: Any) -> int:
     prepare_process(recorded=recorded(args.resume) if args.resume else None)
 
     from jaxcnn.runs.train import train
+    from jaxcnn.runs.worth import warning_of
     from jaxcnn.runs.writers import Console
 
     console = Console(quiet=args.quiet)
@@ -118,11 +128,18 @@ def main(args: Any) -> int:
             folds=args.folds,
             console=console,
         )
+    if args.quiet and (
+        warning := warning_of(run, run.experiment)
+    ):  # otherwise the console has said it
+        print(f"warning: {warning}", file=sys.stderr)
     show = _report_sweep if run.is_sweep else _report
     if args.json:
         print(json.dumps({**run.summary, "run": str(run.folder)}))
     else:
         show(run.summary, run.folder)
+    if args.report if args.report is not None else not args.quiet:
+        sys.stdout.flush()  # the result first: the report takes some seconds
+        _write_report(run, console)
     return 0
 
 
@@ -163,6 +180,19 @@ def points_of(experiment: "Experiment", module: Any, args: Any) -> list[dict[str
     if not points:
         raise ConfigError("--sweep: no points")
     return sweep.sample(points, args.sample) if args.sample else points
+
+
+def _write_report(run: "Run", console: "Console") -> None:
+    """report.html of what was trained; training is done, whatever becomes of it."""
+    from jaxcnn.report.write import NAME, write_report
+
+    try:
+        left_out = write_report(run)
+    except Exception as error:
+        console.line(f"warning: no report: {type(error).__name__}: {error}")
+    else:
+        missing = f" ({len(left_out)} parts left out, see its end)" if left_out else ""
+        console.line(f"report: {run.folder / NAME}{missing}")
 
 
 def _report(summary: dict[str, Any], folder: Path) -> None:

@@ -28,7 +28,7 @@ def scored(p: Program, e: Experiment) -> Program:
 
     def output_step(state: Tree, batch: Batch) -> tuple[Tree, dict[str, jax.Array]]:
         outputs, batch = p.output_step(state, batch)
-        task = _task_of(e, state)
+        task = task_of(e, state)
         return task.statistics(outputs, batch), task.records(outputs, batch)
 
     return p._replace(output_step=output_step)
@@ -38,7 +38,7 @@ def predicting(p: Program, e: Experiment) -> Program:
     """The program whose `output_step` gives what the task predicts: {"label": [B], …}."""
 
     def output_step(state: Tree, batch: Batch) -> dict[str, jax.Array]:
-        return _task_of(e, state).predict(p.output_step(state, batch)[0])
+        return task_of(e, state).predict(p.output_step(state, batch)[0])
 
     return p._replace(output_step=output_step)
 
@@ -74,7 +74,8 @@ def viewed(p: Program, e: Experiment, tta: str) -> Program:
     return p._replace(output_step=output_step)
 
 
-def _task_of(e: Experiment, state: Tree) -> Task:
+def task_of(e: Experiment, state: Tree) -> Task:
+    """The task with the numbers of the state in their places."""
     return (with_numbers(e, state.hyperparams) if isinstance(state, HasNumbers) else e).task
 
 

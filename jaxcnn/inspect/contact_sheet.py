@@ -9,6 +9,7 @@ import numpy as np
 from jaxcnn.core.batch import kind
 from jaxcnn.errors import ConfigError
 from jaxcnn.inspect.drawing import draw, with_text
+from jaxcnn.ops.decoding import to_words
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -149,4 +150,7 @@ def _words(entry: dict[str, np.ndarray], names: tuple[str, ...]) -> str:
         tokens = entry["text"].reshape(-1)
         letters = [_name(k - 1, names) if names else str(k) for k in tokens[tokens > 0]]
         parts.append(("" if names else " ").join(letters))
+    if "captions" in entry:
+        sentences = [" ".join(to_words(row, names=names)) for row in entry["captions"]]
+        parts += list(dict.fromkeys(filter(None, sentences)))
     return "; ".join(part for part in parts if part)

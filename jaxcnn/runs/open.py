@@ -211,7 +211,7 @@ class Run:
         if data is not None:
             check_same_kind(self.data, data)
             e = dataclasses.replace(e, data=data)
-        decided = self._decided(e)
+        decided = self.decided(e)
         if data is None and split == "eval" and (found := _decisions(e.task, decided.task)):
             _warn(
                 f"{found} was chosen on this very split, so what depends on it is no result on "
@@ -233,7 +233,7 @@ class Run:
     def predictor(self, *, batch_size: int = 64, tta: str | None = None) -> Predictor:
         """The model, compiled once, for inputs that come one after another. tta: see `evaluate`."""
         return Predictor(
-            self._decided(self.standalone()), self.state, batch_size=batch_size, tta=tta
+            self.decided(self.standalone()), self.state, batch_size=batch_size, tta=tta
         )
 
     def explain(self, images: np.ndarray, *, method: str = "gradcam", **asked: Any) -> np.ndarray:
@@ -256,10 +256,10 @@ class Run:
         """
         from jaxcnn.runs.export import export
 
-        names, e = self.data.label_names, self._decided(self.standalone())
+        names, e = self.data.label_names, self.decided(self.standalone())
         return export(e, self.state, Path(path), platforms=tuple(platforms), label_names=names)
 
-    def _decided(self, e: Experiment) -> Experiment:
+    def decided(self, e: Experiment) -> Experiment:
         """`e` with the task's decisions (a threshold, …) as the checkpoint's own validation found
         them; with those of the experiment, of an ensemble, which has no validation.
         """

@@ -45,6 +45,7 @@ from jaxcnn.runs.rundir import (
 )
 from jaxcnn.runs.sweep import Point
 from jaxcnn.runs.table import summarize_sweep
+from jaxcnn.runs.worth import warning_of
 from jaxcnn.runs.writers import Console
 
 
@@ -274,7 +275,10 @@ def _train(plan: Plan) -> Run:
         together = [indices for _, indices in groups]
         points = list(plan.points)
         summarize_sweep(plan.folder, plan.name, e.task, points, together, say=console.line)
-    return Run(plan.folder, e if plan.given or not plan.resume else None)
+    run = Run(plan.folder, e if plan.given or not plan.resume else None)
+    if warning := warning_of(run, e):
+        console.line(f"warning: {warning}")
+    return run
 
 
 def _say_folds(plan: Plan) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.metrics import calibration, classes, ranking
 from jaxcnn.tasks.checks import check_label, require_entry
-from jaxcnn.tasks.task import BaseTask, Batch, View, mean_sigmoid
+from jaxcnn.tasks.task import BaseTask, Batch, Blind, View, mean_sigmoid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,6 +149,17 @@ class BinaryClassification(BaseTask):
     def explained_names(self, *, names: tuple[str, ...]) -> tuple[str, ...]:
         """That of the positive class."""
         return self._sides(names)[1:]
+
+    def blind(self, metrics: dict[str, Any]) -> Blind | None:
+        """Any constant probability; for accuracy the more frequent class, always."""
+        size, positive = metrics.get("count"), metrics.get("support")
+        if not size or positive is None:
+            return None
+        if self.metric == "accuracy":
+            return Blind(max(positive, size - positive) / size, "the more frequent class, always")
+        even = {"auroc": 0.5, "average_precision": positive / size}
+        even |= {"balanced_accuracy": 0.5, "mcc": 0.0}
+        return Blind(even[self.metric], "one score for all") if self.metric in even else None
 
     def check(self, batch: dict[str, Any]) -> None:
         """DataError for labels that are not 0 and 1 (without `positive`), a wrong dtype or shape,

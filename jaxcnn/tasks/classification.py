@@ -28,6 +28,7 @@ from jaxcnn.tasks.checks import (
 from jaxcnn.tasks.task import (
     BaseTask,
     Batch,
+    Blind,
     View,
     best_of,
     by_probability,
@@ -223,6 +224,21 @@ class Classification(BaseTask):
         """The likeliest class, and "top": all classes, likeliest first."""
         top = by_probability(row["probabilities"], names=names)
         return {**top[0], "top": top}
+
+    def blind(self, metrics: dict[str, Any]) -> Blind | None:
+        """The most frequent class of the examples (for top-k the k most frequent), always."""
+        support = sorted(metrics.get("per_class_support") or (), reverse=True)
+        k = {"accuracy": 1, f"top{self._top}_accuracy": self._top}.get(self.metric)
+        if not sum(support):
+            return None
+        if k is None:
+            even = {"balanced_accuracy": 1 / sum(n > 0 for n in support)}
+            even |= {"cohen_kappa": 0.0, "mcc": 0.0}
+            return (
+                Blind(even[self.metric], "any one class, always") if self.metric in even else None
+            )
+        what = "the most frequent class" if k == 1 else f"the {k} most frequent classes"
+        return Blind(sum(support[:k]) / sum(support), f"{what}, always")
 
     def check(self, batch: dict[str, Any]) -> None:
         """DataError for labels outside [0, K) or of a wrong dtype or shape, and for what `BaseTask`

@@ -30,7 +30,7 @@ from jaxcnn.tasks.objects import (
     truth_records,
     usable_boxes,
 )
-from jaxcnn.tasks.task import BaseTask, Batch, best_of, loss_sums, mean_loss
+from jaxcnn.tasks.task import BaseTask, Batch, Blind, best_of, loss_sums, mean_loss
 
 LEAST_SCORE = (
     0.01  # detections below change no average precision that anybody reports, and there are many
@@ -110,6 +110,10 @@ class BoxDetection(BaseTask):
     def describe(self, row: dict[str, np.ndarray], *, names: tuple[str, ...]) -> dict[str, Any]:
         """The objects whose score reaches `threshold`."""
         return {"objects": describe_objects(row, names=names, threshold=float(self.threshold))}
+
+    def blind(self, metrics: dict[str, Any]) -> Blind | None:
+        """Nothing found, which scores 0."""
+        return None if metrics.get(self.metric) is None else Blind(0.0, "finding nothing")
 
     def check(self, batch: dict[str, Any]) -> None:
         """DataError for boxes or labels that break a rule, and for unscaled or

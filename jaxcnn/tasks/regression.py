@@ -15,7 +15,7 @@ import numpy as np
 from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.ops import losses
 from jaxcnn.tasks.checks import require_choice, require_entry, require_number
-from jaxcnn.tasks.task import BaseTask, Batch, mean_of
+from jaxcnn.tasks.task import BaseTask, Batch, Blind, mean_of
 
 LOSSES = ("mse", "mae", "huber")
 
@@ -103,6 +103,19 @@ class Regression(BaseTask):
         """ "values": [{"name", "value"}, …]"""
         named = zip(self._names(names), np.asarray(row["values"]).tolist(), strict=True)
         return {"values": [{"name": name, "value": value} for name, value in named]}
+
+    def blind(self, metrics: dict[str, Any]) -> Blind | None:
+        """The mean of each value over the evaluated examples, always; for rmse and r2."""
+        if self.metric == "r2":
+            return Blind(0.0, "the mean of each value, always")
+        columns = (metrics.get("per_value_rmse") or (), metrics.get("per_value_r2") or ())
+        pairs = list(zip(*columns, strict=True)) if len(columns[0]) == len(columns[1]) else []
+        known = [(rmse, r2) for rmse, r2 in pairs if rmse is not None]
+        # R^2 is 1 - (rmse / std)^2, so that the two give the std, which is the rmse of the mean
+        if self.metric != "rmse" or not known or any(r2 is None or r2 >= 1 for _, r2 in known):
+            return None
+        spreads = [rmse / (1 - r2) ** 0.5 for rmse, r2 in known]
+        return Blind(sum(spreads) / len(spreads), "the mean of each value, always")
 
     def check(self, batch: dict[str, Any]) -> None:
         """DataError for another number of values than `num_values`, a mask of another shape or that

@@ -16,7 +16,7 @@ import numpy as np
 from jax.scipy.special import logsumexp
 
 from jaxcnn.errors import ConfigError, DataError, did_you_mean
-from jaxcnn.tasks.task import BaseTask, Batch, View, count, mean_softmax
+from jaxcnn.tasks.task import BaseTask, Batch, Blind, View, count, mean_softmax
 
 INVALID = ("error", "skip")
 MAX_CONFUSION_CLASSES = 100  # above, the matrix is summed but not listed: nobody reads it
@@ -172,6 +172,15 @@ class Segmentation(BaseTask):
             "segmentation": np.asarray(row["segmentation"]),
             "segment_names": list(self._names(names)),
         }
+
+    def blind(self, metrics: dict[str, Any]) -> Blind | None:
+        """The most frequent class of the pixels, everywhere."""
+        pixels = [sum(row) for row in metrics.get("confusion") or ()]
+        if not sum(pixels) or self.metric not in ("mIoU", "pixel_accuracy"):
+            return None
+        share = max(pixels) / sum(pixels)  # its IoU; that of all other classes is 0
+        value = share if self.metric == "pixel_accuracy" else share / sum(n > 0 for n in pixels)
+        return Blind(value, "the most frequent class, everywhere")
 
     def check(self, batch: dict[str, Any]) -> None:
         """DataError for masks of another size than their images, of a wrong dtype or shape, or

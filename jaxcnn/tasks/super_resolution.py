@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.metrics import image_quality
-from jaxcnn.tasks.task import BaseTask, Batch, View, mean_of, total
+from jaxcnn.tasks.task import BaseTask, Batch, Blind, View, mean_of, total
 
 # of a crop restored exactly, as of a black sky: an infinite PSNR would make every mean infinite
 MOST_DECIBELS = 100.0
@@ -87,6 +87,11 @@ class SuperResolution(BaseTask):
     def describe(self, row: dict[str, Any], *, names: tuple[str, ...]) -> dict[str, Any]:
         """The enlarged picture, "image" uint8 [H, W, C]."""
         return {"image": np.asarray(row["image"])}
+
+    def blind(self, metrics: dict[str, Any]) -> Blind | None:
+        """Bicubic enlargement, which learned nothing."""
+        value = 0.0 if self.metric == "psnr_gain" else metrics.get(f"bicubic_{self.metric}")
+        return None if value is None else Blind(value, "bicubic enlargement")
 
     def check(self, batch: dict[str, Any]) -> None:
         """DataError for a target that is not `scale` times the image, too small to be scored,

@@ -43,6 +43,15 @@ class View(NamedTuple):
     window: tuple[float, float] | None = None
 
 
+class Blind(NamedTuple):
+    """What an answer is worth that does not look at the example: `value` of a task's metric, and
+    the `answer` in words.
+    """
+
+    value: float
+    answer: str
+
+
 class Task(Protocol):
     """Structural type of every task; `BaseTask` has what most of them share."""
 
@@ -112,6 +121,12 @@ class Task(Protocol):
         "segmentation": int [H, W], with "segment_names": [name of 0, …]
         "points": [[y, x, score], …] in [0, 1], with "edges": [[i, j], …] to be joined by lines
         "text": str; "image": uint8 [H, W, C], a picture that was made
+        """
+        ...
+
+    def blind(self, metrics: Metrics) -> Blind | None:
+        """What the best blind answer scores by the task's `metric` on the examples of an
+        evaluation, as the `metrics` of that evaluation tell; None where they do not tell.
         """
         ...
 
@@ -205,6 +220,10 @@ class BaseTask:
     def describe(self, row: dict[str, Any], *, names: tuple[str, ...]) -> dict[str, Any]:
         """Nothing that a person would read."""
         return {}
+
+    def blind(self, metrics: Metrics) -> Blind | None:
+        """None: it is not known."""
+        return None
 
     def check(self, batch: dict[str, Any]) -> None:
         """DataError for unscaled or non-finite images, and for entries that break their row of the

@@ -23,7 +23,7 @@ from jaxcnn.metrics import matching
 from jaxcnn.ops import polygons
 from jaxcnn.ops.components import label_components
 from jaxcnn.tasks.checks import check_image
-from jaxcnn.tasks.task import BaseTask, Batch, loss_sums, mean_loss
+from jaxcnn.tasks.task import BaseTask, Batch, Blind, loss_sums, mean_loss
 
 # background cells that count for each kernel cell, the hardest (2020, section "Optimization")
 NEGATIVES = 3
@@ -204,6 +204,10 @@ class TextDetection(BaseTask):
                 }
             )
         return {"objects": objects}
+
+    def blind(self, metrics: dict[str, Any]) -> Blind | None:
+        """Nothing found, which scores 0."""
+        return None if metrics.get(self.metric) is None else Blind(0.0, "finding nothing")
 
     def check(self, batch: dict[str, Any]) -> None:
         """DataError for polygons that are not [B, N, 4, 2] with a mask [B, N], both to be found and

@@ -1,0 +1,55 @@
+"""`compare`: what differs between runs, and whether it matters."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jaxcnn.errors import ConfigError
+from jaxcnn.runs.environment import prepare_process
+
+EXAMPLE = "python launch.py compare runs/first runs/second --output both.html"
+
+
+def add_arguments(parser: Any) -> None:
+    parser.add_argument(
+        "runs",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="run directories; the code kept in them is executed",
+    )
+    parser.add_argument("--checkpoint", default="last", choices=("last", "best"))
+    parser.add_argument(
+        "--examples",
+        type=int,
+        default=10_000,
+        metavar="N",
+        help="compare the answers to N of the evaluated examples (default: %(default)s)",
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="also write an HTML page")
+    parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
+
+
+def main(args: Any) -> int:
+    """Print the comparison."""
+    if len(args.runs) < 2:
+        raise ConfigError(f"compare {args.runs[0]}: give two runs at least")
+    if args.examples < 1:
+        raise ConfigError(f"--examples {args.examples}: look at 1 at least")
+    prepare_process()
+    from jaxcnn.report.compare import compare, text_of
+    from jaxcnn.runs.open import open
+
+    runs = [open(path, checkpoint=args.checkpoint) for path in args.runs]
+    found = compare(runs, examples=args.examples)
+    if args.output:
+        from jaxcnn.report.compare_page import write_comparison
+
+        write_comparison(runs, found, args.output)
+    if args.json:
+        print(json.dumps(found.to_json()))
+        return 0
+    print("\n".join(text_of(found)))
+    if args.output:
+        print(f"page: {args.output}")
+    return 0

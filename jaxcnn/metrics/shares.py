@@ -1,0 +1,51 @@
+"""How sure a share is, and whether two models differ in what they get right. NumPy, on the host."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+CONFIDENCE = 0.95
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """The 95 % interval of a share of `trials` >= 1 independent ones (E. B. Wilson, "Probable
+    inference, the law of succession, and statistical inference", 1927); it stays within [0, 1] and
+    is of use near its ends, which the mean ± 2 standard errors is not.
+    """
+    from scipy.stats import binomtest
+
+    found = binomtest(successes, trials).proportion_ci(CONFIDENCE, method="wilson")
+    return float(found.low), float(found.high)
+
+
+def share_interval(share: float, trials: int) -> tuple[float, float] | None:
+    """`wilson` of a share of `trials`; None where it is no share of so many: share * trials is no
+    whole number in [0, trials].
+    """
+    successes = round(share * trials) if trials > 0 and 0 <= share <= 1 else -1
+    if successes < 0 or abs(successes - share * trials) > 1e-6 * trials:
+        return None
+    return wilson(successes, trials)
+
+
+def mcnemar(first: Bool[np.ndarray, " N"], second: Bool[np.ndarray, " N"]) -> dict[str, Any]:
+    """McNemar's exact test of two models on the same N examples, where each is right or not:
+    "both", "first_only", "second_only" and "neither" (numbers of examples), and "p", the
+    probability of a split of the examples on which they disagree at least as uneven as this one, if
+    either were as likely to be the right one (two-sided; 1 where they never disagree).
+
+    Q. McNemar, "Note on the sampling error of the difference between correlated proportions or
+    percentages" (1947); exact by the binomial distribution.
+    """
+    from scipy.stats import binomtest
+
+    counts = {
+        "both": int(np.sum(first & second)),
+        "first_only": int(np.sum(first & ~second)),
+        "second_only": int(np.sum(~first & second)),
+        "neither": int(np.sum(~first & ~second)),
+    }
+    apart = counts["first_only"] + counts["second_only"]
+    p = float(binomtest(counts["first_only"], apart).pvalue) if apart else 1.0
+    return {**counts, "p": p}

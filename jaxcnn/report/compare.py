@@ -1,0 +1,231 @@
+"""What differs between runs: their experiments, their metrics with intervals, and, on the examples
+that all of them were evaluated on, who is right where.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxcnn.errors import ConfigError, JaxcnnError
+from jaxcnn.metrics.shares import mcnemar
+from jaxcnn.report.examples import Seen, Viewer
+from jaxcnn.report.facts import fields
+from jaxcnn.report.page import number
+from jaxcnn.report.reading import Reading, as_number, read
+from jaxcnn.runs.open import Run
+
+NAMED = 20  # examples of each kind that are named
+ABSENT = "–"  # of a field that a run does not have
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What `compare` found.
+
+    readings: of each run. settings: {field: value in each run} of those that differ, None where a
+    run has no such field. metrics: {name: value in each run}. seen: what each run says of the same
+    examples, or None, and `unseen` says why. pairs: one row for each two runs. apart: rows of
+    `seen` on which the runs disagree, those first on which they differ most.
+    """
+
+    readings: list[Reading]
+    settings: dict[str, list[str | None]]
+    metrics: dict[str, list[float | None]]
+    seen: list[Seen] | None
+    viewers: list[Viewer]
+    unseen: str | None
+    pairs: list[dict[str, Any]]
+    apart: np.ndarray
+
+    def to_json(self) -> dict[str, Any]:
+        """In JSON's types. An example is named by its place in the validation split."""
+        rows = []
+        for reading in self.readings:
+            verdict = reading.verdict
+            rows.append(
+                {
+                    "run": str(reading.run.folder),
+                    "experiment": reading.record["experiment"],
+                    "step": reading.evaluation["step"] if reading.evaluation else None,
+                    "seconds": as_number(reading.run.summary.get("seconds")),
+                    "metric": verdict.metric if verdict else None,
+                    "value": verdict.value if verdict else None,
+                    "count": verdict.count if verdict else None,
+                    "interval95": verdict.interval if verdict else None,
+                    "blind": verdict.blind.value if verdict and verdict.blind else None,
+                }
+            )
+        found: dict[str, Any] = {"runs": rows, "settings": self.settings, "metrics": self.metrics}
+        found["pairs"], found["not_compared"] = self.pairs, self.unseen
+        if self.seen:
+            found["examples"] = len(self.seen[0].indices)
+            found["disagreements"] = [self._row(row) for row in self.apart]
+        return found
+
+    def _row(self, row: int) -> dict[str, Any]:
+        assert self.seen is not None
+        first = self.seen[0]
+        out: dict[str, Any] = {"example": int(first.indices[row])}
+        if first.truth is not None:
+            out["true"] = int(first.truth[row])
+            out["said"] = [None if s.label is None else int(s.label[row]) for s in self.seen]
+        return out | {"loss": [as_number(s.loss[row].item()) for s in self.seen]}
+
+
+def compare(runs: Sequence[Run], *, examples: int = 10_000) -> Comparison:
+    """Compare two or more single runs; the answers to `examples` of the validation examples (all,
+    or so many at even distances).
+
+    Where the examples cannot be compared (data that are gone, or are not the same in all runs),
+    the rest is, and `unseen` says why.
+    Errors: ConfigError for fewer than two runs, and for a sweep.
+    """
+    if len(runs) < 2:
+        raise ConfigError(f"compare: {len(runs)} run given; a comparison needs two at least")
+    for run in runs:
+        if run.is_sweep:
+            raise ConfigError(
+                f"{run.folder}: is a sweep; compare its replicas, such as "
+                f"{run.folder / 'replicas' / '0'}, or see its report"
+            )
+    readings = [read(run) for run in runs]
+    try:
+        viewers, seen = _see(runs, examples)
+        unseen = None
+    except (JaxcnnError, OSError) as error:
+        viewers, seen, unseen = [], None, str(error)
+    pairs = _pairs(seen) if seen else []
+    apart = _apart(seen) if seen else np.empty(0, np.int64)
+    settings, metrics = differing([r.record["rendered"] for r in readings]), _metrics(readings)
+    return Comparison(readings, settings, metrics, seen, viewers, unseen, pairs, apart)
+
+
+def _see(runs: Sequence[Run], examples: int) -> tuple[list[Viewer], list[Seen]]:
+    """Errors: ConfigError for runs that were not evaluated on the same examples."""
+    viewers = [Viewer(run) for run in runs]
+    sizes = [len(viewer.source) for viewer in viewers]
+    if len(set(sizes)) > 1:
+        raise ConfigError(
+            f"the runs were evaluated on different examples ({', '.join(map(str, sizes))} of them)"
+        )
+    seen = [viewer.see(most=examples) for viewer in viewers]
+    for run, other in zip(runs[1:], seen[1:], strict=True):
+        wrong = [
+            i for i, (a, b) in enumerate(zip(seen[0].digests, other.digests, strict=True)) if a != b
+        ]
+        if wrong:
+            raise ConfigError(
+                f"the runs were evaluated on different examples: {len(wrong):,} of "
+                f"{len(other.indices):,} are others in {run.folder} than in {runs[0].folder}, the "
+                f"first is number {other.indices[wrong[0]]}"
+            )
+    return viewers, seen
+
+
+def differing(rendered: Sequence[Any]) -> dict[str, list[str | None]]:
+    """{field: its value in each rendering} of the fields that differ."""
+    each = [dict(fields(one)) for one in rendered]
+    names = dict.fromkeys(name for one in each for name in one)
+    found = {name: [one.get(name) for one in each] for name in names}
+    return {name: values for name, values in found.items() if len(set(values)) > 1}
+
+
+def _metrics(readings: Sequence[Reading]) -> dict[str, list[float | None]]:
+    """The numbers of the evaluations, by name in their order."""
+    names = dict.fromkeys(name for r in readings for name in r.metrics)
+    found = {name: [as_number(r.metrics.get(name)) for r in readings] for name in names}
+    return {name: values for name, values in found.items() if any(v is not None for v in values)}
+
+
+def _pairs(seen: Sequence[Seen]) -> list[dict[str, Any]]:
+    """Of each two runs (by their places from 0) McNemar's test, where the task says right or
+    wrong.
+    """
+    out = []
+    for i, j in itertools.combinations(range(len(seen)), 2):
+        first, second = seen[i].right, seen[j].right
+        if first is not None and second is not None:
+            out.append({"first": i, "second": j, **mcnemar(first, second)})
+    return out
+
+
+def _apart(seen: Sequence[Seen]) -> np.ndarray:
+    """Up to NAMED rows: of tasks that say a label, those where the runs say different ones; of
+    others all; those first whose losses differ most.
+    """
+    losses = np.stack([np.nan_to_num(s.loss.astype(np.float64), posinf=1e30) for s in seen])
+    spread = losses.max(0) - losses.min(0)
+    rows = np.arange(len(spread))
+    if all(s.label is not None for s in seen):
+        labels = np.stack([s.label for s in seen if s.label is not None])
+        rows = rows[(labels != labels[0]).any(0)]
+    return rows[np.argsort(-spread[rows], kind="stable")][:NAMED]
+
+
+# ---- in words --------------------------------------------------------------------------------
+
+
+def text_of(found: Comparison) -> list[str]:
+    """The lines of a table."""
+    letters = [letter_of(i) for i in range(len(found.readings))]
+    lines = []
+    for letter, reading in zip(letters, found.readings, strict=True):
+        verdict = reading.verdict
+        shown = "no evaluation" if verdict is None else verdict.sentence()
+        lines += [f"{letter}: {reading.run.folder}", f"   {shown}"]
+        if verdict is not None and verdict.no_better:
+            lines.append("   no better than a blind answer")
+    lines += ["", *_columns("settings that differ", letters, found.settings)]
+    numbers = {name: [number(v) for v in values] for name, values in found.metrics.items()}
+    lines += ["", *_columns("metric", letters, numbers)]
+    lines.append("")
+    if found.unseen is not None:
+        return [*lines, f"answers not compared: {found.unseen}"]
+    if found.seen is not None:
+        lines.append(f"on {len(found.seen[0].indices):,} examples of validation:")
+    lines += [f"  {pair_words(pair)}" for pair in found.pairs]
+    if not found.pairs:
+        lines.append("  no test: this task's answers are not simply right or wrong")
+    names = found.readings[0]
+    for row in found.to_json().get("disagreements", ()):
+        losses = ", ".join(number(v) for v in row["loss"])
+        if "true" in row:
+            said = ", ".join(names.name(v) for v in row["said"] if v is not None)
+            lines.append(
+                f"  #{row['example']}: {names.name(row['true'])}, said {said}; losses {losses}"
+            )
+        else:
+            lines.append(f"  #{row['example']}: losses {losses}")
+    return lines
+
+
+def letter_of(place: int) -> str:
+    """What a run is called in a comparison: A, B, …, Z, 27, 28, …"""
+    return chr(ord("A") + place) if place < 26 else str(place + 1)
+
+
+def pair_words(pair: dict[str, Any]) -> str:
+    """McNemar's test of two runs in words."""
+    first, second = letter_of(pair["first"]), letter_of(pair["second"])
+    return (
+        f"{first} alone right {pair['first_only']:,}, {second} alone right "
+        f"{pair['second_only']:,}, both {pair['both']:,}, neither {pair['neither']:,}; McNemar's "
+        f"exact test p = {pair['p']:.3g}"
+    )
+
+
+def _columns(head: str, letters: Sequence[str], rows: dict[str, Any]) -> list[str]:
+    if not rows:
+        return [f"{head}: none"]
+    texts = [
+        (name, *(ABSENT if v is None else str(v)[:32] for v in values))
+        for name, values in rows.items()
+    ]
+    widths = [max(map(len, column)) for column in zip((head, *letters), *texts, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in [(head, *letters), *texts]
+    ]

@@ -1,0 +1,178 @@
+"""Diagrams of a classification as inline SVG, and the parallel coordinates of a sweep."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from jaxcnn.report.charts import COLORS, DECADES
+from jaxcnn.report.page import Html, join, number, tag
+from jaxcnn.report.reading import as_number
+
+COUNTED = 20  # classes up to which the cells of a confusion matrix show their numbers
+SIDE = 440
+
+
+def confusion(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Html:
+    """A confusion matrix [K][K] of counts, row: true class, column: predicted; the depth of colour
+    is the share of the row. Empty cells are not drawn.
+    """
+    count = len(matrix)
+    margin = min(110, 12 + 6 * max((len(name) for name in names), default=1))
+    size = (SIDE - margin) / count
+    shown = count <= 50
+    parts = []
+    for i, row in enumerate(matrix):
+        whole = sum(row)
+        parts.append(
+            _name(names[i], margin - 5, margin + (i + 0.65) * size, "end") if shown else None
+        )
+        for j, n in enumerate(row):
+            if n:
+                x, y = round(margin + j * size, 1), round(margin + i * size, 1)
+                parts.append(_cell(x, y, size, n / whole, n, f"{names[i]} called {names[j]}"))
+    for j in range(count if shown else 0):
+        turn = f"rotate(-60 {margin + (j + 0.5) * size:.1f} {margin - 5})"
+        parts.append(_name(names[j], margin + (j + 0.5) * size, margin - 5, "start", turn=turn))
+    parts.append(
+        tag("rect", x=margin, y=margin, width=SIDE - margin, height=SIDE - margin, class_="axis")
+    )
+    image = tag(
+        "svg", parts, viewBox=f"0 0 {SIDE} {SIDE}", role="img", aria_label="confusion matrix"
+    )
+    words = "rows: true classes; columns: what they were called; colour: share of the row"
+    return tag("figure", tag("figcaption", words), image, class_="square")
+
+
+def _name(name: str, x: float, y: float, anchor: str, *, turn: str | None = None) -> Html:
+    short = name if len(name) <= 18 else f"{name[:17]}…"
+    return tag("text", short, x=round(x, 1), y=round(y, 1), text_anchor=anchor, transform=turn)
+
+
+def _cell(x: float, y: float, size: float, share: float, n: int, words: str) -> Html:
+    title = tag("title", f"{words}: {n:,} ({share:.1%})")
+    side = round(size, 1)
+    cell = tag(
+        *("rect", title), x=x, y=y, width=side, height=side, class_="cell",
+        fill_opacity=round(0.06 + 0.94 * share, 3),
+    )  # fmt: skip
+    if size < (SIDE - 110) / COUNTED or len(str(n)) * 7 > size:
+        return cell
+    kind = "count on-dark" if share > 0.5 else "count"
+    label = tag(
+        "text", n, x=round(x + size / 2, 1), y=round(y + size / 2 + 4, 1), class_=kind,
+        pointer_events="none",
+    )  # fmt: skip
+    return join([cell, label])
+
+
+def reliability(rows: Sequence[dict[str, Any]]) -> Html | None:
+    """A reliability diagram of the rows of jaxcnn.metrics.calibration.reliability_table: the share
+    that was right over the mean confidence of each bin, and the diagonal on which both are equal.
+    """
+    parts, side, left, top = [], 240, 36, 8
+    for row in rows:
+        found = [as_number(row.get(k)) for k in ("from", "to", "count", "confidence", "accuracy")]
+        if any(value is None or not 0 <= value < 2**53 for value in found):
+            continue  # an empty bin has no means
+        low, high, count, confidence, right = (value or 0.0 for value in found)
+        if max(low, high, confidence, right) > 1:
+            continue
+        title = tag(
+            "title", f"confidence {confidence:.3f}, right {right:.3f}, {int(count):,} examples"
+        )
+        x, width = left + low * side, (high - low) * side
+        y, height = top + (1 - right) * side, right * side
+        parts += [
+            tag("rect", title, x=round(x, 1), y=round(y, 1), width=round(width, 1),
+                height=round(height, 1), class_="bar s0"),
+            tag("circle", title, cx=round(left + confidence * side, 1), cy=round(y, 1), r=3,
+                class_="dot s1"),
+        ]  # fmt: skip
+    if not parts:
+        return None
+    frame = [tag("rect", x=left, y=top, width=side, height=side, class_="axis")]
+    frame.append(tag("line", x1=left, y1=top + side, x2=left + side, y2=top, class_="axis"))
+    for value in (0, 0.5, 1):
+        x, y = left + value * side, top + (1 - value) * side
+        frame.append(tag("text", value, x=x, y=top + side + 14, text_anchor="middle"))
+        frame.append(tag("text", value, x=left - 5, y=y + 4, text_anchor="end"))
+    frame.append(
+        tag("text", "confidence", x=left + side / 2, y=top + side + 28, text_anchor="middle")
+    )
+    image = tag(
+        *("svg", frame, parts), viewBox=f"0 0 {side + 52} {side + 44}", role="img",
+        aria_label="reliability diagram",
+    )  # fmt: skip
+    words = "bars: share that was right; points: at the bin's mean confidence"
+    return tag("figure", tag("figcaption", words), image, class_="small")
+
+
+def parallel(axes: Sequence[str], rows: Sequence[Sequence[Any]], colors: Sequence[int]) -> Html:
+    """Parallel coordinates: one line a row, through its value on each axis. An axis of numbers is
+    linear from least to largest, over three decades logarithmic; one of other values has a place
+    for each. Values that are None
+    end the line.
+    """
+    width, top, bottom, edge = 640, 28, 220, 70
+    gap = (width - 2 * edge) / max(len(axes) - 1, 1)
+    scales = [_places([row[i] for row in rows]) for i in range(len(axes))]
+    parts = []
+    for i, name in enumerate(axes):
+        x = round(edge + i * gap)
+        parts.append(tag("line", x1=x, x2=x, y1=top, y2=bottom, class_="axis"))
+        parts.append(tag("text", name[-24:], x=x, y=top - 12, text_anchor="middle"))
+        parts += [
+            tag("text", label, x=x - 5, y=round(bottom - share * (bottom - top) + 4),
+                text_anchor="end")
+            for label, share in scales[i][1]
+        ]  # fmt: skip
+    for row, color in zip(rows, colors, strict=True):
+        shares = [scale[0].get(_key(value)) for scale, value in zip(scales, row, strict=True)]
+        places = [
+            f"{edge + i * gap:.1f},{bottom - share * (bottom - top):.1f}"
+            for i, share in enumerate(shares)
+            if share is not None
+        ]
+        title = tag("title", ", ".join(f"{a} {number(v)}" for a, v in zip(axes, row, strict=True)))
+        line = f"series s{color % COLORS}"
+        parts.append(tag("polyline", title, points=" ".join(places), class_=line))
+    image = tag(
+        *("svg", parts), viewBox=f"0 0 {width} {bottom + 14}", role="img",
+        aria_label="parallel coordinates",
+    )  # fmt: skip
+    return tag("figure", image, class_="lines")
+
+
+def _key(value: Any) -> str:
+    return repr(value)
+
+
+def _places(values: Sequence[Any]) -> tuple[dict[str, float], list[tuple[str, float]]]:
+    """({value: share of the axis}, [(label, share), …]) of the values on an axis."""
+    numbers = [as_number(v) for v in values]
+    pairs = list(zip(values, numbers, strict=True))
+    known = sorted({n for n in numbers if n is not None})
+    if known and all(v is None or n is not None for v, n in pairs):
+        low, high = known[0], known[-1]
+        log = low > 1e-300 and math.log10(high / low) >= DECADES
+
+        def place(n: float) -> float:
+            if high == low:
+                return 0.5
+            return math.log(n / low) / math.log(high / low) if log else (n - low) / (high - low)
+
+        shares = {_key(v): place(n) for v, n in pairs if n is not None}
+        return shares, _apart([(number(n), place(n)) for n in known])
+    kinds = list(dict.fromkeys(_key(v) for v in values if v is not None))
+    at = [i / max(len(kinds) - 1, 1) for i in range(len(kinds))]
+    labels = [(kind[:20], share) for kind, share in zip(kinds, at, strict=True)]
+    return dict(zip(kinds, at, strict=True)), _apart(labels)
+
+
+def _apart(labels: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
+    """The labels that do not cover one another, the first and the last before all."""
+    kept = [labels[0], *labels[-1:]] if len(labels) > 1 else list(labels)
+    for label in labels[1:-1]:
+        if all(abs(label[1] - share) >= 0.07 for _, share in kept):
+            kept.append(label)
+    return kept

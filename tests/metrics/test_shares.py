@@ -1,0 +1,49 @@
+"""Intervals of shares against published ones, McNemar's test against sums of binomials."""
+
+import itertools
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from jaxcnn.metrics.shares import mcnemar, share_interval, wilson
+
+# R. G. Newcombe, "Two-sided confidence intervals for the single proportion: comparison of seven
+# methods" (1998), table I, method 3
+PUBLISHED = [
+    (81, 263, 0.2553, 0.3662),
+    (15, 148, 0.0624, 0.1605),
+    (0, 20, 0.0000, 0.1611),
+    (1, 29, 0.0061, 0.1718),
+]
+
+
+@pytest.mark.parametrize("successes, trials, low, high", PUBLISHED)
+def test_wilson_is_as_published(successes, trials, low, high):
+    found = wilson(successes, trials)
+    assert found == pytest.approx((low, high), abs=5.1e-5)
+    assert share_interval(successes / trials, trials) == found
+
+
+def test_what_is_no_share_of_so_many_has_no_interval():
+    for share, trials in ((0.5, 3), (1.2, 10), (-0.1, 10), (0.0, 0), (float("nan"), 5)):
+        assert share_interval(share, trials) is None
+
+
+@pytest.mark.parametrize("first, second", list(itertools.product(range(5), range(5))))
+def test_mcnemar_is_a_sum_of_binomials(first, second):
+    """p by hand: all splits that are no likelier than the one that is seen."""
+    a = np.array([True] * first + [False] * second + [True] * 7 + [False] * 2)
+    b = np.array([False] * first + [True] * second + [True] * 7 + [False] * 2)
+    n = first + second
+    ways = [math.comb(n, k) for k in range(n + 1)]
+    p = Fraction(sum(w for w in ways if w <= ways[first]), 2**n)
+    found = mcnemar(a, b)
+    assert found == {
+        "both": 7,
+        "first_only": first,
+        "second_only": second,
+        "neither": 2,
+        "p": pytest.approx(float(p), abs=1e-12),
+    }

@@ -1,0 +1,132 @@
+"""Comparisons: disagreements by brute force, McNemar's test from the runs' own predictions, data
+that are not the same.
+"""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+
+from jaxcnn.commands import _main
+from jaxcnn.data.memory import Arrays
+from jaxcnn.errors import ConfigError
+from jaxcnn.report.compare import compare, differing, text_of
+from jaxcnn.report.compare_page import write_comparison
+from jaxcnn.runs.open import Run
+from jaxcnn.runs.train import train
+from tests.report.reader import check
+from tests.tiny import arrays, tiny
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """(experiments, folders) of two runs on the same data."""
+    place = tmp_path_factory.mktemp("pair")
+    e = tiny(steps=20)
+    experiments = [e, dataclasses.replace(e, seed=1, steps=4)]
+    for i, one in enumerate(experiments):
+        train(one, place / str(i), quiet=True)
+    return experiments, [place / "0", place / "1"]
+
+
+def runs_of(pair):
+    return [Run(folder, e) for e, folder in zip(*pair, strict=True)]
+
+
+def test_pairs_and_disagreements_are_those_of_the_predictions(pair):
+    runs = runs_of(pair)
+    truth = pair[0][0].data.eval["label"]
+    a, b = (
+        np.array([row["label"] for row in run.predict(pair[0][0].data.eval["image"])])
+        for run in runs
+    )
+    found = compare(runs)
+    (only,) = found.pairs
+    first = sum(x == t != y for x, y, t in zip(a, b, truth, strict=True))
+    second = sum(y == t != x for x, y, t in zip(a, b, truth, strict=True))
+    assert (only["first_only"], only["second_only"]) == (first, second)
+    assert only["both"] == sum(x == t == y for x, y, t in zip(a, b, truth, strict=True))
+    n, least = first + second, min(first, second)
+    tail = sum(math.comb(n, k) for k in range(least + 1)) / 2**n
+    assert only["p"] == pytest.approx(min(1.0, 2 * tail))
+    rows = found.to_json()["disagreements"]
+    apart = np.flatnonzero(a != b)
+    assert {row["example"] for row in rows} <= set(apart.tolist())
+    assert len(rows) == min(len(apart), 20)
+    for row in rows:
+        assert row["said"] == [a[row["example"]], b[row["example"]]]
+        assert row["true"] == truth[row["example"]]
+    gaps = [abs(np.subtract(*row["loss"])) for row in rows]
+    assert gaps == sorted(gaps, reverse=True)
+
+
+def test_what_differs_and_the_metrics(pair):
+    found = compare(runs_of(pair))
+    assert found.settings == {"seed": ["0", "1"], "steps": ["20", "4"]}
+    for i, run in enumerate(runs_of(pair)):
+        assert found.metrics["accuracy"][i] == run.summary["eval"]["accuracy"]
+    assert json.loads(json.dumps(found.to_json()))["examples"] == 21
+    lines = text_of(found)
+    assert any("McNemar" in line for line in lines)
+
+
+def test_its_page(pair, tmp_path):
+    runs = runs_of(pair)
+    assert write_comparison(runs, compare(runs), tmp_path / "c.html") == []
+    page = check((tmp_path / "c.html").read_bytes())
+    assert ["seed", "0", "1"] in page.rows
+    assert "exact test p" in page.text
+    assert page.all("img")
+
+
+def test_other_examples_are_not_paired(pair, tmp_path):
+    """The same number of other examples; then another number."""
+    experiments, folders = pair
+    for size, words in ((21, "21 of 21 are others"), (20, "21, 20 of them")):
+        data = Arrays(train=arrays(50), eval=arrays(size, seed=7))
+        e = dataclasses.replace(experiments[0], data=data, steps=2)
+        train(e, tmp_path / str(size), quiet=True)
+        runs = [Run(folders[0], experiments[0]), Run(tmp_path / str(size), e)]
+        found = compare(runs)
+        assert found.seen is None
+        assert "different examples" in found.unseen
+        assert words in found.unseen
+        assert any("not compared" in line for line in text_of(found))
+        left_out = write_comparison(runs, found, tmp_path / "c.html")
+        assert found.unseen in left_out[0]
+        check((tmp_path / "c.html").read_bytes())
+
+
+def test_without_data_the_rest_is_compared(pair, capsys, tmp_path):
+    """By the verb: the runs' arrays were never kept."""
+    _, folders = pair
+    page = tmp_path / "c.html"
+    assert _main.main(["compare", *map(str, folders), "--output", str(page)]) == 0
+    out = capsys.readouterr().out
+    assert "answers not compared" in out
+    assert "steps" in out
+    check(page.read_bytes())
+    assert _main.main(["compare", *map(str, folders), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["settings"]["steps"] == ["20", "4"]
+    assert "not kept" in found["not_compared"]
+
+
+def test_refused(pair, tmp_path, capsys):
+    runs = runs_of(pair)
+    with pytest.raises(ConfigError, match="two at least"):
+        compare(runs[:1])
+    assert _main.main(["compare", str(pair[1][0])]) == ConfigError.exit_code
+    e = tiny(steps=2)
+    train(e, tmp_path / "s", points=[{"seed": 0}, {"seed": 1}], quiet=True, way="loop")
+    with pytest.raises(ConfigError, match="is a sweep"):
+        compare([runs[0], Run(tmp_path / "s", e)])
+    assert "two runs" in capsys.readouterr().err
+
+
+def test_fields_that_one_lacks():
+    a = {"type": "m:A", "x": 1, "y": {"type": "m:B", "z": [1, 2]}}
+    b = {"type": "m:A", "x": 1, "y": {"type": "m:C", "w": 3}}
+    assert differing([a, b]) == {"y": ["B", "C"], "y.z": ["[1, 2]", None], "y.w": [None, "3"]}
