@@ -62,7 +62,7 @@ def check(ours, theirs, name):
     largest = np.abs(theirs).max()
     assert largest > 1e-3, "the comparison would be empty"
     print(f"{name}: largest {largest:.3g}, difference {np.abs(ours - theirs).max():.1e}")
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=TOLERANCE * max(1.0, largest))
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=TOLERANCE * largest)
 
 
 def test_gradient(both):
