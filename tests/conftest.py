@@ -32,7 +32,7 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 # What the tests of these folders compare holds for any code that XLA makes, and optimizing it takes
 # more than half of their time. Runs, their programs, commands and recipes are compiled as users'.
 QUICKLY_COMPILED = ("data", "inspect", "layers", "metrics", "models", "ops", "tasks", "weights")
-QUICKLY_COMPILED += ("test_experiments.py",)
+QUICKLY_COMPILED += ("report", "test_experiments.py")
 
 
 @pytest.fixture(autouse=True)
