@@ -67,12 +67,14 @@ def class_table(metrics: dict[str, Any], names: tuple[str, ...]) -> list[str]:
     """The lines of a table with one row a class and one column for each metric called
     "per_class_…"; nothing where there is none, "-" for a number that does not exist.
     """
+    from jaxcnn.runs.answers import class_name
     from jaxcnn.runs.writers import format_number
 
     columns = {k.removeprefix("per_class_"): v for k, v in metrics.items() if "per_class_" in k}
     lines = [f"  {'class':24} " + " ".join(f"{name:>10}" for name in columns)] if columns else []
-    for i, row in enumerate(zip(*columns.values(), strict=True)):
+    rows = list(zip(*columns.values(), strict=True))
+    for i, row in enumerate(rows):
         shown = ("-" if value is None else format_number(value) for value in row)
-        name = names[i] if i < len(names) else str(i)
+        name = class_name(i, names=names, count=len(rows))
         lines.append(f"  {name:24} " + " ".join(f"{text:>10}" for text in shown))
     return lines

@@ -11,6 +11,7 @@ from typing import Any
 from jaxcnn.errors import JaxcnnError
 from jaxcnn.report.charts import Point
 from jaxcnn.runs.events import Record
+from jaxcnn.runs.answers import class_name
 from jaxcnn.runs.open import Run
 from jaxcnn.tasks.verdict import Verdict, judge, verdict_of
 
@@ -64,13 +65,8 @@ class Reading:
         return self.run.data.label_names
 
     def name(self, label: int, *, of: int | None = None) -> str:
-        """Of one of `of` classes; its number where it has none. One more class than there are
-        names: the first is the background, as a segmentation has it.
-        """
-        names = self.names
-        if of is not None and names and of == len(names) + 1:
-            names = ("background", *names)
-        return names[label] if 0 <= label < len(names) else str(label)
+        """Of one of `of` classes, see `jaxcnn.runs.answers.class_name`."""
+        return class_name(label, names=self.names, count=of)
 
     def points(self, kind: str, name: str) -> list[Point]:
         """(step, value) of a number of the "train" or "eval" records."""

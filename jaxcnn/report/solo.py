@@ -1,5 +1,6 @@
 """The page of one run."""
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -52,7 +53,7 @@ def _of_the_model(reading: Reading, parts: Parts, *, examples: int, album: Pictu
     """What needs the checkpoint, and of this what needs the data."""
     run = reading.run
     e = run.standalone()
-    example, layers = None, network.layers_of(e)
+    example, layers = None, functools.cache(lambda: network.layers_of(e))
     try:
         viewer = Viewer(run)
         example = viewer.source.take(np.zeros(1, np.int32))
@@ -60,15 +61,19 @@ def _of_the_model(reading: Reading, parts: Parts, *, examples: int, album: Pictu
         parts.left_out.append(f"Examples: {error}")
     else:
         parts.add("Examples", lambda: looked_at(viewer, album, most=examples))
-    parts.add("Filters of the first layer", lambda: network.filters(layers, run.state, album))
+    parts.add("Filters of the first layer", lambda: network.filters(layers(), run.state, album))
 
     def maps() -> Html:
         if example is None:
             raise DataError("they need an example")
-        return network.feature_maps(e, layers, run.state, example, album)
+        return network.feature_maps(e, layers(), run.state, example, album)
 
     parts.add("Feature maps of one example", maps)
-    parts.add("Layers", lambda: details("layer table", network.layer_table(layers), opened=True))
+
+    def all_layers() -> Html:
+        return details("layer table", network.layer_table(layers()), opened=True)
+
+    parts.add("Layers", all_layers)
 
 
 # ---- parts -----------------------------------------------------------------------------------

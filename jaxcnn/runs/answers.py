@@ -72,6 +72,15 @@ def as_json(value: object) -> Json:
     return value.tolist()
 
 
+def class_name(label: int, *, names: tuple[str, ...], count: int | None = None) -> str:
+    """The name of one of `count` classes, its number where it has none. One class more than there
+    are names: the first is the background, as a segmentation has it.
+    """
+    if names and count == len(names) + 1:
+        names = ("background", *names)
+    return names[label] if 0 <= label < len(names) else str(label)
+
+
 def sentence(row: Row) -> str:
     """A row in words."""
     if "error" in row:

@@ -413,8 +413,14 @@ def test_labels_and_numbers_as_sentences_and_tables():
 
 def test_the_table_of_classes_that_evaluate_prints():
     metrics = {"accuracy": 1.0, "per_class_recall": [0.5, None], "per_class_support": [4, 0]}
-    lines = [line.split() for line in class_table(metrics, ("cat",))]
-    assert lines == [["class", "recall", "support"], ["cat", "0.5000", "4"], ["1", "-", "0"]]
+    for names, shown in (
+        (("cat", "dog"), ("cat", "dog")),
+        ((), ("0", "1")),
+        (("cat",), ("background", "cat")),  # of a segmentation
+    ):
+        lines = [line.split() for line in class_table(metrics, names)]
+        assert lines[0] == ["class", "recall", "support"]
+        assert lines[1:] == [[shown[0], "0.5000", "4"], [shown[1], "-", "0"]]
     assert class_table({"accuracy": 1.0}, ()) == []
 
 
