@@ -10,8 +10,8 @@ from typing import Any
 
 from jaxcnn.errors import JaxcnnError
 from jaxcnn.report.charts import Point
-from jaxcnn.runs.events import Record
 from jaxcnn.runs.answers import class_name
+from jaxcnn.runs.events import Record
 from jaxcnn.runs.open import Run
 from jaxcnn.tasks.verdict import Verdict, judge, verdict_of
 
