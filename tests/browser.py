@@ -42,7 +42,8 @@ class Browser:
         else:
             pytest.skip("Chromium does not start here")
         # its pipe must not fill up
-        threading.Thread(target=self._process.stderr.read, daemon=True).start()
+        self._reader = threading.Thread(target=self._process.stderr.read, daemon=True)
+        self._reader.start()
         self._loop, self._numbers = IOLoop(make_current=False), itertools.count(1)
         self.errors: list[str] = []
         self.requests: list[str] = []
@@ -134,4 +135,6 @@ class Browser:
         self._socket.close()
         self._process.terminate()
         self._process.wait()
+        self._reader.join()
+        self._process.stderr.close()
         self._loop.close()

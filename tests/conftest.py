@@ -35,7 +35,16 @@ QUICKLY_COMPILED = ("data", "inspect", "layers", "metrics", "models", "ops", "ta
 QUICKLY_COMPILED += ("report", "test_experiments.py")
 
 
-@pytest.fixture(autouse=True)
-def _compiled_quickly(request):
-    quickly = request.path.relative_to(ROOT / "tests").parts[0] in QUICKLY_COMPILED
-    jax.config.update("jax_disable_most_optimizations", quickly)
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Before the fixtures, of which those of a module compile, too; what was compiled in the other
+    way is forgotten, so that both sides of a comparison of bits are of one.
+    """
+    quickly = item.path.relative_to(ROOT / "tests").parts[0] in QUICKLY_COMPILED
+    if quickly != _compiled.get("quickly"):
+        _compiled["quickly"] = quickly
+        jax.config.update("jax_disable_most_optimizations", quickly)
+        jax.clear_caches()
+
+
+_compiled: dict[str, bool] = {}

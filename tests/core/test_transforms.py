@@ -19,6 +19,7 @@ def results():
     environment = os.environ | {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
         "NPROC": "16",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiling takes most of the time
         "PYTHONPATH": str(ROOT),
     }
     done = subprocess.run(

@@ -1,6 +1,7 @@
 """What the documentation shows is true: its code runs, its commands parse, its paths exist."""
 
 import importlib.util
+import os
 import subprocess
 import sys
 
@@ -31,8 +32,9 @@ def test_the_code_runs(page, tmp_path):
     """The blocks of a page, in one process of their own, without a file, as in a notebook."""
     (tmp_path / "page.py").write_text(pages.script(ROOT / page, have()))
     start = f"exec(compile(open('page.py').read(), {page!r}, 'exec'))"
+    quickly = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # much is compiled, little run
     done = subprocess.run(
-        [sys.executable, "-c", start], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-c", start], cwd=tmp_path, capture_output=True, text=True, env=quickly
     )
     assert done.returncode == 0, done.stderr[-3000:]
 

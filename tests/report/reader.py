@@ -11,12 +11,14 @@ FRAGMENT = re.compile(r"#[\w-]+")
 
 class Page(HTMLParser):
     """elements: [(name, {attribute: value})]; texts of each element by name; `rows` of all
-    tables, a list of cells each. Unbalanced elements fail.
+    tables, a list of cells each; `titles` of its sections; `prose`, the text but for what is
+    preformatted, as code is. Unbalanced elements fail.
     """
 
     def __init__(self, content: bytes):
         super().__init__(convert_charrefs=True)
         self.elements, self.rows, self.text = [], [], ""
+        self.titles, self.prose = [], ""
         self.scripts, self.styles = [], []
         self._open = []
         self.feed(content.decode())
@@ -46,6 +48,10 @@ class Page(HTMLParser):
             self.styles.append(data)
         else:
             self.text += data + " "
+            if "h2" in self._open:
+                self.titles.append(data)
+            if "pre" not in self._open:
+                self.prose += data + " "
             if "tr" in self._open and self.rows and self.rows[-1]:
                 self.rows[-1][-1] += data
 

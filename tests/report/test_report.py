@@ -57,7 +57,7 @@ def said(made):
 
 
 def titles(page):
-    return [t for t in TITLES if re.search(rf"(^| ){re.escape(t)} ", page.text)]
+    return [title for title in page.titles if title in TITLES]
 
 
 def test_it_has_every_part_and_says_what_is_missing(made):
@@ -146,7 +146,7 @@ def test_worst_and_most_confident_wrong_are_so(made, said):
     wrong = np.flatnonzero(label != truth)
     wanted = wrong[np.argsort(-probability[wrong])][:8]
     assert seen.confident_wrong(8).tolist() == wanted.tolist()
-    numbers = re.findall(r"#(\d+)", page.text)
+    numbers = re.findall(r"#(\d+)", page.prose)
     assert numbers == [str(i) for i in (*wanted, *worst)]
 
 

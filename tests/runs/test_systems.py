@@ -107,7 +107,9 @@ class Gone(type(tiny().data)):
         raise DataError("gone")
 
 
-@pytest.mark.parametrize("fault", ["weights", "data", "program", "sweep"])
+@pytest.mark.parametrize(
+    "fault", ["weights", "data", "program", pytest.param("sweep", marks=pytest.mark.slow)]
+)
 def test_a_start_that_fails_leaves_nothing_behind(tmp_path, fault):
     def nothing(e, *, steps):
         raise ConfigError("no program")
