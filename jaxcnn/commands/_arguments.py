@@ -1,5 +1,6 @@
 """Arguments that several verbs take."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,19 @@ def add_tta_argument(parser: Any) -> None:
         help="test-time augmentation: join the outputs for each picture and its mirror image, or "
         "besides for five crops and theirs",
     )
+
+
+def end_of_pictures(faults: list[str], *, count: int) -> int:
+    """The exit code where `faults` of `count` pictures could not be read, each said on stderr; 0
+    without faults. Errors: DataError where no picture could be read.
+    """
+    from jaxcnn.errors import DataError
+
+    if faults and len(faults) == count:
+        raise DataError(faults[0])
+    for fault in faults:
+        print(f"warning: {fault}", file=sys.stderr)
+    return DataError.exit_code if faults else 0
 
 
 def open_model(args: Any) -> "Run":

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jaxcnn.errors import ConfigError
 from jaxcnn.runs.environment import prepare_process
 
 EXAMPLE = "python launch.py compare runs/first runs/second --output both.html"
@@ -32,18 +31,14 @@ def add_arguments(parser: Any) -> None:
 
 def main(args: Any) -> int:
     """Print the comparison."""
-    if len(args.runs) < 2:
-        raise ConfigError(f"compare {args.runs[0]}: give two runs at least")
-    if args.examples < 1:
-        raise ConfigError(f"--examples {args.examples}: look at 1 at least")
     prepare_process()
-    from jaxcnn.report.compare import compare, text_of
     from jaxcnn.runs.open import open
+    from jaxcnn.runs.report.compare import compare, text_of
 
     runs = [open(path, checkpoint=args.checkpoint) for path in args.runs]
     found = compare(runs, examples=args.examples)
     if args.output:
-        from jaxcnn.report.compare_page import write_comparison
+        from jaxcnn.runs.report.compare_page import write_comparison
 
         write_comparison(runs, found, args.output)
     if args.json:

@@ -65,7 +65,7 @@ def add_arguments(parser: Any) -> None:
 
 def main(args: Any) -> int:
     """Exit code 3 where a picture could not be read; the others are explained."""
-    from jaxcnn.errors import ConfigError, DataError
+    from jaxcnn.errors import ConfigError
     from jaxcnn.runs.question import Question
 
     question = Question(args.method, args.target, args.layer, tuple(args.channel))
@@ -93,13 +93,7 @@ def main(args: Any) -> int:
             row = {"image": path, **row, "drawing": str(place)}
         printer.row(answers.as_json(row), [])
     printer.end()
-    if not faults:
-        return 0
-    if len(faults) == count:
-        raise DataError(faults[0])
-    for fault in faults:
-        print(f"warning: {fault}", file=sys.stderr)
-    return DataError.exit_code
+    return _arguments.end_of_pictures(faults, count=count)
 
 
 def open_one(args: Any) -> "Run":

@@ -46,7 +46,7 @@ def add_arguments(parser: Any) -> None:
 
 def main(args: Any) -> int:
     """Exit code 3 where a picture could not be read; the others are answered."""
-    from jaxcnn.errors import ConfigError, DataError
+    from jaxcnn.errors import ConfigError
 
     if bool(args.images) == bool(args.input):
         raise ConfigError("predict: give pictures, or arrays by --input NAME=FILE.npy")
@@ -80,13 +80,7 @@ def main(args: Any) -> int:
             drawn = drawn | {"top": drawn["top"][: args.top]}
         printer.row(answers.as_json(drawn), results)
     printer.end()
-    if not faults:
-        return 0
-    if len(faults) == count:
-        raise DataError(faults[0])
-    for fault in faults:
-        print(f"warning: {fault}", file=sys.stderr)
-    return DataError.exit_code
+    return _arguments.end_of_pictures(faults, count=count)
 
 
 def _coco(row: dict[str, Any], size: tuple[int, int], number: int) -> list[Any]:

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from jaxcnn.errors import ConfigError
 from jaxcnn.runs.environment import prepare_process
 
 EXAMPLE = "python launch.py report runs/first --output first.html"
@@ -38,11 +37,9 @@ def add_arguments(parser: Any) -> None:
 
 def main(args: Any) -> int:
     """Write the page, and say where it is and what is missing."""
-    if args.examples < 1:
-        raise ConfigError(f"--examples {args.examples}: look at 1 at least")
     prepare_process()
-    from jaxcnn.report.write import NAME, write_report
     from jaxcnn.runs.open import open
+    from jaxcnn.runs.report.write import NAME, write_report
 
     run = open(args.run, replica=args.replica, checkpoint=args.checkpoint)
     left_out = write_report(

@@ -32,12 +32,12 @@ def main(args: Any) -> int:
     if args.max_mib < 1:
         raise ConfigError(f"--max-mib {args.max_mib}: must be at least 1")
     prepare_process()
-    from jaxcnn.runs.serving import Server
+    from jaxcnn.runs.serving import LOCAL, Server
 
     run = _arguments.open_model(args)
     with Server(run, host=args.host, port=args.port, most_bytes=args.max_mib * 2**20) as server:
         print(f"{args.run}: {server.url} (Ctrl-C ends it)", flush=True)
-        if args.host not in ("127.0.0.1", "localhost", "::1"):
+        if args.host not in LOCAL:
             print("warning: whoever reaches this address can use the model", file=sys.stderr)
         if args.open:
             webbrowser.open(server.url)

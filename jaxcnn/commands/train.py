@@ -184,7 +184,7 @@ def points_of(experiment: "Experiment", module: Any, args: Any) -> list[dict[str
 
 def _write_report(run: "Run", console: "Console") -> None:
     """report.html of what was trained; training is done, whatever becomes of it."""
-    from jaxcnn.report.write import NAME, write_report
+    from jaxcnn.runs.report.write import NAME, write_report
 
     try:
         left_out = write_report(run)

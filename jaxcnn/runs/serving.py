@@ -38,7 +38,7 @@ from jaxcnn.runs.predict import DRAWN, Predictor
 GATHER_SECONDS = 0.005  # how long the first picture of a batch waits for others
 ANSWER_SECONDS = 120.0
 IDLE_SECONDS = 30.0  # a client that sends nothing is let go
-LOCAL = ("localhost", "127.0.0.1", "[::1]")
+LOCAL = ("localhost", "127.0.0.1")
 
 
 class Answers:
@@ -105,10 +105,10 @@ class Server(ThreadingHTTPServer):
         predictor = run.predictor(batch_size=batch_size)
         self.answers = Answers(predictor, batch_size=batch_size)
         self.most_bytes, self.host = most_bytes, host
-        e, size = run.experiment if not run.is_sweep else run.standalone(), self.answers.size
+        size = self.answers.size
         self.about = {
             "experiment": run.record.get("experiment", ""),
-            "task": type(e.task).__name__,
+            "task": type(run.standalone().task).__name__,
             "size": list(size) if size else None,
             "channels": self.answers.channels,
             "names": list(run.data.label_names),
@@ -169,9 +169,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _check_origin(self) -> None:
         """Only the page itself, or a program, may ask."""
         port = self.server.server_address[1]
-        hosts = {f"{host}:{port}" for host in {*LOCAL, self.server.host}}
+        hosts = [f"{host}:{port}" for host in LOCAL]
         host, origin = self.headers.get("Host", ""), self.headers.get("Origin")
-        if self.server.host in ("127.0.0.1", "localhost", "::1") and host not in hosts:
+        if self.server.host in LOCAL and host not in hosts:
             raise _Refused(HTTPStatus.FORBIDDEN, f"this server answers to {', '.join(LOCAL)} only")
         if origin is not None and origin != f"http://{host}":
             raise _Refused(HTTPStatus.FORBIDDEN, "another site's page asks; only this one may")

@@ -69,7 +69,7 @@ OPTIMIZERS = {
     "lookahead": partial(lookahead, learning_rate=0.1),
     "muon": partial(optimizers.muon, learning_rate=0.02, adam=("^stem/", "^head/")),
 }
-FEW = ("lbfgs", "schedule-free adamw")
+FEW = ("lbfgs", "sam, in turns", "schedule-free adamw", "lookahead")
 UNSCALED = ("sam, in turns", "schedule-free sgd", "schedule-free adamw")
 
 

@@ -6,6 +6,7 @@ CORE = ("tests/core/test_program.py",)
 RUN = ("tests/runs/test_loop.py",)
 CONVOLUTION = ("tests/ops/test_convolution.py",)
 POOLING = ("tests/ops/test_pooling.py",)
+REPORT = "tests/runs/report"
 
 NEAREST: dict[str, tuple[str, ...]] = {
     "jaxcnn/metrics/average_precision.py": (
@@ -102,6 +103,21 @@ NEAREST: dict[str, tuple[str, ...]] = {
     "jaxcnn/runs/open.py": ("tests/runs/test_open.py", "tests/runs/test_folds.py"),
     "jaxcnn/runs/predict.py": ("tests/runs/test_predict_files.py", "tests/runs/test_open.py"),
     "jaxcnn/runs/question.py": ("tests/runs/test_explain.py",),
+    "jaxcnn/runs/report/cards.py": (f"{REPORT}/test_report.py",),
+    "jaxcnn/runs/report/charts.py": (f"{REPORT}/test_page.py",),
+    "jaxcnn/runs/report/compare.py": (f"{REPORT}/test_compare.py",),
+    "jaxcnn/runs/report/compare_page.py": (f"{REPORT}/test_compare.py",),
+    "jaxcnn/runs/report/diagrams.py": (f"{REPORT}/test_report.py",),
+    "jaxcnn/runs/report/examples.py": (f"{REPORT}/test_report.py",),
+    "jaxcnn/runs/report/facts.py": (f"{REPORT}/test_report.py",),
+    "jaxcnn/runs/report/network.py": (f"{REPORT}/test_report.py",),
+    "jaxcnn/runs/report/page.py": (f"{REPORT}/test_page.py",),
+    "jaxcnn/runs/report/parts.py": (f"{REPORT}/test_report.py",),
+    "jaxcnn/runs/report/pictures.py": (f"{REPORT}/test_report.py",),
+    "jaxcnn/runs/report/reading.py": (f"{REPORT}/test_report.py",),
+    "jaxcnn/runs/report/solo.py": (f"{REPORT}/test_report.py",),
+    "jaxcnn/runs/report/sweep.py": (f"{REPORT}/test_report.py",),
+    "jaxcnn/runs/report/write.py": (f"{REPORT}/test_report.py",),
     "jaxcnn/runs/replica.py": (*RUN, "tests/runs/test_sweep.py"),
     "jaxcnn/runs/inventory.py": ("tests/runs/test_replay.py", "tests/runs/test_identity.py"),
     "jaxcnn/runs/keeping.py": ("tests/runs/test_open.py", *RUN),
@@ -115,7 +131,7 @@ NEAREST: dict[str, tuple[str, ...]] = {
     "jaxcnn/runs/terminal.py": ("tests/commands/test_terminal.py",),
     "jaxcnn/runs/train.py": (*RUN, "tests/runs/test_rundir.py", "tests/runs/test_sweep.py"),
     "jaxcnn/runs/ways.py": ("tests/runs/test_ways.py", "tests/runs/test_sweep.py"),
-    "jaxcnn/runs/worth.py": ("tests/tasks/test_verdict.py", "tests/report/test_report.py"),
+    "jaxcnn/runs/worth.py": ("tests/tasks/test_verdict.py", "tests/runs/report/test_report.py"),
     "jaxcnn/runs/writers.py": (*RUN, "tests/commands/test_terminal.py"),
 }
 # onednn.py is compiled and called with the extra alone, which `make test` does not install;

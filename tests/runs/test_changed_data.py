@@ -89,7 +89,8 @@ def test_resume(tmp_path, change, refused, said):
             train(e, tmp_path / "run", resume=True, console=console)
         return
     train(e, tmp_path / "run", resume=True, console=console)
-    warned = [line for line in console.said if line.startswith("warning: not bit-exact")]
+    warned = [line for line in console.said if line.startswith("warning")]
+    warned = [line for line in warned if "no better than a blind answer" not in line]  # few data
     assert len(warned) == (said is not None)
     assert all(said in line for line in warned)
 

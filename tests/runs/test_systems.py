@@ -107,9 +107,7 @@ class Gone(type(tiny().data)):
         raise DataError("gone")
 
 
-@pytest.mark.parametrize(
-    "fault", ["weights", "data", "program", pytest.param("sweep", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("fault", ["weights", "data", "program", "sweep"])
 def test_a_start_that_fails_leaves_nothing_behind(tmp_path, fault):
     def nothing(e, *, steps):
         raise ConfigError("no program")

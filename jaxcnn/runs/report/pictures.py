@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxcnn.report.page import Html, tag
+from jaxcnn.runs.report.page import Html, tag
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Sequence
 
-from jaxcnn.report.page import Html, join, number, tag
+from jaxcnn.runs.report.page import Html, join, number, tag
 
 Point = tuple[float, float]
 

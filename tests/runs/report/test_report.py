@@ -15,14 +15,14 @@ import pytest
 from jaxcnn.core.rendering import render
 from jaxcnn.data.memory import Arrays
 from jaxcnn.errors import Preempted
-from jaxcnn.report.examples import Viewer
-from jaxcnn.report.facts import command, fields
-from jaxcnn.report.reading import read
-from jaxcnn.report.write import write_report
 from jaxcnn.runs import code
 from jaxcnn.runs.open import Run
+from jaxcnn.runs.report.examples import Viewer
+from jaxcnn.runs.report.facts import command, fields
+from jaxcnn.runs.report.reading import read
+from jaxcnn.runs.report.write import write_report
 from jaxcnn.runs.train import train
-from tests.report.reader import check
+from tests.runs.report.reader import check
 from tests.tiny import Lines, arrays, fit, stop_at, tiny
 
 NAMES = ("<script>alert('x')</script>", '"><img src=x onerror=alert(1)>', "naïve & co")

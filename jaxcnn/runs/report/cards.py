@@ -7,10 +7,10 @@ import numpy as np
 from jaxcnn.core.protocols import Batch
 from jaxcnn.inspect.contact_sheet import described, pictures
 from jaxcnn.inspect.drawing import draw, to_image
-from jaxcnn.report.examples import Seen, Viewer, has_pictures
-from jaxcnn.report.page import Html, number, table, tag
-from jaxcnn.report.pictures import Pictures
 from jaxcnn.runs.answers import as_json, sentence
+from jaxcnn.runs.report.examples import Seen, Viewer, has_pictures
+from jaxcnn.runs.report.page import Html, number, table, tag
+from jaxcnn.runs.report.pictures import Pictures
 
 DRAWN = ("objects", "segmentation", "points", "image")  # what needs a picture of its own
 NAMED = 3  # classes that a card names

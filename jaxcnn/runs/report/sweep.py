@@ -3,14 +3,14 @@
 from typing import Any
 
 from jaxcnn.errors import JaxcnnError
-from jaxcnn.report import diagrams, solo
-from jaxcnn.report.charts import COLORS, Series, line_chart
-from jaxcnn.report.examples import LOOKED_AT
-from jaxcnn.report.page import Html, Section, join, note, number, table, tag
-from jaxcnn.report.parts import Parts
-from jaxcnn.report.reading import Reading, as_number, read
 from jaxcnn.runs.events import Record
 from jaxcnn.runs.open import Run, ended_well
+from jaxcnn.runs.report import diagrams, solo
+from jaxcnn.runs.report.charts import COLORS, Series, line_chart
+from jaxcnn.runs.report.examples import LOOKED_AT
+from jaxcnn.runs.report.page import Html, Section, join, note, number, table, tag
+from jaxcnn.runs.report.parts import Parts
+from jaxcnn.runs.report.reading import Reading, as_number, read
 from jaxcnn.runs.sweep import REPEATED
 from jaxcnn.runs.table import table as settings_table
 

@@ -7,15 +7,15 @@ import numpy as np
 
 from jaxcnn.core.checks import OF_DESCENT, OF_RECORDS
 from jaxcnn.errors import DataError, JaxcnnError
-from jaxcnn.report import diagrams, facts, network
-from jaxcnn.report.cards import cards
-from jaxcnn.report.charts import Series, line_chart
-from jaxcnn.report.examples import LOOKED_AT, Viewer
-from jaxcnn.report.page import Html, Section, details, join, note, number, table, tag
-from jaxcnn.report.parts import Parts
-from jaxcnn.report.pictures import Pictures
-from jaxcnn.report.reading import Reading, as_counts, as_number, read
 from jaxcnn.runs.open import Run
+from jaxcnn.runs.report import diagrams, facts, network
+from jaxcnn.runs.report.cards import cards
+from jaxcnn.runs.report.charts import Series, line_chart
+from jaxcnn.runs.report.examples import LOOKED_AT, Viewer
+from jaxcnn.runs.report.page import Html, Section, details, join, note, number, table, tag
+from jaxcnn.runs.report.parts import Parts
+from jaxcnn.runs.report.pictures import Pictures
+from jaxcnn.runs.report.reading import Reading, as_counts, as_number, read
 from jaxcnn.tasks.verdict import Verdict
 
 MOST_CLASSES = 200  # rows of a table of classes

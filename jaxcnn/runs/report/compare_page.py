@@ -6,15 +6,15 @@ from pathlib import Path
 from jaxcnn.errors import DataError
 from jaxcnn.inspect.contact_sheet import described, pictures
 from jaxcnn.inspect.drawing import draw, to_image
-from jaxcnn.report import page
-from jaxcnn.report.cards import is_drawn, say
-from jaxcnn.report.charts import Series, line_chart
-from jaxcnn.report.compare import Comparison, letter_of, pair_words
-from jaxcnn.report.examples import has_pictures
-from jaxcnn.report.page import Html, join, note, number, table, tag
-from jaxcnn.report.parts import Parts
-from jaxcnn.report.pictures import Pictures
 from jaxcnn.runs.open import Run
+from jaxcnn.runs.report import page
+from jaxcnn.runs.report.cards import is_drawn, say
+from jaxcnn.runs.report.charts import Series, line_chart
+from jaxcnn.runs.report.compare import Comparison, letter_of, pair_words
+from jaxcnn.runs.report.examples import has_pictures
+from jaxcnn.runs.report.page import Html, join, note, number, table, tag
+from jaxcnn.runs.report.parts import Parts
+from jaxcnn.runs.report.pictures import Pictures
 
 CURVES = (("train", "loss"), ("eval", "loss"), ("train", "learning_rate"), ("train", "grad_norm"))
 

@@ -15,16 +15,16 @@ from jaxcnn.data.memory import Arrays
 from jaxcnn.layers import Conv
 from jaxcnn.ops.decoding import END, SPECIAL_WORDS, START
 from jaxcnn.ops.pixel_shuffle import pixel_shuffle
-from jaxcnn.report.cards import say
-from jaxcnn.report.examples import Viewer
-from jaxcnn.report.write import write_report
 from jaxcnn.runs.open import Run
+from jaxcnn.runs.report.cards import say
+from jaxcnn.runs.report.examples import Viewer
+from jaxcnn.runs.report.write import write_report
 from jaxcnn.tasks.captioning import Captioning
 from jaxcnn.tasks.detection import CenterDetection
 from jaxcnn.tasks.regression import Regression
 from jaxcnn.tasks.segmentation import Segmentation
 from jaxcnn.tasks.super_resolution import SuperResolution
-from tests.report.reader import check
+from tests.runs.report.reader import check
 from tests.tiny import fit
 
 ROWS = 5

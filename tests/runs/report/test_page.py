@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from jaxcnn.report import charts, diagrams, page
-from jaxcnn.report.pictures import Pictures, tiles
-from tests.report.reader import check
+from jaxcnn.runs.report import charts, diagrams, page
+from jaxcnn.runs.report.pictures import Pictures, tiles
+from tests.runs.report.reader import check
 
 HOSTILE = (
     "<script>alert(1)</script>",

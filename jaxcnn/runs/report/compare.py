@@ -11,11 +11,11 @@ import numpy as np
 
 from jaxcnn.errors import ConfigError, JaxcnnError
 from jaxcnn.metrics.shares import mcnemar
-from jaxcnn.report.examples import Seen, Viewer
-from jaxcnn.report.facts import fields
-from jaxcnn.report.page import number
-from jaxcnn.report.reading import Reading, as_number, read
 from jaxcnn.runs.open import Run
+from jaxcnn.runs.report.examples import Seen, Viewer
+from jaxcnn.runs.report.facts import fields
+from jaxcnn.runs.report.page import number
+from jaxcnn.runs.report.reading import Reading, as_number, read
 
 NAMED = 20  # examples of each kind that are named
 ABSENT = "–"  # of a field that a run does not have
@@ -81,10 +81,12 @@ def compare(runs: Sequence[Run], *, examples: int = 10_000) -> Comparison:
 
     Where the examples cannot be compared (data that are gone, or are not the same in all runs),
     the rest is, and `unseen` says why.
-    Errors: ConfigError for fewer than two runs, and for a sweep.
+    Errors: ConfigError for fewer than two runs, for a sweep, and for no examples.
     """
     if len(runs) < 2:
-        raise ConfigError(f"compare: {len(runs)} run given; a comparison needs two at least")
+        raise ConfigError(f"compare: {len(runs)} run given; a comparison needs two runs at least")
+    if examples < 1:
+        raise ConfigError(f"--examples {examples}: look at 1 at least")
     for run in runs:
         if run.is_sweep:
             raise ConfigError(

@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from jaxcnn.report.charts import COLORS, DECADES
-from jaxcnn.report.page import Html, join, number, tag
-from jaxcnn.report.reading import as_number
+from jaxcnn.runs.report.charts import COLORS, DECADES
+from jaxcnn.runs.report.page import Html, join, number, tag
+from jaxcnn.runs.report.reading import as_number
 
 COUNTED = 20  # classes up to which the cells of a confusion matrix show their numbers
 SIDE = 440

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxcnn.errors import JaxcnnError
-from jaxcnn.report.charts import Point
 from jaxcnn.runs.answers import class_name
 from jaxcnn.runs.events import Record
 from jaxcnn.runs.open import Run
+from jaxcnn.runs.report.charts import Point
 from jaxcnn.tasks.verdict import Verdict, judge, verdict_of
 
 LARGEST = 1e300  # beyond, sums and logarithms of numbers fail

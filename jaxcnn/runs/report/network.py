@@ -11,8 +11,8 @@ from jaxcnn.core.program import State, evaluation_variables
 from jaxcnn.core.protocols import Batch, Tree
 from jaxcnn.errors import ConfigError
 from jaxcnn.inspect.summary import Layer, summarize_layers, total_macs, total_params
-from jaxcnn.report.page import Html, join, note, table, tag
-from jaxcnn.report.pictures import Pictures, tiles
+from jaxcnn.runs.report.page import Html, join, note, table, tag
+from jaxcnn.runs.report.pictures import Pictures, tiles
 
 MOST_LAYERS = 400  # rows of the table
 MOST_FILTERS = 64

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from jaxcnn.report import page, solo, sweep
-from jaxcnn.report.examples import LOOKED_AT
+from jaxcnn.errors import ConfigError
 from jaxcnn.runs.open import Run
+from jaxcnn.runs.report import page, solo, sweep
+from jaxcnn.runs.report.examples import LOOKED_AT
 
 NAME = "report.html"
 
@@ -24,6 +25,8 @@ def write_report(
     left out.
     Errors: those of opening the run's files, ResourceError where the page cannot be written.
     """
+    if examples < 1:
+        raise ConfigError(f"--examples {examples}: look at 1 at least")
     make = sweep.sections if run.is_sweep else solo.sections
     parts = make(run, examples=examples, files_only=files_only)
     title = f"{run.record['experiment']}: {run.folder.name}"

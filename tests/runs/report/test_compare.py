@@ -12,11 +12,11 @@ import pytest
 from jaxcnn.commands import _main
 from jaxcnn.data.memory import Arrays
 from jaxcnn.errors import ConfigError
-from jaxcnn.report.compare import compare, differing, text_of
-from jaxcnn.report.compare_page import write_comparison
 from jaxcnn.runs.open import Run
+from jaxcnn.runs.report.compare import compare, differing, text_of
+from jaxcnn.runs.report.compare_page import write_comparison
 from jaxcnn.runs.train import train
-from tests.report.reader import check
+from tests.runs.report.reader import check
 from tests.tiny import arrays, tiny
 
 
@@ -116,7 +116,7 @@ def test_without_data_the_rest_is_compared(pair, capsys, tmp_path):
 
 def test_refused(pair, tmp_path, capsys):
     runs = runs_of(pair)
-    with pytest.raises(ConfigError, match="two at least"):
+    with pytest.raises(ConfigError, match="two runs at least"):
         compare(runs[:1])
     assert _main.main(["compare", str(pair[1][0])]) == ConfigError.exit_code
     e = tiny(steps=2)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from jaxcnn.errors import ConfigError
-from jaxcnn.report.page import Html, details, join, note, table, tag
 from jaxcnn.runs.events import Record
 from jaxcnn.runs.open import Run
+from jaxcnn.runs.report.page import Html, details, join, note, table, tag
 
 NAMES = ("type", "partial", "function")
 MOST_TEXT = 200_000  # characters of a file that are shown

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 
 from jaxcnn.errors import JaxcnnError
-from jaxcnn.report.page import Html, Section
+from jaxcnn.runs.report.page import Html, Section
 
 
 @dataclasses.dataclass
