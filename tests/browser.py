@@ -132,9 +132,14 @@ class Browser:
         return base64.b64decode(self.call("Page.captureScreenshot")["data"])
 
     def close(self) -> None:
-        self._socket.close()
-        self._process.terminate()
-        self._process.wait()
-        self._reader.join()
-        self._process.stderr.close()
-        self._loop.close()
+        async def leave() -> None:  # within the loop: elsewhere there may be none (asyncio.run)
+            self._socket.close()
+
+        try:
+            self._run(leave)
+        finally:
+            self._process.kill()
+            self._process.wait()
+            self._reader.join()
+            self._process.stderr.close()
+            self._loop.close()
