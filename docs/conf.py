@@ -1,6 +1,6 @@
 """The site: the pages of this folder, and a reference made of the docstrings.
 
-    make docs-site      # or: python -m sphinx --fail-on-warning docs docs/_build
+make docs-site      # or: python -m sphinx --fail-on-warning docs docs/_build
 """
 
 import re
