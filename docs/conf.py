@@ -28,7 +28,12 @@ python_maximum_signature_line_length = 88
 html_theme = "pydata_sphinx_theme"
 html_title = f"jaxcnn {version}"
 html_show_sourcelink = False
-html_theme_options = {"show_prev_next": False, "navigation_with_keys": False}
+html_sidebars = {"**": ["globaltoc.html"]}
+html_theme_options = {
+    "show_prev_next": False,
+    "navigation_with_keys": False,
+    "navbar_center": [],  # all pages are in the sidebar
+}
 
 ROOMS = {  # the rooms of docs/design.md whose names are imported from their own files
     "core": "Experiments, programs, optimizers, schedules",
@@ -42,6 +47,10 @@ ROOMS = {  # the rooms of docs/design.md whose names are imported from their own
     "inspect": "Looking into networks",
     "weights": "Weights of others",
 }
+
+
+# what begins an item of a list in a docstring: "name: …", "name, other: …", "Args:", "- …"
+ITEM = re.compile(r"`?[*\w.]+`?(, `?[*\w.]+`?)*: |\w+:$|- ")
 
 
 def modules(room: str) -> list[str]:
@@ -87,6 +96,7 @@ def _items(lines: list[str], depth: int = 0) -> list[str]:
     """Lines as items of a list: what is indented below "Args:" is a list of its own, what is
     indented below anything else goes on.
     """
+    listed = ITEM.match(lines[0].strip())  # else it is running text that holds a colon
     out: list[str] = []
     i = 0
     while i < len(lines):
@@ -96,7 +106,7 @@ def _items(lines: list[str], depth: int = 0) -> list[str]:
             below += 1
         head, rest = lines[i].strip(), lines[i + 1 : below]
         shift = "  " * depth
-        starts = re.match(r"[\w`, *.]{1,40}: |[\w ]+:$|- ", head) or not out
+        starts = not out or (listed and ITEM.match(head))
         if head.endswith(":") and rest:
             out += [f"{shift}- {_inline(head)}", "", *_items(rest, depth + 1), ""]
         elif starts or not out[-1]:

@@ -45,6 +45,7 @@ def test_every_public_name_has_a_place():
     [
         ("Of `x` [B, C], *all* a_b.", r"Of \ ``x``\  [B, C], \*all\* a\_b."),
         ("a: one\n    more\nb: two", "- a: one more\n- b: two"),
+        ("It is so\nor apart: as said.", "It is so or apart: as said."),
         ("First line\nsecond.\n\n    python x.py", "First line second.\n\n::\n\n    python x.py"),
     ],
 )
