@@ -13,7 +13,7 @@ CHOICE = tests/test_imports.py tests/test_api.py tests/test_dependencies.py test
 MINUTES ?= 30
 PARITY = $(shell grep -rlE "importorskip|torchvision_peer" tests --include="test_*.py")
 
-.PHONY: demo test test-slow test-newest test-oldest mutants fuzz faults test-parity docs lint clean
+.PHONY: demo test test-slow test-newest test-oldest mutants fuzz faults test-parity docs docs-site lint clean
 
 demo: $(VENV)/.installed  ## install, train LeNet-5 on the embedded digits, say how well and where
 	$(BIN)/python launch.py train digits_lenet5
@@ -50,12 +50,17 @@ fuzz: $(VENV)/.test  ## 20,000 damaged inputs for each reader
 faults: $(VENV)/.test  ## kill, damage, starve and interrupt real runs for MINUTES; see docs/reliability.md
 	$(BIN)/python -m tests.faults --minutes $(MINUTES)
 
-test-parity: $(VENV)/.parity  ## compare with torchvision, timm, captum, Keras and pycocotools, installed for this
+test-parity: $(VENV)/.parity  ## compare with torchvision, timm, captum, Keras and pycocotools, installed for this; build the site
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(PARITY)
 
-docs: $(VENV)/.test  ## write docs/api.md and the outputs of docs/notebook.ipynb anew
+docs: $(VENV)/.test  ## write docs/api.md, the gallery's pages and the outputs of docs/notebook.ipynb anew
 	$(BIN)/python docs/make_api.py
+	$(BIN)/python docs/make_gallery.py
 	$(BIN)/python docs/run_notebook.py
+
+docs-site: $(VENV)/.installed  ## build the pages and a reference of all docstrings as a site: docs/_build/index.html
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[docs]"
+	$(BIN)/python -m sphinx -q --fail-on-warning docs docs/_build
 
 lint: $(VENV)/.test
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
@@ -81,6 +86,7 @@ $(VENV)/.test: $(VENV)/.installed
 $(VENV)/.parity: $(VENV)/.test
 	$(BIN)/pip install --quiet torch==2.13.0 shapely
 	$(BIN)/pip install --quiet --no-deps timm captum torchvision==0.28.0 pycocotools keras optree namex
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[docs]"
 	touch $@
 
 clean:

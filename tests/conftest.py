@@ -31,7 +31,17 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 # What the tests of these folders compare holds for any code that XLA makes, and optimizing it takes
 # more than half of their time. Whole runs, commands and faults are compiled as users' are.
-QUICKLY_COMPILED = ("core", "data", "inspect", "layers", "metrics", "models", "ops", "recipes")
+QUICKLY_COMPILED = (
+    "core",
+    "data",
+    "docs",
+    "inspect",
+    "layers",
+    "metrics",
+    "models",
+    "ops",
+    "recipes",
+)
 QUICKLY_COMPILED += ("tasks", "weights", "test_experiments.py")
 
 

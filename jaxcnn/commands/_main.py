@@ -14,7 +14,14 @@ import sys
 from collections.abc import Sequence
 
 from jaxcnn import __version__
-from jaxcnn.errors import ConfigError, JaxcnnError, Preempted, ResourceError, did_you_mean
+from jaxcnn.errors import (
+    ConfigError,
+    DependencyError,
+    JaxcnnError,
+    Preempted,
+    ResourceError,
+    did_you_mean,
+)
 from jaxcnn.runs.terminal import end_output, prepare_streams, stop_at_signals
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # nothing more can be written
@@ -75,6 +82,12 @@ def _answer(error: Exception) -> int:
         stopped = isinstance(error, Preempted)  # which is no error
         _say(str(error) if stopped else f"error: {error}")
         return error.exit_code
+    if isinstance(error, ModuleNotFoundError) and error.name in ("jax", "flax", "numpy", "optax"):
+        _say(
+            f"error: {error.name} is not installed for {sys.executable}; activate the environment "
+            "that jaxcnn was installed into (. .venv/bin/activate), or: pip install -e ."
+        )
+        return DependencyError.exit_code
     if isinstance(error, MemoryError):
         return _out_of_memory("the host's memory is full")
     if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error):

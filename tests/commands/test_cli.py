@@ -392,3 +392,16 @@ def test_ctrl_c_saves_and_exits_75(tmp_path):
     assert process.returncode == 75
     assert "--resume" in stderr
     assert list((tmp_path / "r/checkpoints").glob("last-*"))
+
+
+def test_without_its_requirements_it_says_what_to_do():
+    """A Python that sees no installed packages, as a new shell without the environment."""
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from jaxcnn.commands._main import main"
+    code += "; sys.exit(main(['check', 'digits_lenet5']))"
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 2
+    assert "pip install -e ." in done.stderr
+    assert "Traceback" not in done.stderr

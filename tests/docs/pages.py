@@ -8,6 +8,7 @@ from typing import NamedTuple
 from tests.conftest import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+GALLERY = sorted((ROOT / "docs" / "gallery").glob("*.md"))
 OF_A_RUN = ("runs/tutorial/", "code/", "checkpoints/")  # what a run directory holds
 COMMAND = re.compile(r"^ *(?:\w+=\S+ )*(?:python launch\.py|jaxcnn)(?= |$)")
 
@@ -56,12 +57,14 @@ def commands(page: Path) -> list[tuple[int, list[str]]]:
 
 
 def saved(page: Path) -> dict[str, str]:
-    """{path: code} of the experiment files that a page has its reader write: its first block, where
-    it goes on with "Save it as `path`".
+    """{path: code} of the experiment files that a page has its reader write: the last block before
+    "Save it as `path`".
     """
-    return {
-        path: blocks(page)[0].code for path in re.findall(r"Save it as `([^`]+)`", page.read_text())
-    }
+    text, found = page.read_text(), {}
+    for match in re.finditer(r"Save it as `([^`]+)`", text):
+        line = text[: match.start()].count("\n")
+        found[match[1]] = [block for block in blocks(page) if block.line < line][-1].code
+    return found
 
 
 def links(page: Path) -> list[str]:
