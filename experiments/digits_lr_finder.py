@@ -27,7 +27,7 @@ from jaxcnn.core.experiment import Experiment
 from jaxcnn.data.made.digits import Digits
 from jaxcnn.errors import ConfigError, DivergedError
 from jaxcnn.models.lenet import LeNet5
-from jaxcnn.runs.train import new_folder
+from jaxcnn.runs.rundir import new_folder
 from jaxcnn.tasks.classification import Classification
 
 

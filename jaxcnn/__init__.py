@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from jaxcnn.runs.open import evaluate as evaluate
     from jaxcnn.runs.open import open as open
     from jaxcnn.runs.replay import verify as verify
+    from jaxcnn.runs.trackers import track as track
     from jaxcnn.runs.train import train as train
 
 __version__ = "0.1.0"
@@ -46,6 +47,7 @@ _HOME = {
     "Run": "runs.open",
     "evaluate": "runs.open",
     "open": "runs.open",
+    "track": "runs.trackers",
     "train": "runs.train",
     "verify": "runs.replay",
 }

@@ -38,6 +38,9 @@ FORBIDDEN_AT_TOP = {
     "scipy",
     "matplotlib",
     "tensorboardX",
+    "wandb",
+    "mlflow",
+    "trackio",
     "rich",
 }
 

@@ -15,6 +15,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -29,11 +30,13 @@ from jaxcnn.core.program import make_program
 from jaxcnn.data.dataset import Source
 from jaxcnn.inspect.summary import summarize_layers, total_macs
 from jaxcnn.runs.feed import batches, pieces
+from jaxcnn.runs.profiling import tracing
 from jaxcnn.tasks.task import BaseTask
 
 KINDS = ("train", "inference")
 # a block of steps is made about so long, many times what a clock or a dispatch can err by
 BLOCK_SECONDS = 0.5
+TRACED = 5  # steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,6 +155,14 @@ class Compiled:
             jax.block_until_ready(self.state)
         return waited / (time.perf_counter() - start)
 
+    def trace(self, folder: Path) -> None:
+        """A trace of TRACED steps of each kind, one after another, in `folder`."""
+        with tracing(folder):
+            for kind in KINDS:
+                for i in range(TRACED):
+                    with jax.profiler.StepTraceAnnotation(kind, step_num=i + 1):
+                        self.time(kind, 1)
+
     def macs(self) -> int:
         """Multiply-accumulates of one example's forward pass."""
         inputs = jax.eval_shape(
@@ -246,12 +257,13 @@ def measure(
     peers: dict[str, Any] | None = None,
     steps: int | None = None,
     rounds: int = 7,
+    trace: Path | None = None,
 ) -> dict[str, Any]:
     """Throughput, compilation, memory, roofline, data stall and the comparison with peers of one
     experiment as it is, on one device.
 
     peers: {name: an open jaxcnn.bench.process.Peer}; steps: of a block (default: as many as last
-        half a second).
+        half a second); trace: a folder for a trace of some steps, made after they were timed.
     Errors: RuntimeError with RESOURCE_EXHAUSTED where memory does not suffice.
     """
     ours = Compiled(e, source)
@@ -299,6 +311,8 @@ def measure(
                 {variant: taken[name, variant] for variant in peer.variants},
             )
             compared[name].update(comparison if kind == "train" else {kind: comparison})
+    if trace is not None:
+        ours.trace(trace)
     result["data_stall_share"] = ours.data_stall_share(min(50, result["train"]["steps"] + 4))
     result["memory"] = roofline.memory(ours.steps)
     result["diverged"] = not bool(ours.state.live)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -31,10 +32,12 @@ def results(
     torch_compile: bool = False,
     steps: int | None = None,
     rounds: int = 7,
+    trace: Path | None = None,
     say: Callable[[str], None] = lambda message: None,
 ) -> Iterator[dict[str, Any]]:
     """One result after another: subjects, then dtypes, then batch sizes (see `batch_sizes`). One
-    that finds too little memory has "error" in place of numbers.
+    that finds too little memory has "error" in place of numbers. A trace of each lies in a folder
+    of its own in `trace`.
     """
     where = {"environment": environment.describe() | {"convolution": current_formulation()}}
     layers = [layers_of(subject.experiment.model) if peers else [] for subject in subjects]
@@ -64,6 +67,7 @@ def results(
                         peers=peers,
                         steps=steps,
                         rounds=rounds,
+                        trace=trace and trace / f"{Path(subject.name).stem}-{dtype}-{size}",
                     )
                 except (RuntimeError, MemoryError) as error:
                     if not roofline.out_of_memory(error):

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from jaxcnn.errors import ConfigError, ResourceError, did_you_mean
@@ -57,6 +58,12 @@ def add_arguments(parser: Any) -> None:
         metavar="N",
         help="blocks of each, alternating (default: 7)",
     )
+    parser.add_argument(
+        "--trace",
+        type=Path,
+        metavar="FOLDER",
+        help="also write a trace of some steps of each, for xprof and Perfetto",
+    )
     data = parser.add_mutually_exclusive_group()
     data.add_argument(
         "--synthetic",
@@ -81,6 +88,7 @@ def main(args: Any) -> int:
     names = [name for name in args.names if "=" not in name or name.endswith(".py")]
     args.overrides = [name for name in args.names if name not in names] + args.overrides
     check_numbers(args)
+    check_folder(args.trace)
     outside = dict(os.environ)  # peers run as their users would run them, with as many threads
     prepare_process()
     outside["NPROC"] = os.environ["NPROC"]
@@ -111,6 +119,7 @@ def main(args: Any) -> int:
             torch_compile=args.torch_compile,
             steps=args.steps,
             rounds=args.rounds,
+            trace=args.trace,
             say=partial(print, file=sys.stderr),
         ):
             found.append(result)
@@ -118,6 +127,8 @@ def main(args: Any) -> int:
                 print(report.as_text(result), end="\n\n", flush=True)
     if args.form:
         print(report.FORMS[args.form](found))
+    if args.trace:
+        print(f"traces: {args.trace}", file=sys.stderr)
     if not any("train" in result for result in found):
         raise ResourceError("out of memory at every batch size; choose a smaller --batch-size")
     return 0
@@ -133,10 +144,11 @@ def bench_augmentations(args: Any, names: list[str]) -> int:
             raise ConfigError(
                 f"bench augment: {name!r} is none of {', '.join(known)}{did_you_mean(name, known)}"
             )
-    if args.peer or args.dtype or args.real_data or args.batch_size == "auto":
+    refused = args.peer or args.dtype or args.real_data or args.trace
+    if refused or args.batch_size == "auto":
         raise ConfigError(
-            "bench augment: takes --batch-size N and --rounds, not --peer, --dtype, --real-data or "
-            "--batch-size auto"
+            "bench augment: takes --batch-size N and --rounds, not --peer, --dtype, --real-data, "
+            "--trace or --batch-size auto"
         )
     options: dict[str, Any] = {"rounds": args.rounds, "names": tuple(names)}
     if args.batch_size:
@@ -156,6 +168,17 @@ def bench_augmentations(args: Any, names: list[str]) -> int:
         forms = report.FORMS | {"markdown": augmentation.as_markdown}
         print(forms[args.form](found))
     return 0
+
+
+def check_folder(folder: Path | None) -> None:
+    """Make the folder for traces. Errors: ResourceError, before minutes are spent on timing."""
+    try:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResourceError(
+            f"--trace {folder}: cannot be made ({error.strerror}); choose another folder"
+        ) from error
 
 
 def check_numbers(args: Any) -> None:

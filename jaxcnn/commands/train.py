@@ -47,6 +47,18 @@ def add_arguments(parser: Any) -> None:
         action=argparse.BooleanOptionalAction,
         help="write RUN/report.html at the end (default: unless --quiet)",
     )
+    parser.add_argument(
+        "--track",
+        action="append",
+        default=[],
+        choices=("tensorboard", "wandb", "mlflow", "trackio"),
+        help="log there, too; may be given several times (tensorboard: histograms and pictures)",
+    )
+    parser.add_argument(
+        "--profile",
+        metavar="A..B",
+        help="write a trace of the steps A to B into RUN/profile, for xprof and Perfetto",
+    )
     many = parser.add_argument_group(
         "sweeps",
         "many seeds and settings in one program: --sweep seed=0..7 "
@@ -105,16 +117,20 @@ def main(args: Any) -> int:
         raise ConfigError(
             f"--halving {args.halving}: keeps one replica in H, so it must be at least 2"
         )
+    profile = _steps_of(args.profile)
     prepare_process(recorded=recorded(args.resume) if args.resume else None)
 
+    from jaxcnn.runs.trackers import track
     from jaxcnn.runs.train import train
     from jaxcnn.runs.worth import warning_of
     from jaxcnn.runs.writers import Console
 
     console = Console(quiet=args.quiet)
+    watched = {"observe": [track(name) for name in dict.fromkeys(args.track)], "profile": profile}
     if args.resume:
         console.line(f"run: {args.resume}")
-        run = train(None, args.resume, resume=True, way=args.replicas_by, console=console)
+        way = args.replicas_by
+        run = train(None, args.resume, resume=True, way=way, console=console, **watched)
     else:
         experiment, origin, points = _new(args)
         run = train(
@@ -127,6 +143,7 @@ def main(args: Any) -> int:
             halving=args.halving,
             folds=args.folds,
             console=console,
+            **watched,
         )
     if args.quiet and (
         warning := warning_of(run, run.experiment)
@@ -141,6 +158,16 @@ def main(args: Any) -> int:
         sys.stdout.flush()  # the result first: the report takes some seconds
         _write_report(run, console)
     return 0
+
+
+def _steps_of(text: str | None) -> tuple[int, int] | None:
+    """(A, B) of A..B. Errors: ConfigError."""
+    if text is None:
+        return None
+    first, dots, last = text.partition("..")
+    if not (dots and first.isdecimal() and last.isdecimal()):
+        raise ConfigError(f"--profile {text}: must be two steps such as 101..110")
+    return int(first), int(last)
 
 
 def _new(args: Any) -> "tuple[Experiment, code.Origin | None, list[dict[str, Any]] | None]":

@@ -31,16 +31,26 @@ def contact_sheet(
 
     Errors: ConfigError for a batch without pictures.
     """
+    pixels = pictures(batch)[:most]
+    rows = [described(batch, i, names=names) for i in range(len(pixels))]
+    return arrange([tile(x, row) for x, row in zip(pixels, rows, strict=True)], columns=columns)
+
+
+def tile(pixels: np.ndarray, what: dict[str, Any]) -> Image.Image:
+    """One picture of a sheet, uint8 [H, W, 1 or 3], with `what` (jaxcnn.inspect.drawing.draw) on it
+    and its "text" below.
+    """
     from PIL import Image
 
-    pixels = pictures(batch)[:most]
-    drawn = []
-    for i, x in enumerate(pixels):
-        what = described(batch, i, names=names)
-        words = what.pop("text", None)
-        picture = draw(x, what)
-        picture.thumbnail((TILE, TILE), Image.Resampling.LANCZOS)
-        drawn.append(picture if words is None else with_text(picture, words))
+    picture = draw(pixels, {name: value for name, value in what.items() if name != "text"})
+    picture.thumbnail((TILE, TILE), Image.Resampling.LANCZOS)
+    return with_text(picture, what["text"]) if "text" in what else picture
+
+
+def arrange(drawn: list[Image.Image], *, columns: int) -> Image.Image:
+    """Pictures in rows of `columns`, as one."""
+    from PIL import Image
+
     rows = [drawn[i : i + columns] for i in range(0, len(drawn), columns)]
     heights = [max(picture.height for picture in row) + GAP for row in rows]
     width = max(sum(picture.width + GAP for picture in row) for row in rows)

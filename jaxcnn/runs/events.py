@@ -1,16 +1,21 @@
 """What happens in a run, told to observers: functions of an event.
 
-History, console and TensorBoard (jaxcnn.runs.writers) are three of them; `train(…, observe=(…,))`
-adds others: a picture of each epoch, histograms of weights, a logger of one's own. An observer
-cannot change a run: what it returns is ignored, and one that raises is reported once and dropped.
+History and console (jaxcnn.runs.writers) and TensorBoard (jaxcnn.runs.board) are three of them;
+`train(…, observe=(…,))` adds others: a picture of each epoch, a tracker (jaxcnn.runs.tracking), a
+function of one's own. An observer cannot change a run: what it returns is ignored, and one that
+raises is reported once and dropped.
 """
 
 import inspect
+import math
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import NamedTuple
 
+from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.protocols import AnyState
+from jaxcnn.data.dataset import Source
 from jaxcnn.runs.records import Record as Record
 
 SLOW_SECONDS = 5.0  # an observer that holds training up for longer is said, once
@@ -27,6 +32,8 @@ class Event(NamedTuple):
     state: a call that gives the replica's state, as arrays of its own that outlive the step; in a
         solo run's form, whatever the way. It costs a copy, so call it only when it is needed.
     replica: which one; 0 in a solo run.
+    folder: the replica's run directory (run.json says all of it). experiment: that of the replica.
+    examples: of its evaluation, opened already. None in an event that was made by hand.
     """
 
     kind: str
@@ -34,6 +41,9 @@ class Event(NamedTuple):
     record: Record
     state: Callable[[], AnyState]
     replica: int = 0
+    folder: Path | None = None
+    experiment: Experiment | None = None
+    examples: Source | None = None
 
 
 Observer = Callable[[Event], None]
@@ -75,7 +85,24 @@ class Notifier:
             self._say(f"warning: the observer {name_of(observer)} {text}")
 
 
+def numbers_of(record: Record) -> dict[str, float]:
+    """The numbers of a "train" or "eval" record as loggers show them, e.g. "train/loss" and
+    "eval/accuracy"; without the steps and epochs that it was made at, and what is not finite.
+    """
+    kind = record["kind"]
+    return {
+        f"{kind}/{name}": value
+        for name, value in record.get("metrics", record).items()
+        if isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and name not in ("step", "epoch", "replica")
+    }
+
+
 def name_of(observer: Observer) -> str:
-    """What a person would call it."""
+    """What a person would call it: its own `name`, if it has one."""
+    if isinstance(name := getattr(observer, "name", None), str):
+        return name
     named = isinstance(observer, type) or inspect.isroutine(observer)
     return str((observer if named else type(observer)).__qualname__)

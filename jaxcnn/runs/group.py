@@ -12,6 +12,7 @@ from jaxcnn.core.rendering import Json
 from jaxcnn.data.dataset import Source
 from jaxcnn.errors import ResourceError
 from jaxcnn.runs.events import Event, Record
+from jaxcnn.runs.profiling import Profile
 from jaxcnn.runs.replica import Replica
 from jaxcnn.runs.ways import Bundle, Way, by_bundle
 
@@ -31,6 +32,7 @@ class Group:
     say: Callable[[str], None]
     rungs: dict[int, int] = dataclasses.field(default_factory=dict)  # {step: replicas kept}
     until: int | None = None  # a step at which to stop as a signal would
+    profile: Profile | None = None
     step: int = 0
     resumed: bool = False  # from a state that it saved itself
     active: list[Replica] = dataclasses.field(default_factory=list)
@@ -78,7 +80,8 @@ class Group:
             own = self.solo_states()[self.active.index(replica)]
             return replica.to_file(jax.tree.map(jax.numpy.copy, own))
 
-        replica.notify(Event(kind, self.step, record, state, replica.index))
+        about = (replica.folder, replica.experiment, self.eval)
+        replica.notify(Event(kind, self.step, record, state, replica.index, *about))
 
     def once(self, what: str, text: str) -> None:
         """Say something, the first time that `what` is found."""

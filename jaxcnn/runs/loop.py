@@ -7,6 +7,7 @@ the first value that is not finite. A replica that stops is frozen in the progra
 
 import time
 from collections.abc import Callable, Iterator, Set
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol, runtime_checkable
 
 import jax
@@ -73,10 +74,11 @@ def _train_until(group: Group, end: int, stop: Callable[[], bool]) -> bool:
     e = group.experiment
     interval = e.eval_interval(len(group.train))
     for after, of_bundles in _feed(group, end, intervals=(e.log_every, interval)):
-        for i, (bundle, batch) in enumerate(zip(group.bundles, of_bundles, strict=True)):
-            program = bundle.single if after - group.step == 1 else bundle.many
-            group.states[i], numbers = program.train_step(group.states[i], batch)
-            group.pending[i].append(numbers)
+        with _profiled(group, after):
+            for i, (bundle, batch) in enumerate(zip(group.bundles, of_bundles, strict=True)):
+                program = bundle.single if after - group.step == 1 else bundle.many
+                group.states[i], numbers = program.train_step(group.states[i], batch)
+                group.pending[i].append(numbers)
         group.step = after
         if after % e.log_every == 0:
             _log(group)
@@ -91,6 +93,15 @@ def _train_until(group: Group, end: int, stop: Callable[[], bool]) -> bool:
         if not going_on(group):
             return False
     return False
+
+
+def _profiled(group: Group, after: int) -> AbstractContextManager[None]:
+    """Around the dispatch of the steps up to `after`: traced, where it is to be."""
+    if group.profile is None or group.profile.done:
+        return nullcontext()
+    return group.profile.dispatch(
+        group.step + 1, after, settle=lambda: jax.block_until_ready(group.states), say=group.say
+    )
 
 
 def _feed(

@@ -23,6 +23,7 @@ from jaxcnn.data.recorded import located
 from jaxcnn.data.recorded import record as record_data
 from jaxcnn.errors import CheckpointError, DataError, DivergedError, Preempted
 from jaxcnn.runs import code, evaluation, loop, sweep
+from jaxcnn.runs.board import TensorBoard
 from jaxcnn.runs.carry import carry
 from jaxcnn.runs.checkpoint import Checkpoints
 from jaxcnn.runs.evaluation import Best
@@ -30,12 +31,13 @@ from jaxcnn.runs.events import Notifier, Observer
 from jaxcnn.runs.feed import steps_per_dispatch
 from jaxcnn.runs.group import Group
 from jaxcnn.runs.open import Run
+from jaxcnn.runs.profiling import Profile
 from jaxcnn.runs.records import Record, read_run, read_summary
 from jaxcnn.runs.replica import Replica, initial_states, restore
 from jaxcnn.runs.rundir import kept_start, make_folder, replica_folder, start_of, write_json
 from jaxcnn.runs.sweep import Point
 from jaxcnn.runs.ways import Trial, Way, by_bundle, choose
-from jaxcnn.runs.writers import Console, History, TensorBoard
+from jaxcnn.runs.writers import Console, History
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Plan:
     halving: int | None = None
     observe: tuple[Observer, ...] = ()
     origin: code.Origin | None = None
+    profile: Profile | None = None  # of the first group that trains
     start: Run | None = None  # the run whose state and history are carried over
 
     @property
@@ -120,7 +123,9 @@ def train_group(
     group = Group(
         base, program, replicas, way, steps, dispatch, *sources, say, rungs=rungs, step=at
     )
-    group.until = plan.until
+    group.until, group.profile = plan.until, plan.profile
+    if plan.profile is not None:
+        plan.profile.check(steps, at=at)
     carried = read_run(plan.folder).get("started_from", {}).get("step", 0)
     group.resumed = restored is not None and at > carried
     group.take(*_without_dropped(replicas, states))
@@ -164,10 +169,10 @@ def _open_replica(
             f"warning: {fault}; it is left out, and the file as it was kept as "
             "metrics.jsonl.damaged. If it was an evaluation, the run is not bit-exact from here on"
         )
-    last = history.records[-1]["step"] if history.records else 0
-    board = TensorBoard(folder / "tensorboard", purge_step=last + 1)
     e = plan.located(sweep.at(base, point))
-    notify = Notifier((history, plan.console, board, *plan.observe), plan.console.line)
+    own_board = any(isinstance(observer, TensorBoard) for observer in plan.observe)
+    observers = (history, plan.console, *(() if own_board else (TensorBoard(),)), *plan.observe)
+    notify = Notifier(observers, plan.console.line)
     checkpoints = Checkpoints(folder / "checkpoints", own.get("id"))
     return Replica(index, point, folder, e, numbers, history, checkpoints, Best(e.task), notify)
 
@@ -265,6 +270,8 @@ def _run(plan: Plan, group: Group, stop: Callable[[], bool]) -> None:
     else:
         _summarize(plan, group, completed=True)
     finally:
+        if plan.profile is not None:
+            plan.profile.close(plan.console.line)
         for replica in group.active:
             group.tell("end", replica, group.record("end", replica))
 

@@ -7,19 +7,25 @@ A run directory holds
     metrics.jsonl    the history, one record a line
     checkpoints/     last-<step>.safetensors (the newest two), best-<step>.safetensors
     summary.json     what came out
-    tensorboard/     where tensorboardX is installed
+    tensorboard/     where tensorboardX is installed, see jaxcnn.runs.board
+    track.json       {tracker: {"id", "logged"}}: which runs elsewhere this one goes on with, and up
+                     to which step of each kind of record; see jaxcnn.runs.tracking
+    wandb/           what Weights & Biases keeps of a run that it tracks
+    profile/         of steps that were traced, see jaxcnn.runs.profiling
     run.lock         held by the process that trains here; run.owner says which it is
-A sweep's directory holds run.json (with "points"), code/, summary.json, sweep.png, run.lock, and
-replicas/<i>/, each a run directory of its own.
+A sweep's directory holds run.json (with "points"), code/, summary.json, sweep.png, run.lock,
+profile/ and replicas/<i>/, each a run directory of its own.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,8 +45,8 @@ LOCK = ("run.lock", "run.owner")
 BEFORE_RUN = ("code", ".run.json.tmp", ".run.owner.tmp")
 # what a run makes; run.json last, so that what is left of a removal is begun again
 MADE = (
-    *("checkpoints", "replicas", "tensorboard", "metrics.jsonl", "summary.json", ".run.json.tmp"),
-    *("run.json", "code"),
+    *("checkpoints", "replicas", "tensorboard", "wandb", "profile", "track.json", "metrics.jsonl"),
+    *("summary.json", ".run.json.tmp", "run.json", "code"),
 )
 
 
@@ -57,6 +63,24 @@ def make_folder(folder: Path) -> None:
         raise ResourceError(
             f"{folder}: cannot be made ({error.strerror}); choose another --run-dir"
         ) from error
+
+
+def new_folder(name: str) -> Path:
+    """runs/<name>-<time>, made; with a number behind it where that exists, so that runs that start
+    in the same second have a folder each. Errors: ResourceError.
+    """
+    make_folder(Path("runs"))
+    base = Path("runs").absolute() / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    for n in itertools.count(1):
+        folder = base if n == 1 else base.with_name(f"{base.name}-{n}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise ResourceError(f"{folder}: cannot be made ({error.strerror})") from error
+        return folder
+    raise AssertionError("unreachable")
 
 
 def replica_folder(folder: Path, index: int) -> Path:

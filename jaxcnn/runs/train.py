@@ -2,10 +2,8 @@
 another.
 """
 
-import itertools
 import json
 import secrets
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,6 @@ from jaxcnn.errors import (
     DataError,
     DivergedError,
     Preempted,
-    ResourceError,
 )
 from jaxcnn.ops.convolution import current_formulation
 from jaxcnn.runs import code, environment, keeping, sweep
@@ -33,11 +30,12 @@ from jaxcnn.runs.events import Observer
 from jaxcnn.runs.feed import steps_per_dispatch
 from jaxcnn.runs.members import Plan, train_group
 from jaxcnn.runs.open import Run
+from jaxcnn.runs.profiling import Profile
 from jaxcnn.runs.records import FORMAT, read_run
 from jaxcnn.runs.rundir import (
     kept_start,
     locked,
-    make_folder,
+    new_folder,
     replica_folder,
     signals,
     start_of,
@@ -63,6 +61,7 @@ def train(
     way: str | None = None,
     halving: int | None = None,
     folds: int | None = None,
+    profile: tuple[int, int] | None = None,
     console: Console | None = None,
     quiet: bool = False,
 ) -> Run:
@@ -87,6 +86,7 @@ def train(
             identification and hyperparameter optimization", 2016, figure 1).
         folds: cross-validation: each point is trained once for each of so many folds of the
             training examples (jaxcnn.data.algebra.Fold), evaluated on it alone.
+        profile: (first, last) of the steps to write a trace of (jaxcnn.runs.profiling).
 
     A signal or a first Ctrl-C saves, and raises Preempted; a second Ctrl-C is KeyboardInterrupt. In
     a thread other than the main one signals cannot be heard.
@@ -116,7 +116,13 @@ def train(
         given = {"points": points if points is None else list(points), "halving": halving}
         given = {key: value for key, value in {**given, "experiment": name}.items() if value}
         return go_on(
-            experiment, Path(folder), given, way=way, observe=tuple(observe), console=console
+            experiment,
+            Path(folder),
+            given,
+            way=way,
+            observe=tuple(observe),
+            profile=profile,
+            console=console,
         )
     if experiment is None:
         raise ConfigError("train: give an experiment, or a folder with resume=True")
@@ -125,6 +131,7 @@ def train(
     origin = origin or code.origin_of(experiment)
     name = name or (origin.path.stem if origin else "experiment")
     start_run = None if start is None else _startable(Run.of(start))
+    Profile.of(profile, Path())  # refused before there is a folder
     new, folder = folder is None, Path(folder).absolute() if folder else new_folder(name)
     console.line(f"run: {folder}")
     plan = Plan(
@@ -137,6 +144,7 @@ def train(
         halving=halving,
         observe=tuple(observe),
         origin=origin,
+        profile=Profile.of(profile, folder),
         start=start_run,
     )
     with locked(folder, resume=False, new=new):
@@ -153,24 +161,6 @@ def _startable(run: Run) -> Run:
     return run
 
 
-def new_folder(name: str) -> Path:
-    """runs/<name>-<time>, made; with a number behind it where that exists, so that runs that start
-    in the same second have a folder each. Errors: ResourceError.
-    """
-    make_folder(Path("runs"))
-    base = Path("runs").absolute() / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    for n in itertools.count(1):
-        folder = base if n == 1 else base.with_name(f"{base.name}-{n}")
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise ResourceError(f"{folder}: cannot be made ({error.strerror})") from error
-        return folder
-    raise AssertionError("unreachable")
-
-
 def go_on(
     experiment: Experiment | None,
     folder: Path,
@@ -179,6 +169,7 @@ def go_on(
     console: Console,
     way: str | None = None,
     observe: tuple[Observer, ...] = (),
+    profile: tuple[int, int] | None = None,
     until: int | None = None,
 ) -> Run:
     """Go on with a run; what is `given` of run.json's entries is compared with it. `until`: a step
@@ -217,6 +208,7 @@ def go_on(
             way=way,
             halving=record.get("halving"),
             observe=observe,
+            profile=Profile.of(profile, folder),
         )
         return _train(plan)
 
@@ -242,6 +234,9 @@ def _train(plan: Plan) -> Run:
             abstract_state(base)
     first = groups[0][0]  # a point may name other data than the experiment
     sources = open_checked(first, "train"), open_checked(first, "eval")
+    if plan.profile is not None and not plan.resume:
+        at = 0 if plan.start is None else plan.start.step
+        plan.profile.check(first.total_steps(len(sources[0])), at=at)
     _describe(plan, sources[0])
     _say_folds(plan)
     lost = 0

@@ -1,5 +1,5 @@
-"""What a run tells: a history on disk (JSON lines), a console (progress bar or plain lines),
-TensorBoard where its writer is installed. Each is an observer (jaxcnn.runs.events).
+"""What a run tells: a history on disk (JSON lines), a console (progress bar or plain lines). Each
+is an observer (jaxcnn.runs.events).
 """
 
 import contextlib
@@ -7,9 +7,8 @@ import importlib.util
 import json
 import os
 import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from jaxcnn.core.checks import OF_DESCENT, OF_RECORDS
 from jaxcnn.core.rendering import Json
@@ -211,55 +210,6 @@ class Console:
         if self._bar:
             self._bar.stop()
             self._bar = None
-
-
-class TensorBoard:
-    """Event files in `folder`, through tensorboardX; does nothing where that is not installed
-    (`pip install 'jaxcnn[tensorboard]'`).
-
-    Written in this thread, without tensorboardX's SummaryWriter: its thread dies where the disk is
-    full, and whoever hands it more then waits for ever.
-    """
-
-    def __init__(self, folder: Path, *, purge_step: int | None = None):
-        self._folder, self._purge_step = folder, purge_step
-        self._writer: Any = None  # opened by the first event: a run may be refused before that
-
-    def _open(self) -> bool:
-        """Whether there is a file to write to."""
-        if self._writer is not None:
-            return True
-        try:
-            from tensorboardX.event_file_writer import EventsWriter
-            from tensorboardX.proto import event_pb2
-            from tensorboardX.summary import scalar
-        except ImportError:
-            return False
-        self._folder.mkdir(parents=True, exist_ok=True)
-        made: Any = event_pb2  # its classes are made when it is imported
-        self._scalar, self._event = scalar, made.Event
-        self._writer = EventsWriter(str(self._folder / "events"))
-        if self._purge_step is not None:  # what a killed run logged from there on is not shown
-            begin = made.SessionLog(status=made.SessionLog.START)
-            self._write(self._purge_step, file_version="brain.Event:2")
-            self._write(self._purge_step, session_log=begin)
-        return True
-
-    def __call__(self, event: Event) -> None:
-        if event.kind in ("train", "eval") and self._open():
-            for name, value in event.record.get("metrics", event.record).items():
-                number = isinstance(value, (int, float)) and not isinstance(value, bool)
-                if number and name not in ("step", "epoch", "replica"):
-                    summary = self._scalar(f"{event.kind}/{name}", value)
-                    self._write(event.step, summary=summary)
-            if event.kind == "eval":
-                self._writer.flush()
-        elif event.kind in ("stop", "end") and self._writer is not None:
-            self._writer.close()  # one that stops may leave the run before its end
-            self._writer = self._purge_step = None
-
-    def _write(self, step: int, **content: Any) -> None:
-        self._writer.write_event(self._event(wall_time=time.time(), step=step, **content))
 
 
 def _is_notebook() -> bool:

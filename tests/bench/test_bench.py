@@ -4,6 +4,7 @@ user meets it. No speed is asserted.
 
 import argparse
 import csv
+import gzip
 import importlib.util
 import io
 import json
@@ -18,7 +19,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxcnn.bench import augmentation, measure, roofline, subjects
+from jaxcnn.bench import augmentation, measure, roofline, subjects, suites
 from jaxcnn.bench.networks import layers_of
 from jaxcnn.bench.process import Peer, optimizer_of, require
 from jaxcnn.commands import _main
@@ -508,3 +509,23 @@ def test_every_augmentation_can_be_timed():
     others = {"IMAGENET_EIGENVALUES", "IMAGENET_EIGENVECTORS", "chain", "crop", "draw_caption"}
     others |= {"repeat", "resize", "standardize"}
     assert set(augmentation.augmentations(8, 8, 3)) == set(augment.__all__) - others
+
+
+def test_a_trace_has_steps_of_both_kinds(tmp_path, monkeypatch):
+    monkeypatch.setattr(roofline, "measure_peak", lambda dtype: PEAK)
+    subject = subjects.Subject("a/tiny.py", tiny(), [], synthetic=False)
+    (found,) = suites.results([subject], {}, batch_size="2", steps=1, rounds=1, trace=tmp_path)
+    assert "train" in found
+    (path,) = (tmp_path / "tiny-float32-2").rglob("*.trace.json.gz")
+    events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+    for kind in ("train", "inference"):
+        steps = [e["args"]["step_num"] for e in events if e.get("name") == kind and e["ph"] == "X"]
+        assert sorted(steps) == ["1", "2", "3", "4", "5"]
+
+
+def test_a_trace_that_cannot_be_written_is_refused_before_anything_is_timed(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert _main.main(["bench", "lenet5_modern", "--trace", str(tmp_path / "file" / "t")]) == 6
+    assert "choose another folder" in capsys.readouterr().err
+    assert _main.main(["bench", "augment", "--trace", str(tmp_path / "t")]) == 2
+    assert "--trace" in capsys.readouterr().err

@@ -1,7 +1,5 @@
 """Observers: what they are told, and what becomes of one that misbehaves."""
 
-import resource
-
 import jax
 import numpy as np
 import pytest
@@ -9,9 +7,7 @@ import pytest
 import jaxcnn
 from jaxcnn.runs import events
 from jaxcnn.runs.checkpoint import digest
-from jaxcnn.runs.events import Event
 from jaxcnn.runs.train import train
-from jaxcnn.runs.writers import TensorBoard
 from tests.tiny import Lines, fit, tiny
 
 
@@ -109,41 +105,3 @@ def test_histograms_of_weights_in_ten_lines(tmp_path):
 
     train(tiny(), tmp_path, observe=[histogram], quiet=True)
     assert {int(c.sum()) for c in counts.values()} == {4 * 9 + 2 * 4 + 64 * 3 + 3}
-
-
-def test_tensorboard_shows_what_was_told_and_fails_at_once_on_a_full_disk(tmp_path):
-    """It raises, and is dropped as any observer, where it would have waited for ever."""
-    pytest.importorskip("tensorboardX")
-    from tensorboardX.proto.event_pb2 import Event as Logged
-
-    def told(step):
-        record = {"step": step, "epoch": 1.0, "loss": 1.0 / step}
-        return Event("train", step, record, lambda: None)
-
-    board = TensorBoard(tmp_path / "one", purge_step=2)
-    board(told(2))
-    board(told(3)._replace(kind="end"))
-    (path,) = (tmp_path / "one").iterdir()
-    blob, events = path.read_bytes(), []
-    while blob:  # length, its checksum, the event, its checksum
-        size = int.from_bytes(blob[:8], "little")
-        events.append(Logged.FromString(blob[12 : 12 + size]))
-        blob = blob[16 + size :]
-    shown = [(e.step, v.tag, v.simple_value) for e in events for v in e.summary.value]
-    assert shown == [(2, "train/loss", 0.5)]
-    assert [e.step for e in events if e.HasField("session_log")] == [2]
-
-    board = TensorBoard(tmp_path / "two")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
-
-    def tell():
-        for step in range(1, 2000):
-            board(told(step))
-
-    try:
-        with pytest.raises(OSError, match="too large"):
-            tell()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        board(told(1)._replace(kind="end"))

@@ -5,15 +5,15 @@ import json
 import pytest
 
 from jaxcnn.errors import ConfigError
-from jaxcnn.runs import train as training
+from jaxcnn.runs import rundir
 from jaxcnn.runs.rundir import locked
 from jaxcnn.runs.writers import History
 
 
 def test_runs_that_begin_in_the_same_second_have_a_folder_each(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(training.time, "strftime", lambda form: "now")
-    folders = [training.new_folder("mine") for _ in range(3)]
+    monkeypatch.setattr(rundir.time, "strftime", lambda form: "now")
+    folders = [rundir.new_folder("mine") for _ in range(3)]
     assert [folder.name for folder in folders] == ["mine-now", "mine-now-2", "mine-now-3"]
     with pytest.raises(ZeroDivisionError), locked(folders[1], resume=False, new=True):
         _ = 1 / 0

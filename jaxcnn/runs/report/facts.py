@@ -7,33 +7,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from jaxcnn.core import rendering
 from jaxcnn.errors import ConfigError
 from jaxcnn.runs.events import Record
 from jaxcnn.runs.open import Run
 from jaxcnn.runs.report.page import Html, details, join, note, table, tag
 
-NAMES = ("type", "partial", "function")
 MOST_TEXT = 200_000  # characters of a file that are shown
 MOST_ROWS = 1_000  # fields of the experiment
 
 
-def fields(rendered: Any, *, path: str = "") -> Iterator[tuple[str, str]]:
+def fields(rendered: Any) -> Iterator[tuple[str, str]]:
     """(dotted path, value) of a rendering (jaxcnn.core.rendering), its classes and functions by
     their last names.
     """
-    if isinstance(rendered, dict):
-        head = next((str(rendered[k]) for k in NAMES if k in rendered), None)
-        if head is not None and path:
-            yield path, head.rpartition(":")[2]
-        for name, value in rendered.items():
-            if name not in NAMES:
-                yield from fields(value, path=f"{path}.{name}".lstrip("."))
-    elif isinstance(rendered, list) and any(isinstance(v, dict | list) for v in rendered):
-        for i, value in enumerate(rendered):
-            yield from fields(value, path=f"{path}.{i}")
-    else:
-        text = str(rendered)
-        yield path, text if len(text) <= 400 else f"{text[:400]}…"
+    for name, value in rendering.fields(rendered):
+        text = str(value)
+        yield name, text if len(text) <= 400 else f"{text[:400]}…"
 
 
 def experiment(record: Record) -> Html:
