@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import importlib
 import inspect
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -87,6 +88,25 @@ def resolve(name: str) -> Any:
             "the experiment: open(folder, experiment=…)"
         ) from error
     return found
+
+
+def fields(rendered: Any, *, path: str = "") -> Iterator[tuple[str, str]]:
+    """(dotted path, value) of a rendering (jaxcnn.core.rendering), its classes and functions by
+    their last names.
+    """
+    if isinstance(rendered, dict):
+        head = next((str(rendered[k]) for k in NAMES if k in rendered), None)
+        if head is not None and path:
+            yield path, head.rpartition(":")[2]
+        for name, value in rendered.items():
+            if name not in NAMES:
+                yield from fields(value, path=f"{path}.{name}".lstrip("."))
+    elif isinstance(rendered, list) and any(isinstance(v, dict | list) for v in rendered):
+        for i, value in enumerate(rendered):
+            yield from fields(value, path=f"{path}.{i}")
+    else:
+        text = str(rendered)
+        yield path, text if len(text) <= 400 else f"{text[:400]}…"
 
 
 def render_text(value: object, *, indent: int = 0) -> str:

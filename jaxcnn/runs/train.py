@@ -25,7 +25,7 @@ from jaxcnn.errors import (
     ResourceError,
 )
 from jaxcnn.ops.convolution import current_formulation
-from jaxcnn.runs import code, environment, keeping, sweep
+from jaxcnn.runs import code, environment, keeping, published, sweep
 from jaxcnn.runs.carry import carried_record
 from jaxcnn.runs.check import abstract_state
 from jaxcnn.runs.evaluation import open_checked
@@ -34,6 +34,7 @@ from jaxcnn.runs.feed import steps_per_dispatch
 from jaxcnn.runs.members import Plan, train_group
 from jaxcnn.runs.open import Run
 from jaxcnn.runs.records import FORMAT, read_run
+from jaxcnn.runs.replica import pinned_weights
 from jaxcnn.runs.rundir import (
     kept_start,
     locked,
@@ -150,6 +151,7 @@ def _startable(run: Run) -> Run:
             f"{run.folder}: is a sweep; go on from one of its replicas, such as "
             f"{replica_folder(run.folder, 0)}"
         )
+    published.refuse(run.folder, run.record)
     return run
 
 
@@ -187,6 +189,7 @@ def go_on(
     Errors: those of `train`.
     """
     folder = folder.absolute()
+    published.refuse(folder, read_run(folder))
     with locked(folder, resume=True):
         record, given_experiment = read_run(folder), experiment is not None
         if experiment is None:
@@ -332,6 +335,8 @@ def _describe(plan: Plan, source: Source) -> None:
         content |= {"points": list(plan.points), "halving": plan.halving}
     if plan.start is not None:
         content["started_from"] = carried_record(plan.start)
+    if pins := pinned_weights(sweep.at(e, point) for point in plan.points or ({},)):
+        content["weights"] = pins
     content |= {"rendered": render(e), "environment": seen}
     if seen["modified"] and (text := environment.diff()):
         (plan.folder / "code" / "jaxcnn.diff").write_text(text, encoding="utf-8")

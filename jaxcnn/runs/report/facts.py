@@ -3,37 +3,16 @@ hardware, and the command that makes it again.
 """
 
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from jaxcnn.core.rendering import fields
 from jaxcnn.errors import ConfigError
 from jaxcnn.runs.events import Record
 from jaxcnn.runs.open import Run
 from jaxcnn.runs.report.page import Html, details, join, note, table, tag
 
-NAMES = ("type", "partial", "function")
 MOST_TEXT = 200_000  # characters of a file that are shown
 MOST_ROWS = 1_000  # fields of the experiment
-
-
-def fields(rendered: Any, *, path: str = "") -> Iterator[tuple[str, str]]:
-    """(dotted path, value) of a rendering (jaxcnn.core.rendering), its classes and functions by
-    their last names.
-    """
-    if isinstance(rendered, dict):
-        head = next((str(rendered[k]) for k in NAMES if k in rendered), None)
-        if head is not None and path:
-            yield path, head.rpartition(":")[2]
-        for name, value in rendered.items():
-            if name not in NAMES:
-                yield from fields(value, path=f"{path}.{name}".lstrip("."))
-    elif isinstance(rendered, list) and any(isinstance(v, dict | list) for v in rendered):
-        for i, value in enumerate(rendered):
-            yield from fields(value, path=f"{path}.{i}")
-    else:
-        text = str(rendered)
-        yield path, text if len(text) <= 400 else f"{text[:400]}…"
 
 
 def experiment(record: Record) -> Html:
@@ -111,6 +90,8 @@ def circumstances(run: Run) -> Html:
     if "started_from" in record:
         start = record["started_from"]
         rows.append(("goes on from", f"{start['run']}, step {start['step']:,}"))
+    for source, place in record.get("weights", {}).items():
+        rows.append((f"weights of {source}", place))
     if "point" in record:
         rows.append(("point of a sweep", ", ".join(f"{k}={v}" for k, v in record["point"].items())))
     versions = seen.get("versions", {})
