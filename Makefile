@@ -11,7 +11,7 @@ CHOICE = tests/test_imports.py tests/test_api.py tests/test_dependencies.py test
   tests/core/test_optimizers.py tests/core/test_override.py tests/metrics tests/layers tests/ops/test_boxes.py \
   tests/ops/test_heatmaps.py tests/ops/test_pooling.py tests/runs/test_checkpoint.py tests/runs/test_predict_files.py
 MINUTES ?= 30
-PARITY = $(shell grep -rlE "importorskip|torchvision_peer" tests --include="test_*.py")
+PARITY = $(shell grep -rlE "importorskip|torchvision_peer|find_spec" tests --include="test_*.py")
 
 .PHONY: demo test test-slow test-newest test-oldest mutants fuzz faults test-parity docs docs-site lint clean
 
@@ -88,6 +88,7 @@ $(VENV)/.parity: $(VENV)/.test
 	$(BIN)/pip install --quiet --no-deps timm captum torchvision==0.28.0 pycocotools keras optree namex
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[docs]"
 	$(BIN)/pip install --quiet wandb mlflow trackio tensorboard
+	$(BIN)/pip install --quiet huggingface_hub
 	touch $@
 
 clean:

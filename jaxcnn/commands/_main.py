@@ -41,6 +41,7 @@ VERBS = {
     "list": "the experiments that can be named",
     "models": "the models that can be named: parameters, MACs, input shapes",
     "export": "a model as one file that JAX alone can open",
+    "publish": "a model as a folder for others, with a card, as the Hugging Face hub takes it",
     "bench": "training and inference speed, compilation, memory, roofline; PyTorch and Keras "
     "beside it",
     "prepare": "download a TFDS data set and prepare it for training",

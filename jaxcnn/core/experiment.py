@@ -73,8 +73,9 @@ class Experiment:
     compute_dtype: "float32" or "bfloat16"; parameters, gradients and BatchNorm statistics stay
         float32.
     weights: where to start from: a run directory, a file of ours, or a torchvision or timm file of
-        the same network (.safetensors, .pth, .npz, .h5), behind whatever prefix. Refused where
-        fewer than half of the arrays of parameters are filled, the last layer apart.
+        the same network (.safetensors, .pth, .npz, .h5), behind whatever prefix; also one on the
+        Hugging Face hub, hf://OWNER/NAME[@REVISION][/FILE], whose commit the run records. Refused
+        where fewer than half of the arrays of parameters are filled, the last layer apart.
     steps_per_dispatch: updates that one call of the device makes. None: 16 on accelerators whose
         memory holds the data; 1 on CPU, where a convolution inside a compiled loop is slow. A run
         keeps its number over a resume: the two differ in rounding.

@@ -147,7 +147,8 @@ def _begin(
             f"{plan.folder}: was stopped before the state of the run that it goes on from was "
             "saved; start it anew in another folder, by train --from"
         )
-    states = initial_states(replicas, program, source, say)
+    pins = read_run(plan.folder).get("weights", {})
+    states = initial_states(replicas, program, source, say, pins=pins)
     if plan.start is None:
         return states, 0
     states, at = carry(plan.start, replicas, states, steps=steps, say=say)

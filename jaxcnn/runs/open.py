@@ -20,7 +20,7 @@ from jaxcnn.core.rendering import render
 from jaxcnn.data.dataset import Dataset
 from jaxcnn.data.recorded import Recorded, check_same_kind
 from jaxcnn.errors import CheckpointError, ConfigError
-from jaxcnn.runs import code, evaluation, keeping
+from jaxcnn.runs import code, evaluation, keeping, published
 from jaxcnn.runs.checkpoint import Checkpoints
 from jaxcnn.runs.events import Record
 from jaxcnn.runs.explain import Explainer
@@ -156,6 +156,8 @@ class Run:
         if self.is_sweep:
             return tuple(run.state for run in self.trained())
         e = self.standalone()
+        if "published" in self.record:
+            return published.read_state(e, self.folder, self.record)
         template = jax.eval_shape(make_program(e, steps=1).init, jax.random.key(e.seed))
         found = self.checkpoints.restore(
             template, kind=self.checkpoint, set_aside=False, warn=_warn

@@ -5,7 +5,7 @@ only so that they can differ between replicas are left out, since its experiment
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +24,7 @@ from jaxcnn.runs.events import Notifier, Record
 from jaxcnn.runs.rundir import write_json
 from jaxcnn.runs.sweep import Point
 from jaxcnn.runs.writers import History
-from jaxcnn.weights import load
+from jaxcnn.weights import hub, load
 
 Say = Callable[[str], None]
 S = TypeVar("S", bound=AnyState)
@@ -129,29 +129,42 @@ def check_program(program: Program, e: Experiment) -> None:
             )
 
 
+def pinned_weights(experiments: Iterable[Experiment]) -> dict[str, str]:
+    """{address on the hub: the same with its commit} of the weights that experiments start from,
+    for run.json: a branch moves on. They are fetched. Errors: those of jaxcnn.weights.hub.
+    """
+    addresses = {e.weights for e in experiments if e.weights and hub.is_address(e.weights)}
+    return {address: hub.resolve(address) for address in sorted(addresses)}
+
+
 def initial_states(
-    replicas: list[Replica], program: Program, source: Source, say: Say
+    replicas: list[Replica], program: Program, source: Source, say: Say, *, pins: dict[str, str]
 ) -> list[AnyState]:
-    """Fresh states as the program has them, each initialized as by itself."""
+    """Fresh states as the program has them, each initialized as by itself. pins: see
+    `pinned_weights`.
+    """
     init = jax.jit(program.init)
     states = []
     for replica in replicas:
-        variables = start_variables(replica.experiment, replica.key(), source, say)
+        variables = start_variables(replica.experiment, replica.key(), source, say, pins=pins)
         more = () if variables is None else (variables,)
         numbers = {path: jnp.float32(value) for path, value in replica.numbers.items()}
         states.append(init(replica.key(), numbers, *more))
     return states
 
 
-def start_variables(e: Experiment, key: jax.Array, source: Source, say: Say) -> Variables | None:
+def start_variables(
+    e: Experiment, key: jax.Array, source: Source, say: Say, *, pins: dict[str, str] | None = None
+) -> Variables | None:
     """What the experiment asks to start from (`weights`, `initialize`); None: fresh variables."""
     if e.weights is None and e.initialize is None:
         return None
     fresh = dict(jax.jit(lambda key: fresh_variables(e, key))(jax.random.split(key)[0]))
     params, model_state = fresh.pop("params", {}), fresh
     if e.weights is not None:
-        params, model_state, report = load.fill(e.model, params, model_state, e.weights)
-        say(f"weights of {e.weights}: {report}")
+        place = (pins or {}).get(e.weights, e.weights)
+        params, model_state, report = load.fill(e.model, params, model_state, place)
+        say(f"weights of {place}: {report}")
     if e.initialize is not None:
         params, model_state = e.initialize(params, model_state, source)
     return {"params": params, **model_state}

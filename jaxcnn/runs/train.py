@@ -22,7 +22,7 @@ from jaxcnn.errors import (
     Preempted,
 )
 from jaxcnn.ops.convolution import current_formulation
-from jaxcnn.runs import code, environment, keeping, sweep
+from jaxcnn.runs import code, environment, keeping, published, sweep
 from jaxcnn.runs.carry import carried_record
 from jaxcnn.runs.check import abstract_state
 from jaxcnn.runs.evaluation import open_checked
@@ -32,6 +32,7 @@ from jaxcnn.runs.members import Plan, train_group
 from jaxcnn.runs.open import Run
 from jaxcnn.runs.profiling import Profile
 from jaxcnn.runs.records import FORMAT, read_run
+from jaxcnn.runs.replica import pinned_weights
 from jaxcnn.runs.rundir import (
     kept_start,
     locked,
@@ -158,6 +159,7 @@ def _startable(run: Run) -> Run:
             f"{run.folder}: is a sweep; go on from one of its replicas, such as "
             f"{replica_folder(run.folder, 0)}"
         )
+    published.refuse(run.folder, run.record)
     return run
 
 
@@ -178,6 +180,7 @@ def go_on(
     Errors: those of `train`.
     """
     folder = folder.absolute()
+    published.refuse(folder, read_run(folder))
     with locked(folder, resume=True):
         record, given_experiment = read_run(folder), experiment is not None
         if experiment is None:
@@ -327,6 +330,8 @@ def _describe(plan: Plan, source: Source) -> None:
         content |= {"points": list(plan.points), "halving": plan.halving}
     if plan.start is not None:
         content["started_from"] = carried_record(plan.start)
+    if pins := pinned_weights(sweep.at(e, point) for point in plan.points or ({},)):
+        content["weights"] = pins
     content |= {"rendered": render(e), "environment": seen}
     if seen["modified"] and (text := environment.diff()):
         (plan.folder / "code" / "jaxcnn.diff").write_text(text, encoding="utf-8")

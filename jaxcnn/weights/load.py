@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxcnn.core import trees
 from jaxcnn.errors import CheckpointError, ConfigError, DataError
+from jaxcnn.weights import hub
 from jaxcnn.weights.files import Arrays, read_arrays
 from jaxcnn.weights.identity import NAME, read_in_place
 from jaxcnn.weights.layouts import LAYOUTS, find_path, fit, our_path
@@ -23,6 +24,7 @@ from jaxcnn.weights.prefixes import Chosen, choose
 from jaxcnn.weights.report import WeightReport, check_filled, first
 from jaxcnn.weights.rules import rules_for
 
+PUBLISHED = "model.safetensors"  # of a folder that `publish` made; also the usual name on the hub
 IGNORED = re.compile(r"(^|[./])num_batches_tracked$")
 
 
@@ -48,8 +50,8 @@ def load_weights(
     layout: str = "",
     head: str = "head",
 ) -> tuple[Any, Any, WeightReport]:
-    """Fill `params` and `model_state` from a file or state dict by a rule table; returns (params,
-    model_state, report).
+    """Fill `params` and `model_state` from a file (here or on the hub) or state dict by a rule
+    table; returns (params, model_state, report).
 
     The bias of a convolution whose unit has a BatchNorm, and no bias here, is subtracted from the
     running mean, which is the same. A first convolution for RGB is summed (one channel) or repeated
@@ -67,7 +69,8 @@ def load_weights(
     numbers are no floats; DataError for NaN and infinities; those of `read_arrays`.
     """
     if isinstance(source, str | Path):
-        arrays, layout = read_arrays(source), layout or _layout_of(Path(source))
+        file = hub.local(source)
+        arrays, layout = read_arrays(file), layout or _layout_of(file)
     else:
         arrays = {name: np.asarray(array) for name, array in source.items()}
     if not layout:
@@ -209,14 +212,15 @@ def fill(
 ) -> tuple[Any, Any, WeightReport]:
     """Fill a model's fresh `params` and `model_state` for fine-tuning, from whatever `path` is.
 
-    A run directory (its best checkpoint, else its last), one of its checkpoints, or a torchvision
-    or timm file of the same network. Of a run that averaged its weights the average is taken: it is
+    A run directory (its best checkpoint, else its last), one of its checkpoints, a published model,
+    a torchvision or timm file of the same network, or the address of one on the hub
+    (jaxcnn.weights.hub). Of a run that averaged its weights the average is taken: it is
     what was scored. A last layer for another number of classes keeps its fresh values.
     Errors: as load_weights; ConfigError where fewer than the share `least` of the arrays of
     parameters, the last layer apart, are filled; DataError for a directory without checkpoints,
     CheckpointError for a damaged one (no other is taken in its place).
     """
-    path = Path(path)
+    source, path = str(path), hub.local(path)
     file = _checkpoint_in(path) if path.is_dir() else path
     ours = file.parent.name == "checkpoints" and NAME.fullmatch(file.name)
     arrays = read_in_place(file) if ours and file.is_file() else read_arrays(file)
@@ -235,7 +239,7 @@ def fill(
     else:
         head, layout = "head", _layout_of(path)
         filled = load_weights(params, model_state, arrays, rules_for(model), layout=layout)
-    check_filled(str(path), trees.flatten(params), filled[-1], head=head, least=least)
+    check_filled(source, trees.flatten(params), filled[-1], head=head, least=least)
     return filled
 
 
@@ -274,6 +278,8 @@ def _checkpoint_in(folder: Path) -> Path:
             )
         if newest is not None:
             return newest
+    if (folder / PUBLISHED).is_file():
+        return folder / PUBLISHED
     raise DataError(
         f"weights: {str(folder)!r} holds no checkpoints/; give a run directory or a weights file"
     )

@@ -12,13 +12,13 @@ import numpy as np
 import optax
 import pytest
 
-from jaxcnn.core.rendering import render
+from jaxcnn.core.rendering import fields, render
 from jaxcnn.data.memory import Arrays
 from jaxcnn.errors import Preempted
 from jaxcnn.runs import code
 from jaxcnn.runs.open import Run
 from jaxcnn.runs.report.examples import Viewer
-from jaxcnn.runs.report.facts import command, fields
+from jaxcnn.runs.report.facts import command
 from jaxcnn.runs.report.reading import read
 from jaxcnn.runs.report.write import write_report
 from jaxcnn.runs.train import train
