@@ -50,7 +50,7 @@ fuzz: $(VENV)/.test  ## 20,000 damaged inputs for each reader
 faults: $(VENV)/.test  ## kill, damage, starve and interrupt real runs for MINUTES; see docs/reliability.md
 	$(BIN)/python -m tests.faults --minutes $(MINUTES)
 
-test-parity: $(VENV)/.parity  ## compare with torchvision, timm, captum, Keras and pycocotools, installed for this
+test-parity: $(VENV)/.parity  ## compare with torchvision, timm, captum, Keras, pycocotools and ONNX Runtime, installed for this
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(PARITY)
 
 docs: $(VENV)/.test  ## write docs/api.md and the outputs of docs/notebook.ipynb anew
@@ -81,6 +81,7 @@ $(VENV)/.test: $(VENV)/.installed
 $(VENV)/.parity: $(VENV)/.test
 	$(BIN)/pip install --quiet torch==2.13.0 shapely
 	$(BIN)/pip install --quiet --no-deps timm captum torchvision==0.28.0 pycocotools keras optree namex
+	$(BIN)/pip install --quiet -e ".[onnx]"
 	touch $@
 
 clean:
