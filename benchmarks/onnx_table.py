@@ -68,13 +68,14 @@ def ready(model: Any, x: np.ndarray) -> Any:
     if "batch_stats" not in variables:
         return variables
 
-    def after(old: float) -> Any:
+    @jax.jit
+    def after(variables: Any, old: float, x: jax.Array) -> Any:
         given = jax.tree.map(lambda s: jnp.full_like(s, old), variables["batch_stats"])
         keys = {"dropout": jax.random.key(1)}
         given = {**variables, "batch_stats": given}
         return model.apply(given, x, train=True, rngs=keys, mutable=["batch_stats"])[1]
 
-    zero, one = jax.jit(after)(0.0), jax.jit(after)(1.0)
+    zero, one = (after(variables, old, x) for old in (0.0, 1.0))
     found = jax.tree.map(lambda a, b: a / jnp.maximum(1 - (b - a), 1e-6), zero, one)
     return {**variables, **found}
 

@@ -227,7 +227,7 @@ def _cumsum(g: Graph, eqn: Any, x: Value) -> Value:
 # ---- sorting
 
 
-@rule("top_k")
+@rule("top_k")  # of equal ones the first; for ONNX -0 and 0 are equal, for JAX 0 is larger
 def _top_k(g: Graph, eqn: Any, x: Value) -> list[Value]:
     order = order_of(x)
     axis = order.index(eqn.params.get("axis", len(order) - 1))
