@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import html
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from jaxcnn.runs import code, evaluation, keeping, published
 from jaxcnn.runs.checkpoint import Checkpoints
 from jaxcnn.runs.events import Record
 from jaxcnn.runs.explain import Explainer
+from jaxcnn.runs.formats import export_as
 from jaxcnn.runs.predict import Inputs, Predictor, Row
 from jaxcnn.runs.predict import predict as predict_with
 from jaxcnn.runs.question import Question
@@ -251,15 +251,18 @@ class Run:
             raise ConfigError(f"{self.folder} is a sweep: explain one of its .replicas")
         return Explainer(self.standalone(), self.state, question, batch_size=batch_size)
 
-    def export(self, path: Path | str, *, platforms: Sequence[str] = ("cpu",)) -> Record:
-        """Write the model as one file that JAX alone can open; what its inputs and outputs are.
+    def export(
+        self, path: Path | str, *, format: str = "stablehlo", int8: int = 0, **asked: Any
+    ) -> Record:
+        """Write the model as one file, for any number of rows; what its inputs and outputs are.
 
-        The batch size is free. Needs `pip install 'jaxcnn[export]'`.
+        format: "stablehlo", for JAX alone on the `platforms` asked for (default: ("cpu",)); "onnx",
+        in 8 bits calibrated on `int8` training examples; "safetensors". See jaxcnn.runs.formats.
         """
-        from jaxcnn.runs.export import export
-
-        names, e = self.data.label_names, self.decided(self.standalone())
-        return export(e, self.state, Path(path), platforms=tuple(platforms), label_names=names)
+        run = self.trained()[0] if self.is_sweep else self
+        e = run.experiment if int8 else self.standalone()  # 8 bits take the data themselves
+        asked |= {"format": format, "int8": int8, "label_names": self.data.label_names}
+        return export_as(self.decided(e), self.state, Path(path), **asked)
 
     def decided(self, e: Experiment) -> Experiment:
         """`e` with the task's decisions (a threshold, …) as the checkpoint's own validation found

@@ -6,6 +6,7 @@ CORE = ("tests/core/test_program.py",)
 RUN = ("tests/runs/test_loop.py",)
 CONVOLUTION = ("tests/ops/test_convolution.py",)
 POOLING = ("tests/ops/test_pooling.py",)
+ONNX = "jaxcnn/runs/onnx_export"
 REPORT = "tests/runs/report"
 
 NEAREST: dict[str, tuple[str, ...]] = {
@@ -96,11 +97,22 @@ NEAREST: dict[str, tuple[str, ...]] = {
     "jaxcnn/runs/events.py": ("tests/runs/test_events.py",),
     "jaxcnn/runs/examine.py": ("tests/runs/test_examine.py",),
     "jaxcnn/runs/explain.py": ("tests/runs/test_explain.py",),
-    "jaxcnn/runs/export.py": ("tests/runs/test_open.py",),
+    "jaxcnn/runs/export.py": ("tests/runs/test_open.py", "tests/runs/test_export.py"),
     "jaxcnn/runs/feed.py": (*RUN, "tests/runs/test_sweep.py"),
+    "jaxcnn/runs/formats.py": ("tests/runs/test_export.py",),
     "jaxcnn/runs/group.py": ("tests/runs/test_sweep.py",),
     "jaxcnn/runs/loop.py": (*RUN, "tests/runs/test_events.py", "tests/runs/test_data_fault.py"),
     "jaxcnn/runs/members.py": ("tests/runs/test_sweep.py", *RUN),
+    **{
+        f"{ONNX}/{name}.py": (
+            "tests/runs/test_onnx.py",
+            "tests/runs/test_export.py",
+        )
+        for name in (
+            *("arrays", "elementwise", "graph", "indexing", "int8", "loops", "proto", "runtime"),
+            *("windows", "write"),
+        )
+    },
     "jaxcnn/runs/open.py": ("tests/runs/test_open.py", "tests/runs/test_folds.py"),
     "jaxcnn/runs/predict.py": ("tests/runs/test_predict_files.py", "tests/runs/test_open.py"),
     "jaxcnn/runs/profiling.py": ("tests/runs/test_profile.py",),

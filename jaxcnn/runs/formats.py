@@ -1,0 +1,48 @@
+"""The formats in which a model is exported, and the one place that chooses among them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxcnn.core.experiment import Experiment
+from jaxcnn.core.protocols import Tree
+from jaxcnn.errors import ConfigError, did_you_mean
+from jaxcnn.runs.events import Record
+
+FORMATS = {"stablehlo": "model.jax", "onnx": "model.onnx", "safetensors": "model.safetensors"}
+
+
+def export_as(
+    e: Experiment,
+    state: Tree,
+    path: Path,
+    *,
+    format: str,
+    platforms: Sequence[str] = ("cpu",),
+    int8: int,
+    label_names: tuple[str, ...],
+) -> Record:
+    """Write the model of `state`; what was written.
+
+    format: "stablehlo", see `jaxcnn.runs.export.export`, which needs `pip install 'jaxcnn[export]'`
+    and runs on `platforms`; "onnx", see `jaxcnn.runs.onnx_export.write`, which needs
+    `jaxcnn[onnx]`; "safetensors", see `jaxcnn.runs.export.export_weights`.
+    int8: on how many training examples 8 bits are calibrated; 0 for float32.
+
+    Errors: ConfigError for an unknown format, and for `int8` of another than ONNX.
+    """
+    if format not in FORMATS:
+        raise ConfigError(
+            f"format {format!r} is unknown{did_you_mean(format, FORMATS)}; there are "
+            f"{', '.join(FORMATS)}"
+        )
+    if int8 and format != "onnx":
+        raise ConfigError(f"int8: is made of ONNX alone, not of {format!r}; give format='onnx'")
+    if format == "onnx":
+        from jaxcnn.runs.onnx_export.write import export_onnx
+
+        return export_onnx(e, state, path, label_names=label_names, int8=int8)
+    from jaxcnn.runs.export import export, export_weights
+
+    if format == "safetensors":
+        return export_weights(e, state, path, label_names=label_names)
+    return export(e, state, path, platforms=tuple(platforms), label_names=label_names)

@@ -1,0 +1,146 @@
+"""Exports that need no package of others: weights as safetensors, StableHLO, and what is refused;
+the graph of ONNX before it is written.
+"""
+
+import importlib.util
+import json
+from collections import Counter
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcnn.core.program import make_program
+from jaxcnn.errors import ConfigError, DependencyError
+from jaxcnn.models.resnet import resnet_cifar
+from jaxcnn.ops.convolution import formulation
+from jaxcnn.runs.onnx_export import elementwise, indexing, loops, windows
+from jaxcnn.runs.onnx_export.graph import RULES, Graph, Value
+from jaxcnn.runs.open import open as open_run
+from jaxcnn.runs.train import train
+from jaxcnn.weights.load import fill
+from tests.tiny import arrays, tiny
+
+MODULES = (elementwise, indexing, loops, windows)  # they fill RULES
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export") / "run"
+    train(tiny(), folder, quiet=True)
+    return open_run(folder, tiny())
+
+
+def graph_of(function, *shapes):
+    """The graph of a function of arrays whose first extent is free."""
+    (rows,) = jax.export.symbolic_shape("rows")
+    given = [jax.ShapeDtypeStruct((rows, *shape), jnp.float32) for shape in shapes]
+    with formulation("natural"):
+        closed = jax.make_jaxpr(function)(*given)
+    graph = Graph(rows)
+    values = [Value(s.shape, s.dtype, name=f"x{i}") for i, s in enumerate(given)]
+    return graph, graph.inline(closed.jaxpr, closed.consts, values)
+
+
+def test_the_weights_start_another_run(run, tmp_path):
+    """Those that were evaluated: of a run with an average, the average."""
+    result = run.export(tmp_path / "w.safetensors", format="safetensors")
+    from safetensors.numpy import load_file
+
+    loaded = load_file(tmp_path / "w.safetensors")
+    assert set(loaded) >= {"params/Conv_0/kernel", "batch_stats/BatchNorm_0/mean"}
+    assert result["arrays"] == len(loaded)
+    assert result["numbers"] == sum(x.size for x in loaded.values())
+    np.testing.assert_array_equal(loaded["params/Conv_0/kernel"], run.state.ema["Conv_0"]["kernel"])
+    fresh = make_program(tiny(), steps=1).init(jax.random.key(9))
+    params, statistics, report = fill(
+        tiny().model, fresh.params, fresh.model_state, tmp_path / "w.safetensors"
+    )
+    assert (report.share, report.unused) == (1, ())
+    for found, expected in ((params, run.state.ema), (statistics, run.state.ema_state)):
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_stablehlo_is_the_default(run, tmp_path):
+    result = run.export(tmp_path / "m.jax")
+    assert (result["format"], result["inputs"]) == ("stablehlo", {"image": "uint8[rows, 8, 8, 1]"})
+    call = jax.export.deserialize(bytearray((tmp_path / "m.jax").read_bytes())).call
+    images = arrays(5)["image"]
+    told = [row["label"] for row in run.predict(images)]
+    np.testing.assert_array_equal(call({"image": images})["label"], told)
+
+
+@pytest.mark.parametrize(
+    "options, error, words",
+    [
+        ({"format": "onyx"}, ConfigError, "did you mean 'onnx'"),
+        ({"format": "litert"}, ConfigError, "there are stablehlo, onnx, safetensors"),
+        ({"format": "safetensors", "int8": 4}, ConfigError, "format='onnx'"),
+    ],
+)
+def test_what_is_no_format_is_refused(run, tmp_path, options, error, words):
+    with pytest.raises(error, match=words):
+        run.export(tmp_path / "m", **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_the_packages_the_remedy_is_said(run, tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "onnx" else find(name)
+    )
+    with pytest.raises(DependencyError, match=r"pip install 'jaxcnn\[onnx\]'"):
+        run.export(tmp_path / "m.onnx", format="onnx")
+    assert not list(tmp_path.iterdir())
+
+
+# ---- the graph, which needs no package
+
+
+def test_a_residual_network_turns_its_axes_once():
+    """From channels last to first; all else stays in that order, BatchNorm joins into sums."""
+    model = resnet_cifar(depth=8)
+    x = jnp.zeros((1, 16, 16, 3))
+    variables = jax.eval_shape(lambda k: model.init(k, x, train=False), jax.random.key(0))
+    variables = jax.tree.map(lambda s: np.full(s.shape, 0.5, s.dtype), variables)
+    graph, (y,) = graph_of(lambda x: model.apply(variables, x, train=False), (16, 16, 3))
+    counts = Counter(node.op for node in graph.nodes)
+    assert counts["Transpose"] == 1
+    assert counts["Conv"] == 7 + 2  # and the shortcuts
+    assert not {"Sub", "Sqrt", "Expand"} & set(counts)
+    assert y.shape[1:] == (10,)
+
+
+def test_what_is_known_is_computed_at_once():
+    table = np.arange(6, dtype=np.float32).reshape(2, 3)
+    graph, _ = graph_of(lambda x: x + jnp.sqrt(jnp.asarray(table).sum(0)).reshape(1, 3), (3,))
+    assert [node.op for node in graph.nodes] == ["Add"]
+    (known,) = (graph.arrays[n] for n in graph.nodes[0].inputs if n in graph.arrays)
+    np.testing.assert_allclose(known, np.sqrt([[3, 5, 7]]), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "function, operation",
+    [
+        (lambda x: x + jax.random.normal(jax.random.key(0), x.shape), "random_bits"),
+        (lambda x: jax.lax.while_loop(lambda y: y.sum() < 9, lambda y: y + 1, x), "while"),
+        (lambda x: jnp.fft.fft(x).real, "fft"),
+    ],
+)
+def test_an_operation_that_onnx_lacks_is_named(function, operation):
+    assert operation not in RULES
+    with pytest.raises(ConfigError, match=f"'{operation}' in .* with the format 'stablehlo'"):
+        graph_of(function, (4,))
+
+
+def test_no_part_of_the_rows_is_taken():
+    with pytest.raises(ConfigError, match="takes a part of the rows"):
+        graph_of(lambda x: x[:1] + x, (4,))
+
+
+def test_the_command_says_what_it_wrote(run, tmp_path, capsys):
+    from jaxcnn.commands.export import _described
+
+    result = run.export(tmp_path / "w.safetensors", format="safetensors")
+    assert "safetensors.numpy.load_file" in _described(json.loads(json.dumps(result)))
