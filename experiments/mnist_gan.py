@@ -152,6 +152,8 @@ class Game(BaseTask):
     metric: str = "as_asked"
     larger_is_better: bool = True
 
+    blind_answer = "a picture of one digit, whatever is asked, always"
+
     def loss(self, outputs, batch):
         if self.player == "generator":
             return nn.softplus(-outputs["fake"])
@@ -160,10 +162,14 @@ class Game(BaseTask):
     def statistics(self, outputs, batch):
         real, hits = batch["mask"] > 0, outputs["read"].argmax(-1) == batch["label"]
         loss = jnp.where(real, self.loss(outputs, batch), 0.0)
-        return {"as_asked": (real & hits).sum(), "loss": loss.sum(), "count": real.sum()}
+        asked = (nn.one_hot(batch["label"], 10, dtype=jnp.int32) * real[:, None]).sum(0)
+        right = (real & hits).sum()
+        return {"as_asked": right, "loss": loss.sum(), "count": real.sum(), "asked": asked}
 
     def summarize(self, sums, records):
-        return {name: float(sums[name] / sums["count"]) for name in ("as_asked", "loss")}
+        count = int(sums["count"])
+        found = {name: float(sums[name] / count) for name in ("as_asked", "loss")}
+        return {**found, "blind_as_asked": int(max(sums["asked"])) / count, "count": count}
 
     def predict(self, outputs):
         """ "image" uint8 [B, 28, 28, 1], and "label", what the judge takes it for."""

@@ -24,6 +24,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 from PIL import Image
+from scipy.special import entr
 
 import jaxcnn
 from jaxcnn.core import schedules
@@ -81,6 +82,8 @@ class EvidenceBound(BaseTask):
     metric: str = "elbo"
     larger_is_better: bool = True
 
+    blind_answer = "the mean of each pixel, always, without a z"
+
     def terms(self, outputs: Seen) -> dict[str, jax.Array]:
         """-log p(pixels | z) and the divergence, each [B] float32 in nats."""
         mean, log_variance, logits = outputs.mean, outputs.log_variance, outputs.logits
@@ -99,12 +102,19 @@ class EvidenceBound(BaseTask):
     def statistics(self, outputs, batch):
         real = batch["mask"] > 0
         sums = {n: jnp.where(real, x, 0.0).sum() for n, x in self.terms(outputs).items()}
-        return {**sums, "count": real.sum(dtype=jnp.int32)}
+        white = jnp.where(real[:, None, None, None], outputs.pixels, 0.0).sum(0)
+        return {**sums, "white": white, "count": real.sum(dtype=jnp.int32)}
 
     def summarize(self, sums, records):
-        """elbo, and -elbo = loss = pixels + kl; means over the images."""
-        pixels, kl = (float(sums[name]) / int(sums["count"]) for name in ("pixels", "kl"))
-        return {"elbo": -pixels - kl, "loss": pixels + kl, "pixels": pixels, "kl": kl}
+        """elbo, and -elbo = loss = pixels + kl; means over the images. blind_elbo: of pixels that
+        are each as often white as in these images.
+        """
+        count = int(sums["count"])
+        pixels, kl = (float(sums[name]) / count for name in ("pixels", "kl"))
+        share = sums["white"] / count
+        blind = -(entr(share) + entr(1 - share)).sum()
+        found = {"elbo": -pixels - kl, "loss": pixels + kl, "pixels": pixels, "kl": kl}
+        return {**found, "blind_elbo": float(blind), "count": count}
 
     def predict(self, outputs):
         """The reconstruction, the pixels' probabilities, as "image" uint8 [B, H, W, C]."""

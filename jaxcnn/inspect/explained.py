@@ -6,6 +6,8 @@ Pictures are float32 [B, H, W, C] in [0, 1], in the size of training, before the
 seen in the picture.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -14,8 +16,26 @@ from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.program import make_program
 from jaxcnn.core.protocols import Tree
 from jaxcnn.errors import ConfigError
+from jaxcnn.inspect import attribution, class_activation
 from jaxcnn.inspect.taps import Network, Score
 from jaxcnn.ops import convolution
+
+Method = Callable[[jax.Array, Score, jax.Array, str | None], jax.Array]
+
+
+def _integrated(key: jax.Array, score: Score, images: jax.Array, layer: str | None) -> jax.Array:
+    return attribution.total(attribution.integrated_gradients(score, images))
+
+
+# Maps of pictures by name: (key, score, pictures [B, H, W, C], layer) -> [B, H, W]
+MAPS: dict[str, Method] = {
+    "gradcam": lambda _, score, x, layer: class_activation.grad_cam(score, x, layer=layer),
+    "layercam": lambda _, score, x, layer: class_activation.layer_cam(score, x, layer=layer),
+    "gradient": lambda _, score, x, __: attribution.heat(attribution.gradient(score, x)),
+    "integrated": _integrated,
+    "smoothgrad": lambda key, score, x, _: attribution.heat(attribution.smooth_grad(key, score, x)),
+    "occlusion": lambda _, score, x, __: attribution.occlusion(score, x),
+}
 
 
 def picture_of(e: Experiment) -> tuple[str, tuple[int, int, int]]:

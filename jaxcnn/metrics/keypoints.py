@@ -71,6 +71,16 @@ def similarity(
     return jnp.sum(agreement * weight, axis=-1) / jnp.maximum(jnp.sum(weight, axis=-1), 1)
 
 
+def extent(points: Points, visible: Visible) -> Float[Array, "*batch 2"]:
+    """Height and width of the box around the visible points in [0, 1]; negative without any. [...,
+    J, 2], [..., J] -> [..., 2]
+    """
+    seen = visible.astype(bool)[..., None]
+    return jnp.max(jnp.where(seen, points, -1.0), axis=-2) - jnp.min(
+        jnp.where(seen, points, 2.0), axis=-2
+    )
+
+
 def distance(
     point: Float[Array, "*batch 2"], truth: Float[Array, "*batch 2"]
 ) -> Float[Array, "*batch"]:

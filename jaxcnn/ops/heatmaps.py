@@ -209,3 +209,20 @@ def _lesser_root(
 ) -> Float[Array, "*batch"]:
     """The lesser root of a r² + b r + c for a > 0."""
     return (-b - jnp.sqrt(jnp.maximum(b * b - 4 * a * c, 0))) / (2 * a)
+
+
+def log_shares(logits: Heatmap) -> Heatmap:
+    """Logarithm of the softmax over all cells of each channel. [B, H, W, J] -> the same"""
+    return jax.nn.log_softmax(logits, axis=(1, 2))
+
+
+def divergence(log_shares: Heatmap, target: Heatmap) -> Scores:
+    """Jensen-Shannon divergence, in nats, of two distributions over the cells, the first given by
+    its logarithm. [B, H, W, J], [B, H, W, J] -> [B, J]
+    """
+    shares = jnp.exp(log_shares)
+    log_target = jnp.log(jnp.maximum(target, 1e-30))
+    log_middle = jnp.log(jnp.maximum((shares + target) / 2, 1e-30))
+    return 0.5 * jnp.sum(
+        shares * (log_shares - log_middle) + target * (log_target - log_middle), axis=(1, 2)
+    )

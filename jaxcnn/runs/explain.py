@@ -5,8 +5,8 @@ this module hands them a run's network, its layers and classes by name, and file
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,30 +18,14 @@ from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.protocols import Tree
 from jaxcnn.data.files.images import read_image
 from jaxcnn.errors import ConfigError, DataError
-from jaxcnn.inspect import attribution, class_activation, dream, explained, features, heatmap, taps
+from jaxcnn.inspect import dream, explained, features, heatmap, taps
+from jaxcnn.inspect.explained import MAPS
 from jaxcnn.runs.answers import Row
 from jaxcnn.runs.predict import Pixels
 from jaxcnn.runs.question import Question, find_target, names_of
 
-Step = Callable[[jax.Array], Tree]  # of pictures, compiled
-Method = Callable[[jax.Array, taps.Score, jax.Array, str | None], jax.Array]
-
-
-def _integrated(
-    key: jax.Array, score: taps.Score, images: jax.Array, layer: str | None
-) -> jax.Array:
-    return attribution.total(attribution.integrated_gradients(score, images))
-
-
-# (key, score, pictures [B, H, W, C], layer) -> maps [B, H, W]
-MAPS: dict[str, Method] = {
-    "gradcam": lambda _, score, x, layer: class_activation.grad_cam(score, x, layer=layer),
-    "layercam": lambda _, score, x, layer: class_activation.layer_cam(score, x, layer=layer),
-    "gradient": lambda _, score, x, __: attribution.heat(attribution.gradient(score, x)),
-    "integrated": _integrated,
-    "smoothgrad": lambda key, score, x, _: attribution.heat(attribution.smooth_grad(key, score, x)),
-    "occlusion": lambda _, score, x, __: attribution.occlusion(score, x),
-}
+Step = Callable[..., Tree]  # of pictures, compiled
+Drawing = Callable[[], Any]  # makes a picture of Pillow
 MOST_CHANNELS = 16  # of features and patches that are shown unless others are asked for
 PATCHES = 8  # of each channel
 
@@ -76,28 +60,42 @@ class Explainer:
             if question.target is not None:
                 self._target = find_target(question.target, self.names)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) that pictures are resized to."""
+        return self._shape[:2]
+
     # ---- maps of arrays
 
     def maps(
-        self, network: taps.Network, images: jax.Array
+        self, network: taps.Network, images: jax.Array, target: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Of pictures float32 [B, H, W, C] in [0, 1]: (maps [B, H, W] float32, the classes that are
-        explained [B] int32, their scores [B] float32). Pure.
+        """Of pictures float32 [B, H, W, C] in [0, 1] and the classes to be explained, int32 [B],
+        below 0 the predicted one: (maps [B, H, W] float32, those classes [B] int32, their scores
+        [B] float32). Pure.
         """
-        if self._target is None:
-            target = explained.predicted(self._e, network, images)
-        else:
-            target = jnp.full(images.shape[0], self._target, jnp.int32)
+        target = jnp.where(target < 0, explained.predicted(self._e, network, images), target)
         score = explained.target_score(self._e, network, target)
         found = MAPS[self.question.method](self._key, score, images, self.layer)
         return found, target, score(images)
 
-    def _compiled(self, function: Callable[[taps.Network, jax.Array], Tree]) -> Step:
-        """A function of the network and pictures as one of pictures; the state is an argument of
+    def _compiled(self, function: Callable[..., Tree]) -> Step:
+        """A function of the network and arrays as one of arrays; the state is an argument of
         what is compiled, not constants in it.
         """
-        step = jax.jit(lambda state, x: function(explained.network(self._e, state), x))
+        step = jax.jit(lambda state, *x: function(explained.network(self._e, state), *x))
         return partial(step, self._state)
+
+    @cached_property
+    def _map_step(self) -> Step:
+        return self._compiled(self.maps)
+
+    def _map(self, images: jax.Array, targets: Sequence[int | None] = ()) -> Tree:
+        """`maps` of a full batch; the first `targets` are those of its first pictures."""
+        asked = [self._target if target is None else target for target in targets]
+        asked += [self._target] * (len(images) - len(asked))
+        numbers = [-1 if target is None else target for target in asked]
+        return self._map_step(images, jnp.asarray(numbers, jnp.int32))
 
     def arrays(self, images: np.ndarray) -> np.ndarray:
         """Maps float32 [N, H, W] of pictures [N, H, W, C], uint8 or float in [0, 1], in the size of
@@ -108,11 +106,22 @@ class Explainer:
                 f"{self.question.method} gives no map of a picture; take {', '.join(MAPS)}, or the "
                 "functions of jaxcnn.inspect"
             )
-        ready, step, parts = self._prepared(images), self._compiled(self.maps), []
+        ready, parts = self._prepared(images), []
         for start in range(0, len(ready), self._size):
             part = ready[start : start + self._size]
-            parts.append(np.asarray(step(_padded(part, self._size))[0])[: len(part)])
+            parts.append(np.asarray(self._map(_padded(part, self._size))[0])[: len(part)])
         return np.concatenate(parts) if parts else np.zeros((0, *self._shape[:2]), np.float32)
+
+    def answers(
+        self, images: np.ndarray, pixels: Sequence[Pixels], targets: Sequence[int | None]
+    ) -> list[tuple[Row, Drawing]]:
+        """What `files` gives by a method of MAPS, of 1 to `batch_size` pictures as `arrays` takes
+        them; drawn on what `pixels` gives of each. targets: the class of each by its number; None:
+        the question's.
+        """
+        found = jax.device_get(self._map(_padded(self._prepared(images), self._size), targets))
+        each = [jax.tree.map(lambda x, i=i: x[i], found) for i in range(len(images))]
+        return [self._mapped({}, own, one) for own, one in zip(each, pixels, strict=True)]
 
     def _prepared(self, images: np.ndarray) -> np.ndarray:
         images = np.asarray(images)
@@ -133,7 +142,7 @@ class Explainer:
 
     # ---- files
 
-    def files(self, paths: list[Path]) -> Iterator[tuple[Row, Callable[[], Any]]]:
+    def files(self, paths: list[Path]) -> Iterator[tuple[Row, Drawing]]:
         """(row, a function that draws it) of each picture; a row {"path", "error"} for one that
         cannot be read, whose drawing is not to be asked for. Of "filters", of "patches", and of
         "dream" without pictures there is one row for all.
@@ -154,10 +163,10 @@ class Explainer:
         else:
             yield from self._each(paths)
 
-    def _each(self, paths: list[Path]) -> Iterator[tuple[Row, Callable[[], Any]]]:
+    def _each(self, paths: list[Path]) -> Iterator[tuple[Row, Drawing]]:
         method = self.question.method
         if method in MAPS:
-            step, answer = self._compiled(self.maps), self._mapped
+            step, answer = self._map, self._mapped
         elif method == "features":
             step, answer = self._compiled(self._features), self._featured
         else:
@@ -188,12 +197,15 @@ class Explainer:
                 part.images = self._prepared(np.stack(ready))
             yield part
 
-    def _mapped(self, row: Row, result: tuple[np.ndarray, ...]) -> tuple[Row, Callable[[], Any]]:
+    def _mapped(
+        self, row: Row, result: tuple[np.ndarray, ...], pixels: Pixels | None = None
+    ) -> tuple[Row, Drawing]:
         values, label, score = result[0], int(result[1]), float(result[2])
         if not np.isfinite(values).all():
-            return row | {"error": f"{row['path']}: its map is not finite; did the run diverge?"}, (
-                _nothing
-            )
+            whose = row.get("path", "the picture")
+            return row | {
+                "error": f"{whose}: its map is not finite; did the run diverge?"
+            }, _nothing
         place = np.unravel_index(int(values.argmax()), values.shape)
         name, method = self.names[label], self.question.method
         row = row | {
@@ -210,15 +222,15 @@ class Explainer:
         row["text"] = f"{method} of {name} (score {score:.4g}){layer}"
         if not values.any():
             row["text"] += ": 0 everywhere, nothing here speaks for it"
-        pixels: Pixels = partial(read_image, row["path"], size=None, channels=self._shape[-1])
-        return row, lambda: heatmap.overlay(pixels(), values)
+        own = pixels or partial(read_image, row["path"], size=None, channels=self._shape[-1])
+        return row, lambda: heatmap.overlay(own(), values)
 
     def _features(self, network: taps.Network, images: jax.Array) -> jax.Array:
         assert self.layer is not None
         maps = taps.layer_output(network, images, layer=self.layer)
         return maps[..., jnp.asarray(self.channels)]
 
-    def _featured(self, row: Row, maps: np.ndarray) -> tuple[Row, Callable[[], Any]]:
+    def _featured(self, row: Row, maps: np.ndarray) -> tuple[Row, Drawing]:
         row = row | {"method": "features", **self._of_channels(), "shape": list(maps.shape[:2])}
         height, width = maps.shape[:2]
         row["text"] = f"{len(self.channels)} maps {height}x{width} of layer {self.layer}" + (
@@ -232,7 +244,7 @@ class Explainer:
 
     # ---- one drawing for all
 
-    def _filters(self) -> tuple[Row, Callable[[], Any]]:
+    def _filters(self) -> tuple[Row, Drawing]:
         name, kernel = features.first_filters(self._network, self._example)
         weights = np.asarray(kernel)
         tiles = [heatmap.filter_tile(weights[..., k]) for k in range(weights.shape[-1])]
@@ -242,7 +254,7 @@ class Explainer:
             row["text"] += f", the mean over {weights.shape[2]} inputs"
         return row, lambda: heatmap.grid(heatmap.folded(tiles))
 
-    def _patches(self, paths: list[Path]) -> Iterator[tuple[Row, Callable[[], Any]]]:
+    def _patches(self, paths: list[Path]) -> Iterator[tuple[Row, Drawing]]:
         """Faulty pictures first, then the patches of the others."""
         step = self._compiled(lambda network, x: features.best_places(self._features(network, x)))
         found: list[features.Best] = []
@@ -300,7 +312,7 @@ class Explainer:
 
         return self._compiled(dreamt)
 
-    def _dreamt(self, row: Row, image: np.ndarray) -> tuple[Row, Callable[[], Any]]:
+    def _dreamt(self, row: Row, image: np.ndarray) -> tuple[Row, Drawing]:
         if self._target is None:
             what: Row = {"layer": self.layer, "channels": list(self.question.channels)}
             words = f"layer {self.layer}" + "".join(f", channel {c}" for c in what["channels"])

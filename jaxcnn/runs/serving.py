@@ -1,11 +1,16 @@
 """A run's model behind a page and a JSON endpoint, for one's own machine: `serve(run)`.
 
     GET  /          a page on which a picture is dropped or drawn
-    GET  /run       {"experiment", "task", "size", "channels", "names"} of the model
+    GET  /run       {"experiment", "task", "size", "channels", "names"} of the model; "explain":
+                    {"methods", "names" of what can be explained, "why_not" other methods}
     POST /predict   the bytes of a picture -> what `predict --json` says of it; with ?drawing=1 also
                     "drawing", a PNG as data: URI, where there is something to draw
+    POST /explain   the bytes of a picture -> what `explain --json` says of it, with "drawing", its
+                    heat map; ?method=layercam (default: the first of "methods"), ?target=cat
+                    (default: the predicted class). Asked to Accept: image/png, the PNG alone
 
-Answers of other kinds are {"error": sentence} with a status of 400 to 500. Pictures that come at
+Answers of other kinds are {"error": sentence} with a status of 400 to 500: 400 for a method, a
+class or an option that is not there, 415 for what is no picture. Pictures that come at
 the same time are predicted in one batch. The page loads nothing from anywhere else; requests that
 other sites' pages make (by their Origin, or by a name that they had resolved to this machine) are
 refused.
@@ -13,13 +18,8 @@ refused.
 
 import base64
 import hashlib
-import io
 import json
-import queue
 import re
-import threading
-import time
-from concurrent.futures import Future
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
@@ -28,56 +28,13 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 
-from jaxcnn.data.files.images import decode_image
 from jaxcnn.errors import ConfigError, DataError, JaxcnnError, ResourceError
-from jaxcnn.inspect.drawing import draw
-from jaxcnn.runs.answers import Row, as_json
+from jaxcnn.runs.answers import as_json
+from jaxcnn.runs.gathering import Answers, Explanations, as_image, png
 from jaxcnn.runs.open import Run
-from jaxcnn.runs.predict import DRAWN, Predictor
 
-GATHER_SECONDS = 0.005  # how long the first picture of a batch waits for others
-ANSWER_SECONDS = 120.0
 IDLE_SECONDS = 30.0  # a client that sends nothing is let go
 LOCAL = ("localhost", "127.0.0.1")
-
-
-class Answers:
-    """Rows for pictures that come from several threads: those that wait are one batch."""
-
-    def __init__(self, predictor: Predictor, *, batch_size: int):
-        self.name, self.size, self.channels = predictor.picture
-        self._predictor = predictor
-        self._most = batch_size if self.size else 1
-        self._waiting: queue.SimpleQueue[tuple[np.ndarray, Future[Row]]] = queue.SimpleQueue()
-        self.batches: list[int] = []  # how many pictures each had
-        threading.Thread(target=self._work, daemon=True).start()
-
-    def of(self, picture: bytes) -> Row:
-        """What the model says of the bytes of a picture file. Errors: DataError."""
-        array = decode_image(picture, name="the picture", size=self.size, channels=self.channels)
-        answer: Future[Row] = Future()
-        self._waiting.put((array, answer))
-        return answer.result(timeout=ANSWER_SECONDS)
-
-    def _work(self) -> None:
-        while True:
-            some = [self._waiting.get()]
-            until = time.monotonic() + GATHER_SECONDS
-            while len(some) < self._most and (left := until - time.monotonic()) > 0:
-                try:
-                    some.append(self._waiting.get(timeout=left))
-                except queue.Empty:
-                    break
-            self.batches.append(len(some))
-            try:
-                arrays = {self.name: np.stack([array for array, _ in some])}
-                rows = [row for row, _ in self._predictor.arrays(arrays)]
-            except Exception as error:  # of this batch alone; the next may do
-                for _, answer in some:
-                    answer.set_exception(error)
-            else:
-                for (_, answer), row in zip(some, rows, strict=True):
-                    answer.set_result(row)
 
 
 class Server(ThreadingHTTPServer):
@@ -104,6 +61,7 @@ class Server(ThreadingHTTPServer):
             raise ConfigError(f"most_bytes={most_bytes}: must be at least 1")
         predictor = run.predictor(batch_size=batch_size)
         self.answers = Answers(predictor, batch_size=batch_size)
+        self.explanations = Explanations(run, self.answers, batch_size=batch_size)
         self.most_bytes, self.host = most_bytes, host
         size = self.answers.size
         self.about = {
@@ -112,10 +70,15 @@ class Server(ThreadingHTTPServer):
             "size": list(size) if size else None,
             "channels": self.answers.channels,
             "names": list(run.data.label_names),
+            "explain": {
+                "methods": list(self.explanations.methods),
+                "names": list(self.explanations.names),
+                "why_not": self.explanations.why_not,
+            },
         }
         self.page = files("jaxcnn.runs").joinpath("serving.html").read_text(encoding="utf-8")
         warm = np.zeros((*(size or (64, 64)), self.answers.channels), np.uint8)
-        self.answers.of(_png(warm))  # compiled before the first visitor comes
+        self.answers.of(png(as_image(warm)))  # compiled before the first visitor comes
         try:
             super().__init__((host, port), _Handler)
         except OSError as error:
@@ -147,16 +110,16 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer({"/": self._page, "/run": self._run})
 
     def do_POST(self) -> None:
-        self._answer({"/predict": self._predict})
+        self._answer({"/predict": self._predict, "/explain": self._explain})
 
     def _answer(self, paths: Any) -> None:
         place = urlsplit(self.path)
         try:
             self._check_origin()
             if place.path not in paths:
-                wrong = place.path in ("/", "/run", "/predict")
+                wrong = place.path in ("/", "/run", "/predict", "/explain")
                 status = HTTPStatus.METHOD_NOT_ALLOWED if wrong else HTTPStatus.NOT_FOUND
-                raise _Refused(status, "there are GET /, GET /run and POST /predict")
+                raise _Refused(status, "there are GET /, GET /run, POST /predict, POST /explain")
             paths[place.path](parse_qs(place.query))
         except _Refused as error:
             self._send_json(error.status, {"error": str(error)})
@@ -186,12 +149,23 @@ class _Handler(BaseHTTPRequestHandler):
         picture = self._body()
         row = self.server.answers.of(picture)
         out = as_json({key: value for key, value in row.items() if key != "image"})
-        if query.get("drawing") == ["1"] and any(key in row for key in DRAWN):
-            channels = self.server.answers.channels
-            pixels = decode_image(picture, name="the picture", size=None, channels=channels)
-            png = _png(draw(pixels, row))
-            out["drawing"] = "data:image/png;base64," + base64.b64encode(png).decode()
-        self._send_json(HTTPStatus.OK, out)
+        drawing = self.server.answers.drawn(picture, row) if query.get("drawing") == ["1"] else None
+        self._send_json(HTTPStatus.OK, out | ({"drawing": _uri(drawing)} if drawing else {}))
+
+    def _explain(self, query: dict[str, list[str]]) -> None:
+        picture = self._body()
+        asked = {name: values[-1] for name, values in query.items()}
+        if unknown := sorted(asked.keys() - {"method", "target"}):
+            text = f"no option {', '.join(unknown)}; there are method and target"
+            raise _Refused(HTTPStatus.BAD_REQUEST, text)
+        try:
+            row, drawing = self.server.explanations.of(picture, **asked)
+        except ConfigError as error:
+            raise _Refused(HTTPStatus.BAD_REQUEST, str(error)) from error
+        if "image/png" in self.headers.get("Accept", ""):
+            self._send(HTTPStatus.OK, drawing, "image/png")
+        else:
+            self._send_json(HTTPStatus.OK, as_json(row) | {"drawing": _uri(drawing)})
 
     def _body(self) -> bytes:
         length = self.headers.get("Content-Length", "")
@@ -235,11 +209,5 @@ def _policy(page: str) -> str:
     return f"default-src 'none'; connect-src 'self'; img-src data: blob:; {'; '.join(parts)}"
 
 
-def _png(picture: Any) -> bytes:
-    from PIL import Image
-
-    if isinstance(picture, np.ndarray):
-        picture = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    return file.getvalue()
+def _uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()

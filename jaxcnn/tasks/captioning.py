@@ -37,6 +37,8 @@ class Captioning(BaseTask):
     metric: str = "cider"
     larger_is_better: bool = True
 
+    blind_answer = "the most frequent caption, always"
+
     def __post_init__(self):
         if self.vocabulary_size <= END:
             raise ConfigError(
@@ -69,7 +71,8 @@ class Captioning(BaseTask):
     def metrics(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
         """exact (share of captions that equal a reference), bleu1 … bleu4 (corpus), cider (CIDEr-D,
         in [0, 10]), rouge_l; skipped, the examples without a reference, which the metrics leave out
-        (they are None if that leaves nothing).
+        (they are None if that leaves nothing); blind_<metric>, what the most frequent of the
+        evaluated examples' captions scores.
 
         Words are compared by number, so two words that the vocabulary lacks are equal.
         """
@@ -82,10 +85,15 @@ class Captioning(BaseTask):
             for row, known in zip(np.asarray(records["tokens"]), references, strict=True)
             if known
         ]
-        return {
-            **(score_captions(*zip(*pairs, strict=True)) if pairs else dict.fromkeys(SCORES)),
-            "skipped": len(references) - len(pairs),
-        }
+        skipped = {"skipped": len(references) - len(pairs)}
+        if not pairs:
+            return dict.fromkeys(SCORES) | skipped
+        said, known = zip(*pairs, strict=True)
+        found = score_captions(said, known) | skipped
+        if self.metric in SCORES:
+            same = [majority_caption(np.asarray(records["references"]))] * len(pairs)
+            found[f"blind_{self.metric}"] = _score(self.metric, same, known)
+        return found
 
     def predict(self, outputs: dict[str, jax.Array]) -> dict[str, jax.Array]:
         """tokens [B, T] int32: words, the end, padding."""
@@ -169,6 +177,14 @@ def score_captions(predictions: Any, references: Any) -> dict[str, float]:
         "cider": metrics.cider_d(predictions, references),
         "rouge_l": metrics.rouge_l(predictions, references),
     }
+
+
+def _score(name: str, predictions: Any, references: Any) -> float:
+    """One of SCORES alone: CIDEr takes its time."""
+    if name.startswith("bleu"):
+        return metrics.bleu(predictions, references)[name]
+    one = {"exact": metrics.exact_match, "cider": metrics.cider_d, "rouge_l": metrics.rouge_l}
+    return one[name](predictions, references)
 
 
 def majority_caption(captions: np.ndarray) -> tuple[str, ...]:

@@ -73,6 +73,8 @@ class Keypoints(BaseTask):
     metric: str = "pck"
     larger_is_better: bool = True
 
+    blind_answer = "the mean of each point, always"
+
     def __post_init__(self):
         if self.num_points < 1:
             raise ConfigError(f"Keypoints: num_points is {self.num_points}; it is at least 1")
@@ -118,8 +120,8 @@ class Keypoints(BaseTask):
             offset = (heatmaps.soft_argmax(outputs) - truth) * self._sides(outputs, batch)
             # the paper's image is 2 wide; smooth at 0
             distance = 2 * jnp.sqrt(jnp.sum(jnp.square(offset), axis=-1) + TINY**2)
-            losses = distance + jnp.asarray(self.regularization, jnp.float32) * _divergence(
-                _log_shares(outputs), target
+            losses = distance + jnp.asarray(self.regularization, jnp.float32) * heatmaps.divergence(
+                heatmaps.log_shares(outputs), target
             )
         else:
             losses = jnp.mean(jnp.abs((outputs - truth) * self._sides(outputs, batch)), axis=-1)
@@ -132,65 +134,101 @@ class Keypoints(BaseTask):
         and a reference length), of visible and of correct points [J] in these, of `invalid` points;
         sums of the loss, of the normalized errors and of the object keypoint similarities.
         """
-        truth, visible = self._truth(outputs, batch)
+        rows = self.records(outputs, batch)
         point, _ = self._decode(outputs.astype(jnp.float32))
-        sides = self._sides(outputs, batch)
+        point = jnp.where(jnp.isfinite(point), point, -1.0)  # NaN is far away
+        real, ignored = batch["mask"] > 0, _is_ignored(batch)
+        _, visible = self._truth(outputs, batch)
+        invalid = (_mask(batch) > 0) & ~visible & (real & ~ignored)[:, None]
+        return {
+            "ignored": jnp.sum(real & ignored, dtype=jnp.int32),
+            "measured": jnp.sum(rows["measured"], dtype=jnp.int32),
+            "visible": jnp.sum(rows["visible"], axis=0, dtype=jnp.int32),
+            "invalid": jnp.sum(invalid, dtype=jnp.int32),
+            **loss_sums(self.loss(outputs, batch), batch),
+            **self._scores(point, rows),
+        }
+
+    def records(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
+        """Of each row: truth [B, J, 2], sides [B, 2] that make its unit square, length [B] and
+        area [B] in that unit, measured [B] bool, and visible [B, J] bool, in measured rows alone.
+        """
+        truth, visible = self._truth(outputs, batch)
+        size = jnp.broadcast_to(self._sides(outputs, batch), (truth.shape[0], 1, 2))
         if "original_size" in batch:
             size = jnp.maximum(batch["original_size"].astype(jnp.float32), 1.0)[:, None]
-            sides = size / jnp.max(size, axis=-1, keepdims=True)
-        truth_ = truth * sides
-        point = jnp.where(jnp.isfinite(point), point, -1.0) * sides  # NaN is far away
-        length, measurable = self._length(truth_, visible)
-        real, ignored = batch["mask"] > 0, _is_ignored(batch)
-        measured = real & measurable
-        counted = (visible & measured[:, None]).astype(jnp.float32)
-        correct = keypoints.correct(
-            point,
-            truth_,
-            counted,
-            reference=length,
-            threshold=jnp.asarray(self.threshold, jnp.float32),
-        )
-        error = keypoints.normalized_error(point, truth_, counted, reference=length)
+            size = size / jnp.max(size, axis=-1, keepdims=True)
+        length, measurable = self._length(truth * size, visible)
+        measured = (batch["mask"] > 0) & measurable
+        area = jnp.prod(keypoints.extent(truth * size, visible), axis=-1)
+        if "original_size" in batch and "box_areas" in batch:
+            longer = jnp.max(batch["original_size"].astype(jnp.float32), axis=-1)
+            area = batch["box_areas"][:, 0].astype(jnp.float32) / jnp.square(longer)
+        return {
+            "truth": truth,
+            "sides": size[:, 0],
+            "length": length,
+            "area": area,
+            "measured": measured,
+            "visible": visible & measured[:, None],
+        }
+
+    def _scores(self, point: jax.Array, rows: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """Of points [B, J, 2]: how many are correct [J] int32; summed normalized errors and, with
+        `sigmas`, similarities of the measured rows.
+        """
+        sides, visible = rows["sides"][:, None], rows["visible"].astype(jnp.float32)
+        of = (point * sides, rows["truth"] * sides, visible)
+        near = jnp.asarray(self.threshold, jnp.float32)
+        right = keypoints.correct(*of, reference=rows["length"], threshold=near)
+        error = keypoints.normalized_error(*of, reference=rows["length"])
         sums = {
-            "ignored": jnp.sum(real & ignored, dtype=jnp.int32),
-            "measured": jnp.sum(measured, dtype=jnp.int32),
-            "visible": jnp.sum(counted > 0, axis=0, dtype=jnp.int32),
-            "correct": jnp.sum(correct, axis=0, dtype=jnp.int32),
-            "invalid": jnp.sum(
-                (_mask(batch) > 0) & ~visible & (real & ~ignored)[:, None], dtype=jnp.int32
-            ),
-            **loss_sums(self.loss(outputs, batch), batch),
-            "error": jnp.sum(jnp.where(measured, error, 0.0)),
+            "correct": jnp.sum(right, axis=0, dtype=jnp.int32),
+            "error": jnp.sum(jnp.where(rows["measured"], error, 0.0)),
         }
         if self.sigmas:
-            area = jnp.prod(_extent(truth_, visible), axis=-1)
-            if "original_size" in batch and "box_areas" in batch:
-                longer = jnp.max(batch["original_size"].astype(jnp.float32), axis=-1)
-                area = batch["box_areas"][:, 0].astype(jnp.float32) / jnp.square(longer)
-            similarity = keypoints.similarity(
-                point,
-                truth_,
-                counted,
-                area=area,
-                sigmas=jnp.asarray(self.sigmas, jnp.float32),
-            )
-            sums["similarity"] = jnp.sum(jnp.where(measured, similarity, 0.0))
+            sigmas = jnp.asarray(self.sigmas, jnp.float32)
+            similarity = keypoints.similarity(*of, area=rows["area"], sigmas=sigmas)
+            sums["similarity"] = jnp.sum(jnp.where(rows["measured"], similarity, 0.0))
         return sums
+
+    def _blind(self, rows: dict[str, np.ndarray]) -> dict[str, float]:
+        """blind_<metric> of the mean of each point over the rows that show it; {} without any."""
+        if not rows["visible"].any():
+            return {}
+        seen = rows["visible"][..., None]
+        total = np.where(seen, rows["truth"], 0.0).sum(0, np.float64)
+        mean = np.where(seen.any(0), total / np.maximum(seen.sum(0), 1), 0.5)
+        sums = self._scores(
+            jnp.broadcast_to(jnp.asarray(mean, jnp.float32), rows["truth"].shape),
+            jax.tree.map(jnp.asarray, rows),
+        )
+        found = self._means(jax.device_get(sums), rows["visible"].sum(), rows["measured"].sum())
+        return {f"blind_{name}": value for name, value in found.items()}
+
+    def _means(self, sums: Any, visible: Any, measured: Any) -> dict[str, float]:
+        """pck, nme and, with `sigmas`, oks from sums over so many points and rows."""
+        found = {
+            "pck": int(sums["correct"].sum()) / max(int(visible), 1),
+            "nme": float(sums["error"]) / max(int(measured), 1),
+        }
+        if self.sigmas:
+            found["oks"] = float(sums["similarity"]) / max(int(measured), 1)
+        return found
 
     def summarize(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
         """pck, the share of visible points within `threshold` reference lengths, and per_point_pck
         [J] (None for a point never seen); nme, the mean over rows of the visible points' mean
         distance in reference lengths; with `sigmas` oks, the mean object keypoint similarity; loss;
         count, and of these ignored, the rows whose object need not be found, and skipped, other
-        rows without a visible point or a reference length; invalid_points.
+        rows without a visible point or a reference length; invalid_points; blind_pck, blind_nme and
+        blind_oks, of the mean of each point, always.
         """
         visible = np.asarray(sums["visible"], np.int64)
         correct = np.asarray(sums["correct"], np.int64)
         count, measured = int(sums["count"]), int(sums["measured"])
-        summary: dict[str, Any] = {
-            "pck": int(correct.sum()) / max(int(visible.sum()), 1),
-            "nme": float(sums["error"]) / max(measured, 1),
+        return {
+            **self._means(sums, visible.sum(), measured),
             "per_point_pck": [
                 int(right) / int(seen) if seen else None
                 for right, seen in zip(correct, visible, strict=True)
@@ -199,10 +237,8 @@ class Keypoints(BaseTask):
             "ignored": int(sums["ignored"]),
             "skipped": count - measured - int(sums["ignored"]),
             "invalid_points": int(sums["invalid"]),
+            **self._blind(records),
         }
-        if self.sigmas:
-            summary["oks"] = float(sums["similarity"]) / max(measured, 1)
-        return summary
 
     def predict(self, outputs: jax.Array) -> dict[str, jax.Array]:
         """points [B, J, 2] (y, x) in [0, 1] and their score [B, J] in [0, 1]: the height of the
@@ -233,7 +269,7 @@ class Keypoints(BaseTask):
         """The mean of the models' heatmaps (of "dsnt", logits of their mean) or points."""
         outputs = [output.astype(jnp.float32) for output in outputs]
         if self.method == "dsnt":
-            shares = jnp.exp(jnp.stack([_log_shares(output) for output in outputs]))
+            shares = jnp.exp(jnp.stack([heatmaps.log_shares(output) for output in outputs]))
             return jnp.log(jnp.maximum(jnp.mean(shares, axis=0), 1e-30))
         return jnp.mean(jnp.stack(outputs), axis=0)
 
@@ -272,7 +308,7 @@ class Keypoints(BaseTask):
             return DECODERS[self.decode](outputs)
         if self.method == "direct":
             return outputs, jnp.ones(outputs.shape[:2], jnp.float32)
-        peak = jnp.exp(jnp.max(_log_shares(outputs), axis=(1, 2)))
+        peak = jnp.exp(jnp.max(heatmaps.log_shares(outputs), axis=(1, 2)))
         return heatmaps.soft_argmax(outputs), peak * 2 * jnp.pi * jnp.square(
             jnp.asarray(self.sigma, jnp.float32)
         )
@@ -296,7 +332,7 @@ class Keypoints(BaseTask):
         elif self.reference == "image":
             length = jnp.ones(truth.shape[:1], jnp.float32)
         else:
-            length = jnp.max(_extent(truth, visible), axis=-1)
+            length = jnp.max(keypoints.extent(truth, visible), axis=-1)
         measurable = measurable & (length > TINY)
         return jnp.where(measurable, length, 1.0), measurable
 
@@ -311,30 +347,3 @@ def _is_ignored(batch: Batch) -> jax.Array:
     for name in ("boxes_ignored", "boxes_crowd"):
         ignored = ignored | (batch[name][:, 0] > 0) if name in batch else ignored
     return ignored
-
-
-def _extent(points: jax.Array, visible: jax.Array) -> jax.Array:
-    """Height and width of the box around the visible points; negative without any. [B, J, 2], [B,
-    J] -> [B, 2]
-    """
-    seen = visible[..., None]
-    return jnp.max(jnp.where(seen, points, -1.0), axis=1) - jnp.min(
-        jnp.where(seen, points, 2.0), axis=1
-    )
-
-
-def _log_shares(logits: jax.Array) -> jax.Array:
-    """Logarithm of the softmax over all cells. [B, h, w, J] -> the same"""
-    return jax.nn.log_softmax(logits, axis=(1, 2))
-
-
-def _divergence(log_shares: jax.Array, target: jax.Array) -> jax.Array:
-    """Jensen-Shannon divergence of two distributions over the cells, in nats. [B, h, w, J], [B, h,
-    w, J] -> [B, J]
-    """
-    shares = jnp.exp(log_shares)
-    log_target = jnp.log(jnp.maximum(target, 1e-30))
-    log_middle = jnp.log(jnp.maximum((shares + target) / 2, 1e-30))
-    return 0.5 * jnp.sum(
-        shares * (log_shares - log_middle) + target * (log_target - log_middle), axis=(1, 2)
-    )

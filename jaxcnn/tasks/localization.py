@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn.errors import ConfigError, DataError
+from jaxcnn.metrics.objects import box_iou
 from jaxcnn.ops import boxes
 from jaxcnn.tasks.checks import check_image, check_label
 from jaxcnn.tasks.objects import (
@@ -51,6 +52,8 @@ class Localization(BaseTask):
     inputs: tuple[str, ...] = ("image",)
     metric: str = "mean_iou"
     larger_is_better: bool = True
+
+    blind_answer = "the mean box and the class that is right most often, always"
 
     def __post_init__(self):
         if self.num_classes < 1:
@@ -97,9 +100,15 @@ class Localization(BaseTask):
             **loss_sums(self.loss(outputs, batch), batch),
         }
 
+    def records(self, outputs: dict[str, jax.Array], batch: Batch) -> dict[str, jax.Array]:
+        """What is asked for: label [B] int32, box [B, 4] float32 and boxed [B] bool."""
+        truth, usable = _first(batch)
+        return {"label": batch["label"].astype(jnp.int32), "box": truth, "boxed": usable}
+
     def summarize(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
         """mean_iou and localized (shares of the images with a box), accuracy, loss,
-        count, ignored, skipped.
+        count, ignored, skipped; blind_mean_iou, blind_localized and blind_accuracy, of one class
+        and one box for all, the mean of the evaluated examples' boxes.
         """
         count, boxed = int(sums["count"]), int(sums["boxed"])
         return {
@@ -109,6 +118,7 @@ class Localization(BaseTask):
             **mean_loss(sums),
             "ignored": int(sums["ignored"]),
             "skipped": int(sums["skipped"]),
+            **self._blind(*(np.asarray(records[name]) for name in ("label", "box", "boxed"))),
         }
 
     def predict(self, outputs: dict[str, jax.Array]) -> dict[str, jax.Array]:
@@ -155,6 +165,19 @@ class Localization(BaseTask):
         return {
             "logits": jnp.log(jnp.maximum(probabilities, 1e-30)),
             "box": average([o["box"] for o in outputs]),
+        }
+
+    def _blind(self, label: np.ndarray, box: np.ndarray, boxed: np.ndarray) -> dict[str, float]:
+        """What the mean box and the best class score; nothing without examples."""
+        if not boxed.any():
+            return {}
+        truth = box[boxed].astype(np.float64)
+        iou = box_iou(truth.mean(0, keepdims=True), truth, np.zeros(len(truth), bool))[0]
+        near = np.bincount(label[boxed][iou >= self.iou_threshold], minlength=1)
+        return {
+            "blind_mean_iou": float(iou.mean()),
+            "blind_localized": int(near.max()) / len(truth),
+            "blind_accuracy": int(np.bincount(label).max()) / len(label),
         }
 
 

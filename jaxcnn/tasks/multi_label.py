@@ -16,9 +16,16 @@ from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.metrics import calibration, classes, ranking
 from jaxcnn.ops import losses
 from jaxcnn.tasks.checks import require_choice, require_entry, require_number, require_weights
-from jaxcnn.tasks.task import BaseTask, Batch, best_of, by_probability, mean_sigmoid
+from jaxcnn.tasks.task import BaseTask, Batch, Blind, best_of, by_probability, mean_sigmoid
 
 LOSSES = ("bce", "focal", "asymmetric")
+BLIND = {  # the best answer by each metric that does not look
+    "mAP": "one score for each label",
+    "micro_f1": "the most frequent labels",
+    "macro_f1": "every label",
+    "subset_accuracy": "the most frequent set of labels",
+    "hamming_loss": "the labels that most examples have",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +110,7 @@ class MultiLabel(BaseTask):
         probabilities; per_class_ap, per_class_recall, per_class_precision, per_class_f1,
         per_class_support, thresholds and best_thresholds, those of each class's highest F1 (its
         threshold as it is for a class without examples), lists of K; best_macro_f1,
-        theirs, which is no held-out result.
+        theirs, which is no held-out result; blind_<metric>, see `blind`.
         """
         labels, known = (np.asarray(records[name]).astype(bool) for name in ("labels", "known"))
         probability = np.exp(-np.logaddexp(0.0, -np.asarray(records["score"], np.float64)))
@@ -134,7 +141,15 @@ class MultiLabel(BaseTask):
             **classes.per_class(*counts),
             "thresholds": thresholds.tolist(),
             "best_thresholds": best,
+            **self._blind(positive, known),
         }
+
+    def blind(self, metrics: dict[str, Any]) -> Blind | None:
+        """What labels score that are the same for every example, by the evaluated examples' own
+        frequencies: the best for each of the metrics of BLIND; of others none is known.
+        """
+        value = metrics.get(f"blind_{self.metric}")
+        return None if value is None else Blind(value, f"{BLIND[self.metric]}, always")
 
     def predict(self, outputs: jax.Array) -> dict[str, jax.Array]:
         """labels [B, K] int32, 1 for each class that is called, and probabilities [B, K]."""
@@ -200,6 +215,31 @@ class MultiLabel(BaseTask):
         if "labels_mask" not in batch:
             return jnp.ones(batch["labels"].shape, bool)
         return batch["labels_mask"] > 0
+
+    def _blind(self, positive: np.ndarray, known: np.ndarray) -> dict[str, float]:
+        """blind_<metric> of the task's metric from who has which label, and whether that is known,
+        [N, K] bool each; {} where it does not exist.
+        """
+        has, seen = positive.sum(0), known.sum(0)
+        if self.metric not in BLIND or not has.any():
+            return {}
+        rate = has / np.maximum(seen, 1)
+        if self.metric == "mAP":
+            value = rate[has > 0].mean()
+        elif self.metric == "micro_f1":  # it is best to call the most frequent ones, so many
+            order = np.argsort(-rate, kind="stable")
+            called, hits = seen[order].cumsum(), has[order].cumsum()
+            value = (2 * hits / (called + has.sum())).max()
+        elif self.metric == "macro_f1":  # of what has no label there is nothing to call
+            value = classes.averages(has, np.where(has > 0, seen, 0), has)["macro_f1"]
+        elif self.metric == "subset_accuracy":
+            rows = known.any(axis=1)
+            sets, counts = np.unique(positive[rows], axis=0, return_counts=True)
+            likely = sets[counts.argmax()]
+            value = (~known[rows] | (positive[rows] == likely)).all(axis=1).mean()
+        else:
+            value = np.minimum(has, seen - has).sum() / max(seen.sum(), 1)
+        return {f"blind_{self.metric}": float(value)}
 
     def _best_thresholds(
         self, labels: np.ndarray, known: np.ndarray, probability: np.ndarray

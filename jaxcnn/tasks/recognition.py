@@ -7,6 +7,7 @@ Schmidhuber, "Connectionist temporal classification" (2006).
 """
 
 import dataclasses
+from collections import Counter
 from typing import Any
 
 import jax
@@ -40,6 +41,8 @@ class TextRecognition(BaseTask):
     inputs: tuple[str, ...] = ("image",)
     metric: str = "exact"
     larger_is_better: bool = True
+
+    blind_answer = "the most frequent line, or none, always"
 
     def __post_init__(self):
         characters.require_alphabet(self.alphabet)
@@ -88,21 +91,21 @@ class TextRecognition(BaseTask):
 
     def metrics(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
         """exact: share of lines without an error; cer, wer: edits over characters and over words
-        (NaN without any); skipped.
+        (NaN without any); skipped; blind_<metric>, what the most frequent line of those that are
+        evaluated scores, by cer and wer no line at all if that is better.
         """
         truths = characters.decode(np.asarray(records["text"]), alphabet=self.alphabet)
         if self.beam == 1:
             lines = characters.decode(np.asarray(records["read"]), alphabet=self.alphabet)
         else:
             lines = [self._search(row) for row in np.asarray(records["log_probabilities"])]
-        return {
-            "exact": sum(a == b for a, b in zip(lines, truths, strict=True)) / max(len(truths), 1),
-            "cer": character_error_rate(lines, truths) if any(truths) else float("nan"),
-            "wer": word_error_rate(lines, truths)
-            if any(line.split() for line in truths)
-            else float("nan"),
-            "skipped": int(sums["skipped"]),
-        }
+        found = {name: score(lines, truths) for name, score in SCORES.items()}
+        blind = {}
+        if truths and self.metric in SCORES:
+            frequent, score = Counter(truths).most_common(1)[0][0], SCORES[self.metric]
+            same = [score([line] * len(truths), truths) for line in {frequent, ""}]
+            blind[f"blind_{self.metric}"] = max(same) if self.metric == "exact" else min(same)
+        return {**found, "skipped": int(sums["skipped"]), **blind}
 
     def predict(self, outputs: jax.Array) -> dict[str, jax.Array]:
         """text [B, T] int32, decoded greedily and padded with 0; probability [B] of the likeliest
@@ -209,6 +212,22 @@ class TextRecognition(BaseTask):
                 f"{int((needed > frames).sum())} of {len(text)} are too long. "
                 "Use wider images, or too_long='skip'"
             )
+
+
+def _exact(lines: list[str], truths: list[str]) -> float:
+    return sum(a == b for a, b in zip(lines, truths, strict=True)) / max(len(truths), 1)
+
+
+def _cer(lines: list[str], truths: list[str]) -> float:
+    return character_error_rate(lines, truths) if any(truths) else float("nan")
+
+
+def _wer(lines: list[str], truths: list[str]) -> float:
+    words = any(line.split() for line in truths)
+    return word_error_rate(lines, truths) if words else float("nan")
+
+
+SCORES = {"exact": _exact, "cer": _cer, "wer": _wer}
 
 
 def frames_needed(text: Any) -> Any:

@@ -33,6 +33,8 @@ class StyleTransfer(BaseTask):
     content ratio is the squared distance of the maps as a share of their squared length: 0 for the
     untouched content, about 1 where nothing of it is left. Both are free of the network's scale, so
     that weights mean the same for every style.
+
+    There is no blind answer to compare with: the style picture itself has a style ratio of 0.
     """
 
     style_weight: float = 1.0
@@ -43,6 +45,7 @@ class StyleTransfer(BaseTask):
     larger_is_better: bool = False
 
     any_size = True  # the model takes pictures of any size
+    no_blind = "a style has no right answer; 1 is the untouched content, 0 the style itself"
 
     def __post_init__(self):
         for name in ("style_weight", "content_weight", "smoothness"):

@@ -13,7 +13,7 @@ that only the proportions of the weights matter, and 0 leaves a row's loss out. 
 count every row once.
 """
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -181,6 +181,8 @@ class BaseTask:
 
     any_size: bool = False
     training_inputs: tuple[str, ...] = ()
+    blind_answer: ClassVar[str] = "the best answer that does not look"
+    no_blind: ClassVar[str] = ""  # why there is no such answer, a sentence
 
     if TYPE_CHECKING:  # each task must bring its own: an experiment asks for them by name
         metric: str
@@ -222,8 +224,9 @@ class BaseTask:
         return {}
 
     def blind(self, metrics: Metrics) -> Blind | None:
-        """None: it is not known."""
-        return None
+        """The entry "blind_<metric>" of the metrics, named `blind_answer`; None without it."""
+        value = metrics.get(f"blind_{self.metric}")
+        return None if value is None else Blind(value, self.blind_answer)
 
     def check(self, batch: dict[str, Any]) -> None:
         """DataError for unscaled or non-finite images, and for entries that break their row of the

@@ -26,6 +26,7 @@ class Verdict:
     interval: tuple[float, float] | None
     blind: Blind | None
     larger_is_better: bool
+    why_not: str = ""  # why there is no blind answer, where there is none
 
     @property
     def no_better(self) -> bool | None:
@@ -51,9 +52,10 @@ class Verdict:
 
 def judge(task: Task, metrics: Metrics) -> Verdict:
     """The verdict on the metrics of an evaluation."""
-    return verdict_of(
+    found = verdict_of(
         task.metric, metrics, larger_is_better=task.larger_is_better, blind=task.blind(metrics)
     )
+    return dataclasses.replace(found, why_not=getattr(task, "no_blind", ""))
 
 
 def verdict_of(

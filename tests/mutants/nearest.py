@@ -141,6 +141,7 @@ NEAREST: dict[str, tuple[str, ...]] = {
     "jaxcnn/runs/records.py": ("tests/runs/test_records.py",),
     "jaxcnn/runs/replay.py": ("tests/runs/test_replay.py",),
     "jaxcnn/runs/rundir.py": ("tests/runs/test_rundir.py", *RUN),
+    "jaxcnn/runs/gathering.py": ("tests/runs/test_serving.py",),
     "jaxcnn/runs/serving.py": ("tests/runs/test_serving.py",),
     "jaxcnn/runs/stopping.py": (*RUN, "tests/runs/test_notebook_safety.py"),
     "jaxcnn/runs/sweep.py": ("tests/runs/test_sweep.py", "tests/runs/test_folds.py"),

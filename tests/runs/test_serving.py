@@ -18,6 +18,7 @@ import urllib.request
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from urllib.parse import urlencode
 
 import numpy as np
 import optax
@@ -28,11 +29,14 @@ from PIL import Image
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.data.memory import Arrays
 from jaxcnn.errors import ConfigError, ResourceError
+from jaxcnn.inspect.explained import MAPS
 from jaxcnn.runs.answers import as_json
 from jaxcnn.runs.code import load
 from jaxcnn.runs.open import open as open_run
+from jaxcnn.runs.question import Question
 from jaxcnn.runs.serving import Server
 from jaxcnn.tasks.segmentation import Segmentation
+from jaxcnn.tasks.task import BaseTask
 from tests.conftest import ROOT
 from tests.tiny import arrays, fit, tiny
 
@@ -83,12 +87,51 @@ def test_answers_are_those_of_predict_one_by_one_and_at_once(server, folder, tmp
     rows = as_json(open_run(folder, tiny(steps=2)).predict(tmp_path, batch_size=4))
     expected = [{key: value for key, value in row.items() if key != "path"} for row in rows]
     assert ask(server, body=PICTURES[0]) == (200, expected[0])
-    server.answers.batches.clear()
+    server.answers.batches.sizes.clear()
     with ThreadPoolExecutor(12) as pool:
         found = list(pool.map(lambda picture: ask(server, body=picture), PICTURES))
     assert found == [(200, row) for row in expected]
-    assert sum(server.answers.batches) == len(PICTURES)
-    assert 1 < max(server.answers.batches) <= 4
+    assert sum(server.answers.batches.sizes) == len(PICTURES)
+    assert 1 < max(server.answers.batches.sizes) <= 4
+
+
+def drawing_of(answer):
+    head, _, data = answer["drawing"].partition(",")
+    assert head == "data:image/png;base64"
+    with Image.open(io.BytesIO(base64.b64decode(data))) as drawing:
+        return np.asarray(drawing)
+
+
+@pytest.mark.parametrize("asked", [{}, {"method": "layercam", "target": "1"}])
+def test_explanations_are_those_of_explain_one_by_one_and_at_once(server, folder, tmp_path, asked):
+    paths = [tmp_path / f"{i}.png" for i in range(6)]
+    for path, picture in zip(paths, PICTURES, strict=False):
+        path.write_bytes(picture)
+    question = Question(**{"method": "gradcam", **asked})
+    explainer = open_run(folder, tiny(steps=2)).explainer(question, batch_size=4)
+    rows, drawings = zip(*explainer.files(paths), strict=True)
+    rows = [{key: value for key, value in row.items() if key != "path"} for row in rows]
+    place = "/explain?" + urlencode(asked)
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda path: ask(server, place, path.read_bytes()), paths))
+    for (status, answer), row, drawing in zip(found, as_json(rows), drawings, strict=True):
+        assert status == 200
+        np.testing.assert_array_equal(drawing_of(answer), np.asarray(drawing()))
+        assert {key: answer[key] for key in row} == row
+    _, batches = server.explanations._asked(question.method)
+    assert sum(batches.sizes) == len(paths)
+    assert max(batches.sizes) > 1
+
+
+def test_a_heat_map_comes_as_a_picture_alone_and_of_a_large_one_no_larger(server):
+    noise = np.random.default_rng(0).integers(0, 255, (20, 2000, 1)).astype(np.uint8)
+    wide = png(np.repeat(noise[..., 0], 3, 0) // 200 * 200)
+    request = urllib.request.Request(server.url + "explain", wide, {"Accept": "image/png"})
+    with urllib.request.urlopen(request, timeout=60) as reply:
+        assert reply.headers["Content-Type"] == "image/png"
+        with Image.open(io.BytesIO(reply.read())) as drawing:
+            assert drawing.width / drawing.height == pytest.approx(2000 / 60, rel=0.03)
+            assert np.asarray(drawing).shape[-1] == 3
 
 
 def large_png():
@@ -109,6 +152,15 @@ def large_png():
         ({"body": PICTURES[0][:40]}, 415, "cannot be read as an image"),
         ({"body": large_png()}, 415, "200000000 pixels|at most .* pixels"),
         ({"body": b"x" * 100_001}, 413, "100001 bytes; at most 100000"),
+        ({"path": "/explain?method=gradcma", "body": PICTURES[0]}, 400, "did you mean 'gradcam'"),
+        ({"path": "/explain?method=dream", "body": PICTURES[0]}, 400, "must be one of gradcam"),
+        ({"path": "/explain?target=cat", "body": PICTURES[0]}, 400, "'cat': no class"),
+        ({"path": "/explain?target=3", "body": PICTURES[0]}, 400, "numbered 0 to 2"),
+        ({"path": "/explain?layer=a", "body": PICTURES[0]}, 400, "no option layer"),
+        ({"path": "/explain", "body": b"<html>"}, 415, "cannot be read as an image"),
+        ({"path": "/explain", "body": large_png()}, 415, "200000000 pixels|at most .* pixels"),
+        ({"path": "/explain", "body": b"x" * 100_001}, 413, "100001 bytes; at most 100000"),
+        ({"path": "/explain", "method": "GET"}, 405, "POST /explain"),
         ({"path": "/predictions"}, 404, "POST /predict"),
         ({"path": "/../run.json", "method": "GET"}, 404, "POST /predict"),
         ({"method": "GET"}, 405, "POST /predict"),
@@ -152,6 +204,13 @@ def test_the_page_asks_nobody_else(server):
     assert status == 200
     assert about["size"] == [8, 8]
     assert about["channels"] == 1
+    assert about["explain"] == {"methods": list(MAPS), "names": ["0", "1", "2"], "why_not": ""}
+
+
+class Silent(Segmentation):
+    """A task that has no scores to explain."""
+
+    explained = BaseTask.explained
 
 
 class Shades(nn.Module):
@@ -167,20 +226,24 @@ def test_what_can_be_drawn_is_drawn_in_the_size_of_the_picture(tmp_path):
     image = random.integers(0, 256, (12, 8, 8, 1)).astype(np.uint8)
     split = {"image": image, "segmentation": (image[..., 0] > 127).astype(np.int32)}
     e = Experiment(
-        model=Shades(), task=Segmentation(num_classes=2), data=Arrays(train=split, eval=split),
+        model=Shades(), task=Silent(num_classes=2), data=Arrays(train=split, eval=split),
         optimizer=partial(optax.sgd, learning_rate=0.1), batch_size=4, steps=2,
     )  # fmt: skip
     fit(e, tmp_path / "run")
     server = started(open_run(tmp_path / "run", e))
     status, answer = ask(server, "/predict?drawing=1", png(image[0, ..., 0]))
+    _, about = ask(server, "/run", method="GET")
+    refused = ask(server, "/explain", png(image[0, ..., 0]))
     server.shutdown()
     server.server_close()
     assert status == 200
-    head, _, data = answer["drawing"].partition(",")
-    assert head == "data:image/png;base64"
-    with Image.open(io.BytesIO(base64.b64decode(data))) as drawing:
-        assert drawing.width == drawing.height
-        assert drawing.width % 8 == 0
+    drawing = drawing_of(answer)
+    assert drawing.shape[0] == drawing.shape[1]
+    assert drawing.shape[0] % 8 == 0
+    assert about["explain"]["methods"] == []
+    assert "Silent has no score" in about["explain"]["why_not"]
+    assert refused[0] == 400
+    assert "Silent has no score" in refused[1]["error"]
     assert sum(answer["segmentation"].values()) == pytest.approx(1)
 
 

@@ -33,6 +33,7 @@ def server(browser, tmp_path_factory):  # the browser first: without one nothing
 
 
 SHOWN = "document.querySelectorAll('#rows tr').length"
+MAPPED = "!by('heat').hidden && by('map').naturalWidth > 0"
 
 
 @pytest.mark.parametrize("width", [1280, 390])
@@ -47,6 +48,8 @@ def test_a_digit_that_is_drawn_is_answered(browser, server, width, dark, tmp_pat
     browser.drag(*stroke)
     browser.wait_for(f"{SHOWN} > 0")
     assert browser.evaluate("document.querySelector('#rows td').textContent") == "1"
+    browser.wait_for(MAPPED)
+    assert "gradcam of 1" in browser.evaluate("by('because').textContent")
     (tmp_path / "page.png").write_bytes(browser.screenshot())
     assert browser.overflow() <= 0
     assert browser.errors == []
@@ -58,10 +61,28 @@ def test_a_file_and_what_is_no_picture(browser, server):
     data = Path(ROOT / "docs/images/digit.png").read_bytes()
     browser.evaluate(f"ask(new Blob([new Uint8Array({list(data)})]), false)")
     browser.wait_for(f"{SHOWN} > 0 && !by('shown').hidden && by('shown').naturalWidth > 0")
+    browser.wait_for(MAPPED)
+    browser.evaluate("by('method').value = 'layercam', by('target').value = '7', explain()")
+    browser.wait_for("by('because').textContent.startsWith('layercam of 7')")
     before = len(browser.errors)
     browser.evaluate("ask(new Blob(['<b>no picture</b>']), false)")
     browser.wait_for("by('says').className == 'error'")
     assert "cannot be read as an image" in browser.evaluate("by('says').textContent")
     assert browser.evaluate(SHOWN) == 0
+    assert browser.evaluate("by('heat').hidden")
     assert all("415" in error for error in browser.errors[before:])
+    browser.errors.clear()
+
+
+def test_a_picture_by_any_name_and_a_page_by_the_name_of_a_picture(browser, server):
+    browser.open(server.url)
+    data = list(Path(ROOT / "docs/images/digit.png").read_bytes())
+    drop = """(() => { const files = new DataTransfer();
+        files.items.add(new File([%s], %r, {type: %r}));
+        document.dispatchEvent(new DragEvent("drop", {dataTransfer: files})); })()"""
+    browser.evaluate(drop % (f"new Uint8Array({data})", "picture.html", "text/html"))
+    browser.wait_for(f"{SHOWN} > 0 && {MAPPED}")
+    browser.evaluate(drop % ("'<script>document.title = 1</script>'", "page.png", "image/png"))
+    browser.wait_for("by('says').className == 'error'")
+    assert browser.evaluate("document.title") != "1"
     browser.errors.clear()

@@ -1,14 +1,24 @@
 """What a blind answer scores, against the metrics of outputs that do not look; and the verdict."""
 
+from itertools import product
+
+import jax
 import numpy as np
 import pytest
 
+from jaxcnn.ops.decoding import END, START
 from jaxcnn.runs.evaluation import merge
 from jaxcnn.tasks.binary import BinaryClassification
+from jaxcnn.tasks.captioning import Captioning
 from jaxcnn.tasks.classification import Classification
 from jaxcnn.tasks.detection import CenterDetection
+from jaxcnn.tasks.keypoints import Keypoints
+from jaxcnn.tasks.localization import Localization
+from jaxcnn.tasks.multi_label import MultiLabel
+from jaxcnn.tasks.recognition import TextRecognition
 from jaxcnn.tasks.regression import Regression
 from jaxcnn.tasks.segmentation import Segmentation
+from jaxcnn.tasks.style_transfer import StyleTransfer
 from jaxcnn.tasks.super_resolution import SuperResolution
 from jaxcnn.tasks.task import BaseTask
 from jaxcnn.tasks.verdict import judge
@@ -116,3 +126,164 @@ def test_a_task_of_ones_own_is_not_compared():
 def test_metrics_that_do_not_tell(support):
     found = {"accuracy": 0.5, "count": 2, "per_class_support": support}
     assert Classification(2).blind(found) is None
+
+
+# ---- answers that the metrics of an evaluation carry
+
+
+def answered(task, outputs, blind, **batch):
+    """The verdict on a model with these outputs, and what outputs that do not look score."""
+    found, same = metrics_of(task, outputs, **batch), metrics_of(task, blind, **batch)
+    assert judge(task, same).no_better
+    assert task.blind(found).answer.endswith(", always")
+    return judge(task, found), same[task.metric]
+
+
+def boxes(count):
+    low = RANDOM.uniform(0, 0.5, (count, 1, 2))
+    return np.concatenate([low, low + RANDOM.uniform(0.3, 0.5, (count, 1, 2))], -1).astype("f4")
+
+
+@pytest.mark.parametrize("metric", ["mean_iou", "localized", "accuracy"])
+def test_localization_scores_what_the_mean_box_scores(metric):
+    task = Localization(3, metric=metric, iou_threshold=0.4, invalid="skip")
+    box = boxes(ROWS)
+    mask = (np.arange(ROWS) % 7 > 0).astype(np.float32)[:, None]
+    rows = {"boxes": box, "boxes_mask": mask, "label": LABELS}
+    mean = np.broadcast_to(box[mask[:, 0] > 0, 0].mean(0), (ROWS, 4))
+    each = [{"logits": always(label), "box": mean} for label in range(3)]
+    verdict, _ = answered(
+        task, {"logits": 9 * np.eye(3)[LABELS], "box": box[:, 0]}, each[2], **rows
+    )
+    assert not verdict.no_better
+    best = max(metrics_of(task, outputs, **rows)[metric] for outputs in each)
+    assert verdict.blind.value == pytest.approx(best, abs=1e-6)
+
+
+@pytest.mark.parametrize("metric, larger", [("pck", True), ("nme", False), ("oks", True)])
+def test_keypoints_score_what_the_mean_points_score(metric, larger):
+    task = Keypoints(
+        4, method="direct", metric=metric, larger_is_better=larger, threshold=0.3,
+        sigmas=(0.1, 0.2, 0.1, 0.3), invalid="skip",
+    )  # fmt: skip
+    points = RANDOM.uniform(0.1, 0.9, (ROWS, 4, 2)).astype(np.float32)
+    visible = (RANDOM.random((ROWS, 4)) > 0.3).astype(np.float32)
+    visible[:, 3], visible[5] = 0, 0
+    points[7, 0], points[visible == 0] = 1.5, np.nan  # outside: skipped
+    rows = {
+        "points": points,
+        "points_mask": visible,
+        "original_size": RANDOM.integers(40, 90, (ROWS, 2)).astype(np.int32),
+        "box_areas": RANDOM.uniform(400, 2000, (ROWS, 1)).astype(np.float32),
+        "boxes_ignored": (np.arange(ROWS) == 9).astype(np.float32)[:, None],
+    }
+    seen = visible.astype(bool) & (points < 1).all(-1)
+    seen[9] = False
+    mean = np.full((4, 2), 0.5)
+    for j in range(4):
+        shown = [points[i, j] for i in range(ROWS) if seen[i, j] and seen[i].sum() > 1]
+        mean[j] = np.mean(shown, axis=0) if shown else 0.5
+    near = np.where(np.isnan(points), 0.5, points) + np.float32(0.01)
+    verdict, value = answered(task, near, np.broadcast_to(mean, (ROWS, 4, 2)).astype("f4"), **rows)
+    assert not verdict.no_better
+    assert verdict.blind.value == pytest.approx(value, rel=1e-5)
+
+
+def test_keypoints_that_nobody_sees_are_compared_with_nothing():
+    hidden = {"points": np.zeros((ROWS, 2, 2), "f4"), "points_mask": np.zeros((ROWS, 2), "f4")}
+    task = Keypoints(2, method="direct")
+    assert task.blind(metrics_of(task, np.zeros((ROWS, 2, 2), "f4"), **hidden)) is None
+
+
+def constants(classes, levels=(-5.0, 5.0)):
+    return [
+        np.broadcast_to(np.float32(row), (ROWS, classes)) for row in product(levels, repeat=classes)
+    ]
+
+
+@pytest.mark.parametrize(
+    "metric, larger",
+    [("mAP", True), ("micro_f1", True), ("macro_f1", True), ("subset_accuracy", True),
+     ("hamming_loss", False)],
+)  # fmt: skip
+@pytest.mark.parametrize("known", [1.0, 0.8])
+def test_labels_score_what_the_best_constant_answer_scores(metric, larger, known):
+    """Of all answers that are the same for each example, tried one by one."""
+    task = MultiLabel(4, metric=metric, larger_is_better=larger)
+    labels = (RANDOM.random((ROWS, 4)) < [0.7, 0.4, 0.2, 0.0]).astype(np.float32)
+    mask = (RANDOM.random((ROWS, 4)) < known).astype(np.float32)
+    rows = {"labels": labels, "labels_mask": mask}
+    batch = to_jax(rows | {"mask": np.ones(ROWS, np.float32)})
+    step = jax.jit(lambda x: (task.statistics(x, batch), task.records(x, batch)))
+    results = [jax.device_get(step(to_jax(logits))) for logits in constants(4)]
+    scores = [merge(task, [(ROWS, result)])[metric] for result in results]
+    found = metrics_of(task, 10 * labels - 5, **rows)
+    blind = task.blind(found).value
+    best = max(scores) if larger else min(scores)
+    if metric == "subset_accuracy" and known < 1:  # the most frequent of the sets that occur
+        assert 0 < blind <= best
+    else:
+        assert blind == pytest.approx(best, abs=1e-6)
+    assert not judge(task, found).no_better
+
+
+def test_a_calibration_error_is_compared_with_nothing():
+    labels = (RANDOM.random((ROWS, 2)) < 0.5).astype(np.float32)
+    task = MultiLabel(2, metric="ece", larger_is_better=False)
+    assert task.blind(metrics_of(task, 5 * labels, labels=labels)) is None
+
+
+LINES = ["ab", "b a", "ab", "aab", "ab", "b", "a", "aa"] * (ROWS // 8)
+
+
+def spelled(lines, frames=7):
+    """(text, logits that read the lines) in the alphabet "ab "."""
+    text, logits = np.zeros((len(lines), 4), np.int32), np.zeros((len(lines), frames, 4), "f4")
+    for row, line in enumerate(lines):
+        text[row, : len(line)] = ["ab ".index(c) + 1 for c in line]
+        path = [label for c in text[row] for label in (c, 0)][:frames]
+        logits[row, range(frames), path] = 9
+    return text, logits
+
+
+@pytest.mark.parametrize("metric, larger", [("exact", True), ("cer", False), ("wer", False)])
+def test_recognition_scores_what_one_line_scores(metric, larger):
+    task = TextRecognition("ab ", metric=metric, larger_is_better=larger)
+    text, read = spelled(LINES)
+    each = [spelled([line] * ROWS)[1] for line in ("ab", "")]
+    scores = [metrics_of(task, logits, text=text)[metric] for logits in each]
+    found = metrics_of(task, read, text=text)
+    assert task.blind(found).value == pytest.approx(max(scores) if larger else min(scores))
+    assert not judge(task, found).no_better
+    assert judge(task, metrics_of(task, spelled([""] * ROWS)[1], text=text)).no_better
+
+
+@pytest.mark.parametrize("metric", ["exact", "bleu2", "cider", "rouge_l"])
+def test_captions_score_what_the_most_frequent_one_scores(metric):
+    task = Captioning(9, metric=metric)
+    sentences = [[[4, 5, 6], [4, 6, 5]], [[4, 5, 6], []], [[7, 8, 4], [6, 6, 8]], [[5, 5, 7], []]]
+    captions = np.zeros((ROWS, 2, 5), np.int32)
+    for row in range(ROWS):
+        for place, words in enumerate(sentences[row % 4]):
+            if words:
+                captions[row, place] = [START, *words, END]
+
+    def said(sentences):
+        tokens = np.asarray([[*words, END, 0] for words in sentences], np.int32)
+        sums = {"loss": 0.0, "count": ROWS}
+        return task.summarize(sums, {"tokens": tokens, "references": captions})
+
+    right, same = said([sentences[row % 4][0] for row in range(ROWS)]), said([[4, 5, 6]] * ROWS)
+    assert task.blind(right).value == pytest.approx(same[metric])
+    assert not judge(task, right).no_better
+    assert judge(task, same).no_better
+
+
+def test_a_style_has_no_blind_answer_and_says_why():
+    verdict = judge(StyleTransfer(), {"style_ratio": 0.5, "count": 1})
+    assert verdict.no_better is None
+    assert "no right answer" in verdict.why_not
+
+
+def test_metrics_of_a_run_made_before_are_compared_with_nothing():
+    assert judge(Localization(3), {"mean_iou": 0.4, "count": 3}).no_better is None

@@ -117,7 +117,8 @@ def _how_sure(reading: Reading, verdict: Verdict) -> Html:
     if blind is None and reading.missing is not None:
         text += "Not compared with a blind answer, since the experiment was not opened."
     elif blind is None:
-        text += "What a blind answer would score is not known for this task and metric."
+        unknown = "What a blind answer would score is not known for this task and metric."
+        text += f"No blind answer: {verdict.why_not}." if verdict.why_not else unknown
     else:
         text += f"Blind ({blind.answer}): {number(blind.value)}."
     return tag("span", text)
