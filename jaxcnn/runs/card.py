@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from jaxcnn.runs.report.facts import fields
 from jaxcnn.runs.events import Record
 from jaxcnn.runs.open import Run
+from jaxcnn.runs.report.facts import fields
 from jaxcnn.tasks.verdict import Verdict
 
 MOST_CLASSES = 100  # that the card lists; preprocess.json has all

@@ -256,8 +256,7 @@ class Run:
     ) -> Record:
         """Write the model as one file, for any number of rows; what its inputs and outputs are.
 
-        format: "stablehlo", for JAX alone on the `platforms` asked for (default: ("cpu",)); "onnx",
-        in 8 bits calibrated on `int8` training examples; "safetensors". See jaxcnn.runs.formats.
+        format: "stablehlo", for JAX alone, "onnx" or "safetensors"; asked: see `export_as`.
         """
         run = self.trained()[0] if self.is_sweep else self
         e = run.experiment if int8 else self.standalone()  # 8 bits take the data themselves

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnn.runs.report.facts import fields
 from jaxcnn.errors import ConfigError, JaxcnnError
 from jaxcnn.metrics.shares import mcnemar
 from jaxcnn.runs.open import Run
 from jaxcnn.runs.report.examples import Seen, Viewer
+from jaxcnn.runs.report.facts import fields
 from jaxcnn.runs.report.page import number
 from jaxcnn.runs.report.reading import Reading, as_number, read
 
