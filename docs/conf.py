@@ -28,6 +28,7 @@ python_maximum_signature_line_length = 88
 html_theme = "pydata_sphinx_theme"
 html_title = f"jaxcnn {version}"
 html_show_sourcelink = False
+html_context = {"default_mode": "auto"}
 html_sidebars = {"**": ["globaltoc.html"]}
 html_theme_options = {
     "show_prev_next": False,
