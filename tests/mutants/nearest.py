@@ -98,6 +98,7 @@ NEAREST: dict[str, tuple[str, ...]] = {
     "jaxcnn/runs/export.py": ("tests/runs/test_open.py",),
     "jaxcnn/runs/feed.py": (*RUN, "tests/runs/test_sweep.py"),
     "jaxcnn/runs/group.py": ("tests/runs/test_sweep.py",),
+    "jaxcnn/runs/listing.py": ("tests/runs/test_listing.py",),
     "jaxcnn/runs/loop.py": (*RUN, "tests/runs/test_events.py", "tests/runs/test_data_fault.py"),
     "jaxcnn/runs/members.py": ("tests/runs/test_sweep.py", *RUN),
     "jaxcnn/runs/open.py": ("tests/runs/test_open.py", "tests/runs/test_folds.py"),
