@@ -63,6 +63,20 @@ def add_tta_argument(parser: Any) -> None:
     )
 
 
+def add_open_argument(parser: Any) -> None:
+    """--open."""
+    parser.add_argument("--open", action="store_true", help="open the page in the browser")
+
+
+def open_page(address: str | Path) -> None:
+    """Open a page, at an address or in a file, in the browser; says so where there is none."""
+    import webbrowser
+
+    where = address if isinstance(address, str) else address.absolute().as_uri()
+    if not webbrowser.open(where):
+        print(f"warning: no browser was found; open {where}", file=sys.stderr)
+
+
 def end_of_pictures(faults: list[str], *, count: int) -> int:
     """The exit code where `faults` of `count` pictures could not be read, each said on stderr; 0
     without faults. Errors: DataError where no picture could be read.

@@ -11,7 +11,7 @@ import errno
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from jaxcnn import __version__
 from jaxcnn.errors import (
@@ -38,6 +38,7 @@ VERBS = {
     "explain": "what in pictures a run's model looks at; its filters, maps and dreams",
     "checkpoints": "the checkpoints of a run: list, verify, prune",
     "verify": "make steps of a run again, and compare the bits",
+    "runs": "the runs below a folder: state, metric, steps, date",
     "list": "the experiments that can be named",
     "models": "the models that can be named: parameters, MACs, input shapes",
     "export": "a model as one file that JAX alone can open",
@@ -45,6 +46,7 @@ VERBS = {
     "bench": "training and inference speed, compilation, memory, roofline; PyTorch and Keras "
     "beside it",
     "prepare": "download a TFDS data set and prepare it for training",
+    "completion": "a script with which the shell completes verbs, options, experiments",
 }
 
 
@@ -129,7 +131,8 @@ def _dispatch(arguments: list[str]) -> int:
     return _parse(arguments)
 
 
-def _parse(arguments: list[str]) -> int:
+def parser_of(names: Collection[str]) -> argparse.ArgumentParser:
+    """The parser of the command line, in which the verbs `names` have their arguments."""
     parser = argparse.ArgumentParser(
         prog="jaxcnn",
         description="Train convolutional networks with JAX. Without a verb: train LeNet-5 on the "
@@ -144,10 +147,15 @@ def _parse(arguments: list[str]) -> int:
         child = verbs.add_parser(
             name, help=text, description=text, formatter_class=argparse.RawDescriptionHelpFormatter
         )
-        if arguments[0] == name:
+        if name in names:
             module = importlib.import_module(f"jaxcnn.commands.{name}")
             child.epilog = f"example: {module.EXAMPLE}"
             module.add_arguments(child)
+    return parser
+
+
+def _parse(arguments: list[str]) -> int:
+    parser = parser_of(arguments[:1])
     args, unknown = parser.parse_known_args(arguments)
     if hasattr(
         args, "overrides"

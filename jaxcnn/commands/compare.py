@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from jaxcnn.commands import _arguments
+from jaxcnn.errors import ConfigError
 from jaxcnn.runs.environment import prepare_process
 
 EXAMPLE = "python launch.py compare runs/first runs/second --output both.html"
@@ -26,11 +28,14 @@ def add_arguments(parser: Any) -> None:
         help="compare the answers to N of the evaluated examples (default: %(default)s)",
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write an HTML page")
+    _arguments.add_open_argument(parser)
     parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
 
 
 def main(args: Any) -> int:
     """Print the comparison."""
+    if args.open and not args.output:
+        raise ConfigError("--open opens the page that --output FILE writes; give it, too")
     prepare_process()
     from jaxcnn.runs.open import open
     from jaxcnn.runs.report.compare import compare, text_of
@@ -41,6 +46,8 @@ def main(args: Any) -> int:
         from jaxcnn.runs.report.compare_page import write_comparison
 
         write_comparison(runs, found, args.output)
+    if args.open:
+        _arguments.open_page(args.output)
     if args.json:
         print(json.dumps(found.to_json()))
         return 0

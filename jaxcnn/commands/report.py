@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from jaxcnn.commands import _arguments
 from jaxcnn.runs.environment import prepare_process
 
 EXAMPLE = "python launch.py report runs/first --output first.html"
@@ -33,6 +34,7 @@ def add_arguments(parser: Any) -> None:
         help="read the run's files alone: none of its code is executed, and what needs the model "
         "is left out",
     )
+    _arguments.add_open_argument(parser)
 
 
 def main(args: Any) -> int:
@@ -48,4 +50,6 @@ def main(args: Any) -> int:
     print(f"report: {args.output or run.folder / NAME}")
     for sentence in left_out:
         print(f"left out: {sentence}")
+    if args.open:
+        _arguments.open_page(args.output or run.folder / NAME)
     return 0

@@ -1,7 +1,6 @@
 """`serve`: a page on this machine where a picture is dropped or drawn and the model answers."""
 
 import sys
-import webbrowser
 from typing import Any
 
 from jaxcnn.commands import _arguments
@@ -22,7 +21,7 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument(
         "--max-mib", type=int, default=20, metavar="N", help="largest picture file taken, in MiB"
     )
-    parser.add_argument("--open", action="store_true", help="open the page in the browser")
+    _arguments.add_open_argument(parser)
 
 
 def main(args: Any) -> int:
@@ -40,6 +39,6 @@ def main(args: Any) -> int:
         if args.host not in LOCAL:
             print("warning: whoever reaches this address can use the model", file=sys.stderr)
         if args.open:
-            webbrowser.open(server.url)
+            _arguments.open_page(server.url)
         server.serve_forever()
     return 0

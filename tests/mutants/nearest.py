@@ -101,6 +101,7 @@ NEAREST: dict[str, tuple[str, ...]] = {
     "jaxcnn/runs/feed.py": (*RUN, "tests/runs/test_sweep.py"),
     "jaxcnn/runs/formats.py": ("tests/runs/test_export.py",),
     "jaxcnn/runs/group.py": ("tests/runs/test_sweep.py",),
+    "jaxcnn/runs/listing.py": ("tests/runs/test_listing.py",),
     "jaxcnn/runs/loop.py": (*RUN, "tests/runs/test_events.py", "tests/runs/test_data_fault.py"),
     "jaxcnn/runs/members.py": ("tests/runs/test_sweep.py", *RUN),
     **{

@@ -11,6 +11,7 @@ from typing import Any
 from jaxcnn.errors import JaxcnnError
 from jaxcnn.runs.answers import class_name
 from jaxcnn.runs.events import Record
+from jaxcnn.runs.listing import metric_of
 from jaxcnn.runs.open import Run
 from jaxcnn.runs.report.charts import Point
 from jaxcnn.tasks.verdict import Verdict, judge, verdict_of
@@ -89,7 +90,7 @@ def read(run: Run, *, files_only: bool = False) -> Reading:
             task, missing = run.experiment.task, None
         except JaxcnnError as error:
             missing = str(error)
-    metric, larger = _metric(run.record, evaluations)
+    metric, larger = metric_of(run.record, evaluations)
     if task is not None:
         metric, larger = task.metric, task.larger_is_better
     evaluation = _chosen(run.checkpoint, evaluations, metric, larger)
@@ -100,16 +101,6 @@ def read(run: Run, *, files_only: bool = False) -> Reading:
         with contextlib.suppress(TypeError, ValueError, ArithmeticError):  # an edited history
             verdict = judge(task, evaluation["metrics"])
     return Reading(run, records, evaluation, verdict, missing)
-
-
-def _metric(record: Record, evaluations: Sequence[Record]) -> tuple[str | None, bool]:
-    """(the task's metric, whether larger is better) as run.json or the metrics' order tell."""
-    task = record["rendered"].get("task")
-    task = task if isinstance(task, dict) else {}
-    named = task.get("metric")
-    if not isinstance(named, str):  # a task's own metric comes first
-        named = next((k for r in evaluations for k in r["metrics"]), None)
-    return named, task.get("larger_is_better") is not False
 
 
 def _chosen(
