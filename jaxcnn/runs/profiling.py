@@ -5,7 +5,6 @@ It lies in RUN/profile/plugins/profile/<time>/: *.xplane.pb for xprof and Tensor
 about:tracing.
 """
 
-import gzip
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,8 +15,6 @@ import jax
 from jaxcnn.errors import ConfigError
 
 FOLDER = "profile"  # within the run's
-MOST_EVENTS = 1_000_000  # of a file for Perfetto; jax.profiler leaves out what comes after them
-BYTES_OF_EVENTS = 2  # of that file for each event, at the least
 
 Say = Callable[[str], None]
 
@@ -102,23 +99,6 @@ class Profile:
         if self._at < self.last:
             more = f" (asked for: {self.first} to {self.last}; training ended before)"
         say(f"profile of steps {self.begun} to {self._at}: {self._folder}{more}")
-        if any(map(is_cut, self._folder.rglob("*.trace.json.gz"))):
-            say(
-                f"warning: its file for Perfetto ends after {MOST_EVENTS:,} events (xprof's has "
-                "all): profile fewer steps"
-            )
-
-
-def is_cut(path: Path) -> bool:
-    """Whether a file for Perfetto has as many events as there can be."""
-    if path.stat().st_size < BYTES_OF_EVENTS * MOST_EVENTS:
-        return False  # reading it would take a second
-    count, end = 0, b""
-    with gzip.open(path) as file:
-        while block := file.read(1 << 20):
-            block, end = end + block, block[-3:]
-            count += block.count(b'"ph"')
-    return count >= MOST_EVENTS
 
 
 def start_trace(folder: Path) -> None:

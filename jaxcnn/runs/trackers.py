@@ -22,7 +22,7 @@ from jaxcnn.runs.board import TensorBoard
 from jaxcnn.runs.events import Observer
 from jaxcnn.runs.tracking import Open, Tracked, Tracker
 
-PATIENCE = 30  # seconds that a server is waited for, at the beginning and at the end
+PATIENCE = 60  # seconds that a server is waited for, at the beginning and at the end
 PARAMS_AT_ONCE, LONGEST_PARAM = 100, 6000  # MLflow's limits
 
 

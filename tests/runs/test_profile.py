@@ -9,8 +9,6 @@ import pytest
 
 from jaxcnn.commands._main import main
 from jaxcnn.errors import ConfigError
-from jaxcnn.runs import profiling
-from jaxcnn.runs.profiling import Profile
 from jaxcnn.runs.train import train
 from tests.tiny import Lines, fit, tiny
 
@@ -94,13 +92,6 @@ def test_steps_beyond_the_last_are_refused_before_anything_is_made(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_the_steps_that_a_run_makes_are_allowed_to_both_ends(tmp_path):
-    Profile(6, 12, tmp_path).check(12, at=5)
-    for first, last in ((5, 12), (6, 13)):
-        with pytest.raises(ConfigError, match="makes the steps 6 to 12"):
-            Profile(first, last, tmp_path).check(12, at=5)
-
-
 def test_a_trace_that_cannot_be_made_is_said_and_training_goes_on(tmp_path, untraced):
     def block(event):
         if event.kind == "start":
@@ -110,22 +101,6 @@ def test_a_trace_that_cannot_be_made_is_said_and_training_goes_on(tmp_path, untr
     run = train(tiny(), tmp_path / "run", observe=[block], profile=(3, 7), console=console)
     assert sum(line.startswith("warning: no profile: ") for line in console.lines) == 1
     assert run.summary["state_sha256"] == untraced
-
-
-def test_a_trace_that_jax_cuts_is_told_from_a_whole_one(tmp_path, monkeypatch):
-    path = tmp_path / "vm.trace.json.gz"
-    for count in (200, 199):
-        # the third one is longer than what is read at once
-        events = [{"ph": "X", "name": "x" * (1 << 20 if i == 2 else i)} for i in range(count)]
-        path.write_bytes(gzip.compress(json.dumps({"traceEvents": events}).encode()))
-        monkeypatch.setattr(profiling, "MOST_EVENTS", 200)
-        assert profiling.is_cut(path) == (count == 200)
-        monkeypatch.setattr(profiling, "MOST_EVENTS", path.stat().st_size)
-        assert not profiling.is_cut(path)
-    console = Lines()
-    monkeypatch.setattr(profiling, "MOST_EVENTS", 5)
-    train(tiny(), tmp_path / "run", profile=(3, 4), console=console)
-    assert sum("Perfetto ends after 5 events" in x for x in console.lines) == 1, console.lines
 
 
 @pytest.mark.parametrize("text", ["5", "5-7", "..7", "a..b", "1.5..2", "5..4"])
