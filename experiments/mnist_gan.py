@@ -162,7 +162,9 @@ class Game(BaseTask):
     def statistics(self, outputs, batch):
         real, hits = batch["mask"] > 0, outputs["read"].argmax(-1) == batch["label"]
         loss = jnp.where(real, self.loss(outputs, batch), 0.0)
-        asked = (nn.one_hot(batch["label"], 10, dtype=jnp.int32) * real[:, None]).sum(0)
+        asked = (
+            nn.one_hot(batch["label"], 10, dtype=jnp.int32) * real[:, None].astype(jnp.int32)
+        ).sum(0)
         right = (real & hits).sum()
         return {"as_asked": right, "loss": loss.sum(), "count": real.sum(), "asked": asked}
 

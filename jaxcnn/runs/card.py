@@ -94,7 +94,7 @@ def front_matter(facts: Facts) -> str:
     return "---\n" + "\n".join(_yaml(content)) + "\n---"
 
 
-def _yaml(value: Any, *, indent: str = "") -> Iterable[str]:
+def _yaml(value: object, *, indent: str = "") -> Iterable[str]:
     """Dicts, lists and plain values as the lines of a YAML block."""
     pairs = value.items() if isinstance(value, dict) else ((None, item) for item in value)
     for name, item in pairs:
@@ -108,7 +108,7 @@ def _yaml(value: Any, *, indent: str = "") -> Iterable[str]:
             yield from (head, *_yaml(item, indent=indent + "  "))
 
 
-def _scalar(value: Any) -> str:
+def _scalar(value: object) -> str:
     """As YAML 1.1 and 1.2 read it alike: text in quotes, a float with a point."""
     if not isinstance(value, float):
         return json.dumps(value, ensure_ascii=not isinstance(value, str) or not value.isprintable())
@@ -279,18 +279,18 @@ def _unknown(facts: Facts) -> str:
 # ---- Markdown --------------------------------------------------------------------------------
 
 
-def _kind(rendered: Any) -> str:
+def _kind(rendered: object) -> str:
     """The class or function that a rendering is of, to stand in a span of code."""
     found = rendered if isinstance(rendered, dict) else {}
     name = found.get("type") or found.get("partial") or found.get("function")
     return re.sub(r"[^\w.<>]", "", str(name).rpartition(":")[2]) if name else UNKNOWN
 
 
-def _line(value: Any) -> str:
+def _line(value: object) -> str:
     """Text that anybody may have written, as one line without markup."""
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(str(value).split()))
 
 
-def _table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> list[str]:
+def _table(head: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> list[str]:
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     return [*lines, *(f"| {' | '.join(map(_line, row))} |" for row in rows)]

@@ -31,15 +31,15 @@ MOST_SIDE = 1600  # pixels of what is drawn on
 class Batches:
     """Calls `work` (items -> a result each) with what waits, at most `most` items at a time."""
 
-    def __init__(self, work: Callable[[list[Any]], list[Any]], *, most: int):
+    def __init__(self, work: Callable[[list], list], *, most: int):
         self._work, self._most = work, most
-        self._waiting: queue.SimpleQueue[tuple[Any, Future[Any]]] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[tuple[object, Future]] = queue.SimpleQueue()
         self.sizes: list[int] = []  # how many items each batch had
         threading.Thread(target=self._run, daemon=True).start()
 
-    def of(self, item: Any) -> Any:
+    def of(self, item: object) -> object:
         """The result of one item. Errors: those of `work`; TimeoutError."""
-        answer: Future[Any] = Future()
+        answer: Future = Future()
         self._waiting.put((item, answer))
         return answer.result(timeout=ANSWER_SECONDS)
 

@@ -128,7 +128,7 @@ def metric_of(record: Record, evaluations: Sequence[Record]) -> tuple[str | None
     return named, task.get("larger_is_better") is not False
 
 
-def _number(value: Any) -> float | None:
+def _number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return value if abs(value) < 2**1000 and math.isfinite(value) else None

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -167,7 +167,7 @@ def _code(run: Run, folder: Path) -> list[str]:
     return notes
 
 
-def _places(rendered: Any, *, path: str = "") -> list[str]:
+def _places(rendered: object, *, path: str = "") -> list[str]:
     """Sentences on fields of the experiment that name a place of this machine."""
     if isinstance(rendered, dict | list):
         pairs = rendered.items() if isinstance(rendered, dict) else enumerate(rendered)

@@ -4,7 +4,6 @@ model is evaluated with, and nothing of the optimizer. So `open`, `predict`, `ex
 """
 
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -57,7 +56,7 @@ def read_state(e: Experiment, folder: Path, record: Record) -> Tree:
     return state.replace(step=jnp.asarray(record["published"]["step"], jnp.int32))
 
 
-def refuse(folder: Path, record: dict[str, Any]) -> None:
+def refuse(folder: Path, record: Record) -> None:
     """ConfigError for a published model, where training is to go on from its state."""
     if "published" in record:
         raise ConfigError(

@@ -19,7 +19,7 @@ from typing import Any
 from jaxcnn.core.rendering import Json
 from jaxcnn.errors import ConfigError, DependencyError, did_you_mean
 from jaxcnn.runs.board import TensorBoard
-from jaxcnn.runs.events import Observer
+from jaxcnn.runs.events import Observer, Record
 from jaxcnn.runs.tracking import Open, Tracked, Tracker
 
 PATIENCE = 60  # seconds that a server is waited for, at the beginning and at the end
@@ -66,7 +66,7 @@ class _Wandb:
     `wandb sync RUN/wandb/offline-run-*`, that of a run that was gone on with in the order of time.
     """
 
-    def __init__(self, run: Tracked, options: dict[str, Any]):
+    def __init__(self, run: Tracked, options: Record):
         import wandb  # pyright: ignore[reportMissingImports]
 
         alone = wandb.Settings(
@@ -83,7 +83,7 @@ class _Wandb:
             finish_timeout_raises=True,
         )
         mode = os.environ.get("WANDB_MODE", "offline")
-        given: dict[str, Any] = {
+        given: Record = {
             "id": run.id,
             "name": run.name,
             "group": run.group,
@@ -105,7 +105,7 @@ class _Wandb:
 class _Mlflow:
     """A run of MLflow, found again by its tag jaxcnn.run; those of a sweep share jaxcnn.group."""
 
-    def __init__(self, run: Tracked, options: dict[str, Any]):
+    def __init__(self, run: Tracked, options: Record):
         # a server that is gone shall not hold training up for minutes
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
@@ -155,14 +155,14 @@ class _Mlflow:
 class _Trackio:
     """A run of trackio; its database is where trackio has it (TRACKIO_DIR)."""
 
-    def __init__(self, run: Tracked, options: dict[str, Any]):
+    def __init__(self, run: Tracked, options: Record):
         with _to_stderr():
             import trackio  # pyright: ignore[reportMissingImports]
             from trackio import context_vars  # pyright: ignore[reportMissingImports]
 
             context_vars.current_run.set(None)  # the runs of other replicas go on
             name = f"{run.name}-{run.id[:8]}"  # by which trackio finds it again
-            given: dict[str, Any] = {"project": _slug(run.project), "name": name}
+            given: Record = {"project": _slug(run.project), "name": name}
             given |= {"group": run.group, "resume": "allow"}
             given |= {"auto_log_gpu": False, "auto_log_cpu": False, "embed": False}
             # trackio keeps names with a leading _ to itself
@@ -178,7 +178,7 @@ class _Trackio:
             self._run.finish()
 
 
-LOGGERS: dict[str, Any] = {"wandb": _Wandb, "mlflow": _Mlflow, "trackio": _Trackio}
+LOGGERS: Record = {"wandb": _Wandb, "mlflow": _Mlflow, "trackio": _Trackio}
 
 
 @contextlib.contextmanager
