@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.protocols import AnyState
@@ -100,9 +100,16 @@ def numbers_of(record: Record) -> dict[str, float]:
     }
 
 
+@runtime_checkable
+class Named(Protocol):
+    """What says its own name."""
+
+    name: str
+
+
 def name_of(observer: Observer) -> str:
     """What a person would call it: its own `name`, if it has one."""
-    if isinstance(name := getattr(observer, "name", None), str):
-        return name
+    if isinstance(observer, Named) and isinstance(observer.name, str):
+        return observer.name
     named = isinstance(observer, type) or inspect.isroutine(observer)
     return str((observer if named else type(observer)).__qualname__)
