@@ -243,9 +243,9 @@ def _session(*, start: dict[str, float | bool | str] | None = None, end: bool | 
     """
     from tensorboardX.proto import api_pb2, plugin_hparams_pb2, summary_pb2
 
-    api = api_pb2
-    plugin = plugin_hparams_pb2
-    form = summary_pb2
+    api: Any = api_pb2
+    plugin: Any = plugin_hparams_pb2
+    form: Any = summary_pb2
     content = plugin.HParamsPluginData(version=0)
     if start is not None:
         tag, info = "_hparams_/session_start_info", content.session_start_info
@@ -271,7 +271,7 @@ def _picture(name: str, picture: Any) -> Any:
     """A picture of Pillow as a summary."""
     from tensorboardX.proto import summary_pb2
 
-    form = summary_pb2
+    form: Any = summary_pb2
     stream = io.BytesIO()
     picture.convert("RGB").save(stream, "PNG")
     image = form.Summary.Image(

@@ -94,7 +94,7 @@ def front_matter(facts: Facts) -> str:
     return "---\n" + "\n".join(_yaml(content)) + "\n---"
 
 
-def _yaml(value: object, *, indent: str = "") -> Iterable[str]:
+def _yaml(value: Record | Iterable[object], *, indent: str = "") -> Iterable[str]:
     """Dicts, lists and plain values as the lines of a YAML block."""
     pairs = value.items() if isinstance(value, dict) else ((None, item) for item in value)
     for name, item in pairs:

@@ -109,7 +109,6 @@ class Named(Protocol):
 
 def name_of(observer: Observer) -> str:
     """What a person would call it: its own `name`, if it has one."""
-    if isinstance(observer, Named) and isinstance(observer.name, str):
-        return observer.name
     named = isinstance(observer, type) or inspect.isroutine(observer)
-    return str((observer if named else type(observer)).__qualname__)
+    own = str((observer if named else type(observer)).__qualname__)
+    return str(observer.name) if isinstance(observer, Named) else own

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -28,18 +28,24 @@ ANSWER_SECONDS = 120.0
 MOST_SIDE = 1600  # pixels of what is drawn on
 
 
-class Batches:
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Asked = tuple[np.ndarray, Callable[[], np.ndarray], int | None]  # array, its pixels, class
+Explained = tuple[Row, Drawing]
+
+
+class Batches(Generic[Item, Result]):
     """Calls `work` (items -> a result each) with what waits, at most `most` items at a time."""
 
-    def __init__(self, work: Callable[[list], list], *, most: int):
+    def __init__(self, work: Callable[[list[Item]], list[Result]], *, most: int):
         self._work, self._most = work, most
-        self._waiting: queue.SimpleQueue[tuple[object, Future]] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[tuple[Item, Future[Result]]] = queue.SimpleQueue()
         self.sizes: list[int] = []  # how many items each batch had
         threading.Thread(target=self._run, daemon=True).start()
 
-    def of(self, item: object) -> object:
+    def of(self, item: Item) -> Result:
         """The result of one item. Errors: those of `work`; TimeoutError."""
-        answer: Future = Future()
+        answer: Future[Result] = Future()
         self._waiting.put((item, answer))
         return answer.result(timeout=ANSWER_SECONDS)
 
@@ -94,7 +100,7 @@ class Explanations:
 
     def __init__(self, run: Run, answers: Answers, *, batch_size: int):
         self._run, self._channels, self._size = run, answers.channels, batch_size
-        self._ready: dict[str, tuple[Explainer, Batches]] = {}
+        self._ready: dict[str, tuple[Explainer, Batches[Asked, Explained]]] = {}
         self._lock = threading.Lock()
         self.methods: tuple[str, ...] = ()
         self.names: tuple[str, ...] = ()
@@ -135,7 +141,7 @@ class Explanations:
             raise DataError(row["error"])
         return row, png(drawing())
 
-    def _asked(self, method: str) -> tuple[Explainer, Batches]:
+    def _asked(self, method: str) -> tuple[Explainer, Batches[Asked, Explained]]:
         """Made when it is first asked for: most are never."""
         with self._lock:
             if method not in self._ready:
@@ -145,9 +151,7 @@ class Explanations:
             return self._ready[method]
 
 
-def _explain(
-    explainer: Explainer, items: list[tuple[np.ndarray, Callable[[], np.ndarray], int | None]]
-) -> list[tuple[Row, Drawing]]:
+def _explain(explainer: Explainer, items: list[Asked]) -> list[Explained]:
     arrays, pixels, labels = zip(*items, strict=True)
     return explainer.answers(np.stack(arrays), pixels, labels)
 
