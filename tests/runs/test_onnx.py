@@ -87,7 +87,9 @@ TABLE = np.arange(12, dtype=np.float32).reshape(4, 3)
 ELEMENTWISE = {
     "curves": lambda x: jnp.tanh(x) + jax.nn.sigmoid(x) * jax.nn.gelu(x, approximate=False),
     "powers": lambda x: jnp.abs(x) ** 2.5 + x**3 + jax.lax.rsqrt(jnp.abs(x) + 1),
-    "near 0": lambda x: jnp.log1p(jnp.abs(x) * 1e-5) + jnp.expm1(x * 1e-5),
+    "near 0": lambda x: jnp.log1p(x * 3e-4) + jnp.expm1(x * 1e-3),
+    "far from 0": lambda x: jnp.log1p(jnp.abs(x)) + jnp.expm1(x / 2),
+    "nearer": lambda x: jnp.log1p(x * 1e-9) + jnp.expm1(x * 1e-8),
     "rounding": lambda x: jnp.round(x * 4) + jnp.floor(x) - jnp.ceil(x) + jnp.sign(x),
     "half to even": lambda x: jnp.round(jnp.round(x * 2) / 2),
     "remainders": lambda x: jax.lax.rem(x, jnp.full_like(x, 0.7)) + x % 0.3,

@@ -128,28 +128,38 @@ def _erfc(g: Graph, eqn: Any, x: Value) -> Value:
 
 @rule("log1p", elementwise=True)
 def _log1p(g: Graph, eqn: Any, x: Value) -> Value:
-    """log(1 + x); x - x² / 2 near 0, where 1 + x has lost the digits of x."""
+    """log(1 + x); near 0, where u = 1 + x has lost digits of x, x log(u) / (u - 1), whose two
+    errors cancel (Goldberg, "What Every Computer Scientist Should Know About Floating-Point
+    Arithmetic", 1991, theorem 4).
+    """
 
     def make(name: str) -> str:
-        near = g.once("Less", g.once("Abs", name), number(g, 1e-3, x))
-        half = g.once("Mul", g.once("Mul", name, name), number(g, 0.5, x))
-        log = g.once("Log", g.once("Add", name, number(g, 1, x)))
-        return g.once("Where", near, g.once("Sub", name, half), log)
+        one = number(g, 1, x)
+        u = g.once("Add", name, one)
+        return _careful(g, x, name, log := g.once("Log", u), g.once("Sub", u, one), log)
 
     return elementwise(g, eqn, (x,), make)
 
 
 @rule("expm1", elementwise=True)
 def _expm1(g: Graph, eqn: Any, x: Value) -> Value:
-    """exp(x) - 1; x + x² / 2 near 0."""
+    """exp(x) - 1; near 0, with u = exp(x), x (u - 1) / log(u) by the same reason."""
 
     def make(name: str) -> str:
-        near = g.once("Less", g.once("Abs", name), number(g, 1e-3, x))
-        half = g.once("Mul", g.once("Mul", name, name), number(g, 0.5, x))
-        power = g.once("Sub", g.once("Exp", name), number(g, 1, x))
-        return g.once("Where", near, g.once("Add", name, half), power)
+        u = g.once("Exp", name)
+        less = g.once("Sub", u, number(g, 1, x))
+        return _careful(g, x, name, less, g.once("Log", u), less)
 
     return elementwise(g, eqn, (x,), make)
+
+
+def _careful(g: Graph, x: Value, name: str, over: str, under: str, far: str) -> str:
+    """x over / under within 1/2 of 0, x itself where `under` is 0; `far` elsewhere."""
+    zero, one = number(g, 0, x), number(g, 1, x)
+    lost = g.once("Equal", under, zero)
+    ratio = g.once("Div", g.once("Mul", name, over), g.once("Where", lost, one, under))
+    near = g.once("Less", g.once("Abs", name), number(g, 0.5, x))
+    return g.once("Where", near, g.once("Where", lost, name, ratio), far)
 
 
 @rule("is_finite", elementwise=True)
