@@ -78,7 +78,8 @@ def summarize_layers(
                 variables,
                 *arrays,
                 train=train,
-                rngs={"dropout": jax.random.key(0)},
+                # "params" stands for every name that the model may ask for, as in training
+                rngs={"params": jax.random.key(0), "dropout": jax.random.key(0)},
                 mutable=mutable,
             )[0]
 

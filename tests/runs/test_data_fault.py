@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jaxcnn.data.files.tfds import Tfds
 from jaxcnn.data.memory import MemorySource
 from jaxcnn.errors import DataError
+from jaxcnn.runs.evaluation import evaluate_split
 from jaxcnn.runs.open import open as open_run
 from jaxcnn.runs.train import train
 from tests.tiny import arrays, fit, tiny
@@ -105,3 +107,9 @@ def test_what_fails_before_the_first_step_keeps_nothing(tmp_path):
     with pytest.raises(DataError) as caught:
         fit(tiny(data=failing(flag, "train", 1)), tmp_path / "run")
     assert "--resume" not in str(caught.value)
+
+
+def test_data_that_are_not_there_are_not_called_a_split_that_is_not(tmp_path):
+    e = tiny(data=Tfds("mnist", data_dir=str(tmp_path)))
+    with pytest.raises(DataError, match=r"'mnist'.* is not prepared"):
+        evaluate_split(e, None, "eval")

@@ -33,13 +33,17 @@ def cards(viewer: Viewer, seen: Seen, chosen: np.ndarray, album: Pictures) -> Ht
     if not has_pictures(batch):
         return table(("example", "true", "said", "loss"), words, words=3)
     pixels = pictures(batch)
+    # what the model gets in training alone is not what a picture was made from
+    given = set(viewer.e.task.inputs) - set(viewer.e.task.training_inputs)
+    begun = has_pictures({name: x for name, x in batch.items() if name in given})
+    alone = not begun and "image" in said[0]  # one picture a card
     return tag(
         "div",
         [
-            _card(pixels[i], true[i], said[i], words[i], album, _target(batch, i))
+            _card(pixels[i], true[i], said[i], words[i], album, _target(batch, i), begun=begun)
             for i in range(len(chosen))
         ],
-        class_="pictures drawn" if any(map(is_drawn, said)) else "pictures",
+        class_="pictures drawn" if any(map(is_drawn, said)) and not alone else "pictures",
     )
 
 
@@ -57,11 +61,14 @@ def _card(
     words: tuple[str, str, str, str],
     album: Pictures,
     target: np.ndarray | None,
+    *,
+    begun: bool,
 ) -> Html:
     place, truth, answer, loss = words
     shown = []
     if "image" in said:
-        shown = [("before", to_image(pixels)), ("after", to_image(said["image"]))]
+        before = [("before", to_image(pixels))] if begun else []
+        shown = [*before, ("after" if begun else "made", to_image(said["image"]))]
         shown += [] if target is None else [("true", to_image(target))]
     elif is_drawn(said):
         shown = [

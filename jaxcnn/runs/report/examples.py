@@ -67,6 +67,7 @@ class Viewer:
     def __init__(self, run: Run, *, split: str = "eval"):
         self.e = run.decided(run.experiment)
         if not self.e.data.size(split):
+            self.e.data.open(split)  # the error of data that are not there
             raise ConfigError(f"its data have no {split!r} split")
         self.source: Source = self.e.data.open(split)
         self._state = run.state

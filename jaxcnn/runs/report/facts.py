@@ -51,7 +51,9 @@ def code(run: Run) -> tuple[Html, list[str]]:
             continue
         shown, cut = _text(path)
         title = "changes to jaxcnn since its commit (git diff)" if name == "jaxcnn.diff" else name
-        parts.append(details(title, tag("pre", shown), cut, opened=name == kept["file"]))
+        fold = details(title, tag("pre", shown), cut, opened=name == kept["file"])
+        # many pages of paper for what a screen shows at will
+        parts.append(tag("div", fold, class_="screen") if name == "jaxcnn.diff" else fold)
     if not parts:
         parts.append(note("the experiment was made in Python, without a file; see its fields"))
     return join(parts), left_out

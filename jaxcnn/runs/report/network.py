@@ -82,7 +82,12 @@ def feature_maps(
     def run(variables: Tree, batch: Batch) -> Tree:
         inputs = model_inputs(e, prepare(e, batch))
         _, seen = e.model.apply(
-            variables, *inputs, train=False, capture_intermediates=True, mutable=["intermediates"]
+            variables,
+            *inputs,
+            train=False,
+            rngs={"params": jax.random.key(0)},  # for every name that the model may ask for
+            capture_intermediates=True,
+            mutable=["intermediates"],
         )
         return seen["intermediates"]
 

@@ -140,7 +140,9 @@ def curves(reading: Reading) -> Html:
     charts = [line_chart("loss", _both(reading, "loss", "loss"))]
     metric = reading.verdict.metric if reading.verdict else None
     if metric is not None and metric != "loss":
-        charts.append(line_chart(metric, _both(reading, metric, metric)))
+        blind = reading.points("eval", f"blind_{metric}")
+        lines = [Series("blind", blind, 2, dashed=True)] if blind else []
+        charts.append(line_chart(metric, [*_both(reading, metric, metric), *lines]))
     rate = [Series("learning rate", reading.points("train", "learning_rate"))]
     charts.append(line_chart("learning rate", rate))
     norms = [
@@ -173,7 +175,12 @@ def _others(reading: Reading, metric: str | None) -> tuple[list[Html], int]:
     taken = {*OF_RECORDS, *OF_DESCENT, "metrics", "count", "temperature", "why", "at", metric}
     found = []
     for name in names:
-        if name not in taken and (chart := line_chart(name, _both(reading, name, name))):
+        if name in taken or name.startswith("blind_"):
+            continue
+        series = _both(reading, name, name)
+        if max(len(one.points) for one in series) < 2:
+            continue  # one value is no curve: the metrics have it
+        if chart := line_chart(name, series):
             found.append(chart)
     return found[:MOST_CHARTS], len(found) - MOST_CHARTS
 
@@ -235,7 +242,8 @@ def looked_at(viewer: Viewer, album: Pictures, *, most: int) -> Html:
     if count < seen.size:
         words = f"{count:,} of the {seen.size:,} validation examples were looked at, evenly spaced."
     else:
-        words = f"All {count:,} validation examples were looked at."
+        whole = f"All {count:,} validation examples were looked at."
+        words = whole if count != 1 else "There is one validation example."
     parts: list[Html] = [note(words)]
 
     def show(title: str, chosen: Sequence[int] | np.ndarray) -> None:
@@ -249,6 +257,6 @@ def looked_at(viewer: Viewer, album: Pictures, *, most: int) -> Html:
     if len(wrong):
         show("Most confident and wrong", wrong)
     show("Largest loss", seen.worst(SHOWN))
-    if seen.right is None:
+    if seen.right is None and count > SHOWN:  # else those were all
         show("As they come", np.unique(np.linspace(0, count - 1, min(SHOWN, count)).astype(int)))
     return join(parts)

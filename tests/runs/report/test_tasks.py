@@ -2,8 +2,10 @@
 made of them; losses against those of an evaluation.
 """
 
+import dataclasses
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -24,6 +26,7 @@ from jaxcnn.tasks.detection import CenterDetection
 from jaxcnn.tasks.regression import Regression
 from jaxcnn.tasks.segmentation import Segmentation
 from jaxcnn.tasks.super_resolution import SuperResolution
+from jaxcnn.tasks.task import BaseTask
 from tests.runs.report.reader import check
 from tests.tiny import fit
 
@@ -47,10 +50,11 @@ class Maps(nn.Module):
 
 
 class Larger(nn.Module):
-    """Images [B, H, W, 1] to twice the size."""
+    """Images [B, H, W, 1] to twice the size, with noise by a name of its own that shows nowhere."""
 
     @nn.compact
     def __call__(self, image, *, train: bool):
+        image = image + 1e-12 * jax.random.normal(self.make_rng("noise"), image.shape)
         return pixel_shuffle(Conv(4, (3, 3))(image), 2)
 
 
@@ -64,6 +68,33 @@ class Speaker(nn.Module):
         logits = jnp.broadcast_to(word, (rows, references, length - 1, 6))
         tokens = jnp.broadcast_to(jnp.asarray([4, 5, END], jnp.int32), (rows, 3))
         return {"logits": logits, "tokens": tokens}
+
+
+class Painter(nn.Module):
+    """Rows z [B, 4] to pictures; what others look like is known in training alone."""
+
+    @nn.compact
+    def __call__(self, z, image, *, train: bool):
+        return nn.sigmoid(nn.Dense(256)(z)).reshape(-1, 16, 16, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Painting(BaseTask):
+    """Bright pictures."""
+
+    inputs: tuple[str, ...] = ("z", "image")
+    training_inputs: tuple[str, ...] = ("image",)
+    metric: str = "loss"
+    larger_is_better: bool = False
+
+    def loss(self, outputs, batch):
+        return 1 - outputs.mean((1, 2, 3))
+
+    def predict(self, outputs):
+        return {"image": jnp.round(255 * outputs).astype(jnp.uint8)}
+
+    def describe(self, row, *, names):
+        return {"image": np.asarray(row["image"])}
 
 
 class Numbers(nn.Module):
@@ -118,6 +149,12 @@ CASES = {
         {"image": image(), "captions": captions()},
         (*SPECIAL_WORDS, "<a>", "b", "c")[:6],
     ),
+    "painting": (
+        Painter(),
+        Painting(),
+        {"z": RANDOM.normal(size=(ROWS, 4)).astype(np.float32), "image": image()},
+        (),
+    ),
     "regression": (
         Numbers(),
         Regression(1, inputs=("x",)),
@@ -128,8 +165,10 @@ CASES = {
 }  # fmt: skip
 # what is drawn of each example, and what has no part on the page
 DRAWN = {"segmentation": 2, "detection": 2, "super-resolution": 3, "captioning": 1, "regression": 0}
+DRAWN["painting"] = 1  # what it made, and nothing that it did not begin with
 LEFT_OUT = {
     "captioning": ["Filters of the first layer", "Feature maps of one example"],
+    "painting": ["Filters of the first layer", "Feature maps of one example"],
     "regression": ["Filters of the first layer", "Feature maps of one example"],
 }
 
@@ -156,9 +195,12 @@ def test_a_page_of_each_task(made):
     name, run, page, left_out = made
     assert [s.partition(":")[0] for s in left_out] == LEFT_OUT.get(name, [])
     pictures = [a for a in page.all("img") if a["alt"].startswith("example")]
-    # the worst, and as they come: all five each time
-    assert len(pictures) == 2 * ROWS * DRAWN[name]
+    assert len(pictures) == ROWS * DRAWN[name]  # the worst are all five; they come once
+    assert [" before" in a["alt"] for a in pictures].count(True) == ROWS * (DRAWN[name] == 3)
     assert f"{run.summary['eval']['loss']:.4g}" in page.text
+    curves = {svg["aria-label"] for svg in page.all("svg") if "data-series" in svg}
+    # of what was evaluated once there is no curve but the loss and the metric
+    assert curves <= {"loss", run.experiment.task.metric, "learning rate", "norms", "images/s"}
 
 
 def test_losses_are_those_of_the_evaluation(made):
