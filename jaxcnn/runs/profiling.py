@@ -26,7 +26,7 @@ class Profile:
     Traced are whole dispatches (`steps_per_dispatch`): those that have any of the steps. Each is
     marked "train" (jax.profiler.StepTraceAnnotation) with its first step. What lies between them
     (evaluations, saves) is in the trace, too. A trace that cannot be made is said, and training
-    goes on.
+    goes on; JAX then begins no other one in this process.
 
     Errors: ConfigError where `first` < 1 or `last` < `first`.
     """
