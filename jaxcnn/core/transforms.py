@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.forward import with_numbers
+from jaxcnn.core.memory import Fitting
 from jaxcnn.core.protocols import Batch, Device, HasNumbers, Numbers, Program, Tree
 from jaxcnn.core.views import show, views_of
 from jaxcnn.errors import ConfigError
@@ -81,10 +82,15 @@ def task_of(e: Experiment, state: Tree) -> Task:
 
 def compile(p: Program) -> Program:
     """Each function under `jit` on the default device; the state handed to `train_step` is
-    donated.
+    donated. Errors of the functions: ResourceError where the host's memory does not suffice.
     """
-    train_step = jax.jit(p.train_step, donate_argnums=0)
-    return Program(jax.jit(p.init), train_step, jax.jit(p.output_step))
+    less = "choose a smaller batch_size, or the same with accumulate=2 or more"
+    smaller = "choose a smaller eval_batch_size or smaller inputs"
+    return Program(
+        Fitting(p.init, "the initial state", "choose a smaller model"),
+        Fitting(p.train_step, "the training step", less, donated=(0,)),
+        Fitting(p.output_step, "the forward pass", smaller),
+    )
 
 
 def replicate(p: Program) -> Program:

@@ -8,11 +8,11 @@ the first value that is not finite. A replica that stops is frozen in the progra
 import time
 from collections.abc import Callable, Iterator, Set
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
 
+from jaxcnn.core.memory import Fitting
 from jaxcnn.core.protocols import Batch, Tree
 from jaxcnn.errors import ConfigError, DataError, Preempted, ResourceError
 from jaxcnn.runs import evaluation
@@ -172,13 +172,6 @@ def _means(
     return {name: mean if np.isfinite(mean) else None for name, mean in means.items()}
 
 
-@runtime_checkable
-class _Jitted(Protocol):
-    """What jax.jit returns; a step that first splits its batch over devices is none."""
-
-    def _cache_size(self) -> int: ...
-
-
 def _check_compiled_once(group: Group) -> None:
     """ConfigError if the step was compiled more than once: a run that compiles again and again is
     slow without a word.
@@ -187,9 +180,8 @@ def _check_compiled_once(group: Group) -> None:
     for bundle in group.bundles:
         for program in (bundle.single, bundle.many):
             step = program.train_step
-            count = 1
-            if isinstance(step, _Jitted):
-                count = step._cache_size()  # pyright: ignore[reportPrivateUsage]
+            # a step that first splits its batch over devices is no such function
+            count = step.count_compiled() if isinstance(step, Fitting) else 1
             if count > devices:
                 raise ConfigError(
                     f"the training step was compiled {count} times in {group.step} steps: an array "

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
+from jaxcnn.core import transforms
 from jaxcnn.core.experiment import Experiment, optimizer_numbers
 from jaxcnn.core.forward import fresh_variables
 from jaxcnn.core.program import make_program
@@ -143,7 +144,7 @@ def initial_states(
     """Fresh states as the program has them, each initialized as by itself. pins: see
     `pinned_weights`.
     """
-    init = jax.jit(program.init)
+    init = transforms.compile(program).init
     states = []
     for replica in replicas:
         variables = start_variables(replica.experiment, replica.key(), source, say, pins=pins)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxcnn.core import memory
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.rendering import render
 from jaxcnn.data.algebra import Fold
@@ -228,6 +229,7 @@ def _check_points(folder: Path, experiment: Experiment, points: list[Point]) -> 
 def _train(plan: Plan) -> Run:
     """Train in a locked folder: one group of replicas after another."""
     e, console, groups = plan.experiment, plan.console, plan.groups()
+    memory.check(memory.STARTING, "training", "free memory (batch_size does not change this)")
     if plan.resume:
         old = read_run(plan.folder)["data"]
         for difference in check_unchanged(old, e.data, where=str(plan.folder)):
@@ -328,6 +330,7 @@ def _describe(plan: Plan, source: Source) -> None:
     }
     if plan.points is not None:
         content |= {"points": list(plan.points), "halving": plan.halving}
+        content |= {} if plan.way is None else {"way": plan.way}  # a kill may come before a replica
     if plan.start is not None:
         content["started_from"] = carried_record(plan.start)
     if pins := pinned_weights(sweep.at(e, point) for point in plan.points or ({},)):

@@ -230,7 +230,10 @@ def measure(trial: Trial, names: list[str], *, repeats: int = 5) -> dict[str, fl
             continue
         trial.progress(done, total, f"compiling {name}")
         start = time.perf_counter()
-        ready[name] = _Runner(trial, name)
+        try:
+            ready[name] = _Runner(trial, name)
+        except ResourceError as error:
+            trial.say(f"{name}: not tried: {error}")
         spare -= time.perf_counter() - start
     if len(ready) == 1:
         trial.progress(total, total, "measured")

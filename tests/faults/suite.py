@@ -34,7 +34,7 @@ CLASSES = {
 
 
 # Classes of which not all is held yet; the documentation says what.
-KNOWN = ("memory limit",)
+KNOWN = ()
 
 
 def pick(

@@ -1,5 +1,7 @@
 """The trial of ways: what it costs, what it says, what it remembers."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 from jaxcnn.core.program import make_program
 from jaxcnn.runs import ways
+from jaxcnn.runs.records import read_run
 from jaxcnn.runs.train import train
 from jaxcnn.runs.ways import Trial, Way, by_bundle, choose
 from tests.tiny import Lines, tiny
@@ -90,3 +93,15 @@ def test_the_way_may_change_over_a_resume_which_is_said(tmp_path):
     )
     assert max(jax.tree.leaves(difference)) < 1e-5
     assert [r["step"] for r in second.history] == [r["step"] for r in solo.history]
+
+
+def test_the_way_outlasts_a_kill_before_the_first_replica(tmp_path):
+    from jaxcnn.errors import Preempted
+    from tests.tiny import stop_at
+
+    points = [{"seed": 0}, {"seed": 1}]
+    with pytest.raises(Preempted):
+        train(tiny(), tmp_path, points=points, way="vmap", observe=[stop_at(5)], quiet=True)
+    shutil.rmtree(tmp_path / "replicas")  # what such a kill leaves
+    run = train(tiny(), tmp_path, resume=True, quiet=True)
+    assert [read_run(replica.folder)["way"] for replica in run.replicas] == ["vmap", "vmap"]
