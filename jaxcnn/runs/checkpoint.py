@@ -111,9 +111,11 @@ class Checkpoints:
 
     def forget(self, *, after: int) -> None:
         """Remove what lies after the step that a run goes on from: it is made again, and until then
-        would be taken for its newest or its best. Errors: ResourceError.
+        would be taken for its newest or its best. And what a kill between writing and removing left
+        too many: a run at its last step saves no more. Errors: ResourceError.
         """
         _remove([path for path in self._candidates("last") if _step_of(path) > after])
+        self.prune(self.keep)
 
     def clean(self) -> None:
         """Remove what a killed writer left."""

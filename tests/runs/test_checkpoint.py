@@ -62,6 +62,18 @@ def test_another_library_reads_the_file(tmp_path):
     )
 
 
+def test_what_a_kill_between_writing_and_removing_left_too_many_goes_at_the_next_start(tmp_path):
+    Checkpoints(tmp_path).save(tree(1), step=1, best=True)
+    for step in (2, 3, 4):
+        Checkpoints(tmp_path, keep=9).save(tree(step), step=step)  # nothing is removed
+    Checkpoints(tmp_path).forget(after=4)
+    assert sorted(path.stem for path in Checkpoints(tmp_path).files()) == [
+        "best-000000001",
+        "last-000000003",
+        "last-000000004",
+    ]
+
+
 def mutate(blob: bytes, generator: random.Random) -> bytes:
     """One random damage: a bit flipped, a stretch zeroed, bytes cut off, added or repeated."""
     data, kind, at = bytearray(blob), generator.randrange(5), generator.randrange(len(blob))
