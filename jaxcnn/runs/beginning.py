@@ -98,7 +98,8 @@ def describe(plan: Plan, source: Source) -> None:
     }
     if plan.points is not None:
         content |= {"points": list(plan.points), "halving": plan.halving}
-        content |= {} if plan.together is None else {"together": plan.together}
+        asked = {"together": plan.together, "way": plan.way}
+        content |= {name: value for name, value in asked.items() if value is not None}
     if plan.start is not None:
         content["started_from"] = carried_record(plan.start)
     if pins := pinned_weights(sweep.at(e, point) for point in plan.points or ({},)):

@@ -238,8 +238,8 @@ def _way(
         if forced not in (None, before):
             trial.say(f"warning: not bit-exact from here on: by {forced} now, by {before} before")
         forced = forced or before
-    way = choose(trial, forced=forced)
     content = read_run(plan.folder)
+    way = choose(trial, forced=forced or content.get("way"))
     for name in ("points", "halving", "together"):
         content.pop(name, None)
     for replica in replicas:

@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.data.dataset import Source
-from jaxcnn.data.recorded import check_unchanged
+from jaxcnn.data.recorded import Recorded, check_unchanged
 from jaxcnn.errors import ConfigError, DataError, DivergedError, Preempted, ResourceError
 from jaxcnn.runs import code, environment, published, sweep
 from jaxcnn.runs.beginning import describe, kept_plan, say_folds, surroundings
@@ -237,8 +237,10 @@ def _train(plan: Plan) -> Run:
         plan.profile.check(first.total_steps(len(sources[0])), at=at)
     describe(plan, sources[0])
     say_folds(plan)
-    if plan.launch and plan.launch.on == "commands":
-        return Run(plan.folder, e)
+    if plan.launch:
+        _check_workers(plan)
+        if plan.launch.on == "commands":
+            return Run(plan.folder, e)
     try:
         with signals() as stop:
             if plan.launch:
@@ -291,10 +293,18 @@ def _train_groups(
             plan.console.line(f"warning: {error}")
 
 
+def _check_workers(plan: Plan) -> None:
+    """Make the experiment again as each worker will do. Errors: ConfigError."""
+    if isinstance(code.reopen(plan.folder, read_run(plan.folder)).data, Recorded):
+        raise ConfigError(
+            f"{plan.name}: its data are arrays in memory, which workers do not have; have its file "
+            "load them"
+        )
+
+
 def _train_by_workers(plan: Plan, stop: Callable[[], bool]) -> None:
     """Errors: those of `train_parts`; of parts that were given up after the table of the others."""
     assert plan.launch
-    code.reopen(plan.folder, read_run(plan.folder))  # as each worker will do: refused here, once
     groups = (indices for _, indices in plan.groups())
     parts = {
         number: indices
