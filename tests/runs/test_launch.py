@@ -1,6 +1,8 @@
 """Sweeps by workers: the same table as in one process, whatever happens to the workers."""
 
 import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -94,25 +96,35 @@ def test_workers_give_the_table_of_one_process_though_one_is_killed(
     assert same(run, here)
 
 
-@pytest.mark.parametrize("on", ["slurm", "ray"])
-def test_a_cluster_gives_the_table_of_one_process(file, here, tmp_path, monkeypatch, on):
-    if on == "slurm":
-        pytest.importorskip("submitit")
-        run, _ = apart(file, tmp_path / "run", monkeypatch, on=on, resources={"cluster": "local"})
-    else:
-        pytest.importorskip("ray")
-        from ray.cluster_utils import Cluster
+def test_jobs_of_submitit_give_the_table_of_one_process(file, here, tmp_path, monkeypatch):
+    pytest.importorskip("submitit")
+    local = {"cluster": "local"}
+    run, _ = apart(file, tmp_path / "run", monkeypatch, on="slurm", resources=local)
+    assert same(run, here)
 
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-        cluster.add_node(num_cpus=1)
+
+CLUSTER = """
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+cluster.add_node(num_cpus=1)
+print(cluster.address, flush=True)
+input()
+cluster.shutdown()
+"""
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")
+def test_a_cluster_of_ray_gives_the_table_of_one_process(file, here, tmp_path, monkeypatch):
+    """Two nodes of one processor, on this machine."""
+    ray = pytest.importorskip("ray")
+    words = [sys.executable, "-c", CLUSTER]
+    with subprocess.Popen(words, stdin=-1, stdout=-1, text=True) as cluster:
+        address = {"address": cluster.stdout.readline().strip()}
         try:
-            address = {"address": cluster.address}
-            run, _ = apart(file, tmp_path / "run", monkeypatch, on=on, resources=address)
+            run, _ = apart(file, tmp_path / "run", monkeypatch, on="ray", resources=address)
         finally:
-            import ray
-
             ray.shutdown()
-            cluster.shutdown()
+            cluster.communicate("\n")
     assert same(run, here)
 
 
