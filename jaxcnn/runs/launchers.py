@@ -118,7 +118,9 @@ def _ray(resources: Mapping[str, Resource]) -> Launcher:
         raise ConfigError(f"--on ray: no cluster could be reached ({error})") from error
 
     def launch(command: Sequence[str], log: Path, place: int) -> Job:
-        job = remote.remote(list(command), str(log), str(Path.cwd()), dict(os.environ))
+        job = remote.remote(
+            list(command), str(log), folder=str(Path.cwd()), environment=dict(os.environ)
+        )
 
         def ended() -> int | None:
             if not ray.wait([job], timeout=0)[0]:
@@ -134,7 +136,11 @@ def _ray(resources: Mapping[str, Resource]) -> Launcher:
 
 
 def start(
-    command: Sequence[str], log: Path, environment: Mapping[str, str], folder: str | None = None
+    command: Sequence[str],
+    log: Path,
+    environment: Mapping[str, str],
+    *,
+    folder: str | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a command in a session of its own, so that a Ctrl-C is this process's alone."""
     with log.open("ab") as output:
@@ -152,6 +158,7 @@ def start(
 def execute(
     command: list[str],
     log: str,
+    *,
     folder: str | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> int:
@@ -159,7 +166,7 @@ def execute(
     environment: what is not set here is taken from it.
     """
     missing = {k: v for k, v in (environment or {}).items() if k not in os.environ}
-    child = start(command, Path(log), missing, folder)
+    child = start(command, Path(log), missing, folder=folder)
     try:
         while child.poll() is None:
             time.sleep(POLL)
