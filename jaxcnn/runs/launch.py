@@ -7,6 +7,7 @@ are together at most ("together"), so that a resume, here or by workers, has the
 """
 
 import dataclasses
+import shutil
 import signal
 import sys
 import time
@@ -15,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jaxcnn.errors import ConfigError, DivergedError, Preempted, ResourceError, did_you_mean
+from jaxcnn.runs.environment import PACKAGE
 from jaxcnn.runs.launchers import KINDS, LOST, POLL, Job, Launcher, Resource, launcher
 from jaxcnn.runs.rundir import make_folder, replica_folder
 
@@ -68,7 +70,9 @@ def command(folder: Path, part: int, *, way: str | None, options: Sequence[str])
     """What trains a part."""
     forced = () if way is None else ("--replicas-by", way)
     words = ("train", "--resume", str(folder), "--part", str(part), *forced, *options)
-    return [sys.executable, "-m", "jaxcnn.commands._main", *words]
+    script = PACKAGE.parent / "launch.py"  # of a checkout, which need not be installed
+    program = [str(script)] if script.is_file() else ["-m", "jaxcnn.commands._main"]
+    return [sys.executable, *program, *words]
 
 
 @dataclasses.dataclass(eq=False)
@@ -79,6 +83,7 @@ class _Part:
     indices: list[int]
     folder: Path
     job: Job | None = None
+    code: int | None = None  # how the job ended
     place: int = 0  # among those that run at a time
     begun: int = 0  # bytes of the log before the last start
     starts: int = 0  # since a checkpoint was made
@@ -90,6 +95,11 @@ class _Part:
         if len(self.indices) > 2 and self.indices == list(range(first, last + 1)):
             those = f"{first} to {last}"
         return f"part {self.number} (replica{'s' if len(self.indices) > 1 else ''} {those})"
+
+    def ended(self) -> bool:
+        if self.job and self.code is None:
+            self.code = self.job.ended()
+        return self.code is not None
 
     def log(self) -> Path:
         return self.folder / "workers" / f"part{self.number}.log"
@@ -131,12 +141,10 @@ def train_parts(
     waiting = deque(_Part(number, indices, folder) for number, indices in parts.items())
     running: list[_Part] = []
     count = sum(map(len, parts.values()))
-    say(
-        f"{count} replicas in {len(parts)} parts, {launch.workers} at a time by {launch.on}; what "
-        f"they print: {folder / 'workers'}"
-    )
-    if 1 < len(parts) < launch.workers or len(parts) == 1 < count:
-        say(f"warning: {len(parts)} parts keep no more than so many workers busy")
+    text = f"{count} replicas in {len(parts)} parts, {launch.workers} at a time by {launch.on}"
+    say(f"{text}; what they print: {folder / 'workers'}")
+    if len(parts) < min(launch.workers, count):
+        say(f"warning: there are only {len(parts)} parts for {launch.workers} workers")
     failed: dict[str, list[str]] = {"diverged": [], "given up": []}
     try:
         while (waiting or running) and not stop():
@@ -146,7 +154,7 @@ def train_parts(
                 _begin(part, start, command(folder, part.number, way=way, options=launch.options))
                 running.append(part)
                 say(f"{part.name()}: started")
-            for part in [p for p in running if p.job and p.job.ended() is not None]:
+            for part in [part for part in running if part.ended()]:
                 running.remove(part)
                 state = _end(part, say)
                 if state == "again":
@@ -160,6 +168,7 @@ def train_parts(
         raise Preempted("stopped by a signal")
     if failed["given up"]:
         raise ResourceError(f"given up: {'; '.join(failed['given up'])}")
+    shutil.rmtree(folder / "workers" / launch.on, ignore_errors=True)
     if len(failed["diverged"]) == len(parts) > 0:
         raise DivergedError(f"all {count} replicas diverged")
 
@@ -169,12 +178,12 @@ def _begin(part: _Part, start: Launcher, words: list[str]) -> None:
     part.starts = 1 if saved > part.saved else part.starts + 1
     part.saved = saved
     part.begun = part.log().stat().st_size if part.log().exists() else 0
-    part.job = start(words, part.log(), part.place)
+    part.job, part.code = start(words, part.log(), part.place), None
 
 
 def _end(part: _Part, say: Say) -> str:
     """What becomes of a part whose worker has ended: "done", "again", "diverged", "given up"."""
-    code = part.job.ended() if part.job else LOST
+    code = LOST if part.code is None else part.code
     lines = [line.strip() for line in part.lines() if line.strip()]
     for line in lines:
         if line.startswith("warning:"):
@@ -195,9 +204,9 @@ def _end(part: _Part, say: Say) -> str:
     return "given up"
 
 
-def _named(code: int | None) -> str:
+def _named(code: int) -> str:
     """An exit code in words."""
-    if code is None or code == LOST:
+    if code == LOST:
         return "its job, which was lost"
     if code < 0:
         names = {s.value: s.name for s in signal.Signals}
@@ -214,7 +223,7 @@ def _stop(running: list[_Part], say: Say) -> None:
         if part.job:
             part.job.stop()
     end = time.monotonic() + WAIT
-    while left := [p for p in running if p.job and p.job.ended() is None]:
+    while left := [part for part in running if not part.ended()]:
         if time.monotonic() > end:
             names = "; ".join(part.name() for part in left)
             say(f"warning: asked to stop {WAIT:.0f} s ago, and not ended yet: {names}")

@@ -89,8 +89,8 @@ def _slurm(folder: Path, resources: Mapping[str, Resource]) -> Launcher:
                 return None
             try:
                 return job.result()
-            except (submitit.core.utils.UncompletedJobError, submitit.core.utils.FailedJobError):
-                return LOST
+            except submitit.core.utils.UncompletedJobError as error:  # or failed
+                return _lost(error, log)
 
         return Job(ended, job.cancel)
 
@@ -127,12 +127,20 @@ def _ray(resources: Mapping[str, Resource]) -> Launcher:
                 return None
             try:
                 return ray.get(job)
-            except ray.exceptions.RayError:
-                return LOST
+            except ray.exceptions.RayError as error:
+                return _lost(error, log)
 
         return Job(ended, lambda: ray.cancel(job))
 
     return launch
+
+
+def _lost(error: Exception, log: Path) -> int:
+    """What a job failed of goes to the output of its command."""
+    text = str(error).strip().splitlines() or [type(error).__name__]
+    with log.open("a", encoding="utf-8") as file:
+        file.write(f"error: {text[-1]}\n")
+    return LOST
 
 
 def start(

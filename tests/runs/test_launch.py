@@ -133,7 +133,7 @@ def test_parts_are_those_of_the_folder_in_whatever_process_they_are_trained(file
     run = train(file, tmp_path / "run", points=POINTS, way="1", launch=by, quiet=True)
     assert not run.replicas
     first, second, last = commands_of(run.folder, by)
-    assert first[3:] == ["train", "--resume", str(run.folder), "--part", "0"]
+    assert first[2:] == ["train", "--resume", str(run.folder), "--part", "0"]
     assert (second[-1], last) == ("1", first[:-2])
     with owned([replica_folder(run.folder, 2)]):
         for part in (1, None):  # None: the whole sweep, of which part 0 is trained meanwhile
