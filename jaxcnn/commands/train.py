@@ -1,7 +1,9 @@
 """`train`: an experiment file becomes a run directory."""
 
 import argparse
+import contextlib
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,7 @@ from jaxcnn.runs.environment import prepare_process, recorded
 
 if TYPE_CHECKING:
     from jaxcnn.core.experiment import Experiment
+    from jaxcnn.runs.launch import Launch
     from jaxcnn.runs.open import Run
     from jaxcnn.runs.writers import Console
 
@@ -86,6 +89,26 @@ def add_arguments(parser: Any) -> None:
         help="cross-validation: train each point N times, each time evaluated on another Nth of "
         "the training examples",
     )
+    apart = parser.add_argument_group(
+        "workers",
+        "the points of a sweep by processes of their own: --on local --workers 4; with --resume "
+        "SWEEP, too",
+    )
+    apart.add_argument(
+        "--on",
+        metavar="WHERE",
+        help="local (this machine), slurm, ray; commands: print what trains the parts",
+    )
+    apart.add_argument("--workers", type=int, metavar="N", help="so many at a time")
+    apart.add_argument(
+        "--resources",
+        nargs="+",
+        metavar="NAME=VALUE",
+        help="for each worker, as submitit (gpus_per_node=1) and Ray (num_gpus=1) name them",
+    )
+    apart.add_argument(
+        "--part", type=int, metavar="K", help="with --resume: train part K of a sweep, nothing else"
+    )
 
 
 def main(args: Any) -> int:
@@ -117,16 +140,25 @@ def main(args: Any) -> int:
         raise ConfigError(
             f"--halving {args.halving}: keeps one replica in H, so it must be at least 2"
         )
-    profile = _steps_of(args.profile)
+    profile, launch = _steps_of(args.profile), _launch(args)
     prepare_process(recorded=recorded(args.resume) if args.resume else None)
+    if launch:  # accelerators are the workers'
+        import jax
+
+        jax.config.update("jax_platforms", "cpu")
 
     from jaxcnn.runs.trackers import track
-    from jaxcnn.runs.train import train
+    from jaxcnn.runs.train import commands_of, train, train_part
     from jaxcnn.runs.worth import warning_of
     from jaxcnn.runs.writers import Console
 
     console = Console(quiet=args.quiet)
-    watched = {"observe": [track(name) for name in dict.fromkeys(args.track)], "profile": profile}
+    observe = [] if launch else [track(name) for name in dict.fromkeys(args.track)]
+    if args.resume and args.part is not None:
+        way = args.replicas_by
+        train_part(args.resume, args.part, way=way, observe=tuple(observe), console=console)
+        return 0
+    watched = {"observe": observe, "profile": profile, "launch": launch}
     if args.resume:
         console.line(f"run: {args.resume}")
         way = args.replicas_by
@@ -145,6 +177,10 @@ def main(args: Any) -> int:
             console=console,
             **watched,
         )
+    if launch and launch.on == "commands":
+        for words in commands_of(run.folder, launch, way=args.replicas_by):
+            print(shlex.join(words))
+        return 0
     if args.quiet and (
         warning := warning_of(run, run.experiment)
     ):  # otherwise the console has said it
@@ -158,6 +194,39 @@ def main(args: Any) -> int:
         sys.stdout.flush()  # the result first: the report takes some seconds
         _write_report(run, console)
     return 0
+
+
+def _launch(args: Any) -> "Launch | None":
+    """Who trains a sweep, where the command line says so. Errors: ConfigError."""
+    if args.part is not None and (args.resume is None or args.on or args.profile):
+        raise ConfigError("--part: belongs to --resume SWEEP, without --on and --profile")
+    if args.on is None:
+        if args.workers is not None or args.resources:
+            raise ConfigError("--workers and --resources belong to --on local, slurm or ray")
+        return None
+    if args.resume is None and args.sweep is None and args.folds is None:
+        raise ConfigError(f"--on {args.on}: trains the points of a --sweep")
+    if args.workers is None:
+        raise ConfigError(f"--on {args.on}: say how many at a time by --workers N")
+    if args.profile:
+        raise ConfigError("--profile: traces this process; not with --on")
+    from jaxcnn.runs.launch import Launch
+
+    resources = {}
+    for text in args.resources or ():
+        name, equals, value = text.partition("=")
+        if not (name.isidentifier() and equals and value):
+            raise ConfigError(f"--resources {text}: must be name=value")
+        resources[name] = _number(value)
+    tracks = (word for name in dict.fromkeys(args.track) for word in ("--track", name))
+    return Launch(args.on, args.workers, resources, tuple(tracks))
+
+
+def _number(text: str) -> str | int | float:
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def _steps_of(text: str | None) -> tuple[int, int] | None:

@@ -26,10 +26,12 @@ from jaxcnn.runs import code, evaluation, loop, sweep
 from jaxcnn.runs.board import TensorBoard
 from jaxcnn.runs.carry import carry
 from jaxcnn.runs.checkpoint import Checkpoints
+from jaxcnn.runs.environment import Facts
 from jaxcnn.runs.evaluation import Best
 from jaxcnn.runs.events import Notifier, Observer
 from jaxcnn.runs.feed import steps_per_dispatch
 from jaxcnn.runs.group import Group
+from jaxcnn.runs.launch import Launch, divided
 from jaxcnn.runs.open import Run
 from jaxcnn.runs.profiling import Profile
 from jaxcnn.runs.records import Record, read_run, read_summary
@@ -59,6 +61,10 @@ class Plan:
     origin: code.Origin | None = None
     profile: Profile | None = None  # of the first group that trains
     start: Run | None = None  # the run whose state and history are carried over
+    launch: Launch | None = None  # who trains the points; None: this process
+    together: int | None = None  # so many replicas share a program at most, see runs.launch
+    part: int | None = None  # of groups() the one that is trained
+    environment: Facts = dataclasses.field(default_factory=dict)  # of this process
 
     @property
     def solo(self) -> bool:
@@ -67,8 +73,13 @@ class Plan:
 
     def groups(self) -> list[tuple[Experiment, list[int]]]:
         """[(experiment, indices of points)] of the replicas that can share a program."""
-        found = sweep.groups(self.experiment, list(self.points or ({},)))
-        return [(self.located(base), indices) for base, indices in found]
+        found = [
+            (base, part)
+            for base, indices in sweep.groups(self.experiment, list(self.points or ({},)))
+            for part in divided(indices, self.together)
+        ]
+        own = found if self.part is None else [found[self.part]]
+        return [(self.located(base), indices) for base, indices in own]
 
     def located(self, e: Experiment) -> Experiment:
         """An experiment in which relative places of the data are found, see `data.recorded`."""
@@ -88,7 +99,7 @@ def train_group(
 
     Errors: those of `jaxcnn.runs.loop.run`.
     """
-    if not plan.solo and all(_is_done(replica_folder(plan.folder, i)) for i in indices):
+    if not plan.solo and all(is_done(replica_folder(plan.folder, i)) for i in indices):
         return
     say, steps = plan.console.line, base.total_steps(len(sources[0]))
     points = [{} if plan.points is None else plan.points[i] for i in indices]
@@ -229,7 +240,7 @@ def _way(
         forced = forced or before
     content = read_run(plan.folder)
     way = choose(trial, forced=forced or content.get("way"))
-    for name in ("points", "halving"):
+    for name in ("points", "halving", "together"):
         content.pop(name, None)
     for replica in replicas:
         file = replica.folder / "run.json"
@@ -238,6 +249,7 @@ def _way(
             continue
         own = {**_identity(plan, replica.index, replica.point), "way": way.text()}
         own |= {"steps_per_dispatch": dispatch, "rendered": render(replica.experiment)}
+        own |= {"environment": plan.environment}
         own["started_in"] = kept_start(replica.folder, start_of(plan.folder, content))
         own["data"] = record_data(replica.experiment.data).to_json()
         shutil.copytree(plan.folder / "code", replica.folder / "code", dirs_exist_ok=True)
@@ -293,6 +305,7 @@ def _summarize(plan: Plan, group: Group, *, completed: bool) -> None:
             write_json(replica.folder / "summary.json", {**summary, "test": test})
 
 
-def _is_done(folder: Path) -> bool:
+def is_done(folder: Path) -> bool:
+    """Whether a replica was trained to its end."""
     summary = read_summary(folder)
     return summary is not None and summary["completed"]

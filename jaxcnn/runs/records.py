@@ -176,6 +176,7 @@ _RUN = _entries(
     id=_of("a run's identity", lambda v: bool(re.fullmatch(r"[0-9a-f]{32}(-\d+)?", str(v)))),
     points=_each(_POINT, least=1),
     halving=_or_null(_count(2)),
+    together=_count(1),
     started_in=_TEXT,
     started_from=_entries({"run": _TEXT, "step": _count()}),
     published=_entries({"step": _count(), "checkpoint": _TEXT}),

@@ -14,7 +14,8 @@ A run directory holds
     profile/         of steps that were traced, see jaxcnn.runs.profiling
     run.lock         held by the process that trains here; run.owner says which it is
 A sweep's directory holds run.json (with "points"), code/, summary.json, sweep.png, run.lock,
-profile/ and replicas/<i>/, each a run directory of its own.
+profile/ and replicas/<i>/, each a run directory of its own; workers/, what the processes printed
+that trained its parts (jaxcnn.runs.launch). Whoever trains a replica holds the replica's lock, too.
 """
 
 import contextlib
@@ -26,7 +27,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -110,8 +111,41 @@ def locked(folder: Path, *, resume: bool, new: bool = False) -> Generator[None]:
     new, begun = new or not folder.exists(), (folder / "run.lock").exists()
     if resume:
         read_run(folder)
+    lock = _acquire(folder)
+    try:
+        mine = {*LOCK, *(BEFORE_RUN if begun else ())}
+        if not resume and set(os.listdir(folder)) - mine:
+            raise ConfigError(
+                f"{folder}: holds files already; go on with `train --resume {folder}` or choose "
+                "another --run-dir"
+            )
+        _sign(folder)
+        try:
+            yield
+        except BaseException:
+            if not resume:
+                _take_back(folder)
+            raise
+    finally:
+        _leave(folder, lock, remove=not resume, new=new)
+
+
+@contextmanager
+def owned(folders: Iterable[Path], *, wait: float = 0.0) -> Generator[None]:
+    """Own the directories of replicas, made if they do not exist; `wait`: so many seconds for a
+    process that trains one and is about to end. Errors: BusyError, ResourceError.
+    """
+    with contextlib.ExitStack() as held:
+        for folder in folders:
+            held.callback(_acquire(folder, wait=wait).release)
+            _sign(folder)
+        yield
+
+
+def _acquire(folder: Path, *, wait: float = 0.0) -> filelock.BaseFileLock:
+    """The lock of a run directory, which is made. Errors: BusyError, ResourceError."""
     # held by the system, which lets go of it when the process ends, however it ends
-    lock = filelock.FileLock(folder / "run.lock", timeout=0, fallback_to_soft=False)
+    lock = filelock.FileLock(folder / "run.lock", timeout=wait, fallback_to_soft=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -125,23 +159,13 @@ def locked(folder: Path, *, resume: bool, new: bool = False) -> Generator[None]:
             f"{folder}: cannot be made, written to or locked ({error.strerror}); choose another "
             "--run-dir"
         ) from error
-    try:
-        mine = {*LOCK, *(BEFORE_RUN if begun else ())}
-        if not resume and set(os.listdir(folder)) - mine:
-            raise ConfigError(
-                f"{folder}: holds files already; go on with `train --resume {folder}` or choose "
-                "another --run-dir"
-            )
-        text = f"pid {os.getpid()} on {socket.gethostname()}"
-        write_atomically(folder / "run.owner", [text.encode()])
-        try:
-            yield
-        except BaseException:
-            if not resume:
-                _take_back(folder)
-            raise
-    finally:
-        _leave(folder, lock, remove=not resume, new=new)
+    return lock
+
+
+def _sign(folder: Path) -> None:
+    """Say in a directory who holds its lock. Errors: ResourceError."""
+    text = f"pid {os.getpid()} on {socket.gethostname()}"
+    write_atomically(folder / "run.owner", [text.encode()])
 
 
 def _owner(folder: Path) -> str:
@@ -173,9 +197,10 @@ def _leave(folder: Path, lock: filelock.BaseFileLock, *, remove: bool, new: bool
 
 def _take_back(folder: Path) -> None:
     """Remove what a run made that has not trained: it has nothing to go on from, and the same
-    command shall start it again.
+    command shall start it again. What workers printed is kept, and all with it.
     """
     trained = [*folder.rglob("checkpoints/*.safetensors"), *folder.rglob("metrics.jsonl")]
+    trained += folder.glob("workers/*.log")
     if any(path.stat().st_size for path in trained):
         return
     for name in MADE:

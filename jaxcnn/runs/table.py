@@ -22,11 +22,13 @@ def summarize_sweep(
     points: list[Point],
     groups: list[list[int]],
     *,
+    completed: bool = True,
     say: Callable[[str], None],
 ) -> Record:
     """Write and return the summary of a sweep, and sweep.png where matplotlib is installed.
 
-    `groups`: which replicas were trained together, so that their seconds count once.
+    `groups`: which replicas were trained together, so that their seconds count once. `completed`:
+    whether all were trained.
     """
     rows = []
     for i, point in enumerate(points):
@@ -37,7 +39,12 @@ def summarize_sweep(
     settings = table(rows, metric=task.metric, larger_is_better=task.larger_is_better)
     order = "highest" if task.larger_is_better else "lowest"
     seconds = sum(max(rows[i]["seconds"] for i in group) for group in groups)
-    summary = {"experiment": name, "completed": True, "seconds": seconds, "metric": task.metric}
+    summary = {
+        "experiment": name,
+        "completed": completed,
+        "seconds": seconds,
+        "metric": task.metric,
+    }
     summary |= {"rule": f"best setting: {order} mean final {task.metric}"}
     summary |= {"best": settings[0] if settings else None, "settings": settings, "replicas": rows}
     write_json(folder / "summary.json", summary)

@@ -11,7 +11,8 @@ import sys
 from types import FrameType
 from typing import TextIO
 
-SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")  # that ask to stop, where a system has them
+# that ask to stop, where a system has them; the last two are what queues send before a time limit
+SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")
 
 # control characters, but for tabs and ends of lines: a name with them could move the cursor, rename
 # the window, or hide what was printed before

@@ -2,47 +2,28 @@
 another.
 """
 
-import json
-import secrets
-from collections.abc import Iterable, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxcnn.core import memory
 from jaxcnn.core.experiment import Experiment
-from jaxcnn.core.rendering import render
-from jaxcnn.data.algebra import Fold
 from jaxcnn.data.dataset import Source
-from jaxcnn.data.recorded import check_unchanged, files_of
-from jaxcnn.data.recorded import record as record_data
-from jaxcnn.errors import (
-    CheckpointError,
-    ConfigError,
-    DataError,
-    DivergedError,
-    Preempted,
-)
-from jaxcnn.ops.convolution import current_formulation
-from jaxcnn.runs import code, environment, keeping, published, sweep
-from jaxcnn.runs.carry import carried_record
+from jaxcnn.data.recorded import Recorded, check_unchanged
+from jaxcnn.errors import ConfigError, DataError, DivergedError, Preempted, ResourceError
+from jaxcnn.runs import code, environment, published, sweep
+from jaxcnn.runs.beginning import describe, kept_plan, say_folds, surroundings
 from jaxcnn.runs.check import abstract_state
 from jaxcnn.runs.evaluation import open_checked
 from jaxcnn.runs.events import Observer
-from jaxcnn.runs.feed import steps_per_dispatch
-from jaxcnn.runs.members import Plan, train_group
+from jaxcnn.runs.launch import WAIT, Launch, command, together, train_parts
+from jaxcnn.runs.launchers import orphaned
+from jaxcnn.runs.members import Plan, is_done, train_group
 from jaxcnn.runs.open import Run
 from jaxcnn.runs.profiling import Profile
-from jaxcnn.runs.records import FORMAT, read_run
-from jaxcnn.runs.replica import pinned_weights
-from jaxcnn.runs.rundir import (
-    kept_start,
-    locked,
-    new_folder,
-    replica_folder,
-    signals,
-    start_of,
-    write_json,
-)
+from jaxcnn.runs.records import read_run
+from jaxcnn.runs.rundir import locked, new_folder, owned, replica_folder, signals
 from jaxcnn.runs.sweep import Point
 from jaxcnn.runs.table import summarize_sweep
 from jaxcnn.runs.worth import warning_of
@@ -64,6 +45,7 @@ def train(
     halving: int | None = None,
     folds: int | None = None,
     profile: tuple[int, int] | None = None,
+    launch: Launch | None = None,
     console: Console | None = None,
     quiet: bool = False,
 ) -> Run:
@@ -89,6 +71,9 @@ def train(
         folds: cross-validation: each point is trained once for each of so many folds of the
             training examples (jaxcnn.data.algebra.Fold), evaluated on it alone.
         profile: (first, last) of the steps to write a trace of (jaxcnn.runs.profiling).
+        launch: have the points of a sweep trained by processes of their own, here or on a cluster
+            (jaxcnn.runs.launch), to the same folder and table. What they need must be in files:
+            the experiment and its data.
 
     A signal or a first Ctrl-C saves, and raises Preempted; a second Ctrl-C is KeyboardInterrupt. In
     a thread other than the main one signals cannot be heard.
@@ -112,6 +97,10 @@ def train(
         points = sweep.folded([{}] if points is None else list(points), folds)
     if points is None and not resume and (way or halving):
         raise ConfigError("way and halving say how the points of a sweep are trained; give points")
+    if launch and (observe or profile or start is not None):
+        raise ConfigError(
+            "launch: workers take neither functions that observe, nor profile, nor start"
+        )
     if resume:
         if folder is None or start is not None:
             raise ConfigError("train(resume=True): give the run's folder, and no start")
@@ -124,12 +113,15 @@ def train(
             way=way,
             observe=tuple(observe),
             profile=profile,
+            launch=launch,
             console=console,
         )
     if experiment is None:
         raise ConfigError("train: give an experiment, or a folder with resume=True")
     points = None if points is None else tuple(dict(point) for point in points)
     sweep.check_kept(points or ())
+    if launch and points is None:
+        raise ConfigError("launch: divides the points of a sweep; give points")
     origin = origin or code.origin_of(experiment)
     name = name or (origin.path.stem if origin else "experiment")
     start_run = None if start is None else _startable(Run.of(start))
@@ -148,6 +140,10 @@ def train(
         origin=origin,
         profile=Profile.of(profile, folder),
         start=start_run,
+        launch=launch,
+        together=together(len(points), launch.workers, way=way, halving=halving)
+        if launch and points
+        else None,
     )
     with locked(folder, resume=False, new=new):
         return _train(plan)
@@ -174,6 +170,7 @@ def go_on(
     observe: tuple[Observer, ...] = (),
     profile: tuple[int, int] | None = None,
     until: int | None = None,
+    launch: Launch | None = None,
 ) -> Run:
     """Go on with a run; what is `given` of run.json's entries is compared with it. `until`: a step
     at which it is stopped as by a signal.
@@ -183,51 +180,49 @@ def go_on(
     folder = folder.absolute()
     published.refuse(folder, read_run(folder))
     with locked(folder, resume=True):
-        record, given_experiment = read_run(folder), experiment is not None
-        if experiment is None:
-            experiment = code.reopen(folder, record)
-        elif changed := code.differences(record["rendered"], render(experiment)):
-            raise ConfigError(
-                f"{folder}: is a run of another experiment: {'; '.join(changed[:5])}; resume it as "
-                "it was (leave the experiment out), or go on from it with other settings: "
-                "train --from, train(experiment, start=folder)"
-            )
-        kept = {key: record.get(key) for key in given}
-        if changed := code.differences(kept, json.loads(json.dumps(given))):
-            raise ConfigError(f"{folder}: was started otherwise: {'; '.join(changed[:5])}")
-        points = record.get("points")
-        _check_points(folder, experiment, points or [])
-        if points is None and way is not None:
-            raise ConfigError(f"way={way!r}: {folder} is a single run, which runs in one way")
-        plan = Plan(
-            experiment,
-            record["experiment"],
-            folder,
-            console,
-            resume=True,
-            given=given_experiment,
-            until=until,
-            started_in=None if given_experiment else start_of(folder, record),
-            points=None if points is None else tuple(map(sweep.as_point, points)),
-            way=way,
-            halving=record.get("halving"),
-            observe=observe,
-            profile=Profile.of(profile, folder),
-        )
-        return _train(plan)
+        plan = kept_plan(experiment, folder, given, console=console)
+        if plan.points is None and (way is not None or launch):
+            what = f"way={way!r}" if launch is None else "launch"
+            raise ConfigError(f"{what}: {folder} is a single run, which runs in one way")
+        more = {"way": way, "observe": observe, "until": until, "launch": launch}
+        profiled = Profile.of(profile, folder)
+        return _train(dataclasses.replace(plan, profile=profiled, **more))
 
 
-def _check_points(folder: Path, experiment: Experiment, points: list[Point]) -> None:
-    """CheckpointError for points of a run.json that do not fit its experiment."""
-    for i, point in enumerate(points):
-        try:
-            sweep.at(experiment, sweep.as_point(point))
-        except (ConfigError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{folder / 'run.json'}: points.{i}: {error}") from error
+def train_part(
+    folder: Path,
+    part: int,
+    *,
+    console: Console,
+    way: str | None = None,
+    observe: tuple[Observer, ...] = (),
+) -> None:
+    """Train one part of a sweep (jaxcnn.runs.launch), or go on with it. Others may train other
+    parts at the same time; the sweep's table is made by who goes on with the sweep.
+
+    Errors: those of `train`.
+    """
+    folder = folder.absolute()
+    plan = kept_plan(None, folder, {}, console=console)
+    parts = len(plan.groups())
+    if plan.points is None or not 0 <= part < parts:
+        what = "is a single run" if plan.points is None else f"has the parts 0 to {parts - 1}"
+        raise ConfigError(f"--part {part}: {folder} {what}")
+    _train(dataclasses.replace(plan, part=part, way=way, observe=observe))
+
+
+def commands_of(folder: Path, launch: Launch, *, way: str | None = None) -> list[list[str]]:
+    """What trains each part of a sweep in `folder`, and last, when all have ended, makes its
+    table.
+    """
+    parts = len(kept_plan(None, folder, {}, console=Console(quiet=True)).groups())
+    each = [command(folder, i, way=way, options=launch.options) for i in range(parts)]
+    return [*each, [*each[0][: each[0].index("--part")]]]
 
 
 def _train(plan: Plan) -> Run:
-    """Train in a locked folder: one group of replicas after another."""
+    """Train in a locked folder: one group of replicas after another, or by workers."""
+    plan = dataclasses.replace(plan, environment=surroundings())
     e, console, groups = plan.experiment, plan.console, plan.groups()
     memory.check(memory.STARTING, "training", "free memory (batch_size does not change this)")
     if plan.resume:
@@ -242,25 +237,18 @@ def _train(plan: Plan) -> Run:
     if plan.profile is not None and not plan.resume:
         at = 0 if plan.start is None else plan.start.step
         plan.profile.check(first.total_steps(len(sources[0])), at=at)
-    _describe(plan, sources[0])
-    _say_folds(plan)
-    lost = 0
+    describe(plan, sources[0])
+    say_folds(plan)
+    if plan.launch:
+        _check_workers(plan)
+        if plan.launch.on == "commands":
+            return Run(plan.folder, e)
     try:
         with signals() as stop:
-            for number, (base, indices) in enumerate(groups):
-                if len(groups) > 1:
-                    text = f"group {number + 1} of {len(groups)}: {len(indices)} replica"
-                    text += "s" if len(indices) > 1 else ""
-                    console.line(text)
-                if number > 0:
-                    sources = open_checked(base, "train"), open_checked(base, "eval")
-                try:
-                    train_group(plan, base, indices, sources, stop)
-                except DivergedError as error:
-                    lost += 1
-                    if lost == len(groups):
-                        raise
-                    console.line(f"warning: {error}")
+            if plan.launch:
+                _train_by_workers(plan, stop)
+            else:
+                _train_groups(plan, groups, sources, lambda: stop() or orphaned())
     except Preempted as error:
         text = f"{error}, state saved; go on with: train --resume {plan.folder}"
         raise Preempted(text) from None
@@ -271,71 +259,71 @@ def _train(plan: Plan) -> Run:
         raise DataError(text) from error
     finally:
         console.stop()
-    if plan.points is not None:
-        together = [indices for _, indices in groups]
-        points = list(plan.points)
-        summarize_sweep(plan.folder, plan.name, e.task, points, together, say=console.line)
+    if plan.points is not None and plan.part is None:
+        _summarize(plan, completed=True)
     run = Run(plan.folder, e if plan.given or not plan.resume else None)
-    if warning := warning_of(run, e):
+    if plan.part is None and (warning := warning_of(run, e)):
         console.line(f"warning: {warning}")
     return run
 
 
-def _say_folds(plan: Plan) -> None:
-    """Which examples the folds are made of, and which take no part."""
-    if not any("fold" in point for point in plan.points or ()):
-        return
-    data = plan.experiment.data
-    data = data.data if isinstance(data, Fold) else data
-    text = f"folds of the {data.size('train'):,} training examples"
-    if left := data.size("eval"):
-        role = "take no part" if data.size("test") else "are the test"
-        text += f"; the {left:,} that the data hold out as 'eval' {role}"
-    plan.console.line(text)
-
-
-def _start(plan: Plan) -> Path:
-    """Where relative places of its data begin: here, or, of an experiment that another run kept,
-    where that was started.
+def _train_groups(
+    plan: Plan,
+    groups: list[tuple[Experiment, list[int]]],
+    sources: tuple[Source, Source],
+    stop: Callable[[], bool],
+) -> None:
+    """One after another; `sources` are those of the first. A group that diverges does not stop the
+    others. Errors: DivergedError if all do.
     """
-    if plan.start is None or plan.origin is None:
-        return Path.cwd()
-    if not plan.origin.path.is_relative_to(plan.start.folder):
-        return Path.cwd()
-    return start_of(plan.start.folder, plan.start.record)
+    lost = 0
+    for number, (base, indices) in enumerate(groups):
+        if len(groups) > 1:
+            text = f"group {number + 1} of {len(groups)}: {len(indices)} replica"
+            text += "s" if len(indices) > 1 else ""
+            plan.console.line(text)
+        if number > 0:
+            sources = open_checked(base, "train"), open_checked(base, "eval")
+        own = [] if plan.solo else [replica_folder(plan.folder, i) for i in indices]
+        try:
+            with owned(own, wait=WAIT if plan.part is not None else 0.0):
+                train_group(plan, base, indices, sources, stop)
+        except DivergedError as error:
+            lost += 1
+            if lost == len(groups):
+                raise
+            plan.console.line(f"warning: {error}")
 
 
-def _describe(plan: Plan, source: Source) -> None:
-    """Write run.json and code/ of a new run, or compare with those of an old one."""
-    seen = {**environment.describe(), "convolution": current_formulation()}
-    if plan.resume:
-        old = read_run(plan.folder)
-        for difference in [
-            *environment.differences(old["environment"], seen),
-            *keeping.changed(plan.folder, old, given=plan.given),
-        ]:
-            plan.console.line(f"warning: not bit-exact from here on: {difference}")
-        return
-    e = plan.experiment
-    project = plan.origin.path.parent if plan.origin else Path.cwd()
-    content: dict[str, Any] = {
-        "format": FORMAT,
-        "id": secrets.token_hex(16),
-        "experiment": plan.name,
-        "started_in": kept_start(plan.folder, _start(plan)),
-        "code": keeping.keep(plan.folder / "code", e, plan.origin),
-        "project": environment.commit(project),
-        "steps_per_dispatch": steps_per_dispatch(e, source),
-        "data": {**record_data(e.data).to_json(), "files": files_of(e.data)},
+def _check_workers(plan: Plan) -> None:
+    """Make the experiment again as each worker will do. Errors: ConfigError."""
+    if isinstance(code.reopen(plan.folder, read_run(plan.folder)).data, Recorded):
+        raise ConfigError(
+            f"{plan.name}: its data are arrays in memory, which workers do not have; have its file "
+            "load them"
+        )
+
+
+def _train_by_workers(plan: Plan, stop: Callable[[], bool]) -> None:
+    """Errors: those of `train_parts`; of parts that were given up after the table of the others."""
+    assert plan.launch
+    groups = (indices for _, indices in plan.groups())
+    parts = {
+        number: indices
+        for number, indices in enumerate(groups)
+        if not all(is_done(replica_folder(plan.folder, i)) for i in indices)
     }
-    if plan.points is not None:
-        content |= {"points": list(plan.points), "halving": plan.halving}
-        content |= {} if plan.way is None else {"way": plan.way}  # a kill may come before a replica
-    if plan.start is not None:
-        content["started_from"] = carried_record(plan.start)
-    if pins := pinned_weights(sweep.at(e, point) for point in plan.points or ({},)):
-        content["weights"] = pins
-    content |= {"rendered": render(e), "environment": seen}
-    if seen["modified"] and (text := environment.diff()):
-        (plan.folder / "code" / "jaxcnn.diff").write_text(text, encoding="utf-8")
-    write_json(plan.folder / "run.json", content)
+    try:
+        train_parts(plan.folder, parts, plan.launch, way=plan.way, stop=stop, say=plan.console.line)
+    except ResourceError as error:
+        _summarize(plan, completed=False)
+        raise ResourceError(
+            f"{error}; the table has the others; see {plan.folder / 'workers'}, then go on with: "
+            f"train --resume {plan.folder}"
+        ) from None
+
+
+def _summarize(plan: Plan, *, completed: bool) -> None:
+    together = [indices for _, indices in plan.groups()]
+    say, task, points = plan.console.line, plan.experiment.task, list(plan.points or ())
+    summarize_sweep(plan.folder, plan.name, task, points, together, completed=completed, say=say)

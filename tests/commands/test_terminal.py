@@ -71,7 +71,7 @@ def test_what_an_ascii_terminal_lacks_is_escaped():
         ("flax.linen", "SIGINT", "interrupted"),
         ("jax", "SIGTERM", "interrupted by SIGTERM"),
         ("jax", "SIGHUP", "interrupted by SIGHUP"),
-        ("jax", "SIGUSR1", "interrupted by SIGUSR1"),
+        ("jax", "SIGUSR2", "interrupted by SIGUSR2"),
     ],
 )
 def test_a_signal_while_libraries_are_imported_ends_at_once(moment, number, message):

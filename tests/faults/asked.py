@@ -14,7 +14,7 @@ from tests.faults.children import Child, Ended, at_operation
 from tests.faults.recipes import ROOT
 from tests.faults.world import Tally, World
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 SAVED = 75
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from jaxcnn.commands._main import main
+from jaxcnn.runs.terminal import SIGNALS
 
 OPERATIONS = ("open", "os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir", "os.truncate")
 PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
@@ -96,8 +97,8 @@ def _become(call, before, streams, outputs: list[int]) -> None:
     try:
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # no orphan trains on
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
-            signal.signal(number, signal.SIG_DFL)
+        for name in SIGNALS:
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for number, target in zip(outputs, (1, 2), strict=True):
             os.dup2(number, target)

@@ -23,7 +23,7 @@ import filelock  # which has a way of its own for each system
 list(map(getattr, [filelock] * 2, ["FileLock", "Timeout"]))
 for name in absent:
     sys.modules[name] = None
-for name in ("SIGHUP", "SIGUSR1"):
+for name in ("SIGHUP", "SIGUSR1", "SIGUSR2"):
     delattr(signal, name)
 import jaxcnn
 for module in pkgutil.walk_packages(jaxcnn.__path__, "jaxcnn."):
