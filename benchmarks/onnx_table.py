@@ -32,9 +32,10 @@ from jaxcnn.data.made.digits import Digits
 from jaxcnn.models import MODELS, TOKEN_MODELS, build
 from jaxcnn.models.resnet import resnet_cifar
 from jaxcnn.ops.convolution import current_formulation, formulation
+from jaxcnn.runs.agreement import apart
 from jaxcnn.runs.export import Traced
 from jaxcnn.runs.onnx_export.proto import to_onnx
-from jaxcnn.runs.onnx_export.runtime import answers, apart, session
+from jaxcnn.runs.onnx_export.runtime import answers, session
 from jaxcnn.tasks.classification import Classification
 
 FAMILIES = (
