@@ -50,7 +50,7 @@ fuzz: $(VENV)/.test  ## 20,000 damaged inputs for each reader
 faults: $(VENV)/.test  ## kill, damage, starve and interrupt real runs for MINUTES; see docs/reliability.md
 	$(BIN)/python -m tests.faults --minutes $(MINUTES)
 
-test-parity: $(VENV)/.parity  ## compare with torchvision, timm, captum, Keras, pycocotools, ONNX Runtime, the trackers, submitit and Ray, installed for this; build the site
+test-parity: $(VENV)/.parity  ## compare with torchvision, timm, captum, Keras, pycocotools, ONNX Runtime, LiteRT, the trackers, submitit and Ray, installed for this; build the site
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(PARITY)
 
 docs: $(VENV)/.test  ## write docs/api.md, the gallery's pages and the outputs of docs/notebook.ipynb anew
@@ -89,7 +89,7 @@ $(VENV)/.parity: $(VENV)/.test
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[docs]"
 	$(BIN)/pip install --quiet wandb mlflow trackio tensorboard
 	$(BIN)/pip install --quiet huggingface_hub
-	$(BIN)/pip install --quiet -e ".[onnx,slurm,ray]"
+	$(BIN)/pip install --quiet -e ".[onnx,litert,slurm,ray]"
 	touch $@
 
 clean:

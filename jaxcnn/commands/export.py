@@ -19,8 +19,8 @@ def add_arguments(parser: Any) -> None:
         "--format",
         default="stablehlo",
         choices=tuple(FORMATS),
-        help="stablehlo: for JAX alone (default); onnx: for ONNX Runtime and others; safetensors: "
-        "the weights alone",
+        help="stablehlo: for JAX alone (default); onnx: for ONNX Runtime and others; litert: for "
+        "LiteRT, one row at a time; safetensors: the weights alone",
     )
     parser.add_argument(
         "--output",
@@ -74,16 +74,13 @@ def _described(result: Record) -> str:
             f'use: jax.export.deserialize(open(file, "rb").read()).call({{{rows}}})  '
             "# any number of rows"
         )
-    if (checked := result["checked"]) is not None:
-        said += (
-            f"\nONNX Runtime and JAX differ by {checked['largest_difference']:.1e} of the largest "
-            f"number at most ({' and '.join(map(str, checked['rows']))} rows)"
+    if result["format"] == "litert":
+        return (
+            f"{said}\n{_compared('LiteRT', result['checked'])}\nuse: ai_edge_litert.interpreter."
+            f'Interpreter("{result["file"]}").get_signature_runner()(name=row, …)  # one at a time'
         )
-        if checked["off"]:
-            said += (
-                f"; {checked['off']:.2%} of an output's numbers by more than 1e-4: decisions near "
-                "a tie"
-            )
+    if (checked := result["checked"]) is not None:
+        said += f"\n{_compared('ONNX Runtime', checked)}"
     elif result["int8"] is None:
         said += "\nnot compared with JAX: ONNX Runtime takes no model over 2 GB from memory"
     if (int8 := result["int8"]) is not None:
@@ -92,3 +89,14 @@ def _described(result: Record) -> str:
             f"{int8['int8']:.4f} on {int8['split']!r}, {int8['float32']:.4f} in float32"
         )
     return f'{said}\nuse: onnxruntime.InferenceSession("{result["file"]}").run(None, {{{rows}}})'
+
+
+def _compared(runtime: str, checked: Record) -> str:
+    said = (
+        f"{runtime} and JAX differ by {checked['largest_difference']:.1e} of the largest number at "
+        f"most ({' and '.join(map(str, checked['rows']))} rows)"
+    )
+    if not checked["off"]:
+        return said
+    off = f"{checked['off']:.2%} of an output's numbers by more than 1e-4: decisions near a tie"
+    return f"{said}; {off}"

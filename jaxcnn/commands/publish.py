@@ -24,6 +24,11 @@ def add_arguments(parser: Any) -> None:
         help="put no example of the data into the folder",
     )
     parser.add_argument(
+        "--onnx",
+        action="store_true",
+        help="put model.onnx into the folder, too (needs jaxcnn[onnx])",
+    )
+    parser.add_argument(
         "--push",
         metavar="OWNER/NAME",
         help="then send the folder to this repository of the hub (needs jaxcnn[hub], and a token: "
@@ -47,8 +52,9 @@ def main(args: Any) -> int:
         hub.require()
         hub.parse(f"hf://{args.push}")
     run = open(args.run, replica=args.replica, checkpoint=args.checkpoint)
+    sample = not args.no_sample
     made = publish(
-        run, args.output, license=args.license, sample=not args.no_sample, repo=args.push
+        run, args.output, license=args.license, sample=sample, onnx=args.onnx, repo=args.push
     )
     result = {"folder": str(made.folder), "files": made.files, "notes": made.notes}
     if not args.json:

@@ -34,8 +34,9 @@ UNKNOWN = "not known"
 class Facts:
     """What a card is made of. `record`: run.json as it is published. `row`: what the model says of
     one example. `numbers`: in the weights file. `off`: the largest difference between the run's
-    outputs and those of the published files, for one example. `sample`: the answer of
-    sample.json. `repo`: where on the hub it will lie.
+    outputs and those of the published files, for one example. `onnx`: what `export` says of
+    model.onnx, if there is one. `sample`: the answer of sample.json. `repo`: where on the hub it
+    will lie.
     """
 
     run: Run
@@ -48,6 +49,7 @@ class Facts:
     preparation: Record
     numbers: int
     off: float
+    onnx: Record | None
     sample: Any
     license: str | None
     repo: str | None
@@ -79,7 +81,7 @@ def front_matter(facts: Facts) -> str:
     """
     pipeline = _pipeline(facts)
     content: Record = {"license": facts.license or "unknown", "library_name": "jaxcnn"}
-    content["tags"] = ["jaxcnn", "jax", "flax"]
+    content["tags"] = ["jaxcnn", "jax", "flax", *(["onnx"] if facts.onnx else [])]
     if pipeline:
         content["pipeline_tag"] = pipeline
     metrics = _numbers(facts.evaluation["metrics"] if facts.evaluation else {})
@@ -214,6 +216,7 @@ def _use(facts: Facts) -> str:
         "```python\nimport jax, numpy as np\n\n"
         "model = jax.export.deserialize(bytearray(open('model.jax', 'rb').read()))\n"
         f"rows = dict({sample})\nprint(model.call(rows))\n```",
+        *_use_onnx(facts.onnx, sample),
         "With jaxcnn, which takes picture files of any size and runs the code in `code/`, so look "
         "at it first:",
         '```python\nimport jaxcnn\n\nprint(jaxcnn.open(".").predict("sample.png"))\n```',
@@ -227,6 +230,26 @@ def _use(facts: Facts) -> str:
         f"of `model.jax`: their outputs differ by at most {facts.off:.2g}."
     )
     return "\n\n".join(parts)
+
+
+def _use_onnx(onnx: Record | None, sample: str) -> list[str]:
+    if onnx is None:
+        return []
+    text = "Before it was written, it was not compared with the run: it is larger than 2 GB."
+    if onnx["checked"] is not None:
+        text = (
+            f"Before it was written, it and the run were asked {onnx['checked']['rows'][-1]} rows "
+            f"of noise: they differ by {onnx['checked']['largest_difference']:.1e} of an output's "
+            "largest number at most."
+        )
+    return [
+        "With ONNX Runtime alone (any number of rows, float32):",
+        "```python\nimport numpy as np, onnxruntime\n\n"
+        "session = onnxruntime.InferenceSession('model.onnx')\n"
+        "names = [output.name for output in session.get_outputs()]\n"
+        f"rows = dict({sample})\nprint(dict(zip(names, session.run(names, rows))))\n```",
+        text,
+    ]
 
 
 def _data(facts: Facts) -> str:

@@ -2,13 +2,14 @@
 
 The first holds StableHLO, the operations themselves, for JAX to run without Flax or the experiment:
 `jax.export.deserialize(open(file, "rb").read()).call({"image": uint8 [B, H, W, C]})`. The second is
-a safetensors file. ONNX is written by `jaxcnn.runs.onnx_export.write`.
+a safetensors file. ONNX is written by `jaxcnn.runs.onnx_export.write`, LiteRT by
+`jaxcnn.runs.litert`.
 """
 
 import contextlib
 import importlib.util
 import json
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnn.core import trees
+from jaxcnn.core.batch import kind
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.program import evaluation_variables
 from jaxcnn.core.protocols import Tree
@@ -70,6 +72,26 @@ def traced(e: Experiment, state: Tree) -> Traced:
 def text(s: Any) -> str:
     """A shape and a dtype: "float32[rows, 10]"."""
     return f"{jnp.dtype(s.dtype).name}[{', '.join(map(str, s.shape))}]"
+
+
+def facts(
+    e: Experiment, batch: Mapping[str, jax.ShapeDtypeStruct], label_names: tuple[str, ...]
+) -> Record:
+    """What a reader must know to use a file: {"task", "model", "label_names", "inputs": {name:
+    {"dtype", "shape"; of a picture also "layout" and "range"}}}.
+    """
+    inputs = {name: _described(name, s) for name, s in batch.items()}
+    names = {"task": type(e.task).__name__, "model": type(e.model).__name__}
+    return {**names, "label_names": list(label_names), "inputs": inputs}
+
+
+def _described(name: str, s: jax.ShapeDtypeStruct) -> Record:
+    found: Record = {"dtype": jnp.dtype(s.dtype).name}
+    found["shape"] = [n if isinstance(n, int) else str(n) for n in s.shape]
+    if kind(name) == "image":
+        found["layout"] = {3: "NWC", 4: "NHWC", 5: "NDHWC"}.get(len(s.shape), "channels last")
+        found["range"] = [0, 255] if found["dtype"] == "uint8" else [0.0, 1.0]
+    return found
 
 
 @contextlib.contextmanager

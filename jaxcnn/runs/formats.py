@@ -8,7 +8,12 @@ from jaxcnn.core.protocols import Tree
 from jaxcnn.errors import ConfigError, did_you_mean
 from jaxcnn.runs.events import Record
 
-FORMATS = {"stablehlo": "model.jax", "onnx": "model.onnx", "safetensors": "model.safetensors"}
+FORMATS = {
+    "stablehlo": "model.jax",
+    "onnx": "model.onnx",
+    "litert": "model.tflite",
+    "safetensors": "model.safetensors",
+}
 
 
 def export_as(
@@ -25,10 +30,11 @@ def export_as(
 
     format: "stablehlo", see `jaxcnn.runs.export.export`, which needs `pip install 'jaxcnn[export]'`
     and runs on `platforms`; "onnx", see `jaxcnn.runs.onnx_export.write`, which needs
-    `jaxcnn[onnx]`; "safetensors", see `jaxcnn.runs.export.export_weights`.
+    `jaxcnn[onnx]`; "litert", see `jaxcnn.runs.litert`, which needs `jaxcnn[litert]`;
+    "safetensors", see `jaxcnn.runs.export.export_weights`.
     int8: on how many training examples 8 bits are calibrated; 0 for float32.
 
-    Errors: ConfigError for an unknown format, and for `int8` of another than ONNX.
+    Errors: ConfigError for an unknown format, for `int8` of another than ONNX, for a folder.
     """
     if format not in FORMATS:
         raise ConfigError(
@@ -37,10 +43,18 @@ def export_as(
         )
     if int8 and format != "onnx":
         raise ConfigError(f"int8: is made of ONNX alone, not of {format!r}; give format='onnx'")
+    if path.is_dir():
+        raise ConfigError(
+            f"{path}: is a folder; give the name of a file, e.g. {path / FORMATS[format]}"
+        )
     if format == "onnx":
         from jaxcnn.runs.onnx_export.write import export_onnx
 
         return export_onnx(e, state, path, label_names=label_names, int8=int8)
+    if format == "litert":
+        from jaxcnn.runs.litert import export_litert
+
+        return export_litert(e, state, path, label_names=label_names)
     from jaxcnn.runs.export import export, export_weights
 
     if format == "safetensors":

@@ -29,6 +29,7 @@ from jaxcnn.tasks.verdict import judge
 from jaxcnn.weights.files import write_atomically
 
 MODEL = "model.jax"
+ONNX = "model.onnx"
 # of run.json: what is copied as it is, and what of the environment says nothing about results
 KEPT = (
     *("format", "id", "experiment", "project", "steps_per_dispatch", "rendered", "point"),
@@ -54,6 +55,7 @@ def publish(
     *,
     license: str | None = None,
     sample: bool = True,
+    onnx: bool = False,
     repo: str | None = None,
     platforms: Sequence[str] = ("cpu", "cuda", "tpu"),
 ) -> Published:
@@ -61,10 +63,12 @@ def publish(
 
     license: an identifier of the hub, such as "apache-2.0"; None: the card says that it is unknown.
     sample: put the first validation example into the folder, where the data are at hand.
+    onnx: put model.onnx beside the rest, which needs `jaxcnn[onnx]`. It is asked for, so that what
+    is published does not depend on what is installed here.
     repo: OWNER/NAME, where on the hub it will lie, for the card.
     Errors: ConfigError for a sweep, for a folder that holds files, for a model that cannot be
     exported, and where the published folder does not answer as the run does; DependencyError
-    without flatbuffers; ResourceError where it cannot be written.
+    without flatbuffers, or the packages of ONNX; ResourceError where it cannot be written.
     """
     folder = Path(folder).absolute()
     if run.is_sweep:
@@ -76,7 +80,15 @@ def publish(
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as place:
             made = Path(place, "made")
             made.mkdir()
-            notes = _fill(run, made, license=license, sample=sample, repo=repo, platforms=platforms)
+            notes = _fill(
+                run,
+                made,
+                license=license,
+                sample=sample,
+                onnx=onnx,
+                repo=repo,
+                platforms=platforms,
+            )
             files = {
                 path.relative_to(made).as_posix(): path.stat().st_size
                 for path in sorted(made.rglob("*"))
@@ -96,6 +108,7 @@ def _fill(
     *,
     license: str | None,
     sample: bool,
+    onnx: bool,
     repo: str | None,
     platforms: Sequence[str],
 ) -> list[str]:
@@ -103,6 +116,7 @@ def _fill(
     state, step, e = run.state, run.step, run.decided(run.standalone())
     count = write_weights(state, folder / WEIGHTS, step=step)
     exported = run.export(folder / MODEL, platforms=platforms)
+    other = run.export(folder / ONNX, format="onnx") if onnx else None
     record = _record(run, step)
     write_json(folder / "run.json", record)
     notes = [*_code(run, folder / "code"), *_places(record["rendered"])]
@@ -130,6 +144,7 @@ def _fill(
             preparation=preparation,
             numbers=count,
             off=off,
+            onnx=other,
             sample=None if example is None else as_json(row),
             license=license,
             repo=repo,

@@ -82,6 +82,7 @@ NEAREST: dict[str, tuple[str, ...]] = {
     "jaxcnn/core/transforms.py": (*CORE, "tests/core/test_transforms.py"),
     "jaxcnn/core/trees.py": ("tests/runs/test_checkpoint.py", "tests/weights/test_weights.py"),
     "jaxcnn/core/views.py": ("tests/core/test_views.py",),
+    "jaxcnn/runs/agreement.py": ("tests/runs/test_onnx.py", "tests/runs/test_litert.py"),
     "jaxcnn/runs/answers.py": (
         "tests/runs/test_coco_results.py",
         "tests/runs/test_predict_files.py",
@@ -105,6 +106,8 @@ NEAREST: dict[str, tuple[str, ...]] = {
     "jaxcnn/runs/launch.py": ("tests/runs/test_launch.py",),
     "jaxcnn/runs/launchers.py": ("tests/runs/test_launch.py",),
     "jaxcnn/runs/listing.py": ("tests/runs/test_listing.py",),
+    "jaxcnn/runs/litert.py": ("tests/runs/test_export.py", "tests/runs/test_litert.py"),
+    "jaxcnn/runs/litert_child.py": ("tests/runs/test_litert.py",),
     "jaxcnn/runs/loop.py": (*RUN, "tests/runs/test_events.py", "tests/runs/test_data_fault.py"),
     "jaxcnn/runs/members.py": ("tests/runs/test_sweep.py", *RUN),
     **{

@@ -5,6 +5,7 @@ the graph of ONNX before it is written.
 import importlib.util
 import json
 from collections import Counter
+from importlib import metadata
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from jaxcnn.core.program import make_program
 from jaxcnn.errors import ConfigError, DependencyError
 from jaxcnn.models.resnet import resnet_cifar
 from jaxcnn.ops.convolution import formulation
+from jaxcnn.runs import litert
 from jaxcnn.runs.onnx_export import elementwise, indexing, loops, windows
 from jaxcnn.runs.onnx_export.graph import RULES, Graph, Value
 from jaxcnn.runs.open import open as open_run
@@ -75,7 +77,8 @@ def test_stablehlo_is_the_default(run, tmp_path):
     "options, error, words",
     [
         ({"format": "onyx"}, ConfigError, "did you mean 'onnx'"),
-        ({"format": "litert"}, ConfigError, "there are stablehlo, onnx, safetensors"),
+        ({"format": "tflite"}, ConfigError, "there are stablehlo, onnx, litert, safetensors"),
+        ({"format": "litert", "int8": 4}, ConfigError, "format='onnx'"),
         ({"format": "safetensors", "int8": 4}, ConfigError, "format='onnx'"),
     ],
 )
@@ -93,6 +96,52 @@ def test_without_the_packages_the_remedy_is_said(run, tmp_path, monkeypatch):
     with pytest.raises(DependencyError, match=r"pip install 'jaxcnn\[onnx\]'"):
         run.export(tmp_path / "m.onnx", format="onnx")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "here, said",
+    [
+        ({}, "here: litert-converter not installed, ai-edge-litert not installed"),
+        ({"litert-converter": "0.51.0", "ai-edge-litert": "2.3.9"}, "here: litert-converter 0.51"),
+    ],
+)
+def test_litert_of_another_version_is_none(run, tmp_path, monkeypatch, here, said):
+    found = metadata.version
+    monkeypatch.setattr(litert.metadata, "version", lambda n: here.get(n) or found("absent"))
+    with pytest.raises(DependencyError, match=rf"{said}.*pip install 'jaxcnn\[litert\]'"):
+        run.export(tmp_path / "m.tflite", format="litert")
+    assert not list(tmp_path.iterdir())
+
+
+LIAR = """
+import json, pathlib, sys
+import numpy as np
+folder = pathlib.Path(sys.argv[2])
+names = json.loads((folder / "names.json").read_text())["outputs"]
+if sys.argv[1] == "convert":
+    (folder / "model.tflite").write_bytes(b"model")
+else:
+    np.savez(folder / "answers.npz", **{name: np.zeros(7) for name in names})
+"""
+
+
+@pytest.mark.parametrize(
+    "code, said",
+    [
+        (LIAR, "of 'label' 100.0% of the numbers differ between LiteRT and JAX"),
+        ("import os; os.abort()", "its converter: ended by SIGABRT"),
+        ("import sys; print('no sorts'); sys.exit(1)", "its converter: no sorts"),
+        ("raise OSError('gone')", "its converter: OSError: gone"),
+    ],
+)
+def test_a_converter_that_dies_or_lies_ends_in_a_message(run, tmp_path, monkeypatch, code, said):
+    script = tmp_path / "child.py"
+    script.write_text(code)
+    monkeypatch.setattr(litert, "_require", lambda: None)
+    monkeypatch.setattr(litert.litert_child, "__file__", str(script))
+    with pytest.raises(ConfigError, match=rf"{said}.*with the format '(onnx' or '|)stablehlo'"):
+        run.export(tmp_path / "m.tflite", format="litert")
+    assert list(tmp_path.iterdir()) == [script]
 
 
 # ---- the graph, which needs no package

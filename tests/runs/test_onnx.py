@@ -6,6 +6,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from jaxcnn.models import build
 from jaxcnn.models.convnext import ConvNeXt
 from jaxcnn.models.densenet import DenseNet
 from jaxcnn.ops.convolution import formulation
+from jaxcnn.runs.agreement import apart, compare
 from jaxcnn.runs.export import Traced, traced
 from jaxcnn.runs.open import open as open_run
 from jaxcnn.runs.train import train
@@ -28,7 +30,7 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="pip install 'jaxcnn[onn
 
 from jaxcnn.runs.onnx_export import proto as proto_module  # noqa: E402
 from jaxcnn.runs.onnx_export.proto import to_onnx  # noqa: E402
-from jaxcnn.runs.onnx_export.runtime import answers, apart, compare, session  # noqa: E402
+from jaxcnn.runs.onnx_export.runtime import answers, session  # noqa: E402
 
 
 def both(function, shape, *, dtype=np.float32, numbers=None):
@@ -292,10 +294,11 @@ def test_another_answer_than_that_of_jax_is_refused(run, tmp_path):
     found = run.export(tmp_path / "m.onnx", format="onnx")["checked"]
     assert (found["rows"], found["off"]) == ([1, 7], 0)
     model = traced(run.decided(run.standalone()), run.state)
-    running = session(str(tmp_path / "m.onnx"))
-    assert compare(running, model) == found
+    ask = partial(answers, session(str(tmp_path / "m.onnx")))
+    options = {"rows": (1, 7), "format": "onnx", "runtime": "ONNX Runtime"}
+    assert compare(ask, model, **options) == found
     with pytest.raises(ConfigError, match="differ between ONNX Runtime and JAX"):
-        compare(running, Lying(*model))
+        compare(ask, Lying(*model), **options)
 
 
 def test_a_model_that_is_refused_leaves_the_old_file(run, tmp_path, monkeypatch):

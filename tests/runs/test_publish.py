@@ -5,6 +5,7 @@ and that it goes to the hub and comes back.
 import dataclasses
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from tests.conftest import ROOT
 from tests.hub import Hub, reachable
 from tests.tiny import arrays, tiny
 
+ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime"))
 HAVE = importlib.util.find_spec("huggingface_hub") is not None
 NAMES = ("a | b", "`c`", "naïve: é")
 
@@ -108,6 +110,35 @@ def test_jax_alone_gives_the_answer_of_the_sample(made):
     assert answer["probability"] == pytest.approx(probability, abs=1e-6)
 
 
+@pytest.mark.skipif(not ONNX, reason="pip install 'jaxcnn[onnx]'")
+def test_onnx_runtime_alone_gives_the_answer_of_the_sample(run, tmp_path):
+    """By the card's own code."""
+    folder = publish(run, tmp_path / "onnx", onnx=True).folder
+    head, body = front_matter(folder)
+    assert "onnx" in head["tags"]
+    (code,) = (c for c in re.findall("```python\n(.*?)```", body, re.S) if "onnxruntime" in c)
+    last = "import sys; assert not {'jax', 'jaxcnn', 'onnx'} & set(sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{last}"], cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    answer = json.loads((folder / "sample.json").read_text())["answer"]
+    told = eval(done.stdout, {"array": np.array, **vars(np)})
+    assert told["label"].tolist() == [answer["label"]]
+    assert told["probability"][0] == pytest.approx(answer["probability"], abs=1e-5)
+
+
+def test_without_onnx_the_remedy_is_said_and_nothing_is_left(run, tmp_path, monkeypatch, capsys):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "onnx" else find(name)
+    )
+    arguments = ["publish", str(run.folder), "--output", str(tmp_path / "out"), "--onnx"]
+    assert _main.main(arguments) == DependencyError.exit_code
+    assert "pip install 'jaxcnn[onnx]'" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_sample_is_the_first_validation_example(made):
     first = data().open("eval").arrays["image"][0]
     np.testing.assert_array_equal(np.load(made.folder / "sample.npz")["image"][0], first)
@@ -139,6 +170,8 @@ def test_the_card_says_what_the_run_says(run, made):
     assert "50 train, 21 eval" in body
     assert f"| jax | {jax.__version__} |" in body
     assert "the licence of the weights" not in body
+    assert "onnx" not in body
+    assert "onnx" not in head["tags"]
 
 
 @pytest.mark.skipif(not HAVE, reason="huggingface_hub is not installed")

@@ -3,20 +3,22 @@
 import dataclasses
 import importlib.util
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from jaxcnn.core.batch import kind
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.protocols import Tree
 from jaxcnn.errors import ConfigError, DependencyError
+from jaxcnn.runs.agreement import compare
 from jaxcnn.runs.events import Record
-from jaxcnn.runs.export import Traced, text, traced, tracing
+from jaxcnn.runs.export import Traced, facts, text, traced, tracing
 from jaxcnn.weights.files import write_atomically
 
 PACKAGES = ("onnx", "onnxruntime")
+ROWS = (1, 7)  # that are compared
 RAW = "raw_"  # before the number of one of the model's own outputs
 
 
@@ -29,15 +31,15 @@ def export_onnx(
     The picture's preparation (bytes to [0, 1], the experiment's transforms) and the task's decoding
     are inside; the file's metadata say task, class names, and of each input layout and range. What
     ONNX Runtime answers is compared with JAX before anything is written
-    (`jaxcnn.runs.onnx_export.runtime.compare`). Weights over 2 GB lie in `<path>.data`.
+    (`jaxcnn.runs.agreement.compare`). Weights over 2 GB lie in `<path>.data`.
     int8: 0, or the number of training examples on which the quantization to 8 bits is calibrated
     (`jaxcnn.runs.onnx_export.int8`); then the experiment's data must be at hand.
     Errors: ConfigError for an operation that ONNX cannot express, which is named; DependencyError
     without the packages; ResourceError where the file cannot be written.
     """
-    _require(path, int8)
+    _require(int8)
     from jaxcnn.runs.onnx_export.proto import to_onnx
-    from jaxcnn.runs.onnx_export.runtime import compare, session
+    from jaxcnn.runs.onnx_export.runtime import answers, session
 
     single = dataclasses.replace(e, compute_dtype="float32")  # runtimes know little bfloat16
     model = traced(single, state)
@@ -53,7 +55,10 @@ def export_onnx(
             raise ConfigError("int8: the weights exceed 2 GB; export without --int8")
         proto, found["int8"] = quantized(proto, single, state, rows=int8)
     elif not data:  # ONNX Runtime takes no larger one from memory
-        found["checked"] = compare(session(proto.SerializeToString()), model)
+        running = session(proto.SerializeToString())
+        found["checked"] = compare(
+            partial(answers, running), model, rows=ROWS, format="onnx", runtime="ONNX Runtime"
+        )
     files = [path]
     if data:
         files.append(path.with_name(f"{path.name}.data"))
@@ -65,7 +70,7 @@ def export_onnx(
     return result | found
 
 
-def _require(path: Path, int8: int) -> None:
+def _require(int8: int) -> None:
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise DependencyError(
@@ -73,8 +78,6 @@ def _require(path: Path, int8: int) -> None:
         )
     if int8 < 0:
         raise ConfigError(f"int8={int8}: give the number of examples to calibrate on, e.g. 256")
-    if path.is_dir():
-        raise ConfigError(f"{path}: is a folder; give the name of a file, e.g. {path}/model.onnx")
 
 
 def _with_raw(model: Traced) -> Any:
@@ -90,25 +93,9 @@ def _with_raw(model: Traced) -> Any:
 
 def _describe(proto: Any, e: Experiment, model: Traced, label_names: tuple[str, ...]) -> None:
     """Write into the metadata what a reader must know to use the file."""
-    inputs = {name: described(name, s) for name, s in model.batch.items()}
-    metadata = {
-        "task": type(e.task).__name__,
-        "model": type(e.model).__name__,
-        "label_names": json.dumps(list(label_names), ensure_ascii=False),
-        "inputs": json.dumps(inputs),
-    }
-    for key, value in metadata.items():
-        proto.metadata_props.add(key=key, value=value)
-
-
-def described(name: str, s: jax.ShapeDtypeStruct) -> dict[str, Any]:
-    """{"dtype", "shape"} of an input; of a picture also "layout" and "range"."""
-    found: dict[str, Any] = {"dtype": jax.numpy.dtype(s.dtype).name}
-    found["shape"] = [n if isinstance(n, int) else str(n) for n in s.shape]
-    if kind(name) == "image":
-        found["layout"] = {3: "NWC", 4: "NHWC", 5: "NDHWC"}.get(len(s.shape), "channels last")
-        found["range"] = [0, 255] if found["dtype"] == "uint8" else [0.0, 1.0]
-    return found
+    for key, value in facts(e, model.batch, label_names).items():
+        content = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        proto.metadata_props.add(key=key, value=content)
 
 
 def _text(output: Any) -> str:
