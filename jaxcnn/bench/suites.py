@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from jaxcnn.bench import measure, roofline
-from jaxcnn.bench.networks import layers_of
+from jaxcnn.bench.definitions import Network, network_of
 from jaxcnn.bench.process import Peer
 from jaxcnn.bench.subjects import Subject
 from jaxcnn.core.experiment import Experiment
@@ -25,7 +25,7 @@ SLOWEST_STEP = 10.0
 
 def results(
     subjects: Sequence[Subject],
-    peers: dict[str, Peer],
+    peers: Sequence[Peer],
     *,
     dtypes: Sequence[str] = (),
     batch_size: str | None = None,
@@ -40,9 +40,12 @@ def results(
     of its own in `trace`.
     """
     where = {"environment": environment.describe() | {"convolution": current_formulation()}}
-    layers = [layers_of(subject.experiment.model) if peers else [] for subject in subjects]
-    peaks: dict[str, dict[str, float]] = {}
-    for subject, network in zip(subjects, layers, strict=True):
+    networks = [  # before minutes are spent
+        {name: network_of(subject.experiment.model, name) for name in {p.name for p in peers}}
+        for subject in subjects
+    ]
+    peaks: dict[str, dict[str, Any]] = {}
+    for subject, network in zip(subjects, networks, strict=True):
         for dtype in dtypes or (subject.experiment.compute_dtype,):
             if dtype not in peaks:
                 peaks[dtype] = roofline.measure_peak(dtype)
@@ -58,8 +61,8 @@ def results(
                     "peak": peaks[dtype],
                 }
                 try:
-                    for peer in peers.values():
-                        open_peer(peer, e, network, compile=torch_compile)
+                    for peer in peers:
+                        open_peer(peer, e, network[peer.name], compile=torch_compile)
                     result = measure.measure(
                         e,
                         source=subject.source(),
@@ -93,11 +96,11 @@ def batch_sizes(text: str | None, e: Experiment) -> Iterator[int]:
         yield e.batch_size
 
 
-def open_peer(peer: Peer, e: Experiment, layers: list, *, compile: bool = False) -> None:
+def open_peer(peer: Peer, e: Experiment, network: Network, *, compile: bool = False) -> None:
     """Build the experiment's network in a peer. Errors: ConfigError if it came out with another
-    number of parameters.
+    number of parameters, or for a task that peers lack.
     """
-    if not isinstance(e.task, Classification):
+    if not isinstance(e.task, Classification | measure.SquaredOutputs):
         raise ConfigError(
             f"--peer: the task {type(e.task).__name__} has no counterpart; there is one for "
             "Classification"
@@ -108,7 +111,7 @@ def open_peer(peer: Peer, e: Experiment, layers: list, *, compile: bool = False)
     (image,) = jax.eval_shape(lambda b: model_inputs(e, prepare(e, b)), batch)
     peer.open(
         e,
-        layers,
+        network,
         image.shape[1:],
         compile=compile,
         device="cpu" if jax.default_backend() == "cpu" else "gpu",
@@ -116,6 +119,6 @@ def open_peer(peer: Peer, e: Experiment, layers: list, *, compile: bool = False)
     params = sum(x.size for x in jax.tree.leaves(abstract_state(e).params))
     if peer.params != params:
         raise ConfigError(
-            f"--peer {peer.name}: its network has {peer.params:,} parameters, ours {params:,}: "
-            "they are not the same network"
+            f"--peer {peer.name}: its network ({peer.facts['definition']}) has {peer.params:,} "
+            f"parameters, ours {params:,}: they are not the same network"
         )

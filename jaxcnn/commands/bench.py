@@ -41,6 +41,13 @@ def add_arguments(parser: Any) -> None:
         help="also time the same network there",
     )
     parser.add_argument(
+        "--tuning",
+        choices=("users", "tuned", "both"),
+        default="tuned",
+        help="peers in the environment of their users, or with our settings of malloc and XLA "
+        "(default: tuned)",
+    )
+    parser.add_argument(
         "--torch-compile",
         action="store_true",
         help="also time PyTorch through torch.compile (takes minutes to compile)",
@@ -89,7 +96,7 @@ def main(args: Any) -> int:
     args.overrides = [name for name in args.names if name not in names] + args.overrides
     check_numbers(args)
     check_folder(args.trace)
-    outside = dict(os.environ)  # peers run as their users would run them, with as many threads
+    outside = dict(os.environ)  # in which the users of peers run them, with as many threads
     prepare_process()
     outside["NPROC"] = os.environ["NPROC"]
     if args.peer:  # on one accelerator with us
@@ -98,7 +105,7 @@ def main(args: Any) -> int:
     if names[:1] == ["augment"]:
         return bench_augmentations(args, names[1:])
     from jaxcnn.bench import report
-    from jaxcnn.bench.process import Peer, require
+    from jaxcnn.bench.process import Peer, environments, require
     from jaxcnn.bench.subjects import choose
     from jaxcnn.bench.suites import results
 
@@ -113,7 +120,11 @@ def main(args: Any) -> int:
     with contextlib.ExitStack() as stack:
         for result in results(
             subjects,
-            {peer: stack.enter_context(Peer(peer, environment=outside)) for peer in peers},
+            [
+                stack.enter_context(Peer(peer, tuning=tuning, environment=environment))
+                for peer in peers
+                for tuning, environment in environments(args.tuning, outside).items()
+            ],
             dtypes=args.dtype.split(",") if args.dtype else (),
             batch_size=args.batch_size,
             torch_compile=args.torch_compile,
