@@ -62,9 +62,11 @@ def as_markdown(found: list[dict]) -> str:
         "share of peak",
         "memory",
     ]
+    timed = [r for r in found if "train" in r or "error" in r]
+    others = [f"{r['name']}, {r['dtype']}: {plain(r)}" for r in found if r not in timed]
     lines = [[*header, *(f"{kind} / {name}'s ({tuning})" for name, tuning, kind in columns)]]
     lines.append(["---"] * len(lines[0]))
-    for r in found:
+    for r in timed:
         line = [r["name"], r["dtype"], str(r["batch_size"])]
         if "error" in r:
             lines.append([*line, r["error"].partition(":")[0], *["–"] * (len(lines[0]) - 4)])
@@ -78,7 +80,22 @@ def as_markdown(found: list[dict]) -> str:
             size(r["memory"]["compiled_bytes"]["train"]),
         ]
         lines.append([*line, *(_beside(r["peers"].get(name), *rest) for name, *rest in columns)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    table = [f"| {' | '.join(line)} |" for line in lines] if timed else []
+    return "\n".join(table + [""] * bool(table and others) + [f"- {line}" for line in others])
+
+
+def plain(r: dict) -> str:
+    """A result that is no table's: an epoch, or replicas."""
+    if "epoch" in r:
+        t = r["epoch"]
+        return f"an epoch of {t['steps']} steps in {spread(t)} ms{doubts(t)}"
+    c = r["replicas"]
+    each = ", ".join(f"{way} {ms:.4g}" for way, ms in c["ms_per_step"].items())
+    disturbed = "; disturbed" if c["disturbed"] else ""
+    return (
+        f"{c['count']} replicas, ms for a step of all: {each}; {c['times_as_fast']:.2f} times as "
+        f"fast as one after another{disturbed}"
+    )
 
 
 def _beside(peer: dict | None, tuning: str, kind: str) -> str:

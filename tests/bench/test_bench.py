@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcnn.bench import augmentation, measure, roofline, subjects, suites
+from jaxcnn.bench import augmentation, measure, roofline, subjects, sweep
 from jaxcnn.commands import _main
 from jaxcnn.commands import bench as command
 from jaxcnn.core.experiment import Experiment
@@ -237,7 +237,7 @@ def test_every_augmentation_can_be_timed():
 def test_a_trace_has_steps_of_both_kinds(tmp_path, monkeypatch):
     monkeypatch.setattr(roofline, "measure_peak", lambda dtype: PEAK)
     subject = subjects.Subject("a/tiny.py", tiny(), [], synthetic=False)
-    (found,) = suites.results([subject], [], batch_size="2", steps=1, rounds=1, trace=tmp_path)
+    (found,) = sweep.results([subject], [], batch_size="2", steps=1, rounds=1, trace=tmp_path)
     assert "train" in found
     (path,) = (tmp_path / "tiny-float32-2").rglob("*.trace.json.gz")
     events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]

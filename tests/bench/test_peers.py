@@ -136,6 +136,7 @@ def copy_weights(model, variables, shape, network):
             module.bias.data = torch.tensor(np.array(leaf["bias"]))
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same'")  # pads a copy for even windows, as we do
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_torch_network_is_ours(name):
     torch = pytest.importorskip("torch")
