@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcnn.bench import augmentation, measure, roofline, subjects, sweep
+from jaxcnn.bench import augmentation, measure, report, roofline, subjects, sweep
 from jaxcnn.commands import _main
 from jaxcnn.commands import bench as command
 from jaxcnn.core.experiment import Experiment
@@ -85,6 +85,121 @@ def test_a_measured_experiment(dtype):
     assert 0 <= result["data_stall_share"] <= 1
     assert result["peers"] == {}
     assert not result["diverged"]
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_the_timed_step_is_what_a_run_dispatches(k):
+    """Whole dispatches are run, of which the time of the steps asked for is counted; they are the
+    steps of a run with as many a dispatch."""
+    e = tiny(steps_per_dispatch=k, batch_size=5)
+    ours = measure.Compiled(e, measure.Noise(e, 20))
+    assert ours.dispatch == k
+    assert ours.batches["image"].shape == ((5, 8, 8, 1) if k == 1 else (2, 5, 8, 8, 1))
+    took = ours.time("train", 3)
+    assert int(ours.state.step) == (3 if k == 1 else 4)
+    assert took > 0
+    expected, batch = measure.Compiled(tiny(steps_per_dispatch=1, batch_size=5), ours.source), None
+    for i in range(int(ours.state.step)):
+        batch = ours.batch if k == 1 else jax.tree.map(lambda x, i=i: x[i % k], ours.batches)
+        expected.state, _ = expected.steps["train"](expected.state, batch)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
+        ours.state.params,
+        expected.state.params,
+    )
+    assert 0 <= ours.data_stall_share(2) <= 1
+    assert ours.bytes_accessed("train") == pytest.approx(
+        expected.bytes_accessed("train"), rel=0.5
+    )  # of one step
+
+
+def test_of_a_dispatch_the_time_of_the_steps_asked_for_counts(monkeypatch):
+    ours = measure.Compiled.__new__(measure.Compiled)
+    ours.dispatch, ours.state, ours.batches, ours.batch = 4, 0, None, None
+    now = [0.0]
+
+    def step(state, batch):
+        now[0] += 8.0
+        return state, None
+
+    ours.steps = {"train": step, "inference": step}
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: now[0])
+    assert ours.time("train", 6) == 12.0  # of two dispatches, 16
+    assert ours.time("inference", 3) == 24.0
+
+
+class OurTwin:
+    """In the place of a peer's process: the same experiment once more, `slower` times as slow by
+    its own clock."""
+
+    name, tuning, pid = "twin", "users", os.getpid()
+
+    def __init__(self, e, source, slower=1.0):
+        self.facts = {
+            "params": 1,
+            "version": "1",
+            "definition": "ours",
+            "left_out": {"fast": "lost"},
+        }
+        self.variants = {kind: ["only"] for kind in measure.KINDS}
+        self.ours, self.slower = measure.Compiled(e, source), slower
+
+    def time(self, kind, variant, steps):
+        return self.ours.time(kind, steps) * self.slower
+
+
+@pytest.fixture(scope="module")
+def beside_a_twin():
+    """Results of an experiment beside itself, and beside one a thousand times as slow."""
+    e = tiny(batch_size=5)
+    source = measure.Noise(e, 7)
+    head = {"name": "tiny", "model": "TinyNet", "dtype": "float32", "batch_size": 5, "peak": PEAK}
+    where = {"device": "cpu", "NPROC": "1", "convolution": "fast", "XLA_FLAGS": ""}
+    head |= {"synthetic": True, "dropped": [], "environment": where}
+    return [
+        head
+        | measure.measure(
+            e, source=source, peak=PEAK, peers=[OurTwin(e, source, slower)], steps=2, rounds=rounds
+        )
+        for slower, rounds in ((1.0, 2), (1000.0, 5))
+    ]
+
+
+FORMS = {
+    "text": report.as_text,
+    **{name: lambda r, f=f: f([r]) for name, f in report.FORMS.items()},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_order_that_is_not_established_is_said_in_every_form(beside_a_twin, form):
+    same, apart = (FORMS[form](result) for result in beside_a_twin)
+    assert same.count("not established") >= 2  # in training and in inference
+    assert "not established" not in apart
+    assert "lost" in same or form == "markdown"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_disturbed_block_is_said_in_every_form(beside_a_twin, form):
+    disturbed = json.loads(json.dumps(beside_a_twin[1]))
+    everywhere = [disturbed["train"], disturbed["peers"]["twin"]["variants"]["only (users)"]]
+    for t in everywhere:
+        t.update(disturbed_blocks=2, others_share=0.34, stolen_share=0.07)
+    text = FORMS[form](disturbed)
+    if form in ("text", "markdown"):
+        assert text.count("disturbed: 2 of 5 blocks (others 34%, stolen 7%)") == 2
+    else:
+        assert text.count("0.34") >= 2
+        assert "disturbed_blocks" in text
+
+
+def test_markdown_has_the_peers_quartiles(beside_a_twin):
+    result = beside_a_twin[1]
+    table = report.as_markdown([result])
+    for c in (result["peers"]["twin"], result["peers"]["twin"]["inference"]):
+        assert f"{c['ratio']:.2f} of only's {report.spread(c)}" in table
+        assert c["order"] == "faster"
+    assert table.splitlines()[0].count("twin's (users)") == 2
 
 
 def test_a_batch_that_memory_cannot_hold_is_refused_before_it_runs(monkeypatch):
