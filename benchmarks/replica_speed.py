@@ -12,41 +12,14 @@ from jaxcnn.runs.environment import prepare_process
 
 prepare_process()
 
-import jax  # noqa: E402 (after the environment is set)
-import numpy as np  # noqa: E402
-import optax  # noqa: E402
+import optax  # noqa: E402 (after the environment is set)
 
 from jaxcnn import models  # noqa: E402
+from jaxcnn.bench.replicas import trial  # noqa: E402
 from jaxcnn.core.experiment import Experiment  # noqa: E402
-from jaxcnn.core.program import make_program  # noqa: E402
 from jaxcnn.data.made.synthetic import Synthetic  # noqa: E402
 from jaxcnn.runs import ways  # noqa: E402
 from jaxcnn.tasks.classification import Classification  # noqa: E402
-
-
-def trial(e: Experiment, count: int) -> ways.Trial:
-    """`count` replicas of `e`, each with its own initial weights and its own batch."""
-    source, program = e.data.open("train"), make_program(e, steps=100)
-    draw = np.random.default_rng(0).integers(0, len(source), (count, e.batch_size))
-    rows, init = source.take(draw), jax.jit(program.init)
-    keys = jax.random.split(jax.random.key(0), count)
-
-    def batches(way: ways.Way) -> list:
-        out = []
-        for numbers in ways.by_bundle(way.sizes, list(range(count))):
-            chosen = numbers[0] if len(numbers) == 1 else np.array(numbers)
-            out.append(jax.tree.map(lambda x, chosen=chosen: x[chosen], rows))
-        return out
-
-    return ways.Trial(
-        program=program,
-        replicas=count,
-        states=lambda: [init(key) for key in keys],
-        batches=batches,
-        steps=10**9,  # so many that no way is left out for want of time
-        about=None,
-        say=lambda message: None,
-    )
 
 
 def main(name: str, batch_size: int, counts: list[int]) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcnn.bench.measure import alternate, fitting_steps, timing
-from jaxcnn.bench.report import spread
+from jaxcnn.bench.report import doubts, spread
+from jaxcnn.bench.timing import alternate, fitting_steps, timing
 from jaxcnn.data import augment
 from jaxcnn.runs import environment
 
@@ -71,7 +71,7 @@ def results(
 ) -> Iterator[dict[str, Any]]:
     """One result for each shape and augmentation (of `names` if there are any): {"name", "shape",
     "batch_size", "compile_seconds", "images_per_second", "ms_per_step" (median), "ms_quartiles",
-    "rounds"}.
+    "rounds", and what else used the processors (`timing`)}.
     """
     where = {"environment": environment.describe()}
     for shape in shapes:
@@ -100,7 +100,7 @@ def as_text(result: dict[str, Any]) -> str:
     return (
         f"{result['name']:20} {size:>11} {result['images_per_second']:>14,.0f} images/s  "
         f"{spread(result)} ms for {result['batch_size']}, n = {result['rounds']}, compiled in "
-        f"{result['compile_seconds']:.1f} s"
+        f"{result['compile_seconds']:.1f} s{doubts(result)}"
     )
 
 

@@ -13,7 +13,7 @@ Timers = dict[str, dict[str, Callable[[int], float]]]
 
 
 def keras_model(layers: list, shape: tuple[int, ...]) -> Any:
-    """The functional model for images [H, W, C]; channels last."""
+    """The functional model for inputs [*spatial, C]; channels last."""
     import keras
 
     inputs = keras.Input(tuple(shape))
@@ -32,16 +32,20 @@ def _keras_apply(x: Any, layers: list) -> Any:
         def call(self, x):
             return x * self.factor
 
+    def of_rank(name):
+        return getattr(k, f"{name}{len(x.shape) - 2}D")
+
     def conv(x, features, window, strides, padding, groups, bias):
-        same = strides == 1 and padding == (window - 1) // 2
-        x = k.ZeroPadding2D(padding)(x) if padding and not same else x
-        return k.Conv2D(
+        same = padding == "same" or (strides == 1 and padding == (window - 1) // 2)
+        x = of_rank("ZeroPadding")(padding)(x) if padding and not same else x
+        return of_rank("Conv")(
             features, window, strides, "same" if same else "valid", groups=groups, use_bias=bias
         )(x)
 
     def max_pool(x, window, strides, padding, ceil):
-        if padding and strides == 1:
-            return k.MaxPooling2D(window, strides, "same")(x)
+        if len(x.shape) != 4 or (padding and strides == 1):
+            same = "same" if padding or ceil else "valid"  # windows as wide as their strides
+            return of_rank("MaxPooling")(window, strides, same)(x)
         after = [
             max(0, -(-(n - window) // strides) * strides + window - n) if ceil else padding
             for n in x.shape[1:3]
@@ -55,9 +59,13 @@ def _keras_apply(x: Any, layers: list) -> Any:
 
     make = {
         "conv": conv,
+        "up_conv": lambda x, features: getattr(k, f"Conv{len(x.shape) - 2}DTranspose")(
+            features, 2, 2
+        )(x),
         "norm": lambda x, epsilon: k.BatchNormalization(momentum=0.9, epsilon=epsilon)(x),
         "relu": lambda x: k.ReLU()(x),
         "tanh": lambda x: k.Activation("tanh")(x),
+        "sigmoid": lambda x: k.Activation("sigmoid")(x),
         "max_pool": max_pool,
         "gelu": lambda x: k.Activation("gelu")(x),
         "layer_norm": lambda x, _, epsilon: k.LayerNormalization(epsilon=epsilon)(x),
@@ -68,7 +76,7 @@ def _keras_apply(x: Any, layers: list) -> Any:
         "adaptive_avg_pool": lambda x, *size: (
             x if tuple(x.shape[1:3]) == size else k.AdaptiveAveragePooling2D(size)(x)
         ),
-        "global_avg_pool": lambda x: k.GlobalAveragePooling2D()(x),
+        "global_avg_pool": lambda x: of_rank("GlobalAveragePooling")()(x),
         "lrn": lrn,
         "flatten": lambda x: k.Flatten()(x),
         "dense": lambda x, features: k.Dense(features)(x),
@@ -84,7 +92,7 @@ def _keras_apply(x: Any, layers: list) -> Any:
 
 
 def open_network(
-    *, layers, shape, num_classes, batch_size, dtype, optimizer, compile, device, threads
+    *, network, shape, num_classes, batch_size, dtype, optimizer, loss, compile, device, threads
 ) -> tuple[dict, Timers]:
     """Keras on JAX: "fit" and "predict", and "stateless", the step of its guide to loops of one's
     own, under jit.
@@ -99,7 +107,9 @@ def open_network(
     random = np.random.default_rng(0)
     image = random.random((batch_size, *shape), np.float32)
     label = random.integers(0, num_classes, batch_size).astype(np.int32)
-    model = keras_model(layers, shape)
+    if loss != "cross_entropy":
+        raise ValueError("Keras is compared in classification alone")
+    model = keras_model(network["layers"], shape)
     model.compile(
         keras_optimizer(**optimizer), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     )
@@ -131,7 +141,8 @@ def open_network(
     place = jax.devices()[0].device_kind
     return {
         "params": params,
-        "variants": ["fit", "stateless"],
+        "variants": {kind: list(of_kind) for kind, of_kind in timers.items()},
+        "left_out": {},
         "version": keras.__version__,
         "device": place,
     }, timers

@@ -12,9 +12,9 @@ looked up. docs/performance.md says how to read the results.
 import dataclasses
 import itertools
 import math
-import statistics
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +22,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn.bench import roofline
+from jaxcnn.bench import load, roofline
+from jaxcnn.bench.process import Peer
+from jaxcnn.bench.timing import Timer, alternate, compare, fitting_steps, timing
 from jaxcnn.core import transforms
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.forward import model_inputs, prepare
 from jaxcnn.core.program import make_program
 from jaxcnn.data.dataset import Source
 from jaxcnn.inspect.summary import summarize_layers, total_macs
-from jaxcnn.runs.feed import batches, pieces
+from jaxcnn.runs.feed import batches, pieces, steps_per_dispatch
 from jaxcnn.runs.profiling import tracing
 from jaxcnn.tasks.task import BaseTask
 
 KINDS = ("train", "inference")
-# a block of steps is made about so long, many times what a clock or a dispatch can err by
-BLOCK_SECONDS = 0.5
 TRACED = 5  # steps
 
 
@@ -100,50 +100,71 @@ def _gather(arrays: dict[str, jax.Array], indices: jax.Array) -> dict[str, jax.A
 
 
 class Compiled:
-    """The training and the inference step of an experiment, compiled for one device, with a state
-    and a batch to run them on.
+    """What a run dispatches of an experiment in training, `dispatch` steps at once, and the
+    inference step, compiled for one device, with a state and batches to run them on.
 
     Called `time(kind, steps)`, kind "train" or "inference", it runs a block and returns seconds.
-    The state is donated from step to step.
+    The state is donated from dispatch to dispatch.
     """
 
     def __init__(self, e: Experiment, source: Source):
         # the schedule never ends while we measure
-        program = transforms.compile(make_program(e, steps=1_000_000))
+        program = make_program(e, steps=1_000_000)
         self.experiment, self.source = e, source
-        self.batch = jax.device_put(source.take(np.arange(e.batch_size) % len(source)))
+        self.dispatch = steps_per_dispatch(e, source)
+        rows = np.arange(self.dispatch * e.batch_size) % len(source)
+        self.batch = jax.device_put(source.take(rows[: e.batch_size]))
+        self.batches = self.batch
+        if self.dispatch > 1:
+            program = transforms.scan(program)
+            self.batches = jax.device_put(source.take(rows.reshape(self.dispatch, -1)))
+        program = transforms.compile(program)
         self.state = program.init(jax.random.key(e.seed))
         infer = jax.jit(lambda state, batch: program.output_step(state, batch)[0])
-        jax.block_until_ready((self.state, self.batch))
+        jax.block_until_ready((self.state, self.batches))
         self.steps, self.compile_seconds = {}, {}
-        for kind, step in zip(KINDS, (program.train_step, infer), strict=True):
-            self.steps[kind], self.compile_seconds[kind] = compile_step(
-                step, self.state, self.batch
-            )
+        for kind, step, batch in zip(
+            KINDS, (program.train_step, infer), (self.batches, self.batch), strict=True
+        ):
+            self.steps[kind], self.compile_seconds[kind] = compile_step(step, self.state, batch)
 
     def time(self, kind: str, steps: int) -> float:
-        """Seconds of a block of so many steps on one batch that lies on the device."""
-        step, batch, outputs = self.steps[kind], self.batch, None
+        """Seconds of a block of so many steps on batches that lie on the device. Training runs
+        whole dispatches, as many as have that many steps, and counts of their time what is due to
+        `steps`.
+        """
+        step, outputs = self.steps[kind], None
+        calls = math.ceil(steps / self.dispatch) if kind == "train" else steps
         start = time.perf_counter()
-        for _ in range(steps):
+        for _ in range(calls):
             if kind == "train":
-                self.state, outputs = step(self.state, batch)
+                self.state, outputs = step(self.state, self.batches)
             else:
-                outputs = step(self.state, batch)
+                outputs = step(self.state, self.batch)
         jax.block_until_ready((self.state, outputs))
-        return time.perf_counter() - start
+        seconds = time.perf_counter() - start
+        return seconds * steps / (calls * self.dispatch) if kind == "train" else seconds
+
+    def bytes_accessed(self, kind: str) -> float | None:
+        """The compiler's estimate for one step. It counts a loop's body once; on CPU there is no
+        loop, but the steps one after another (`transforms.scan`).
+        """
+        count = roofline.bytes_accessed(self.steps[kind])
+        unrolled = kind == "train" and jax.default_backend() == "cpu"
+        return count / self.dispatch if count and unrolled else count
 
     def data_stall_share(self, steps: int) -> float:
-        """The share of a short real training loop that is spent waiting for the next batch, in [0,
-        1].
+        """The share of a short real training loop of `steps` dispatches that is spent waiting for
+        the next batches, in [0, 1].
 
         The device is idle when a batch is asked for, so this is the most that feeding can cost: in
         a run it overlaps with the steps.
         """
         e, waited = self.experiment, 0.0
-        single = pieces(0, steps + 1, size=1, intervals=())
+        k = self.dispatch
+        whole = pieces(0, (steps + 1) * k, size=k, intervals=())
         feed = (
-            batch for _, batch in batches(self.source, single, seed=e.seed, batch_size=e.batch_size)
+            batch for _, batch in batches(self.source, whole, seed=e.seed, batch_size=e.batch_size)
         )
         jax.block_until_ready(jax.device_put(next(feed)))  # shuffles, starts workers, compiles
         start = time.perf_counter()
@@ -200,52 +221,6 @@ def compile_step(step: Any, *arguments: Any) -> tuple[Any, dict[str, Any]]:
     }
 
 
-# ---- timing --------------------------------------------------------------------------------------
-
-
-def alternate(
-    timers: dict[Any, Callable[[int], float]], *, steps: int, rounds: int
-) -> dict[Any, list[float]]:
-    """Seconds a step of each timer (a function of a number of steps that returns the seconds of
-    that block), one entry a round.
-
-    One after another in every round; the order is turned round in every second one.
-    """
-    seconds: dict[Any, list[float]] = {name: [] for name in timers}
-    for index in range(rounds):
-        for name in list(timers)[:: -1 if index % 2 else 1]:
-            seconds[name].append(timers[name](steps) / steps)
-    return seconds
-
-
-def fitting_steps(timer: Callable[[int], float], *, block_seconds: float = BLOCK_SECONDS) -> int:
-    """Warm up a timer, and say how many of its steps last about `block_seconds`: 1 to 1,000."""
-    timer(2)
-    return max(1, min(1000, math.ceil(2 * block_seconds / max(timer(2), 1e-6))))
-
-
-def timing(seconds: list[float], *, batch_size: int) -> dict[str, Any]:
-    """{"images_per_second", "ms_per_step" (median), "ms_quartiles" [first, third], "rounds"} from
-    seconds a step.
-    """
-    median = statistics.median(seconds)
-    return {
-        "images_per_second": batch_size / median,
-        "ms_per_step": median * 1e3,
-        "ms_quartiles": [float(q) * 1e3 for q in np.percentile(seconds, (25, 75))],
-        "rounds": len(seconds),
-    }
-
-
-def compare(ours: float, variants: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Our ms a step against the best variant of a peer: {"ms_per_step", "variant", "ratio" (ours /
-    theirs), "variants"}.
-    """
-    best = min(variants, key=lambda name: variants[name]["ms_per_step"])
-    theirs = variants[best]["ms_per_step"]
-    return {"ms_per_step": theirs, "variant": best, "ratio": ours / theirs, "variants": variants}
-
-
 # ---- all of it -----------------------------------------------------------------------------------
 
 
@@ -253,8 +228,8 @@ def measure(
     e: Experiment,
     *,
     source: Source,
-    peak: dict[str, float],
-    peers: dict[str, Any] | None = None,
+    peak: dict[str, Any],
+    peers: Sequence[Peer] = (),
     steps: int | None = None,
     rounds: int = 7,
     trace: Path | None = None,
@@ -262,58 +237,101 @@ def measure(
     """Throughput, compilation, memory, roofline, data stall and the comparison with peers of one
     experiment as it is, on one device.
 
-    peers: {name: an open jaxcnn.bench.process.Peer}; steps: of a block (default: as many as last
-        half a second); trace: a folder for a trace of some steps, made after they were timed.
+    peers: open; steps: of a block (default: as many as last half a second); trace: a folder for a
+        trace of some steps, made after they were timed.
     Errors: RuntimeError with RESOURCE_EXHAUSTED where memory does not suffice.
     """
     ours = Compiled(e, source)
-    needed, room = roofline.compiled_bytes(ours.steps["train"]), roofline.available_bytes()
-    on_host = jax.default_backend() == "cpu"  # where the kernel would kill us
-    if on_host and needed and room and needed > 0.9 * room:
-        raise RuntimeError(
-            f"RESOURCE_EXHAUSTED: the training step needs {needed:,} bytes, {room:,} are free"
-        )
-    macs, peers = ours.macs(), peers or {}
+    require_room(ours)
+    macs = ours.macs()
     result: dict[str, Any] = {
         "params": sum(x.size for x in jax.tree.leaves(ours.state.params)),
         "macs": macs,
+        "steps_per_dispatch": ours.dispatch,
     }
     result["compile_seconds"] = sum(
         ours.compile_seconds["train"][part] for part in ("trace", "lower", "compile")
     )
     result["compile"] = ours.compile_seconds
-    compared: dict[str, dict] = {
-        name: {"params": peer.params, "version": peer.version, "device": peer.device}
-        for name, peer in peers.items()
-    }
+    compared: dict[str, dict] = {}
     for kind in KINDS:
-        timers: dict[Any, Callable[[int], float]] = {"": lambda n, kind=kind: ours.time(kind, n)}
-        for name, peer in peers.items():
-            for variant in peer.variants:
-                timers[name, variant] = lambda n, kind=kind, peer=peer, variant=variant: peer.time(
-                    kind, variant, n
-                )
-        block = steps or fitting_steps(timers[""])
-        for timer in timers.values():
-            timer(2)  # compile and warm up
-        seconds = alternate(timers, steps=block, rounds=rounds)
-        taken = {name: timing(times, batch_size=e.batch_size) for name, times in seconds.items()}
+        taken, block = in_turns(ours, peers, kind, steps=steps, rounds=rounds)
         place = roofline.position(
             roofline.flop_count(macs, e.batch_size, kind),
-            taken[""]["ms_per_step"] / 1e3,
-            roofline.bytes_accessed(ours.steps[kind]),
+            taken[OURS]["ms_per_step"] / 1e3,
+            ours.bytes_accessed(kind),
             peak,
         )
-        result[kind] = {**taken[""], "steps": block, **place}
-        for name, peer in peers.items():
-            comparison = compare(
-                taken[""]["ms_per_step"],
-                {variant: taken[name, variant] for variant in peer.variants},
-            )
-            compared[name].update(comparison if kind == "train" else {kind: comparison})
+        result[kind] = {**taken[OURS], "steps": block, **place}
+        for name in dict.fromkeys(peer.name for peer in peers):
+            comparison = beside(name, taken, [peer for peer in peers if peer.name == name])
+            compared.setdefault(name, {})
+            compared[name] |= comparison if kind == "train" else {kind: comparison}
+    for peer in peers:
+        compared[peer.name] |= peer.facts
     if trace is not None:
         ours.trace(trace)
     result["data_stall_share"] = ours.data_stall_share(min(50, result["train"]["steps"] + 4))
     result["memory"] = roofline.memory(ours.steps)
     result["diverged"] = not bool(ours.state.live)
     return {**result, "peers": compared}
+
+
+def require_room(ours: Compiled) -> None:
+    """Errors: RuntimeError with RESOURCE_EXHAUSTED where a step needs more of the host's memory
+    than is free, and the kernel would end the process.
+    """
+    needed, room = roofline.compiled_bytes(ours.steps["train"]), roofline.available_bytes()
+    if jax.default_backend() == "cpu" and needed and room and needed > 0.9 * room:
+        raise RuntimeError(
+            f"RESOURCE_EXHAUSTED: the training step needs {needed:,} bytes, {room:,} are free"
+        )
+
+
+OURS = ("", "", "")  # peer, tuning, variant
+
+
+def in_turns(
+    ours: Compiled, peers: Sequence[Peer], kind: str, *, steps: int | None, rounds: int
+) -> tuple[dict[Any, dict[str, Any]], int]:
+    """({(peer, tuning, variant): timing}, steps of a block) of us and of all variants of all
+    peers.
+    """
+    timers: dict[Any, Timer] = {OURS: lambda n: ours.time(kind, n)}
+    processes: dict[Any, int] = {OURS: os.getpid()}
+    for peer in peers:
+        for variant in peer.variants[kind]:
+            name = (peer.name, peer.tuning, variant)
+            timers[name] = lambda n, peer=peer, variant=variant: peer.time(kind, variant, n)
+            processes[name] = peer.pid
+    block = steps or fitting_steps(timers[OURS])
+    for timer in timers.values():
+        timer(2)  # compile and warm up
+    blocks = alternate(
+        timers,
+        steps=block,
+        rounds=rounds,
+        watch=lambda name, run: load.watched(run, pid=processes[name]),
+    )
+    size = ours.experiment.batch_size
+    return {name: timing(found, batch_size=size) for name, found in blocks.items()}, block
+
+
+def beside(name: str, taken: dict[Any, dict[str, Any]], peers: Sequence[Peer]) -> dict[str, Any]:
+    """We beside the processes of one peer: `compare` with the best variant of all, the same for
+    each tuning alone, and all "variants".
+    """
+    of_tuning = {
+        peer.tuning: {
+            f"{variant} ({tuning})": found
+            for (of, tuning, variant), found in taken.items()
+            if (of, tuning) == (name, peer.tuning)
+        }
+        for peer in peers
+    }
+    every = {variant: found for group in of_tuning.values() for variant, found in group.items()}
+    return {
+        **compare(taken[OURS], every),
+        "tunings": {tuning: compare(taken[OURS], group) for tuning, group in of_tuning.items()},
+        "variants": every,
+    }

@@ -1,10 +1,12 @@
 """A model as a list of layers from which PyTorch and Keras build the same network
 (jaxcnn.bench.peers); plain lists, so that it is JSON.
 
-Layers, images two-dimensional, windows square, `padding` on both sides of an axis:
+Layers; windows, strides and `padding` (on both sides of an axis, or "same") are one number, or a
+list with one for each axis:
 
     ["conv", features, kernel, strides, padding, groups, bias]    ["norm", epsilon]
-    ["relu"] ["tanh"] ["gelu"]
+    ["up_conv", features]   transposed, window and strides of 2   ["relu"] ["tanh"] ["sigmoid"]
+    ["gelu"]
     ["max_pool", window, strides, padding, ceil]                  ["avg_pool", window, strides]
     ["global_avg_pool"] ["flatten"]
     ["adaptive_avg_pool", height, width]                          ["lrn", n, alpha, beta, k]
@@ -22,45 +24,39 @@ other in order.
 
 from typing import Any
 
+from jaxcnn.bench.networks_nd import ND_FAMILIES, Layers, conv_norm, require
 from jaxcnn.errors import ConfigError
+from jaxcnn.models.alexnet import AlexNet
 from jaxcnn.models.convnext import ConvNeXt
+from jaxcnn.models.densenet import DenseNet
 from jaxcnn.models.fashion import FashionCNN
 from jaxcnn.models.googlenet import INCEPTION_WIDTHS, GoogLeNet
 from jaxcnn.models.lenet import LeNet5Modern
-from jaxcnn.models.resnet import BasicBlock, Bottleneck, ResNet
+from jaxcnn.models.mlp import MLP
+from jaxcnn.models.resnet import BasicBlock, Bottleneck, PreActBlock, PreActBottleneck, ResNet
 from jaxcnn.models.vgg import VGG
-
-Layers = list[list[Any]]
 
 
 def layers_of(model: Any) -> Layers:
-    """The layers of a LeNet5Modern, FashionCNN, ResNet, VGG, GoogLeNet or ConvNeXt. Errors:
-    ConfigError for another model, or for a field that the peers lack."""
-    for kind, describe in _FAMILIES.items():
+    """The layers of a model of one of FAMILIES. Errors: ConfigError for another model, or for a
+    field that the peers lack."""
+    for kind, describe in FAMILIES.items():
         if isinstance(model, kind):
-            _require(
-                not getattr(model, "pyramid", False) and model.num_classes > 0,
+            require(
+                not getattr(model, "pyramid", False) and getattr(model, "num_classes", 1) > 0,
                 model,
                 "needs num_classes > 0 and pyramid=false",
             )
             return describe(model)
-    names = ", ".join(kind.__name__ for kind in _FAMILIES)
+    names = ", ".join(kind.__name__ for kind in FAMILIES)
     raise ConfigError(
-        f"--peer: {type(model).__name__} has no counterpart in PyTorch and Keras here; there is "
-        f"one for {names}"
+        f"--peer: {type(model).__name__} has no list of layers for PyTorch and Keras; there is one "
+        f"for {names}"
     )
 
 
-def _require(fits: bool, model: Any, rule: str) -> None:
-    if not fits:
-        raise ConfigError(
-            f"--peer: {type(model).__name__} {rule} for its counterpart; change the field with "
-            "model.NAME=VALUE"
-        )
-
-
 def _lenet(model: LeNet5Modern) -> Layers:
-    _require(
+    require(
         model.activation in ("relu", "tanh"),
         model,
         f"activation={model.activation!r}: needs 'relu' or 'tanh'",
@@ -97,49 +93,100 @@ def _fashion(model: FashionCNN) -> Layers:
     return [*layers, ["dense", model.num_classes]]
 
 
-def _conv_norm(
-    features: int,
-    kernel: int,
-    strides: int = 1,
-    groups: int = 1,
-    epsilon: float = 1e-5,
-    *,
-    relu: bool = True,
-) -> Layers:
-    """Convolution without bias, normalization, and perhaps ReLU."""
-    layers = [
-        ["conv", features, kernel, strides, (kernel - 1) // 2, groups, False],
-        ["norm", epsilon],
-    ]
-    return [*layers, ["relu"]] if relu else layers
+def _alexnet(model: AlexNet) -> Layers:
+    layers: Layers = []
+    geometry = ((11, 4, model.stem_padding), (5, 1, 2), *((3, 1, 1),) * 3)
+    for number, (width, groups, size) in enumerate(
+        zip(model.widths, model.groups, geometry, strict=True), 1
+    ):
+        layers += [["conv", width, *size, groups, True], ["relu"]]
+        if model.response_norm and number in (1, 2):
+            layers.append(["lrn", 5, 1e-4, 0.75, 2.0])
+        if number in (1, 2, 5):
+            layers.append(["max_pool", 3, 2, 0, False])
+    layers += [["adaptive_avg_pool", *model.pool_size]] if model.pool_size else []
+    drop, dense = [["dropout", model.dropout]], [["dense", model.hidden], ["relu"]]
+    hidden = [*drop, *dense] if model.dropout_first else [*dense, *drop]
+    return [*layers, ["flatten"], *hidden * 2, ["dense", model.num_classes]]
 
 
 def _resnet(model: ResNet) -> Layers:
-    _require(
-        model.block in (BasicBlock, Bottleneck) and not model.squeeze_ratio,
-        model,
-        "needs the block BasicBlock or Bottleneck, plain",
-    )
-    large = model.stem == "imagenet"
-    layers = _conv_norm(model.stem_width, 7, 2) if large else _conv_norm(model.stem_width, 3)
-    layers += [["max_pool", 3, 2, 1, False]] if large else []
+    blocks = (BasicBlock, Bottleneck, PreActBlock, PreActBottleneck)
+    plain = model.block in blocks and not model.squeeze_ratio
+    require(plain, model, "needs a block of jaxcnn.models.resnet and squeeze_ratio=0")
+    before = issubclass(model.block, PreActBlock)
+    kernel, strides = (7, 2) if model.stem == "imagenet" else (3, 1)
+    layers = conv_norm(model.stem_width, kernel, strides)[: 1 if before else None]
+    layers += [["max_pool", 3, 2, 1, False]] if model.stem == "imagenet" else []
     channels = model.stem_width
     for stage, (size, width) in enumerate(zip(model.stage_sizes, model.widths, strict=True)):
         for index in range(size):
             strides = 2 if stage > 0 and index == 0 else 1
             block = model.block(width, strides, model.groups, model.base_width, model.stride_first)
-            branch: Layers = []
-            for number, convolution in enumerate(block.layers, 1):
-                branch += _conv_norm(*convolution, relu=number < len(block.layers))
-            outputs = width * block.expansion
-            shortcut = (
-                []
-                if strides == 1 and channels == outputs
-                else _conv_norm(outputs, 1, strides, relu=False)
-            )
-            layers += [["sum", branch, shortcut], ["relu"]]
-            channels = outputs
+            layers += (_pre_activated if before else _residual)(block, channels)
+            channels = width * block.expansion
+    layers += [["norm", 1e-5], ["relu"]] if before else []
     return [*layers, ["global_avg_pool"], ["dense", model.num_classes]]
+
+
+def _residual(block: BasicBlock, channels: int) -> Layers:
+    branch: Layers = []
+    for number, convolution in enumerate(block.layers, 1):
+        branch += conv_norm(*convolution, relu=number < len(block.layers))
+    outputs = block.width * block.expansion
+    same = block.strides == 1 and channels == outputs
+    shortcut = [] if same else conv_norm(outputs, 1, block.strides, relu=False)
+    return [["sum", branch, shortcut], ["relu"]]
+
+
+def _pre_activated(block: BasicBlock, channels: int) -> Layers:
+    before, branch = [["norm", 1e-5], ["relu"]], []
+    for number, convolution in enumerate(block.layers):
+        branch += [*(before if number else []), *conv_norm(*convolution)[:1]]
+    outputs = block.width * block.expansion
+    if block.strides == 1 and channels == outputs:
+        return [["sum", [*before, *branch], []]]
+    # the shortcut reads what is normalized, and is called first
+    return [*before, ["sum", conv_norm(outputs, 1, block.strides)[:1], branch]]
+
+
+def _densenet(model: DenseNet) -> Layers:
+    def convolution(features: int, kernel: int) -> Layers:
+        return [["norm", 1e-5], ["relu"], *conv_norm(features, kernel)[:1]]
+
+    large = model.stem == "imagenet"
+    layers = (
+        [*conv_norm(model.stem_width, 7, 2), ["max_pool", 3, 2, 1, False]]
+        if large
+        else conv_norm(model.stem_width, 3)[:1]
+    )
+    channels = model.stem_width
+    for stage, size in enumerate(model.stage_sizes):
+        if stage:
+            channels //= 2
+            layers += [*convolution(channels, 1), ["avg_pool", 2, 2]]
+        for _ in range(size):
+            branch = convolution(model.bottleneck * model.growth, 1)
+            branch += [*convolution(model.growth, 3), ["dropout", model.dropout]]
+            layers.append(["concat", [], branch])
+        channels += size * model.growth
+    return [
+        *layers,
+        ["norm", 1e-5],
+        ["relu"],
+        ["global_avg_pool"],
+        ["dense", model.num_classes],
+    ]
+
+
+def _mlp(model: MLP) -> Layers:
+    fits = model.activation in ("sigmoid", "tanh", "relu")
+    require(fits, model, f"activation={model.activation!r}: needs 'sigmoid', 'tanh' or 'relu'")
+    layers: Layers = [["flatten"]]
+    for number, width in enumerate(model.features):
+        layers += [[model.activation]] if number else []
+        layers.append(["dense", width])
+    return layers
 
 
 def _vgg(model: VGG) -> Layers:
@@ -154,11 +201,11 @@ def _vgg(model: VGG) -> Layers:
 
 
 def _googlenet(model: GoogLeNet) -> Layers:
-    _require(not model.auxiliary_heads, model, "needs auxiliary_heads=false")
+    require(not model.auxiliary_heads, model, "needs auxiliary_heads=false")
 
     def conv(features: int, kernel: int, strides: int = 1) -> Layers:
         if model.batch_norm:
-            return _conv_norm(features, kernel, strides, epsilon=1e-3)
+            return conv_norm(features, kernel, strides, epsilon=1e-3)
         return [["conv", features, kernel, strides, (kernel - 1) // 2, 1, True], ["relu"]]
 
     lrn = [] if model.batch_norm else [["lrn", 5, 1e-4, 0.75, 2.0]]
@@ -211,11 +258,15 @@ def _convnext(model: ConvNeXt) -> Layers:
     ]
 
 
-_FAMILIES: dict[type, Any] = {
+FAMILIES: dict[type, Any] = {
     LeNet5Modern: _lenet,
     FashionCNN: _fashion,
+    AlexNet: _alexnet,
     ResNet: _resnet,
     VGG: _vgg,
     GoogLeNet: _googlenet,
+    DenseNet: _densenet,
     ConvNeXt: _convnext,
+    MLP: _mlp,
+    **ND_FAMILIES,
 }

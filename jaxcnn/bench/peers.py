@@ -5,9 +5,10 @@ Runs as a script in a process of its own; of jaxcnn it imports the module of its
 nothing more of it. It is asked by JSON objects, one a line, on standard input, and answers likewise
 on standard output:
 
-    {"do": "open", "peer", "layers" (jaxcnn.bench.networks), "shape" [H, W, C], "num_classes",
-     "batch_size", "dtype", "optimizer", "compile", "device" "cpu" or "gpu", "threads"}
-                                                      -> {"params", "variants", "version", "device"}
+    {"do": "open", "peer", "network" {"layers"} (jaxcnn.bench.networks) or {"package", "name",
+     "arguments"}, "shape" [*spatial, C], "num_classes", "batch_size", "dtype", "optimizer", "loss"
+     "cross_entropy" or "square", "compile", "device" "cpu" or "gpu", "threads"}
+       -> {"params", "variants" {kind: names}, "left_out" {variant: why}, "version", "device"}
     {"do": "time", "kind": "train" or "inference", "variant", "steps"}  -> {"seconds"}
 
 or {"error", "memory"} where something went wrong; `memory` says that there was too little. A block
@@ -42,9 +43,14 @@ def main() -> None:
                 answer = {"seconds": timers[request["kind"]][request["variant"]](request["steps"])}
         except Exception as error:
             text = f"{type(error).__name__}: {error}"
-            full = isinstance(error, MemoryError) or any(word in text for word in OUT_OF_MEMORY)
-            answer = {"error": text.splitlines()[0], "memory": full}
+            answer = {"error": text.splitlines()[0], "memory": is_out_of_memory(error)}
         print(json.dumps(answer), file=answers, flush=True)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory did not suffice."""
+    text = f"{type(error).__name__}: {error}"
+    return isinstance(error, MemoryError) or any(word in text for word in OUT_OF_MEMORY)
 
 
 def _open(peer: str, request: dict[str, Any]) -> tuple[dict, dict]:

@@ -17,9 +17,12 @@ import optax
 
 from jaxcnn.core import optimizers
 from jaxcnn.core.experiment import Experiment
-from jaxcnn.core.override import get_at
 from jaxcnn.errors import ConfigError, DependencyError, JaxcnnError
+from jaxcnn.runs import environment
+from jaxcnn.tasks.classification import Classification
 
+# what a peer's process is given: its users' environment; ours, as far as it can be given to others
+TUNINGS = ("users", "tuned")
 INSTALL = {"torch": "pip install torch", "keras": "pip install keras"}
 
 
@@ -31,14 +34,26 @@ def require(name: str) -> None:
         )
 
 
+def environments(choice: str, outside: dict[str, str]) -> dict[str, dict[str, str]]:
+    """{tuning: environment} of "users", "tuned" or "both", from the environment in which we were
+    started.
+    """
+    made = {"users": dict(outside), "tuned": environment.tuned(outside)}
+    return made if choice == "both" else {choice: made[choice]}
+
+
 class Peer:
-    """The process of the peer `name` ("torch" or "keras"), started with `environment`. Close it, or
-    use it in a `with` statement.
+    """The process of the peer `name` ("torch" or "keras"), started with `environment`, which
+    `tuning` names (TUNINGS). Close it, or use it in a `with` statement.
     """
 
-    def __init__(self, name: str, *, environment: dict[str, str] | None = None):
+    def __init__(
+        self, name: str, *, tuning: str = "users", environment: dict[str, str] | None = None
+    ):
         require(name)
-        self.name, self.params, self.variants, self.version, self.device = name, 0, [], "", ""
+        self.name, self.tuning, self.params = name, tuning, 0
+        self.variants: dict[str, list[str]] = {}
+        self.facts: dict[str, Any] = {}
         script = Path(__file__).with_name("peers.py")
         command = [sys.executable, "-P", str(script)]  # -P: our names must not hide the peer's
         # a pipe that nobody reads would fill up; held until closed
@@ -51,6 +66,7 @@ class Peer:
             text=True,
             env=environment or dict(os.environ),
         )
+        self.pid = self._process.pid
 
     def __enter__(self) -> "Peer":
         return self
@@ -67,33 +83,38 @@ class Peer:
     def open(
         self,
         e: Experiment,
-        layers: list,
+        network: dict[str, Any],
         shape: tuple[int, ...],
         *,
         compile: bool = False,
         device: str = "cpu",
     ) -> None:
-        """Build the network of these layers (jaxcnn.bench.networks) for images of `shape`, with the
-        experiment's batch size, dtype and
-        optimizer, in all variants. Errors: ConfigError for an optimizer that peers lack;
-        MemoryError; JaxcnnError for the peer's own.
+        """Build a network (jaxcnn.bench.definitions) for images of `shape`, with the experiment's
+        batch size, dtype, optimizer, and cross entropy or the mean square as its loss, in all
+        variants. Errors: ConfigError for an optimizer that peers lack; MemoryError; JaxcnnError for
+        the peer's own.
         """
+        classes = getattr(e.task, "num_classes", None) or getattr(e.model, "num_classes", 1)
         answer = self._ask(
             do="open",
             peer=self.name,
-            layers=layers,
+            network=network,
             shape=shape,
-            num_classes=get_at(e, "model.num_classes"),
+            num_classes=classes,
             batch_size=e.batch_size,
             dtype=e.compute_dtype,
             optimizer=optimizer_of(e),
+            loss="cross_entropy" if isinstance(e.task, Classification) else "square",
             compile=compile,
             device=device,
             threads=int(os.environ.get("NPROC") or 0),
         )
-        self.params, self.variants, self.version, self.device = (
-            answer[k] for k in ("params", "variants", "version", "device")
-        )
+        self.params, self.variants = answer["params"], answer["variants"]
+        package = network.get("package")
+        self.facts = {
+            **{name: answer[name] for name in ("params", "version", "device", "left_out")},
+            "definition": f"{package} {network['name']}" if package else "list of layers",
+        }
 
     def time(self, kind: str, variant: str, steps: int) -> float:
         """Seconds of a block of training or inference steps."""

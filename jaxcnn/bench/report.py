@@ -40,44 +40,75 @@ def as_csv(found: list[dict]) -> str:
 
 
 def as_markdown(found: list[dict]) -> str:
-    """A table with a line for each result; a column for each peer."""
-    peers = list(dict.fromkeys(name for result in found for name in result.get("peers", ())))
+    """A table with a line for each result; for each peer and each of its tunings a column of
+    training and one of inference.
+    """
+    pairs = [
+        (name, tuning)
+        for result in found
+        for name, peer in result.get("peers", {}).items()
+        for tuning in peer["tunings"]
+    ]
+    columns = [(*pair, kind) for pair in dict.fromkeys(pairs) for kind in ("train", "inference")]
     header = [
         "model",
         "dtype",
         "batch",
         "train ms (quartiles)",
         "images/s",
-        "inference ms",
+        "inference ms (quartiles)",
         "images/s",
         "compile s",
         "share of peak",
         "memory",
     ]
-    lines = [[*header, *(f"time / {peer}'s" for peer in peers)]]
+    timed = [r for r in found if "train" in r or "error" in r]
+    others = [f"{r['name']}, {r['dtype']}: {plain(r)}" for r in found if r not in timed]
+    lines = [[*header, *(f"{kind} / {name}'s ({tuning})" for name, tuning, kind in columns)]]
     lines.append(["---"] * len(lines[0]))
-    for r in found:
+    for r in timed:
         line = [r["name"], r["dtype"], str(r["batch_size"])]
         if "error" in r:
-            lines.append([*line, "out of memory", *["–"] * (len(lines[0]) - 4)])
+            lines.append([*line, r["error"].partition(":")[0], *["–"] * (len(lines[0]) - 4)])
             continue
         t, i = r["train"], r["inference"]
-        line += [
-            spread(t),
-            f"{t['images_per_second']:,.0f}",
-            f"{i['ms_per_step']:.3g}",
-            f"{i['images_per_second']:,.0f}",
-        ]
+        for of_kind in (t, i):
+            line += [spread(of_kind) + doubts(of_kind), f"{of_kind['images_per_second']:,.0f}"]
         line += [
             f"{r['compile_seconds']:.2f}",
             f"{t['share_of_peak']:.0%}",
             size(r["memory"]["compiled_bytes"]["train"]),
         ]
-        for peer in peers:
-            c = r["peers"].get(peer)
-            line.append(f"{c['ratio']:.2f} ({c['variant']})" if c else "–")
-        lines.append(line)
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        lines.append([*line, *(_beside(r["peers"].get(name), *rest) for name, *rest in columns)])
+    table = [f"| {' | '.join(line)} |" for line in lines] if timed else []
+    return "\n".join(table + [""] * bool(table and others) + [f"- {line}" for line in others])
+
+
+def plain(r: dict) -> str:
+    """A result that is no table's: an epoch, or replicas."""
+    if "epoch" in r:
+        t = r["epoch"]
+        return f"an epoch of {t['steps']} steps in {spread(t)} ms{doubts(t)}"
+    c = r["replicas"]
+    each = ", ".join(f"{way} {ms:.4g}" for way, ms in c["ms_per_step"].items())
+    disturbed = "; disturbed" if c["disturbed"] else ""
+    return (
+        f"{c['count']} replicas, ms for a step of all: {each}; {c['times_as_fast']:.2f} times as "
+        f"fast as one after another{disturbed}"
+    )
+
+
+def _beside(peer: dict | None, tuning: str, kind: str) -> str:
+    """The ratio, the peer's best variant with its quartiles, and what is to be doubted."""
+    if peer is None:
+        return "–"
+    of_kind = peer if kind == "train" else peer[kind]
+    c = of_kind["tunings"].get(tuning)
+    if c is None:
+        return "–"
+    variant = c["variant"].removesuffix(f" ({tuning})")
+    doubt = doubts(of_kind["variants"][c["variant"]]) + unordered(c)
+    return f"{c['ratio']:.2f} of {variant}'s {spread(c)}{doubt}"
 
 
 FORMS = {"json": as_json, "csv": as_csv, "markdown": as_markdown}
@@ -87,6 +118,22 @@ def spread(t: dict) -> str:
     """Median and quartiles in milliseconds."""
     low, high = t["ms_quartiles"]
     return f"{t['ms_per_step']:.4g} ({low:.4g}–{high:.4g})"
+
+
+def doubts(t: dict) -> str:
+    """What is to be said of a timing that was disturbed; "" of one that was not."""
+    if not t["disturbed_blocks"]:
+        return ""
+    others, stolen = t["others_share"], t["stolen_share"]
+    return (
+        f"; disturbed: {t['disturbed_blocks']} of {t['rounds']} blocks (others {others:.0%}, "
+        f"stolen {stolen:.0%})"
+    )
+
+
+def unordered(c: dict) -> str:
+    """What is to be said of a comparison that does not establish who is faster."""
+    return "; order not established" if c["order"] == "not established" else ""
 
 
 def size(count: int | None) -> str:
@@ -115,21 +162,33 @@ def as_text(r: dict) -> str:
     peak, memory = r["peak"], r["memory"]
     lines += [
         f"  {'peak':10} {peak['flops_per_second'] / 1e9:.4g} GFLOP/s (matrix product), "
-        f"{peak['bytes_per_second'] / 1e9:.4g} GB/s (copy)",
+        f"{peak['bytes_per_second'] / 1e9:.4g} GB/s (copy)"
+        f"{'; measured while others used the processors' if peak['disturbed'] else ''}",
         f"  {'memory':10} device {size(memory['device_peak_bytes'])}, process "
         f"{size(memory['process_peak_bytes'])} at most",
         f"  {'feeding':10} {r['data_stall_share']:.1%} of a loop's time, at most",
     ]
     for name, peer in r["peers"].items():
-        for kind, c in (("train", peer), ("inference", peer["inference"])):
-            variants = ", ".join(f"{variant} {spread(t)}" for variant, t in c["variants"].items())
-            lines.append(
-                f"  {name:10} {kind}: our time / the best of its = {c['ratio']:.2f}; ms a step: "
-                f"{variants} ({peer['version']})"
-            )
+        lines += _peer_lines(name, peer)
     if r["diverged"]:
         lines.append("  the loss became infinite or NaN (on noise it may); times are not affected")
     return "\n".join(lines)
+
+
+def _peer_lines(name: str, peer: dict) -> list[str]:
+    """What there is to say of a peer."""
+    lines = [f"  {name:10} {peer['version']}, {peer['definition']}"]
+    for kind, of_kind in (("train", peer), ("inference", peer["inference"])):
+        for tuning, c in of_kind["tunings"].items():
+            lines.append(
+                f"  {'':10} {kind}: our time / the best of its ({tuning}) = {c['ratio']:.2f}"
+                f"{unordered(c)}"
+            )
+        variants = (f"{v} {spread(t)}{doubts(t)}" for v, t in of_kind["variants"].items())
+        lines.append(f"  {'':10} ms a step: {', '.join(variants)}")
+    for variant, why in peer["left_out"].items():
+        lines.append(f"  {'':10} not measured: {variant}: {why}")
+    return lines
 
 
 def _kind_lines(r: dict, kind: str) -> list[str]:
@@ -144,7 +203,7 @@ def _kind_lines(r: dict, kind: str) -> list[str]:
     took = ", ".join(f"{part} {c[part]:.2f} s" for part in ("trace", "lower", "compile"))
     return [
         f"  {kind:10} {t['images_per_second']:>12,.1f} images/s  {spread(t)} ms a step, "
-        f"{t['rounds']} blocks of {t['steps']}",
+        f"{t['rounds']} blocks of {t['steps']}{doubts(t)}",
         f"  {'':10} {t['flops_per_second'] / 1e9:.4g} GFLOP/s, {t['share_of_peak']:.1%} of "
         f"the matrix product's{roof}",
         f"  {'':10} {took} (persistent cache: {c['cache']}), "

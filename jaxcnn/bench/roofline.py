@@ -5,7 +5,6 @@ Source: Williams, Waterman, Patterson, "Roofline: An Insightful Visual Performan
 Multicore Architectures" (2009).
 """
 
-import math
 import sys
 import time
 from typing import Any
@@ -13,12 +12,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxcnn.bench.load import Block, watched
+
 
 def measure_peak(
     dtype: str, *, size: int | None = None, copy_bytes: int | None = None, repeats: int = 5
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """{"flops_per_second" of a matrix product [size, size] of that dtype, "bytes_per_second" read
-    and written by a copy}: the best of `repeats`. A float32 product has the backend's default
+    and written by a copy}: the best of `repeats`; "disturbed" if others used the processors
+    (jaxcnn.bench.load) in the best of either. A float32 product has the backend's default
     precision, as convolutions have (TF32 on recent NVIDIA GPUs).
     """
     on_cpu = jax.default_backend() == "cpu"
@@ -26,20 +28,26 @@ def measure_peak(
     copy_bytes = copy_bytes or (1 << 27 if on_cpu else 1 << 30)
     matrix = jnp.full((size, size), 1 / size, dtype)
     array = jnp.zeros((copy_bytes // 4,), jnp.float32)
-    product = _best_seconds(jax.jit(jnp.matmul), matrix, matrix, repeats=repeats)
-    copy = _best_seconds(jax.jit(lambda x: x + 1.0), array, repeats=repeats)
-    return {"flops_per_second": 2 * size**3 / product, "bytes_per_second": 2 * array.nbytes / copy}
+    product = _best(jax.jit(jnp.matmul), matrix, matrix, repeats=repeats)
+    copy = _best(jax.jit(lambda x: x + 1.0), array, repeats=repeats)
+    return {
+        "flops_per_second": 2 * size**3 / product.seconds,
+        "bytes_per_second": 2 * array.nbytes / copy.seconds,
+        "disturbed": product.disturbed or copy.disturbed,
+    }
 
 
-def _best_seconds(function: Any, *arguments: Any, repeats: int, calls: int = 2) -> float:
+def _best(function: Any, *arguments: Any, repeats: int, calls: int = 2) -> Block:
     """The least seconds a call over `repeats` blocks of `calls`, after one to warm up."""
-    jax.block_until_ready(function(*arguments))
-    best = math.inf
-    for _ in range(repeats):
+
+    def block() -> float:
         start = time.perf_counter()
         jax.block_until_ready([function(*arguments) for _ in range(calls)])
-        best = min(best, time.perf_counter() - start)
-    return best / calls
+        return time.perf_counter() - start
+
+    block()
+    best = min((watched(block) for _ in range(repeats)), key=lambda block: block.seconds)
+    return best._replace(seconds=best.seconds / calls)
 
 
 def flop_count(macs: int, batch_size: int, kind: str) -> int:
@@ -49,7 +57,7 @@ def flop_count(macs: int, batch_size: int, kind: str) -> int:
 
 
 def position(
-    flops: int, seconds: float, bytes_accessed: float | None, peak: dict[str, float]
+    flops: int, seconds: float, bytes_accessed: float | None, peak: dict[str, Any]
 ) -> dict[str, Any]:
     """Where a step lies under the roof min(peak FLOP/s, intensity x peak bytes/s).
 

@@ -1,121 +1,278 @@
-"""One subject after another, at several dtypes and batch sizes, beside its peers."""
+"""`bench --suite`: many rows in one call, each written as it ends, so that a call cut short leaves
+what it has and the next goes on from there.
+"""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import datetime
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from jaxcnn.bench import measure, roofline
-from jaxcnn.bench.networks import layers_of
-from jaxcnn.bench.process import Peer
-from jaxcnn.bench.subjects import Subject
+from jaxcnn.bench import measure, report, sweep
+from jaxcnn.bench.load import judged, usage
+from jaxcnn.bench.process import Peer, environments
+from jaxcnn.bench.replicas import trial
+from jaxcnn.bench.rows import SUITES, Row
+from jaxcnn.bench.subjects import Subject, choose
+from jaxcnn.bench.timing import alternate, timing
+from jaxcnn.core import transforms
 from jaxcnn.core.experiment import Experiment
-from jaxcnn.core.forward import model_inputs, prepare
-from jaxcnn.errors import ConfigError
-from jaxcnn.ops.convolution import current_formulation
-from jaxcnn.runs import environment
-from jaxcnn.runs.check import abstract_state
-from jaxcnn.tasks.classification import Classification
+from jaxcnn.core.program import make_program
+from jaxcnn.errors import ConfigError, DependencyError, JaxcnnError, did_you_mean
+from jaxcnn.runs import environment, ways
+from jaxcnn.runs.evaluation import open_checked
+from jaxcnn.runs.feed import batches, pieces
 
-# seconds; a sweep of batch sizes ends there, too: larger ones would tell nothing new
-SLOWEST_STEP = 10.0
+TOY_BATCH, REPLICAS, TOY_REPLICAS = "2", 64, 2
+Say = Callable[[str], None]
 
 
-def results(
-    subjects: Sequence[Subject],
-    peers: dict[str, Peer],
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How all rows of a call are measured; rows of another call with others are not taken over."""
+
+    suite: str
+    peers: tuple[str, ...] = ()
+    tuning: str = "both"
+    torch_compile: bool = False
+    rounds: int = 7
+    steps: int | None = None
+    toy: bool = False
+
+
+def chosen(suite: str, names: Sequence[str]) -> tuple[Row, ...]:
+    """The rows of a suite, or those of these networks. Errors: ConfigError for a name that it
+    lacks.
+    """
+    rows = SUITES[suite]
+    known = list(dict.fromkeys(row.name for row in rows))
+    for name in names:
+        if name not in known:
+            raise ConfigError(
+                f"--suite {suite}: {name!r} is none of its rows, which are {', '.join(known)}"
+                f"{did_you_mean(name, known)}"
+            )
+    return tuple(row for row in rows if not names or row.name in names)
+
+
+def run(
+    settings: Settings,
+    rows: Sequence[Row],
     *,
-    dtypes: Sequence[str] = (),
-    batch_size: str | None = None,
-    torch_compile: bool = False,
-    steps: int | None = None,
-    rounds: int = 7,
-    trace: Path | None = None,
-    say: Callable[[str], None] = lambda message: None,
-) -> Iterator[dict[str, Any]]:
-    """One result after another: subjects, then dtypes, then batch sizes (see `batch_sizes`). One
-    that finds too little memory has "error" in place of numbers. A trace of each lies in a folder
-    of its own in `trace`.
+    folder: Path,
+    outside: dict[str, str],
+    minutes: float | None = None,
+    say: Say = lambda message: None,
+) -> list[dict[str, Any]]:
+    """Measure the rows that `folder` does not have yet, and return all.
+
+    outside: the environment of peers' users. minutes: no row is begun after them.
+    Errors: ConfigError for a sheet of results that cannot be read.
     """
-    where = {"environment": environment.describe() | {"convolution": current_formulation()}}
-    layers = [layers_of(subject.experiment.model) if peers else [] for subject in subjects]
-    peaks: dict[str, dict[str, float]] = {}
-    for subject, network in zip(subjects, layers, strict=True):
-        for dtype in dtypes or (subject.experiment.compute_dtype,):
-            if dtype not in peaks:
-                peaks[dtype] = roofline.measure_peak(dtype)
-            for size in batch_sizes(batch_size, subject.experiment):
-                e = dataclasses.replace(subject.experiment, batch_size=size, compute_dtype=dtype)
-                head = {
-                    "name": subject.name,
-                    "model": type(e.model).__name__,
-                    "dtype": dtype,
-                    "batch_size": size,
-                    "dropped": subject.dropped,
-                    "synthetic": subject.synthetic,
-                    "peak": peaks[dtype],
-                }
-                try:
-                    for peer in peers.values():
-                        open_peer(peer, e, network, compile=torch_compile)
-                    result = measure.measure(
-                        e,
-                        source=subject.source(),
-                        peak=peaks[dtype],
-                        peers=peers,
-                        steps=steps,
-                        rounds=rounds,
-                        trace=trace and trace / f"{Path(subject.name).stem}-{dtype}-{size}",
-                    )
-                except (RuntimeError, MemoryError) as error:
-                    if not roofline.out_of_memory(error):
-                        raise
-                    yield {**head, "error": f"out of memory: {str(error).splitlines()[0]}", **where}
-                    break
-                yield {**head, **result, **where}
-                if batch_size == "auto" and result["train"]["ms_per_step"] > SLOWEST_STEP * 1e3:
-                    say(f"the sweep ends: a step takes longer than {SLOWEST_STEP:g} s")
-                    break
+    sheet, start = Sheet(folder, settings, say=say), time.perf_counter()
+    for number, row in enumerate(rows, 1):
+        if sheet.has(row):
+            say(f"{number}/{len(rows)} {row.name} {row.dtype}: measured already")
+            continue
+        if minutes is not None and time.perf_counter() - start > 60 * minutes:
+            say(f"--minutes {minutes:g} are over; {len(rows) - number + 1} rows are left")
+            break
+        try:
+            found = measured(row, settings, outside=outside, say=say)
+        except (JaxcnnError, MemoryError, RuntimeError) as error:
+            lines = str(error).splitlines() or [type(error).__name__]
+            found = {"name": row.name, "dtype": row.dtype, "error": lines[0], **sheet.where}
+            found["batch_size"] = TOY_BATCH if settings.toy else row.batch_size
+        sheet.add(row, found)
+        say(f"{number}/{len(rows)} {row.name} {row.dtype}: {in_brief(found)}")
+        jax.clear_caches()  # programs of the row before hold memory
+    say(f"results: {sheet.path}.json, .csv, .md")
+    return [found for row in rows for found in sheet.of(row)]
 
 
-def batch_sizes(text: str | None, e: Experiment) -> Iterator[int]:
-    """The batch sizes of a text such as "32,64", of "auto" (8, 16, …), or of the experiment.
+def in_brief(found: dict[str, Any]) -> str:
+    """One line of a result."""
+    if "error" in found:
+        return found["error"]
+    if "train" not in found:
+        return report.plain(found)
+    parts = [f"{kind} {report.spread(found[kind])} ms" for kind in measure.KINDS]
+    for name, peer in found["peers"].items():
+        for kind, c in (("train", peer), ("inference", peer["inference"])):
+            parts.append(f"{kind} / {name}'s best {c['ratio']:.2f}{report.unordered(c)}")
+    return "; ".join(parts)
 
-    Smallest first, so that a peak of memory belongs to the last.
-    """
-    if text == "auto":
-        yield from (8 << i for i in range(40))
-    elif text:
-        yield from sorted({int(part) for part in text.split(",")})
-    else:
-        yield e.batch_size
+
+# ---- one row -------------------------------------------------------------------------------------
 
 
-def open_peer(peer: Peer, e: Experiment, layers: list, *, compile: bool = False) -> None:
-    """Build the experiment's network in a peer. Errors: ConfigError if it came out with another
-    number of parameters.
-    """
-    if not isinstance(e.task, Classification):
-        raise ConfigError(
-            f"--peer: the task {type(e.task).__name__} has no counterpart; there is one for "
-            "Classification"
+def measured(row: Row, settings: Settings, *, outside: dict[str, str], say: Say) -> dict[str, Any]:
+    """The result of one row, beside those peers that have its network."""
+    overrides = list(row.toy if settings.toy else row.overrides)
+    sizes = TOY_BATCH if settings.toy else row.batch_size
+    subject = choose(row.name, overrides, bare=True, synthetic=True)
+    if row.kind != "steps":
+        e = dataclasses.replace(subject.experiment, batch_size=int(sizes), compute_dtype=row.dtype)
+        count = TOY_REPLICAS if settings.toy else REPLICAS
+        special = epoch(e, settings.rounds) if row.kind == "epoch" else replicas(e, count, settings)
+        head = {"name": row.name, "model": type(e.model).__name__, "dtype": row.dtype}
+        where = {"environment": sweep.surroundings()}
+        return {**head, "batch_size": e.batch_size, **special, **where}
+    peers, without = those_with(subject, settings.peers)
+    size = best_batch_size(subject, row.dtype, sizes) if "," in sizes else sizes
+    with contextlib.ExitStack() as stack:
+        opened = [
+            stack.enter_context(Peer(peer, tuning=tuning, environment=variables))
+            for peer in peers
+            for tuning, variables in environments(settings.tuning, outside).items()
+        ]
+        (result,) = sweep.results(
+            [subject],
+            opened,
+            dtypes=(row.dtype,),
+            batch_size=size,
+            torch_compile=settings.torch_compile,
+            steps=settings.steps,
+            rounds=settings.rounds,
+            say=say,
         )
-    batch = {
-        name: jax.ShapeDtypeStruct((1, *s.shape), s.dtype) for name, s in e.data.spec().items()
+    return {**result, "without": without}
+
+
+def those_with(subject: Subject, peers: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """(the peers that have the subject's network, {another: why it has not})."""
+    having, without = [], {}
+    for peer in peers:
+        try:
+            sweep.counterpart(subject, peer)
+            having.append(peer)
+        except (ConfigError, DependencyError) as error:
+            without[peer] = str(error)
+    return having, without
+
+
+def best_batch_size(subject: Subject, dtype: str, sizes: str) -> str:
+    """That of `sizes`, ascending, with the most images a second in training; those after one that
+    is slower or finds no memory are not tried.
+    """
+    best, fastest = sizes.split(",")[0], 0.0
+    for found in sweep.results([subject], [], dtypes=(dtype,), batch_size=sizes, rounds=3):
+        speed = found["train"]["images_per_second"] if "train" in found else 0.0
+        if speed <= fastest:
+            break
+        best, fastest = str(found["batch_size"]), speed
+    return best
+
+
+def epoch(e: Experiment, rounds: int) -> dict[str, Any]:
+    """{"epoch": the timing of one pass over the training split as a run makes it, batches gathered
+    and dispatched as there; its "ms_per_step" are those of the whole}.
+    """
+    source = open_checked(e, "train")
+    ours, steps = measure.Compiled(e, source), len(source) // e.batch_size
+    program = transforms.compile(make_program(e, steps=1_000_000))
+
+    def once(_: int) -> float:
+        whole = pieces(0, steps, size=ours.dispatch, intervals=())
+        start = time.perf_counter()
+        for (first, end), batch in batches(source, whole, seed=e.seed, batch_size=e.batch_size):
+            full = end - first == ours.dispatch
+            step = ours.steps["train"] if full else program.train_step
+            ours.state, _ = step(ours.state, jax.device_put(batch))
+        jax.block_until_ready(ours.state)
+        return time.perf_counter() - start
+
+    once(1)
+    blocks = alternate({"": once}, steps=1, rounds=rounds)[""]
+    return {"epoch": {**timing(blocks, batch_size=steps * e.batch_size), "steps": steps}}
+
+
+def replicas(e: Experiment, count: int, settings: Settings) -> dict[str, Any]:
+    """{"replicas": {"count", "ms_per_step" of each way of a step of all, "times_as_fast" (one after
+    another / the best way), "disturbed"}}.
+    """
+    before, start = usage(), time.perf_counter()
+    seconds = ways.measure(trial(e, count), ["vmap"], repeats=settings.rounds)
+    block = judged(time.perf_counter() - start, before, usage())
+    return {
+        "replicas": {
+            "count": count,
+            "ms_per_step": {way: 1e3 * s for way, s in seconds.items()},
+            "times_as_fast": seconds["loop"] / min(seconds.values()),
+            "disturbed": block.disturbed,
+        }
     }
-    (image,) = jax.eval_shape(lambda b: model_inputs(e, prepare(e, b)), batch)
-    peer.open(
-        e,
-        layers,
-        image.shape[1:],
-        compile=compile,
-        device="cpu" if jax.default_backend() == "cpu" else "gpu",
-    )
-    params = sum(x.size for x in jax.tree.leaves(abstract_state(e).params))
-    if peer.params != params:
-        raise ConfigError(
-            f"--peer {peer.name}: its network has {peer.params:,} parameters, ours {params:,}: "
-            "they are not the same network"
-        )
+
+
+# ---- what is kept --------------------------------------------------------------------------------
+
+
+class Sheet:
+    """The rows of a suite on this machine, in `folder` as DEVICE-DATE.json, .csv and .md.
+
+    It goes on with the newest sheet that was made under the same settings and conditions; where
+    there is none it begins another, and leaves all others alone.
+    Errors: ConfigError for a sheet that cannot be read.
+    """
+
+    def __init__(self, folder: Path, settings: Settings, *, say: Say):
+        self.where = {"environment": sweep.surroundings()}
+        self.settings = json.loads(json.dumps(dataclasses.asdict(settings)))
+        here = self.where["environment"]
+        device = f"cpu {here['processor']}" if settings.suite == "cpu" else here["device"]
+        stem = re.sub(r"[^a-z0-9]+", "-", f"{device}{' toy' if settings.toy else ''}".lower())
+        folder.mkdir(parents=True, exist_ok=True)
+        self.rows: list[dict[str, Any]] = []
+        for path in sorted(folder.glob(f"{stem.strip('-')}-2*.json"), reverse=True):
+            rows = self._read(path)
+            if rows and self._alike(rows[0]):
+                self.path, self.rows = path.with_suffix(""), rows
+                say(f"going on with {path}, which has {len(rows)} rows")
+                return
+        today = f"{stem.strip('-')}-{datetime.date.today():%Y-%m-%d}"
+        names = (f"{today}{f'-{n}' if n > 1 else ''}" for n in range(1, 1000))
+        self.path = next(folder / n for n in names if not (folder / f"{n}.json").exists())
+
+    def _read(self, path: Path) -> list[dict[str, Any]]:
+        try:
+            return json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"{path}: is no sheet of results ({error}); move it away, or choose another --out"
+            ) from error
+
+    def _alike(self, row: dict[str, Any]) -> bool:
+        then, now = row["environment"], self.where["environment"]
+        same = not environment.differences(then, now) and then["commit"] == now["commit"]
+        return row["settings"] == self.settings and same
+
+    def has(self, row: Row) -> bool:
+        """Whether the row was measured."""
+        return bool(self.of(row))
+
+    def of(self, row: Row) -> list[dict[str, Any]]:
+        """The results of a row: one or none."""
+        key = json.loads(json.dumps(row._asdict()))
+        return [found for found in self.rows if found["row"] == key]
+
+    def add(self, row: Row, found: dict[str, Any]) -> None:
+        """Keep a result, and write all three files anew."""
+        kept = {**found, "row": row._asdict(), "settings": self.settings}
+        self.rows.append(json.loads(json.dumps(kept)))
+        texts = {
+            "json": json.dumps(self.rows, indent=1),
+            "csv": report.as_csv(self.rows),
+            "md": report.as_markdown(self.rows),
+        }
+        for suffix, text in texts.items():
+            path = self.path.with_name(f"{self.path.name}.{suffix}")
+            partial = path.with_name(f".{path.name}.partial")
+            partial.write_text(text + "\n")
+            os.replace(partial, path)

@@ -1,152 +1,95 @@
-"""The network of `bench --peer torch`: PyTorch, eager and compiled. Imports nothing of jaxcnn."""
+"""The network of `bench --peer torch`: PyTorch at its best. Imports nothing of jaxcnn but the
+network's definition.
+"""
 
 # PyTorch is installed by those alone who compare with it.
 # pyright: reportMissingImports=false
 
+import copy
 import time
 from collections.abc import Callable
 from typing import Any
+
+from jaxcnn.bench.peers import is_out_of_memory
+from jaxcnn.bench.torch_networks import torch_model
 
 # {"train" or "inference": {variant: steps -> seconds}}
 Timers = dict[str, dict[str, Callable[[int], float]]]
 
 
-def torch_network(layers: list) -> Any:
-    """The module of these layers; channels first; sizes are filled in by its first call."""
-    import torch
-    from torch import nn
-
-    class Branches(nn.Module):
-        """Branches of one input, added or concatenated."""
-
-        def __init__(self, kind: str, branches: list):
-            super().__init__()
-            self.kind, self.branches = (
-                kind,
-                nn.ModuleList(torch_network(branch) for branch in branches),
-            )
-
-        def forward(self, x):
-            results = [branch(x) for branch in self.branches]
-            return results[0] + results[1] if self.kind == "sum" else torch.cat(results, 1)
-
-    class ChannelsLast(nn.Module):
-        """Layers applied to a map of which the channels are the last axis for a while."""
-
-        def __init__(self, inner: list):
-            super().__init__()
-            self.inner = torch_network(inner)
-
-        def forward(self, x):
-            return self.inner(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-    class Scale(nn.Module):
-        """A learned factor for each element of the last axis."""
-
-        def __init__(self, channels: int):
-            super().__init__()
-            self.weight = nn.Parameter(torch.full((channels,), 1e-6))
-
-        def forward(self, x):
-            return x * self.weight
-
-    class DropPath(nn.Module):
-        """In training, all of a row dropped or kept."""
-
-        def __init__(self, rate: float):
-            super().__init__()
-            self.rate = rate
-
-        def forward(self, x):
-            if not (self.training and self.rate):
-                return x
-            return x * nn.functional.dropout(x.new_ones(len(x), 1, 1, 1), self.rate)
-
-    def lrn(n, alpha, beta, k):
-        # PyTorch's alpha multiplies the mean, not the sum
-        return nn.LocalResponseNorm(n, alpha * n, beta, k)
-
-    make = {
-        "conv": lambda features, k, strides, padding, groups, bias: nn.LazyConv2d(
-            features, k, strides, padding, groups=groups, bias=bias
-        ),
-        "norm": lambda epsilon: nn.LazyBatchNorm2d(epsilon),
-        "relu": lambda: nn.ReLU(inplace=True),
-        "tanh": nn.Tanh,
-        "gelu": nn.GELU,
-        "layer_norm": nn.LayerNorm,
-        "scale": Scale,
-        "drop_path": DropPath,
-        "channels_last": ChannelsLast,
-        "max_pool": lambda window, strides, padding, ceil: nn.MaxPool2d(
-            window, strides, padding, ceil_mode=ceil
-        ),
-        "avg_pool": nn.AvgPool2d,
-        "adaptive_avg_pool": lambda *size: nn.AdaptiveAvgPool2d(size),
-        "global_avg_pool": lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
-        "lrn": lrn,
-        "flatten": nn.Flatten,
-        "dense": nn.LazyLinear,
-        "dropout": nn.Dropout,
-    }
-    modules = [
-        Branches(kind, fields) if kind in ("sum", "concat") else make[kind](*fields)
-        for kind, *fields in layers
-    ]
-    return nn.Sequential(*modules)
-
-
-def torch_model(layers: list, shape: tuple[int, ...]) -> Any:
-    """The module for images [H, W, C], all its parameters made."""
-    import warnings
-
-    import torch
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # lazy modules are said to be new
-        model = torch_network(layers)
-    height, width, channels = shape
-    model.eval()(torch.zeros(1, channels, height, width))
-    return model.train()
-
-
 def open_network(
-    *, layers, shape, num_classes, batch_size, dtype, optimizer, compile, device, threads
+    *, network, shape, num_classes, batch_size, dtype, optimizer, loss, compile, device, threads
 ) -> tuple[dict, Timers]:
-    """Eager with channels first and last, and with `compile` both through torch.compile. bfloat16
-    is PyTorch's autocast.
+    """All variants that this PyTorch can run on this device; those that it cannot are told in
+    "left_out", with the first line of its reason. bfloat16 is autocast, but where weights are
+    frozen: those are converted.
     """
     import torch
 
     if threads:
         torch.set_num_threads(threads)
-    place = torch.device("cuda" if device == "gpu" and torch.cuda.is_available() else "cpu")
+    cuda = device == "gpu" and torch.cuda.is_available()
+    place = torch.device("cuda" if cuda else "cpu")
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision("high")  # as XLA's default precision on GPUs
     torch.manual_seed(0)
-    height, width, channels = shape
-    image = torch.rand(batch_size, channels, height, width).to(place)
-    label = torch.randint(num_classes, (batch_size,)).to(place)
+    image = torch.rand(batch_size, shape[-1], *shape[:-1])
+    first = torch_model(network, shape, num_classes)
+    label = labels_of(first, image, loss)
+    image = image.to(place)
+    timing = Timing(image, label if label is None else label.to(place), dtype)
     timers: Timers = {"train": {}, "inference": {}}
-    params = 0
-    for prefix in ("eager", "compile") if compile else ("eager",):
-        for layout in ("", "channels_last"):
-            name = {"eager": layout or "eager", "compile": f"compile_{layout}".rstrip("_")}[prefix]
-            model, x = torch_model(layers, shape).to(place), image
-            if layout:
-                model, x = (
-                    model.to(memory_format=torch.channels_last),
-                    image.contiguous(memory_format=torch.channels_last),
-                )
-            params = sum(p.numel() for p in model.parameters())
-            update = torch_optimizer(model, **optimizer)
-            called = torch.compile(model) if prefix == "compile" else model
-            timers["train"][name], timers["inference"][name] = torch_timers(
-                called, update, x, label, dtype
-            )
+    left_out: dict[str, str] = {}
+
+    def offer(kind: str, variant: str, make: Callable[[], Callable[[int], float]]) -> None:
+        try:
+            timer = make()
+            timer(1)
+            timers[kind][variant] = timer
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            lines = str(error).strip().splitlines() or ["no reason given"]
+            left_out[f"{kind} {variant}"] = f"{type(error).__name__}: {lines[0]}"
+
+    formats = {"eager": torch.contiguous_format}
+    if image.ndim in (4, 5):
+        last = torch.channels_last if image.ndim == 4 else torch.channels_last_3d
+        formats["channels_last"] = last
+    model, x = first.to(place), image
+    for name, layout in formats.items():
+        if name != "eager":
+            model = copy.deepcopy(first).to(memory_format=layout)
+        x = image.contiguous(memory_format=layout)
+        plain = torch_optimizer(model, **optimizer)
+        timers["train"][name] = timing.train(model, plain, x)
+        timers["inference"][name] = timing.infer(model, x)
+
+    def fused() -> Any:
+        return torch_optimizer(model, fused=True, **optimizer)
+
+    # what follows is built on the last, fastest format
+    offer("train", "fused", lambda: timing.train(model, fused(), x))
+    offer("inference", "folded", lambda: timing.frozen(folded(model), x))
+    offer("inference", "frozen", lambda: timing.frozen(model, x, finish=scripted))
+    if compile:
+        modes = {"compile": {}, **({"compile_graphs": {"mode": "reduce-overhead"}} if cuda else {})}
+        for name, mode in modes.items():
+            called = torch.compile(model, **mode)
+            offer("train", name, lambda called=called: timing.train(called, fused(), x))
+            offer("inference", name, lambda called=called: timing.infer(called, x))
+        freezing = {"freezing": True} | ({"triton.cudagraphs": True} if cuda else {})
+        offer(
+            "inference",
+            "compile_frozen",
+            lambda: timing.frozen(
+                model, x, finish=lambda m, x: torch.compile(m, options=dict(freezing))
+            ),
+        )
     answer = {
-        "params": params,
-        "variants": list(timers["train"]),
+        "params": sum(p.numel() for p in first.parameters()),
+        "variants": {kind: list(of_kind) for kind, of_kind in timers.items()},
+        "left_out": left_out,
         "version": torch.__version__,
         "device": str(place),
     }
@@ -154,47 +97,123 @@ def open_network(
 
 
 def torch_optimizer(model: Any, *, name: str, learning_rate: float, **numbers: Any) -> Any:
-    """SGD, Adam or AdamW with PyTorch's own defaults for all that concerns speed."""
+    """SGD, Adam or AdamW with PyTorch's own defaults for all that concerns speed, unless
+    `fused`.
+    """
     import torch
 
     kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     return kinds[name](model.parameters(), lr=learning_rate, **numbers)
 
 
-def torch_timers(
-    model: Any, optimizer: Any, image: Any, label: Any, dtype: str
-) -> tuple[Callable, Callable]:
-    """(training, inference): functions of a number of steps that return seconds."""
+def folded(model: Any) -> Any:
+    """A copy for inference with every BatchNorm folded into the convolution before it."""
+    from torch.fx.experimental.optimization import fuse
+
+    return fuse(model.eval())
+
+
+def scripted(model: Any, x: Any) -> Any:
+    """The traced graph, frozen, with PyTorch's own passes for inference."""
     import torch
 
-    def autocast():
-        return torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=dtype == "bfloat16")
+    traced = torch.jit.trace(model, x, check_trace=False)
+    return torch.jit.optimize_for_inference(torch.jit.freeze(traced))
 
-    def train():
-        optimizer.zero_grad(set_to_none=True)
-        with autocast():
-            loss = torch.nn.functional.cross_entropy(model(image).float(), label)
-        loss.backward()
-        optimizer.step()
 
-    def infer():
-        with torch.inference_mode(), autocast():
-            model(image)
+def labels_of(model: Any, image: Any, loss: str) -> Any:
+    """Labels for the cross entropy of the outputs [B, classes, …]; None for the mean square."""
+    import torch
 
-    def timer(step, mode: bool):
+    if loss != "cross_entropy":
+        return None
+    with torch.no_grad():
+        outputs = model.eval()(image[:1])
+    return torch.randint(outputs.shape[1], (len(image), *outputs.shape[2:]))
+
+
+class Timing:
+    """Timers of training and of inference on one batch: functions of a number of steps that return
+    seconds. `label` None: the loss is the mean square of the outputs.
+    """
+
+    def __init__(self, image: Any, label: Any, dtype: str):
+        self.device, self.label, self.bfloat16 = image.device, label, dtype == "bfloat16"
+
+    def autocast(self) -> Any:
+        """The context in which a forward pass runs."""
+        import torch
+
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bfloat16)
+
+    def train(self, model: Any, optimizer: Any, x: Any) -> Callable[[int], float]:
+        """Forward, backward, update."""
+        import torch
+        from torch.utils import _pytree as trees
+
+        def step():
+            optimizer.zero_grad(set_to_none=True)
+            with self.autocast():
+                outputs = model(x)
+                if self.label is not None:
+                    loss = torch.nn.functional.cross_entropy(outputs.float(), self.label)
+                else:
+                    leaves = trees.tree_leaves(outputs)
+                    loss = sum(leaf.float().square().mean() for leaf in leaves)
+            loss.backward()  # pyright: ignore[reportAttributeAccessIssue]
+            optimizer.step()
+
         def run(steps: int) -> float:
-            model.train(mode)
-            synchronize()
-            start = time.perf_counter()
-            for _ in range(steps):
-                step()
-            synchronize()
-            return time.perf_counter() - start
+            model.train()
+            seconds = self.block(step, steps)
+            optimizer.zero_grad(set_to_none=True)  # variants share the memory
+            return seconds
 
         return run
 
-    def synchronize():
-        if image.is_cuda:
-            torch.cuda.synchronize()
+    def infer(self, model: Any, x: Any) -> Callable[[int], float]:
+        """The forward pass in evaluation."""
+        import torch
 
-    return timer(train, True), timer(infer, False)
+        def step():
+            with torch.inference_mode(), self.autocast():
+                model(x)
+
+        def run(steps: int) -> float:
+            model.eval()
+            return self.block(step, steps)
+
+        return run
+
+    def frozen(
+        self, model: Any, x: Any, *, finish: Callable[[Any, Any], Any] = lambda model, x: model
+    ) -> Callable[[int], float]:
+        """The forward pass of a copy whose weights are constants, in the dtype itself."""
+        import torch
+
+        dtype = torch.bfloat16 if self.bfloat16 else torch.float32
+        x = x.to(dtype)
+        with torch.no_grad():
+            model = finish(copy.deepcopy(model).eval().to(dtype), x)
+
+        def step():
+            with torch.no_grad():
+                model(x)
+
+        return lambda steps: self.block(step, steps)
+
+    def block(self, step: Callable[[], None], steps: int) -> float:
+        """Seconds of so many steps; the device is idle before and after."""
+        self.synchronize()
+        start = time.perf_counter()
+        for _ in range(steps):
+            step()
+        self.synchronize()
+        return time.perf_counter() - start
+
+    def synchronize(self) -> None:
+        """Wait until the device is idle."""
+        import torch
+
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()

@@ -41,6 +41,12 @@ def add_arguments(parser: Any) -> None:
         help="also time the same network there",
     )
     parser.add_argument(
+        "--tuning",
+        choices=("users", "tuned", "both"),
+        help="peers in the environment of their users, or with our settings of malloc and XLA "
+        "(default: tuned; of a suite: both)",
+    )
+    parser.add_argument(
         "--torch-compile",
         action="store_true",
         help="also time PyTorch through torch.compile (takes minutes to compile)",
@@ -57,6 +63,26 @@ def add_arguments(parser: Any) -> None:
         default=7,
         metavar="N",
         help="blocks of each, alternating (default: 7)",
+    )
+    parser.add_argument(
+        "--suite",
+        choices=("cpu", "accelerator"),
+        help="measure all of its rows, or those of the networks named, on noise; a call cut short "
+        "is taken up again",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="where a suite's results are written, row by row (default: results)",
+    )
+    parser.add_argument(
+        "--minutes", type=float, metavar="N", help="begin no row of a suite after so many minutes"
+    )
+    parser.add_argument(
+        "--toy",
+        action="store_true",
+        help="tiny networks and images: tries a suite, says nothing of speed",
     )
     parser.add_argument(
         "--trace",
@@ -89,18 +115,22 @@ def main(args: Any) -> int:
     args.overrides = [name for name in args.names if name not in names] + args.overrides
     check_numbers(args)
     check_folder(args.trace)
-    outside = dict(os.environ)  # peers run as their users would run them, with as many threads
+    outside = dict(os.environ)  # in which the users of peers run them, with as many threads
     prepare_process()
     outside["NPROC"] = os.environ["NPROC"]
     if args.peer:  # on one accelerator with us
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         outside.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    if args.suite:
+        return bench_suite(args, names, outside)
+    if args.out or args.minutes is not None or args.toy:
+        raise ConfigError("--out, --minutes and --toy belong to --suite; add --suite cpu")
     if names[:1] == ["augment"]:
         return bench_augmentations(args, names[1:])
     from jaxcnn.bench import report
-    from jaxcnn.bench.process import Peer, require
+    from jaxcnn.bench.process import Peer, environments, require
     from jaxcnn.bench.subjects import choose
-    from jaxcnn.bench.suites import results
+    from jaxcnn.bench.sweep import results
 
     peers = list(dict.fromkeys(args.peer))
     for peer in peers:
@@ -113,7 +143,11 @@ def main(args: Any) -> int:
     with contextlib.ExitStack() as stack:
         for result in results(
             subjects,
-            {peer: stack.enter_context(Peer(peer, environment=outside)) for peer in peers},
+            [
+                stack.enter_context(Peer(peer, tuning=tuning, environment=environment))
+                for peer in peers
+                for tuning, environment in environments(args.tuning or "tuned", outside).items()
+            ],
             dtypes=args.dtype.split(",") if args.dtype else (),
             batch_size=args.batch_size,
             torch_compile=args.torch_compile,
@@ -131,6 +165,46 @@ def main(args: Any) -> int:
         print(f"traces: {args.trace}", file=sys.stderr)
     if not any("train" in result for result in found):
         raise ResourceError("out of memory at every batch size; choose a smaller --batch-size")
+    return 0
+
+
+def bench_suite(args: Any, names: list[str], outside: dict[str, str]) -> int:
+    """`bench --suite cpu|accelerator [NAME …]`. Errors: ConfigError for options that a suite
+    decides itself; those of the suite.
+    """
+    refused = {
+        "--batch-size": args.batch_size,
+        "--dtype": args.dtype,
+        "--real-data": args.real_data,
+        "--trace": args.trace,
+        "PATH=VALUE": args.overrides,
+    }
+    if given := [option for option, value in refused.items() if value]:
+        raise ConfigError(f"--suite {args.suite}: takes no {', '.join(given)}; its rows say them")
+    from jaxcnn.bench import report, suites
+    from jaxcnn.bench.process import require
+
+    peers = tuple(dict.fromkeys(args.peer))
+    for peer in peers:
+        require(peer)
+    settings = suites.Settings(
+        suite=args.suite,
+        peers=peers,
+        tuning=args.tuning or "both",
+        torch_compile=args.torch_compile,
+        rounds=args.rounds,
+        steps=args.steps,
+        toy=args.toy,
+    )
+    found = suites.run(
+        settings,
+        suites.chosen(args.suite, names),
+        folder=args.out or Path("results"),
+        outside=outside,
+        minutes=args.minutes,
+        say=partial(print, file=sys.stderr, flush=True),
+    )
+    print(report.FORMS[args.form or "markdown"](found))
     return 0
 
 
@@ -183,6 +257,8 @@ def check_folder(folder: Path | None) -> None:
 
 def check_numbers(args: Any) -> None:
     """Errors: ConfigError for arguments that cannot be meant."""
+    if args.minutes is not None and not 0 < args.minutes < float("inf"):
+        raise ConfigError(f"--minutes {args.minutes:g}: must be a number above 0")
     for option, value in (("--steps", args.steps), ("--rounds", args.rounds)):
         if value is not None and value < 1:
             raise ConfigError(f"{option} {value}: must be at least 1")

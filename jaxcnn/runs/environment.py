@@ -13,6 +13,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +96,12 @@ def collect_rarely() -> None:
     gc.set_threshold(max(youngest, 10_000) if youngest else 0, *older)  # 0: turned off by the user
 
 
-# M_ARENA_MAX, M_MMAP_MAX and M_TRIM_THRESHOLD of glibc's malloc.h
-_MALLOC = {-8: 1, -4: 0, -1: -1}
+# of glibc's malloc.h: parameter, value, and the same as its variable; -1 is the largest size
+_MALLOC = {
+    "MALLOC_ARENA_MAX": (-8, 1, 1),
+    "MALLOC_MMAP_MAX_": (-4, 0, 0),
+    "MALLOC_TRIM_THRESHOLD_": (-1, -1, 2**63 - 1),
+}
 
 
 def keep_memory() -> None:
@@ -109,19 +114,27 @@ def keep_memory() -> None:
     memory back only when the process ends. Left alone: settings of malloc by the user, other
     libraries for malloc, and machines with an accelerator, whose memory JAX manages itself.
     """
+    if _keeps_memory():
+        for parameter, value, _ in _MALLOC.values():
+            ctypes.CDLL(None).mallopt(parameter, value)
+
+
+def _keeps_memory() -> bool:
     theirs = any(name in os.environ for name in ("GLIBC_TUNABLES", "LD_PRELOAD")) or any(
         name.startswith("MALLOC_") for name in os.environ
     )
     accelerator = any(importlib.util.find_spec(name) for name in ("jax_plugins", "libtpu"))
-    if (
-        theirs
-        or accelerator
-        or sys.platform != "linux"
-        or "CS_GNU_LIBC_VERSION" not in os.confstr_names
-    ):
-        return
-    for parameter, value in _MALLOC.items():
-        ctypes.CDLL(None).mallopt(parameter, value)
+    glibc = sys.platform == "linux" and "CS_GNU_LIBC_VERSION" in os.confstr_names
+    return glibc and not theirs and not accelerator
+
+
+def tuned(outside: Mapping[str, str]) -> dict[str, str]:
+    """The environment `outside` with what `prepare_process` has given this process, as far as
+    variables can give it to another program: malloc's settings and XLA's flags.
+    """
+    malloc = {name: str(value) for name, (_, _, value) in _MALLOC.items()}
+    flags = {"XLA_FLAGS": os.environ["XLA_FLAGS"]} if os.environ.get("XLA_FLAGS") else {}
+    return {**outside, **(malloc if _keeps_memory() else {}), **flags}
 
 
 def describe() -> Facts:

@@ -5,304 +5,24 @@ user meets it. No speed is asserted.
 import argparse
 import csv
 import gzip
-import importlib.util
 import io
 import json
 import os
 import re
-import statistics
-import sys
-from functools import partial
 
 import jax
 import numpy as np
-import optax
 import pytest
 
-from jaxcnn.bench import augmentation, measure, roofline, subjects, suites
-from jaxcnn.bench.networks import layers_of
-from jaxcnn.bench.process import Peer, optimizer_of, require
+from jaxcnn.bench import augmentation, measure, report, roofline, subjects, sweep
 from jaxcnn.commands import _main
 from jaxcnn.commands import bench as command
-from jaxcnn.core import optimizers
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.data import augment
-from jaxcnn.errors import ConfigError, DependencyError, ResourceError
-from jaxcnn.inspect.summary import summarize_layers, total_params
-from jaxcnn.models.convnext import ConvNeXt, convnext_tiny
-from jaxcnn.models.fashion import FashionCNN
-from jaxcnn.models.googlenet import GoogLeNet, googlenet, googlenet_bn
-from jaxcnn.models.lenet import LeNet5, LeNet5Modern, RGBDigitNet
-from jaxcnn.models.resnet import BasicBlock, Bottleneck, ResNet, resnet18, resnet50, seresnet50
-from jaxcnn.models.vgg import VGG, vgg11
+from jaxcnn.errors import ConfigError, ResourceError
 from tests.tiny import tiny
 
-PEAK = {"flops_per_second": 1e12, "bytes_per_second": 1e11}
-
-# name: (model, image size). Small where the family allows it; the whole networks are compared by
-# their number of parameters.
-NETWORKS = {
-    "lenet": (LeNet5Modern(), (28, 28, 1)),
-    "lenet_tanh_avg": (LeNet5Modern(activation="tanh", pooling="avg"), (28, 28, 1)),
-    "rgb": (RGBDigitNet(), (32, 32, 3)),
-    "fashion": (FashionCNN(), (28, 28, 1)),
-    "resnet_basic_32": (ResNet((1, 2), BasicBlock, 10, (8, 16), "cifar", 8), (32, 32, 3)),
-    "resnet_bottleneck": (ResNet((2, 1), Bottleneck, 7, (8, 16), "imagenet", 8), (33, 37, 3)),
-    "resnext": (
-        ResNet((1, 1), Bottleneck, 7, (64, 128), "cifar", 8, groups=4, base_width=4),
-        (8, 8, 3),
-    ),
-    "vgg": (VGG((1, 2), 5, (8, 12), hidden=16, pool_size=(2, 2)), (12, 12, 3)),
-    "vgg_bn": (VGG((1, 2), 5, (8, 12), hidden=16, batch_norm=True, pool_size=None), (12, 12, 3)),
-    "googlenet": (GoogLeNet(6, auxiliary_heads=False), (40, 40, 3)),
-    "googlenet_bn": (googlenet_bn(num_classes=6), (40, 40, 3)),
-    "convnext": (ConvNeXt((1, 2), 5, (8, 16), drop_path=0.2), (32, 32, 3)),
-}
-WHOLE = {
-    "resnet18": (resnet18(), (64, 64, 3)),
-    "resnet50": (resnet50(), (64, 64, 3)),
-    "vgg11": (vgg11(num_classes=10, hidden=256), (32, 32, 3)),
-    "convnext_tiny": (convnext_tiny(), (32, 32, 3)),
-}
-
-
-def inputs(shape):
-    return (jax.ShapeDtypeStruct((1, *shape), np.float32),)
-
-
-# ---- the same network ----------------------------------------------------------------------------
-
-
-def copy_weights(model, variables, shape, network):
-    """Put our parameters into the PyTorch network, layer by layer in the order in which both are
-    called.
-    """
-    torch = pytest.importorskip("torch")
-    theirs = [m for m in network.modules() if list(m.parameters(recurse=False))]
-    ours = [row for row in summarize_layers(model, inputs(shape)) if row.params]
-    assert len(theirs) == len(ours)
-    for row, module in zip(ours, theirs, strict=True):
-        leaf, stats = variables["params"], variables.get("batch_stats", {})
-        for part in row.name.split("/"):
-            leaf, stats = leaf[part], stats.get(part, {})
-        if "kernel" in leaf:
-            kernel = np.asarray(leaf["kernel"])
-            if kernel.ndim == 4:
-                kernel, channels = kernel.transpose(3, 2, 0, 1), kernel.shape[-1]
-            else:
-                if row is first_dense(ours) and ["flatten"] in layers_of(
-                    model
-                ):  # it reads a flattened map, whose axes PyTorch has in another order
-                    side = int((len(kernel) // channels) ** 0.5)
-                    kernel = (
-                        kernel.reshape(side, side, channels, -1)
-                        .transpose(2, 0, 1, 3)
-                        .reshape(len(kernel), -1)
-                    )
-                kernel = kernel.T
-            module.weight.data = torch.tensor(kernel.copy())
-        else:
-            module.weight.data = torch.tensor(np.array(leaf.get("scale", leaf.get("layer_scale"))))
-        if stats:
-            module.running_mean.data = torch.tensor(np.array(stats["mean"]))
-            module.running_var.data = torch.tensor(np.array(stats["var"]))
-        if "bias" in leaf:
-            module.bias.data = torch.tensor(np.array(leaf["bias"]))
-
-
-def first_dense(rows):
-    return next(row for row in rows if row.kind == "Dense")
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_the_torch_network_is_ours(name):
-    torch = pytest.importorskip("torch")
-    from jaxcnn.bench.torch_peer import torch_model
-
-    model, shape = NETWORKS[name]
-    random = np.random.default_rng(0)
-    init = jax.eval_shape(
-        lambda: model.init(jax.random.key(0), np.zeros((1, *shape), np.float32), train=False)
-    )
-    # Random in every leaf, also in those that start at 0 or 1; about unit variance from layer to
-    # layer.
-    scales = jax.tree.map(lambda leaf: max(1.0, float(np.prod(leaf.shape[:-1]))) ** -0.5, init)
-    variables = jax.tree.map(
-        lambda leaf, scale: (random.uniform(-2, 2, leaf.shape) * scale).astype(np.float32),
-        init,
-        scales,
-    )
-    for leaf in jax.tree.leaves(variables.get("batch_stats", {})):
-        leaf[:] = np.abs(leaf) + 0.5
-    network = torch_model(layers_of(model), shape)
-    copy_weights(model, variables, shape, network)
-    assert sum(p.numel() for p in network.parameters()) == sum(
-        x.size for x in jax.tree.leaves(variables["params"])
-    )
-    image = random.random((2, *shape), np.float32)
-    with torch.inference_mode():
-        theirs = network.eval()(torch.tensor(image.transpose(0, 3, 1, 2).copy())).numpy()
-    ours = np.asarray(jax.jit(partial(model.apply, train=False))(variables, image))
-    assert ours.std() > 1e-3  # the comparison says something
-    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * np.abs(theirs).max())
-
-
-@pytest.mark.parametrize("name", WHOLE)
-def test_whole_networks_have_our_number_of_parameters(name):
-    pytest.importorskip("torch")
-    from jaxcnn.bench.torch_peer import torch_model
-
-    model, shape = WHOLE[name]
-    network = torch_model(layers_of(model), shape)
-    assert sum(p.numel() for p in network.parameters()) == total_params(
-        summarize_layers(model, inputs(shape))
-    )
-
-
-@pytest.mark.parametrize(
-    "model",
-    [LeNet5(), googlenet(), seresnet50(), resnet18(num_classes=0)],
-    ids=lambda m: type(m).__name__,
-)
-def test_networks_without_a_counterpart_are_refused(model):
-    with pytest.raises(ConfigError, match="--peer"):
-        layers_of(model)
-
-
-@pytest.mark.parametrize(
-    "name, network, dtype",
-    [
-        ("torch", "lenet", "float32"),
-        ("torch", "resnet_basic_32", "bfloat16"),
-        ("keras", "lenet", "float32"),
-        *(
-            pytest.param("keras", network, "float32", marks=pytest.mark.slow)
-            for network in NETWORKS
-            if network not in ("lenet", "googlenet")
-        ),
-        pytest.param("keras", "resnet_basic_32", "bfloat16", marks=pytest.mark.slow),
-    ],
-)
-def test_a_peer_process_times_the_same_network(name, network, dtype):
-    if importlib.util.find_spec(name) is None:  # importing Keras here would choose its backend
-        pytest.skip(f"needs {name}")
-    model, shape = NETWORKS[network]
-    with Peer(name) as peer:
-        peer.open(peer_experiment(model, dtype), layers_of(model), shape)
-        assert peer.params == total_params(summarize_layers(model, inputs(shape)))
-        assert all(
-            peer.time(kind, variant, 2) > 0 for kind in measure.KINDS for variant in peer.variants
-        )
-
-
-def peer_experiment(model, dtype):
-    return tiny(
-        model=model,
-        batch_size=2,
-        compute_dtype=dtype,
-        optimizer=partial(optimizers.sgd, learning_rate=0.01, momentum=0.9),
-    )
-
-
-@pytest.mark.parametrize(
-    "optimizer, expected",
-    [
-        (
-            partial(optax.sgd, 0.5),
-            {"name": "sgd", "learning_rate": 0.5, "momentum": 0.0, "nesterov": False},
-        ),
-        (
-            partial(
-                optimizers.sgd, learning_rate=0.1, momentum=0.9, nesterov=True, weight_decay=0.01
-            ),
-            {
-                "name": "sgd",
-                "learning_rate": 0.1,
-                "momentum": 0.9,
-                "nesterov": True,
-                "weight_decay": 0.01,
-            },
-        ),
-        (
-            partial(optax.adam, 0.1, b2=0.99),
-            {"name": "adam", "learning_rate": 0.1, "betas": (0.9, 0.99), "eps": 1e-8},
-        ),
-    ],
-)
-def test_optimizers_in_pytorchs_words(optimizer, expected):
-    torch = pytest.importorskip("torch")
-    from jaxcnn.bench.torch_peer import torch_optimizer
-
-    numbers = optimizer_of(tiny(optimizer=optimizer))
-    assert numbers == expected
-    # one step of theirs is one step of ours
-    start, grad = np.array([1.0, -2.0], np.float32), np.array([0.5, 0.25], np.float32)
-    module = torch.nn.Module()
-    module.p = torch.nn.Parameter(torch.tensor(start.copy()))
-    module.p.grad = torch.tensor(grad.copy())
-    torch_optimizer(module, **numbers).step()
-    ours = optimizer()
-    with jax.numpy_dtype_promotion("standard"):
-        updates, _ = ours.update(grad, ours.init(start), start)
-    np.testing.assert_allclose(start + np.asarray(updates), module.p.detach().numpy(), rtol=1e-5)
-
-
-def test_optimizers_without_a_counterpart_are_refused():
-    with pytest.raises(ConfigError, match="lion"):
-        optimizer_of(tiny(optimizer=partial(optax.lion, learning_rate=0.1)))
-
-
-def test_a_peers_failure_is_told_and_the_process_lives():
-    pytest.importorskip("torch")
-    model, shape = NETWORKS["lenet"]
-    with Peer("torch") as peer:
-        with pytest.raises(Exception, match=r"--peer torch: .*(size|small)"):
-            peer.open(peer_experiment(model, "float32"), layers_of(model), (4, 4, 1))
-        peer.open(peer_experiment(model, "float32"), layers_of(model), shape)
-        assert peer.params == 61_706
-
-
-@pytest.mark.parametrize("name", ["torch", "keras"])
-def test_a_missing_peer_says_what_to_install(name, monkeypatch):
-    monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(DependencyError, match=f"pip install {name}"):
-        require(name)
-
-
-# ---- arithmetic ----------------------------------------------------------------------------------
-
-
-def test_blocks_alternate_and_the_order_turns_round():
-    asked = []
-    timers = {name: lambda steps, name=name: asked.append((name, steps)) or 6.0 for name in "abc"}
-    seconds = measure.alternate(timers, steps=3, rounds=3)
-    assert "".join(name for name, _ in asked) == "abccbaabc"
-    assert seconds == dict.fromkeys("abc", [2.0] * 3)
-
-
-def test_throughput_times_time_is_the_batch():
-    seconds = [0.25, 0.125, 0.5, 0.3]
-    t = measure.timing(seconds, batch_size=12)
-    assert t["images_per_second"] * t["ms_per_step"] / 1e3 == pytest.approx(12)
-    assert t["ms_per_step"] == pytest.approx(1e3 * statistics.median(seconds))
-    low, high = t["ms_quartiles"]
-    assert low <= t["ms_per_step"] <= high
-
-
-def test_the_ratio_is_ours_over_the_best_of_theirs():
-    result = measure.compare(
-        6.0, {"eager": {"ms_per_step": 4.0}, "channels_last": {"ms_per_step": 3.0}}
-    )
-    assert (result["variant"], result["ratio"], result["ms_per_step"]) == (
-        "channels_last",
-        2.0,
-        3.0,
-    )
-
-
-@pytest.mark.parametrize("seconds_a_step, steps", [(0.5, 1), (0.01, 50), (1e-9, 1000)])
-def test_a_block_lasts_about_as_long_as_wanted(seconds_a_step, steps):
-    assert measure.fitting_steps(lambda n: n * seconds_a_step, block_seconds=0.5) == steps
+PEAK = {"flops_per_second": 1e12, "bytes_per_second": 1e11, "disturbed": False}
 
 
 def test_roofline():
@@ -332,7 +52,8 @@ def test_roofline_without_the_compilers_estimate():
 
 def test_peaks_are_positive_numbers():
     peak = roofline.measure_peak("bfloat16", size=64, copy_bytes=1 << 16, repeats=1)
-    assert all(0 < value < float("inf") for value in peak.values())
+    assert peak.keys() == PEAK.keys()
+    assert all(0 < peak[name] < float("inf") for name in ("flops_per_second", "bytes_per_second"))
 
 
 # ---- an experiment, measured ---------------------------------------------------------------------
@@ -364,6 +85,121 @@ def test_a_measured_experiment(dtype):
     assert 0 <= result["data_stall_share"] <= 1
     assert result["peers"] == {}
     assert not result["diverged"]
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_the_timed_step_is_what_a_run_dispatches(k):
+    """Whole dispatches are run, of which the time of the steps asked for is counted; they are the
+    steps of a run with as many a dispatch."""
+    e = tiny(steps_per_dispatch=k, batch_size=5)
+    ours = measure.Compiled(e, measure.Noise(e, 20))
+    assert ours.dispatch == k
+    assert ours.batches["image"].shape == ((5, 8, 8, 1) if k == 1 else (2, 5, 8, 8, 1))
+    took = ours.time("train", 3)
+    assert int(ours.state.step) == (3 if k == 1 else 4)
+    assert took > 0
+    expected, batch = measure.Compiled(tiny(steps_per_dispatch=1, batch_size=5), ours.source), None
+    for i in range(int(ours.state.step)):
+        batch = ours.batch if k == 1 else jax.tree.map(lambda x, i=i: x[i % k], ours.batches)
+        expected.state, _ = expected.steps["train"](expected.state, batch)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
+        ours.state.params,
+        expected.state.params,
+    )
+    assert 0 <= ours.data_stall_share(2) <= 1
+    assert ours.bytes_accessed("train") == pytest.approx(
+        expected.bytes_accessed("train"), rel=0.5
+    )  # of one step
+
+
+def test_of_a_dispatch_the_time_of_the_steps_asked_for_counts(monkeypatch):
+    ours = measure.Compiled.__new__(measure.Compiled)
+    ours.dispatch, ours.state, ours.batches, ours.batch = 4, 0, None, None
+    now = [0.0]
+
+    def step(state, batch):
+        now[0] += 8.0
+        return state, None
+
+    ours.steps = {"train": step, "inference": step}
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: now[0])
+    assert ours.time("train", 6) == 12.0  # of two dispatches, 16
+    assert ours.time("inference", 3) == 24.0
+
+
+class OurTwin:
+    """In the place of a peer's process: the same experiment once more, `slower` times as slow by
+    its own clock."""
+
+    name, tuning, pid = "twin", "users", os.getpid()
+
+    def __init__(self, e, source, slower=1.0):
+        self.facts = {
+            "params": 1,
+            "version": "1",
+            "definition": "ours",
+            "left_out": {"fast": "lost"},
+        }
+        self.variants = {kind: ["only"] for kind in measure.KINDS}
+        self.ours, self.slower = measure.Compiled(e, source), slower
+
+    def time(self, kind, variant, steps):
+        return self.ours.time(kind, steps) * self.slower
+
+
+@pytest.fixture(scope="module")
+def beside_a_twin():
+    """Results of an experiment beside itself, and beside one a thousand times as slow."""
+    e = tiny(batch_size=5)
+    source = measure.Noise(e, 7)
+    head = {"name": "tiny", "model": "TinyNet", "dtype": "float32", "batch_size": 5, "peak": PEAK}
+    where = {"device": "cpu", "NPROC": "1", "convolution": "fast", "XLA_FLAGS": ""}
+    head |= {"synthetic": True, "dropped": [], "environment": where}
+    return [
+        head
+        | measure.measure(
+            e, source=source, peak=PEAK, peers=[OurTwin(e, source, slower)], steps=2, rounds=rounds
+        )
+        for slower, rounds in ((1.0, 2), (1000.0, 5))
+    ]
+
+
+FORMS = {
+    "text": report.as_text,
+    **{name: lambda r, f=f: f([r]) for name, f in report.FORMS.items()},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_order_that_is_not_established_is_said_in_every_form(beside_a_twin, form):
+    same, apart = (FORMS[form](result) for result in beside_a_twin)
+    assert same.count("not established") >= 2  # in training and in inference
+    assert "not established" not in apart
+    assert "lost" in same or form == "markdown"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_disturbed_block_is_said_in_every_form(beside_a_twin, form):
+    disturbed = json.loads(json.dumps(beside_a_twin[1]))
+    everywhere = [disturbed["train"], disturbed["peers"]["twin"]["variants"]["only (users)"]]
+    for t in everywhere:
+        t.update(disturbed_blocks=2, others_share=0.34, stolen_share=0.07)
+    text = FORMS[form](disturbed)
+    if form in ("text", "markdown"):
+        assert text.count("disturbed: 2 of 5 blocks (others 34%, stolen 7%)") == 2
+    else:
+        assert text.count("0.34") >= 2
+        assert "disturbed_blocks" in text
+
+
+def test_markdown_has_the_peers_quartiles(beside_a_twin):
+    result = beside_a_twin[1]
+    table = report.as_markdown([result])
+    for c in (result["peers"]["twin"], result["peers"]["twin"]["inference"]):
+        assert f"{c['ratio']:.2f} of only's {report.spread(c)}" in table
+        assert c["order"] == "faster"
+    assert table.splitlines()[0].count("twin's (users)") == 2
 
 
 def test_a_batch_that_memory_cannot_hold_is_refused_before_it_runs(monkeypatch):
@@ -422,7 +258,9 @@ def test_json(run):
     assert torch["ms_per_step"] == best
     assert torch["ratio"] == pytest.approx(result["train"]["ms_per_step"] / best)
     assert torch["params"] == result["params"] == 61_706
-    assert set(torch["variants"]) == {"eager", "channels_last"}
+    assert set(torch["variants"]) == {"eager (tuned)", "channels_last (tuned)", "fused (tuned)"}
+    assert torch["tunings"].keys() == {"tuned"}
+    assert torch["order"] == "not established"  # of two rounds
 
 
 def test_several_results_as_csv_and_one_as_text(run):
@@ -514,7 +352,7 @@ def test_every_augmentation_can_be_timed():
 def test_a_trace_has_steps_of_both_kinds(tmp_path, monkeypatch):
     monkeypatch.setattr(roofline, "measure_peak", lambda dtype: PEAK)
     subject = subjects.Subject("a/tiny.py", tiny(), [], synthetic=False)
-    (found,) = suites.results([subject], {}, batch_size="2", steps=1, rounds=1, trace=tmp_path)
+    (found,) = sweep.results([subject], [], batch_size="2", steps=1, rounds=1, trace=tmp_path)
     assert "train" in found
     (path,) = (tmp_path / "tiny-float32-2").rglob("*.trace.json.gz")
     events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
