@@ -139,7 +139,7 @@ def test_a_system_that_does_not_say_leaves_the_load_unknown():
     assert timing.timing([block], batch_size=1)["others_share"] is None
 
 
-@pytest.mark.skipif(load.usage() is None, reason="counts of Linux")
+@pytest.mark.skipif(load.usage(None) is None, reason="counts of Linux")
 def test_the_kernels_counts_tell_our_work_from_that_of_others():
     """A loop of our own is ours; the same loop in another process is somebody else's unless it is
     named."""
