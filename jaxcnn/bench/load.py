@@ -74,8 +74,8 @@ def judged(seconds: float, before: Usage | None, after: Usage | None) -> Block:
     return Block(seconds, min(1.0, others / room), min(1.0, stolen / room), disturbed)
 
 
-def usage(pid: int | None = None) -> Usage | None:
-    """A reading for a process (default: this one); None where the system does not say."""
+def usage(pid: int | None) -> Usage | None:
+    """A reading for a process (None: this one); None where the system does not say."""
     try:
         mine = os.sched_getaffinity(0)
         lines = Path("/proc/stat").read_text().splitlines()

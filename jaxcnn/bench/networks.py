@@ -116,7 +116,7 @@ def _resnet(model: ResNet) -> Layers:
     require(plain, model, "needs a block of jaxcnn.models.resnet and squeeze_ratio=0")
     before = issubclass(model.block, PreActBlock)
     kernel, strides = (7, 2) if model.stem == "imagenet" else (3, 1)
-    layers = conv_norm(model.stem_width, kernel, strides)[: 1 if before else None]
+    layers = conv_norm(model.stem_width, kernel, strides=strides)[: 1 if before else None]
     layers += [["max_pool", 3, 2, 1, False]] if model.stem == "imagenet" else []
     channels = model.stem_width
     for stage, (size, width) in enumerate(zip(model.stage_sizes, model.widths, strict=True)):
@@ -132,22 +132,27 @@ def _resnet(model: ResNet) -> Layers:
 def _residual(block: BasicBlock, channels: int) -> Layers:
     branch: Layers = []
     for number, convolution in enumerate(block.layers, 1):
-        branch += conv_norm(*convolution, relu=number < len(block.layers))
+        branch += _of_block(convolution, relu=number < len(block.layers))
     outputs = block.width * block.expansion
     same = block.strides == 1 and channels == outputs
-    shortcut = [] if same else conv_norm(outputs, 1, block.strides, relu=False)
+    shortcut = [] if same else conv_norm(outputs, 1, strides=block.strides, relu=False)
     return [["sum", branch, shortcut], ["relu"]]
+
+
+def _of_block(convolution: tuple[int, int, int, int], *, relu: bool = True) -> Layers:
+    features, kernel, strides, groups = convolution
+    return conv_norm(features, kernel, strides=strides, groups=groups, relu=relu)
 
 
 def _pre_activated(block: BasicBlock, channels: int) -> Layers:
     before, branch = [["norm", 1e-5], ["relu"]], []
     for number, convolution in enumerate(block.layers):
-        branch += [*(before if number else []), *conv_norm(*convolution)[:1]]
+        branch += [*(before if number else []), *_of_block(convolution)[:1]]
     outputs = block.width * block.expansion
     if block.strides == 1 and channels == outputs:
         return [["sum", [*before, *branch], []]]
     # the shortcut reads what is normalized, and is called first
-    return [*before, ["sum", conv_norm(outputs, 1, block.strides)[:1], branch]]
+    return [*before, ["sum", conv_norm(outputs, 1, strides=block.strides)[:1], branch]]
 
 
 def _densenet(model: DenseNet) -> Layers:
@@ -156,7 +161,7 @@ def _densenet(model: DenseNet) -> Layers:
 
     large = model.stem == "imagenet"
     layers = (
-        [*conv_norm(model.stem_width, 7, 2), ["max_pool", 3, 2, 1, False]]
+        [*conv_norm(model.stem_width, 7, strides=2), ["max_pool", 3, 2, 1, False]]
         if large
         else conv_norm(model.stem_width, 3)[:1]
     )
@@ -205,7 +210,7 @@ def _googlenet(model: GoogLeNet) -> Layers:
 
     def conv(features: int, kernel: int, strides: int = 1) -> Layers:
         if model.batch_norm:
-            return conv_norm(features, kernel, strides, epsilon=1e-3)
+            return conv_norm(features, kernel, strides=strides, epsilon=1e-3)
         return [["conv", features, kernel, strides, (kernel - 1) // 2, 1, True], ["relu"]]
 
     lrn = [] if model.batch_norm else [["lrn", 5, 1e-4, 0.75, 2.0]]

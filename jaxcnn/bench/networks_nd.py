@@ -24,10 +24,10 @@ def require(fits: bool, model: Any, rule: str) -> None:
 def conv_norm(
     features: int,
     kernel: Any,
+    *,
     strides: Any = 1,
     groups: int = 1,
     epsilon: float = 1e-5,
-    *,
     relu: bool = True,
     padding: Any = None,
 ) -> Layers:
@@ -97,7 +97,7 @@ def small_video_net(model: SmallVideoNet) -> Layers:
     for number, width in enumerate(model.widths, 1):
         if number > 2:
             layers.append(["max_pool", [1, 2, 2], [1, 2, 2], 0, False])
-        layers += conv_norm(width, [3, 3, 3], [1, 2, 2] if number == 1 else 1)
+        layers += conv_norm(width, [3, 3, 3], strides=[1, 2, 2] if number == 1 else 1)
     return [*layers, ["global_avg_pool"], ["dense", model.num_classes]]
 
 

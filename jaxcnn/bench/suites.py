@@ -198,9 +198,9 @@ def replicas(e: Experiment, count: int, settings: Settings) -> dict[str, Any]:
     """{"replicas": {"count", "ms_per_step" of each way of a step of all, "times_as_fast" (one after
     another / the best way), "disturbed"}}.
     """
-    before, start = usage(), time.perf_counter()
+    before, start = usage(None), time.perf_counter()
     seconds = ways.measure(trial(e, count), ["vmap"], repeats=settings.rounds)
-    block = judged(time.perf_counter() - start, before, usage())
+    block = judged(time.perf_counter() - start, before, usage(None))
     return {
         "replicas": {
             "count": count,

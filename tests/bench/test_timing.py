@@ -56,11 +56,12 @@ def test_a_block_lasts_about_as_long_as_wanted(seconds_a_step, steps):
 @pytest.mark.parametrize(
     "ours, theirs, order",
     [
-        ((1, 2, 3, 4, 5), (5, 6, 7, 8, 9), "faster"),  # quartiles 2 to 4 and 6 to 8
-        ((5, 6, 7, 8, 9), (1, 2, 3, 4, 5), "slower"),
-        ((1, 2, 3, 4, 5), (3, 4, 5, 6, 7), "not established"),  # 2 to 4 and 4 to 6: they touch
-        ((1, 4, 9, 9, 9), (5, 6, 7, 8, 9), "not established"),  # one within the other
-        ((1, 1, 1, 1), (2, 2, 2, 2), "not established"),  # too few
+        ((1, 2, 2, 3, 4, 4, 5), (5, 6, 6, 7, 8, 8, 9), "faster"),  # quartiles 2 to 4, 6 to 8
+        ((5, 6, 6, 7, 8, 8, 9), (1, 2, 2, 3, 4, 4, 5), "slower"),
+        ((1, 2, 2, 3, 4, 4, 5), (3, 4, 4, 5, 6, 6, 7), "not established"),  # 4 to 6: they touch
+        ((1, 4, 4, 9, 9, 9, 9), (5, 6, 6, 7, 8, 8, 9), "not established"),  # one within the other
+        ((1,) * 6, (2,) * 6, "not established"),  # too few
+        ((1,) * 7, (2,) * 7, "faster"),
     ],
 )
 def test_an_order_is_established_where_quartiles_are_apart(ours, theirs, order):
@@ -138,7 +139,7 @@ def test_a_system_that_does_not_say_leaves_the_load_unknown():
     assert timing.timing([block], batch_size=1)["others_share"] is None
 
 
-@pytest.mark.skipif(load.usage() is None, reason="counts of Linux")
+@pytest.mark.skipif(load.usage(None) is None, reason="counts of Linux")
 def test_the_kernels_counts_tell_our_work_from_that_of_others():
     """A loop of our own is ours; the same loop in another process is somebody else's unless it is
     named."""
