@@ -54,7 +54,7 @@ def abstract_state(e: Experiment) -> Tree:
     ) as error:
         shapes = ", ".join(f"{name} {list(s.shape)} {s.dtype}" for name, s in spec.items())
         raise ConfigError(
-            f"the model, task or augmentation refuses these data ({shapes}): "
+            f"the model, task, schedule or augmentation refuses these data ({shapes}): "
             f"{type(error).__name__}: {error}"
         ) from error
     return state

@@ -128,7 +128,7 @@ def train(
     if experiment is None:
         raise ConfigError("train: give an experiment, or a folder with resume=True")
     points = None if points is None else tuple(dict(point) for point in points)
-    sweep.check_kept(points or ())
+    sweep.check_kept(experiment, points or ())
     origin = origin or code.origin_of(experiment)
     name = name or (origin.path.stem if origin else "experiment")
     start_run = None if start is None else _startable(Run.of(start))
