@@ -29,6 +29,7 @@ from jaxcnn.core.forward import model_inputs, prepare
 from jaxcnn.core.program import make_program
 from jaxcnn.data.dataset import Source
 from jaxcnn.inspect.summary import summarize_layers, total_macs
+from jaxcnn.runs.cost import compiled_bytes
 from jaxcnn.runs.feed import batches, pieces
 from jaxcnn.runs.profiling import tracing
 from jaxcnn.tasks.task import BaseTask
@@ -267,7 +268,7 @@ def measure(
     Errors: RuntimeError with RESOURCE_EXHAUSTED where memory does not suffice.
     """
     ours = Compiled(e, source)
-    needed, room = roofline.compiled_bytes(ours.steps["train"]), roofline.available_bytes()
+    needed, room = compiled_bytes(ours.steps["train"]), roofline.available_bytes()
     on_host = jax.default_backend() == "cpu"  # where the kernel would kill us
     if on_host and needed and room and needed > 0.9 * room:
         raise RuntimeError(

@@ -13,6 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxcnn.runs.cost import compiled_bytes
+
 
 def measure_peak(
     dtype: str, *, size: int | None = None, copy_bytes: int | None = None, repeats: int = 5
@@ -92,24 +94,6 @@ def bytes_accessed(compiled: Any) -> float | None:
     analysis = analysis[0] if isinstance(analysis, list) and analysis else analysis
     value = analysis.get("bytes accessed") if isinstance(analysis, dict) else None
     return float(value) if value and value > 0 else None
-
-
-def compiled_bytes(compiled: Any) -> int | None:
-    """Memory that a call needs: arguments, results that do not reuse them, and temporaries; None
-    where the compiler does not say.
-    """
-    try:
-        m = compiled.memory_analysis()
-    except (NotImplementedError, RuntimeError):
-        return None
-    if m is None:
-        return None
-    return int(
-        m.argument_size_in_bytes
-        + m.output_size_in_bytes
-        - m.alias_size_in_bytes
-        + m.temp_size_in_bytes
-    )
 
 
 def memory(steps: dict[str, Any]) -> dict[str, Any]:
