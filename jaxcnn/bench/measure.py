@@ -28,6 +28,7 @@ from jaxcnn.bench.timing import Timer, alternate, compare, fitting_steps, timing
 from jaxcnn.core import transforms
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.forward import model_inputs, prepare
+from jaxcnn.core.memory import call_bytes
 from jaxcnn.core.program import make_program
 from jaxcnn.data.dataset import Source
 from jaxcnn.inspect.summary import summarize_layers, total_macs
@@ -281,7 +282,7 @@ def require_room(ours: Compiled) -> None:
     """Errors: RuntimeError with RESOURCE_EXHAUSTED where a step needs more of the host's memory
     than is free, and the kernel would end the process.
     """
-    needed, room = roofline.compiled_bytes(ours.steps["train"]), roofline.available_bytes()
+    needed, room = call_bytes(ours.steps["train"], arguments=True), roofline.available_bytes()
     if jax.default_backend() == "cpu" and needed and room and needed > 0.9 * room:
         raise RuntimeError(
             f"RESOURCE_EXHAUSTED: the training step needs {needed:,} bytes, {room:,} are free"

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnn.bench.load import Block, watched
+from jaxcnn.core.memory import call_bytes
 
 
 def measure_peak(
@@ -102,24 +103,6 @@ def bytes_accessed(compiled: Any) -> float | None:
     return float(value) if value and value > 0 else None
 
 
-def compiled_bytes(compiled: Any) -> int | None:
-    """Memory that a call needs: arguments, results that do not reuse them, and temporaries; None
-    where the compiler does not say.
-    """
-    try:
-        m = compiled.memory_analysis()
-    except (NotImplementedError, RuntimeError):
-        return None
-    if m is None:
-        return None
-    return int(
-        m.argument_size_in_bytes
-        + m.output_size_in_bytes
-        - m.alias_size_in_bytes
-        + m.temp_size_in_bytes
-    )
-
-
 def memory(steps: dict[str, Any]) -> dict[str, Any]:
     """Peak memory: of the device since the process began (None on CPU), of each compiled step, and
     of this process, in bytes.
@@ -127,7 +110,7 @@ def memory(steps: dict[str, Any]) -> dict[str, Any]:
     stats = jax.devices()[0].memory_stats() or {}
     return {
         "device_peak_bytes": stats.get("peak_bytes_in_use"),
-        "compiled_bytes": {kind: compiled_bytes(step) for kind, step in steps.items()},
+        "compiled_bytes": {kind: call_bytes(step, arguments=True) for kind, step in steps.items()},
         "process_peak_bytes": _process_peak_bytes(),
     }
 
@@ -149,13 +132,7 @@ def available_bytes() -> int | None:
     stats = jax.devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return int(stats["bytes_limit"])
-    try:
-        with open("/proc/meminfo") as lines:
-            return next(
-                int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")
-            )
-    except (OSError, StopIteration, ValueError):
-        return None
+    return free_bytes()[0]
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from jaxcnn.core.experiment import Experiment
 
 EXAMPLE = "python launch.py check experiments/fashion_mnist_cnn.py --data --sheet batch.png"
+# said in words
+COST = ("params", "state_bytes", "param_bytes", "batch_bytes", "step_flops", "step_bytes")
+COST += ("step_seconds", "steps_timed", "compile_seconds")
 SHOWN = 20  # classes whose counts are printed
 
 
@@ -24,7 +27,7 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument(
         "--compile",
         action="store_true",
-        help="also compile the training step and report its memory",
+        help="also compile the training step and make a few on blank examples: memory and time",
     )
     parser.add_argument(
         "--data",
@@ -50,18 +53,26 @@ def main(args: Any) -> int:
 
     from jaxcnn.core.rendering import render, render_text
     from jaxcnn.runs.check import pre_flight
+    from jaxcnn.runs.cost import measure_step, step_flops
     from jaxcnn.runs.examine import examine
-    from jaxcnn.runs.writers import Console
+    from jaxcnn.runs.writers import Console, format_bytes
 
     path = code.find(args.experiment)
     experiment = code.load(path, overrides=args.overrides)
-    result = {"experiment": path.stem, **pre_flight(experiment, compile=args.compile)}
+    result = {"experiment": path.stem, **pre_flight(experiment)}
+    result["step_flops"] = step_flops(experiment)
+    if args.compile:
+        result |= measure_step(experiment, steps=result["steps"] or 1)
     if not args.json:
         print(render_text(experiment), end="\n\n")
         for name, value in result.items():
-            shown = f"{value:,}" if isinstance(value, int) else value
-            shown = "unknown until the data are there" if value is None else shown
-            print(f"{name.replace('_', ' '):28} {shown}")
+            if name not in COST:
+                shown = f"{value:,}" if isinstance(value, int) else value
+                shown = format_bytes(value) if name.endswith("_bytes") else shown
+                shown = "unknown until the data are there" if value is None else shown
+                print(f"{name.removesuffix('_bytes').replace('_', ' '):28} {shown}")
+        for line in cost_lines(result, batch_size=experiment.batch_size):
+            print(line)
     seen: dict[str, Any] = {}
     if not args.no_data:
         seen = examine(experiment, full=args.data, progress=Console(quiet=args.json).progress)
@@ -83,6 +94,47 @@ def main(args: Any) -> int:
     if args.data and (missing := [found["error"] for found in seen.values() if "error" in found]):
         raise DataError(missing[0])
     return 0
+
+
+def cost_lines(found: dict[str, Any], *, batch_size: int) -> list[str]:
+    """What a step costs, in words, and how that is known."""
+    from jaxcnn.runs.writers import format_bytes
+
+    known = {n: size for n, size in found.items() if n.endswith("_bytes") and size is not None}
+    size = {name: format_bytes(bytes_) for name, bytes_ in known.items()}
+    own = f"{found['params']:,} parameters ({size['param_bytes']}); " if "params" in found else ""
+    lines = [
+        f"{own}training state {size['state_bytes']}; a batch of {batch_size} examples "
+        f"{size['batch_bytes']}"
+    ]
+    if (flops := found["step_flops"]) is None:
+        lines.append("a step's operations are not known: the objective or the program is its own")
+    else:
+        scale, unit = (1e9, "GFLOP") if flops < 1e12 else (1e12, "TFLOP")
+        lines.append(
+            f"a step is some {flops / scale:.3g} {unit} (by formula: 6 for each "
+            f"multiply-accumulate of the forward pass, {batch_size} examples)"
+        )
+    if "step_seconds" not in found:
+        return [*lines, "its memory and time on this machine: --compile"]
+    seconds, steps = found["step_seconds"], found["steps"]
+    lines.append(
+        f"memory of a step: {size.get('step_bytes', 'the compiler does not say')} (state, batch "
+        "and temporaries, as compiled)"
+    )
+    whole = f"; {steps:,} steps: {_duration(steps * seconds)}" if steps else ""
+    lines.append(
+        f"time of a step: {seconds:.3g} s (measured: median of {found['steps_timed']} on blank "
+        f"examples, after {found['compile_seconds']:.1f} s of compiling){whole}, without reading "
+        "data and evaluating"
+    )
+    return lines
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _print(split: str, found: dict[str, Any]) -> None:

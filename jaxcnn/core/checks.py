@@ -2,6 +2,7 @@
 optimizers that the rest of the experiment would break.
 """
 
+import inspect
 from functools import partial
 from types import FunctionType
 
@@ -44,6 +45,28 @@ def check_numbers(who: str, numbers: Numbers, *, taken: tuple[str, ...] = OF_REC
             )
         if key in taken:
             raise ConfigError(f"{who}: logs {key!r}, a name that every record has; choose another")
+
+
+def check_complete(e: Experiment) -> None:
+    """ConfigError for an optimizer that lacks a number."""
+    try:
+        parameters = inspect.signature(e.optimizer).parameters.values()
+    except (ValueError, TypeError):  # not written in Python
+        return
+    required = (p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
+    if lacking := [p.name for p in required if p.default is p.empty]:
+        raise ConfigError(
+            f"optimizer: lacks {', '.join(lacking)}; give it, e.g. optimizer.{lacking[0]}=0.001"
+        )
+
+
+def check_made(made: object) -> None:
+    """ConfigError for what an experiment's optimizer gives, if it is none."""
+    if not (hasattr(made, "init") and hasattr(made, "update")):
+        raise ConfigError(
+            f"optimizer: gives {made!r}; it must give an optax.GradientTransformation, as "
+            "partial(optax.adam, learning_rate=0.001) does"
+        )
 
 
 def check_factors(e: Experiment, opt_state: OptState) -> None:

@@ -198,7 +198,7 @@ def _problems(e: Experiment) -> Iterator[str]:
         )
     if not callable(e.schedule):
         yield f"schedule={e.schedule!r}: must be a function of progress in [0, 1]"
-    if not (hasattr(e.model, "init") and hasattr(e.model, "apply")):
+    if isinstance(e.model, type) or not (hasattr(e.model, "init") and hasattr(e.model, "apply")):
         yield f"model={e.model!r}: must be a flax.linen module instance"
     for name in ("objective", "program", "initialize"):
         if getattr(e, name) is not None and not callable(getattr(e, name)):

@@ -63,9 +63,9 @@ def check(needed: int, what: str, remedy: str) -> None:
         )
 
 
-def call_bytes(compiled: jax.stages.Compiled) -> int | None:
-    """Memory that a call takes besides its arguments: temporaries, and results that do not reuse an
-    argument; None where the compiler does not say.
+def call_bytes(compiled: jax.stages.Compiled, *, arguments: bool = False) -> int | None:
+    """Memory that a call takes: temporaries, and results that do not reuse an argument's; with
+    `arguments` also those. None where the compiler does not say.
     """
     try:
         m = compiled.memory_analysis()
@@ -73,8 +73,8 @@ def call_bytes(compiled: jax.stages.Compiled) -> int | None:
         return None
     if m is None:
         return None
-    results = m.output_size_in_bytes - m.alias_size_in_bytes
-    return int(m.temp_size_in_bytes + max(0, results))
+    results = max(0, m.output_size_in_bytes - m.alias_size_in_bytes)
+    return int(m.temp_size_in_bytes + results + (m.argument_size_in_bytes if arguments else 0))
 
 
 def free_bytes() -> tuple[int | None, str]:

@@ -2,7 +2,8 @@
 
 An experiment is a tree of frozen dataclasses, Linen modules, `functools.partial`s and tuples.
 `override` follows a dotted path through it and returns a new tree; nothing is changed in place.
-Values are Python literals, never evaluated.
+Values are Python literals; where a model, a function or the like stands, its import path
+(jaxcnn.core.dotted). Nothing is evaluated.
 """
 
 import ast
@@ -15,22 +16,27 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
+from jaxcnn.core import dotted
 from jaxcnn.errors import ConfigError, did_you_mean
 
 T = TypeVar("T")
-_HIDDEN = ("parent", "name")  # fields that Linen adds to every module
+# fields of an experiment that hold functions: a call sets their keywords
+FUNCTIONS = ("optimizer", "schedule", "augment", "transform", "objective", "program", "initialize")
 
 
 def override_all(tree: T, assignments: Iterable[str]) -> T:
     """`tree` with every `path=value` of `assignments` applied. Errors: one ConfigError that names
     all wrong ones.
     """
-    problems = []
+    problems, done = [], []
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals or not path.strip():
             problems.append(f"{assignment!r} is not of the form path=value, e.g. batch_size=64")
             continue
+        if undone := [part for part in done if part.startswith(f"{path.strip()}.")]:
+            problems.append(f"{assignment}: undoes {undone[0]} before it; give it first")
+        done.append(path.strip())
         try:
             tree = override(tree, path.strip(), text.strip())
         except ConfigError as error:
@@ -41,15 +47,20 @@ def override_all(tree: T, assignments: Iterable[str]) -> T:
 
 
 def override(tree: T, path: str, text: str) -> T:
-    """`tree` with the leaf at dotted `path` replaced by the literal in `text`.
+    """`tree` with the leaf at dotted `path` replaced by what `text` says.
 
-    The new value has the type of the old one (an int may become a float); where the old one is
-    None, of the field's annotation.
+    A literal has the type of the old one (an int may become a float); where the old one is None, of
+    the field's annotation. Where the old one is a module, a task, a function, …, `text` is an
+    import path, "optax.adamw", or a call of one, "mynets.Net(width=8)" (jaxcnn.core.dotted). In
+    the fields FUNCTIONS of an experiment a call sets keywords, as a partial; elsewhere it is made.
     Errors: ConfigError for an unknown name (lists what exists), a wrong type or an unreadable
     value.
     """
 
     def parse(old: object, allowed: tuple[type, ...]) -> object:
+        tree = dotted.parsed(text) if _may_be_named(old, allowed) else None
+        if tree is not None:
+            return _imported(path, text, tree, old)
         return _literal(path, text, old, allowed)
 
     return _edit(tree, path, path.split("."), parse)
@@ -110,8 +121,8 @@ def _require(node: _Node, name: str, path: str) -> None:
 
 
 def _node(tree: object, path: str) -> _Node:
-    if isinstance(tree, partial):
-        return _partial_node(tree)
+    if isinstance(tree, partial | types.FunctionType):
+        return _partial_node(tree if isinstance(tree, partial) else partial(tree))
     if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
         return _dataclass_node(tree)
     if isinstance(tree, tuple):
@@ -149,7 +160,7 @@ def _dataclass_node(tree: Any) -> _Node:
 
     return _Node(
         label=type(tree).__name__,
-        names=[f.name for f in dataclasses.fields(tree) if f.init and f.name not in _HIDDEN],
+        names=[f.name for f in dataclasses.fields(tree) if f.init and f.name not in dotted.HIDDEN],
         get=lambda name: getattr(tree, name),
         put=lambda name, value: dataclasses.replace(tree, **{name: value}),
         allowed=allowed,
@@ -167,6 +178,33 @@ def _types_of(annotation: object) -> tuple[type, ...]:
     )
     plain = [typing.get_origin(m) or m for m in members]
     return tuple(m for m in plain if m in (int, float, bool, str, tuple, type(None)))
+
+
+def is_named(value: object) -> bool:
+    """Whether a value is given by an import path: a module, a task, data, a function, a class."""
+    return callable(value) or (dataclasses.is_dataclass(value) and not isinstance(value, type))
+
+
+def _may_be_named(old: object, allowed: tuple[type, ...]) -> bool:
+    plain = any(kind is not type(None) for kind in allowed)
+    return is_named(old) or isinstance(old, tuple) or (old is None and not plain)
+
+
+def _imported(path: str, text: str, tree: ast.expr, old: object) -> object:
+    """What an import path, or a call of one, stands for."""
+    try:
+        head, *rest = path.split(".")
+        value = dotted.make(tree, options=head in FUNCTIONS and all(map(str.isdigit, rest)))
+        made = dataclasses.is_dataclass(old) and not isinstance(old, type)
+        if (
+            made
+            and isinstance(tree, ast.Attribute)
+            and isinstance(value, type | types.FunctionType)
+        ):
+            value = dotted.called(ast.unparse(tree), value)  # model=mynets.Net: with its defaults
+    except ConfigError as error:
+        raise ConfigError(f"{path}={text}: {error}") from error
+    return value
 
 
 def _literal(path: str, text: str, old: object, allowed: tuple[type, ...]) -> object:
@@ -191,6 +229,11 @@ def _literal(path: str, text: str, old: object, allowed: tuple[type, ...]) -> ob
         new = text  # `data.train=2024` means the name
     if isinstance(new, float) and not math.isfinite(new):
         raise ConfigError(f"{path}={text}: the value must be finite")
+    if is_named(old) and type(new) not in allowed:
+        raise ConfigError(
+            f"{path}={text}: must be an import path, such as package.module.Name, or a call of "
+            f"one; now it is {_shown(old)}"
+        )
     if expected and type(new) not in expected:
         wanted = " or ".join(
             dict.fromkeys("None" if t is type(None) else t.__name__ for t in expected)
@@ -199,3 +242,8 @@ def _literal(path: str, text: str, old: object, allowed: tuple[type, ...]) -> ob
             f"{path}={text}: expected {wanted} like {old!r}, got {type(new).__name__}"
         )
     return new
+
+
+def _shown(value: object) -> str:
+    name = getattr(value, "__qualname__", None) or type(value).__name__
+    return value.func.__qualname__ if isinstance(value, partial) else name

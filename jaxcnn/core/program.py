@@ -24,7 +24,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int32
 
 from jaxcnn.core import freezing, optimizers, schedules
-from jaxcnn.core.checks import check_factors, check_objective
+from jaxcnn.core.checks import check_complete, check_factors, check_made, check_objective
 from jaxcnn.core.experiment import Experiment, optimizer_numbers
 from jaxcnn.core.forward import apply_model, fresh_variables, prepare, with_numbers
 from jaxcnn.core.protocols import (
@@ -304,9 +304,10 @@ def make_optimizer(e: Experiment) -> optax.GradientTransformationExtraArgs:
     optax relies on JAX's implicit dtype promotion, which whoever calls us may have forbidden.
     Errors: ConfigError if the optimizer cannot be made of numbers in the state.
     """
+    check_complete(e)
     try:
         with jax.numpy_dtype_promotion("standard"):
-            optimizer = optimizers.with_any_arguments(e.optimizer())
+            made = e.optimizer()
     except jax.errors.ConcretizationTypeError:
         keywords = e.optimizer.keywords if isinstance(e.optimizer, partial) else {}
         numbers = {name: x for name, x in keywords.items() if isinstance(x, jax.Array)}
@@ -315,6 +316,8 @@ def make_optimizer(e: Experiment) -> optax.GradientTransformationExtraArgs:
             "that they can be swept, but it must know one of them when it is made; write that one "
             "into a function that takes the others and returns the optimizer"
         ) from None
+    check_made(made)
+    optimizer = optimizers.with_any_arguments(made)
 
     def init(params: Params) -> OptState:
         with jax.numpy_dtype_promotion("standard"):

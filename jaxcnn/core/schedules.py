@@ -21,6 +21,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from jaxcnn.errors import ConfigError
+
 _TINY = 1e-12  # keeps 0 / 0 out of a run that has no warm-up, or nothing else
 _UPDATE = 1e-3  # the share of the run that an update takes, where nobody says
 
@@ -29,11 +31,21 @@ def multiplier(
     schedule: Callable[..., jax.Array], step: jax.Array, *, steps: int
 ) -> Float[Array, ""]:
     """What the update after `step` updates (int32 or float32 []) of a run of `steps` is multiplied
-    by.
+    by. Errors: ConfigError for a schedule that lacks a number, or gives none.
     """
-    parameters = inspect.signature(schedule).parameters
-    more = {"update": 1 / steps} if "update" in parameters else {}
-    return schedule(step.astype(jnp.float32) / steps, **more)
+    signature = inspect.signature(schedule)
+    more = {"update": 1 / steps} if "update" in signature.parameters else {}
+    try:
+        signature.bind(step, **more)
+    except TypeError as error:
+        raise ConfigError(f"schedule: {error}; give it, e.g. schedule.warmup=0.1") from None
+    found = schedule(step.astype(jnp.float32) / steps, **more)
+    if getattr(found, "shape", None) != jnp.shape(step) and not isinstance(found, int | float):
+        raise ConfigError(
+            f"schedule: gives {found!r}; it must give one number, a multiplier of the peak rate, "
+            "for a progress in [0, 1], as jaxcnn.core.schedules.cosine does"
+        )
+    return found
 
 
 def constant(progress: jax.Array, *, warmup: float = 0.0, update: float = _UPDATE) -> jax.Array:

@@ -39,9 +39,13 @@ COCO_SIGMAS = np.array([
 # fmt: on
 
 
-def coco_boxes(truths: Sequence[Objects], predictions: Sequence[Objects]) -> dict[str, float]:
+def coco_boxes(
+    truths: Sequence[Objects], predictions: Sequence[Objects], *, num_classes: int | None = None
+) -> dict[str, Any]:
     """AP, AP50, AP75, AP_small, AP_medium, AP_large, AR_1, AR_10, AR_100, AR_small, AR_medium,
-    AR_large; -1 where there is no truth.
+    AR_large; -1 where there is no truth. With `num_classes`, K, also lists of K, for the labels 0
+    to K - 1: per_class_ap and per_class_ap50, None for a class without a truth to be found, and
+    per_class_support, how many of these there are; AP is the mean of per_class_ap.
 
     Truths that are "ignored", "difficult" or a "crowd" are neither missed nor found: a detection
     that matches one, since it matches no other, counts for nothing. Any number of detections may
@@ -63,11 +67,14 @@ def coco_boxes(truths: Sequence[Objects], predictions: Sequence[Objects]) -> dic
             ignored=_not_wanted,
             sizes=SIZES,
             most=100,
-        )
+        ),
+        num_classes=num_classes,
     )
 
 
-def coco_masks(truths: Sequence[Objects], predictions: Sequence[Objects]) -> dict[str, float]:
+def coco_masks(
+    truths: Sequence[Objects], predictions: Sequence[Objects], *, num_classes: int | None = None
+) -> dict[str, Any]:
     """As `coco_boxes`, with the overlap of masks."""
 
     def compare(truth, prediction):
@@ -80,7 +87,8 @@ def coco_masks(truths: Sequence[Objects], predictions: Sequence[Objects]) -> dic
             ignored=_not_wanted,
             sizes=SIZES,
             most=100,
-        )
+        ),
+        num_classes=num_classes,
     )
 
 
@@ -183,10 +191,11 @@ def _voc_area(
 
 @dataclasses.dataclass(frozen=True)
 class _Class:
-    """Of one class, best score first: rank [D] (in its image) of all detections; matched and
-    ignored [A, T, D]; the number of truths [A].
+    """Of one class: its label; best score first, rank [D] (in its image) of all detections, matched
+    and ignored [A, T, D]; the number of truths [A].
     """
 
+    label: int
     rank: Int64[np.ndarray, " D"]
     matched: Bool[np.ndarray, "A T D"]
     ignored: Bool[np.ndarray, "A T D"]
@@ -239,7 +248,8 @@ def _evaluate(
         chosen = order[low:high]
         hit, excuse = matched[..., place[chosen]], excused[..., place[chosen]]
         excuse |= ~hit & _outside(area[chosen], sizes)[:, None]
-        yield _Class(rank[chosen], hit, excuse, np.sum(~unwanted[:, true == one], axis=1))
+        count = np.sum(~unwanted[:, true == one], axis=1)
+        yield _Class(int(one), rank[chosen], hit, excuse, count)
 
 
 def _summary(
@@ -247,8 +257,10 @@ def _summary(
     *,
     sizes: dict[str, tuple[float, float]] = SIZES,
     limits: tuple[int, ...] = (1, 10, 100),
-) -> dict[str, float]:
-    """Means over thresholds, recalls and classes."""
+    num_classes: int | None = None,
+) -> dict[str, Any]:
+    """Means over thresholds, recalls and classes; with `num_classes` those of each class."""
+    of_class: dict[int, tuple[float, float, int]] = {}
     precisions: list[list[np.ndarray]] = [[] for _ in sizes]
     recalls: list[list[np.ndarray]] = [[] for _ in sizes]
     limited: list[list[np.ndarray]] = [[] for _ in limits]
@@ -258,6 +270,9 @@ def _summary(
             wrong = ~result.matched[a] & ~result.ignored[a]
             precision, recall = _curve(right, wrong, int(result.num_truths[a]))
             precisions[a].append(precision)
+            if a == 0:
+                means = float(precision.mean()), float(precision[0].mean())
+                of_class[result.label] = (*means, int(result.num_truths[0]))
             recalls[a].append(recall)
             for i, limit in enumerate(limits if a == 0 else ()):
                 found = np.count_nonzero(right[:, result.rank < limit], axis=1)
@@ -269,13 +284,17 @@ def _summary(
     names = [f"_{name}" if name != "all" else "" for name in sizes]
     half, three_quarters = slice(0, 1), slice(5, 6)
     ap, ar = precisions[0], recalls[0]
-    summary = {"AP": mean(ap), "AP50": mean(ap, half), "AP75": mean(ap, three_quarters)}
+    summary: dict[str, Any] = {"AP": mean(ap), "AP50": mean(ap, half)}
+    summary |= {"AP75": mean(ap, three_quarters)}
     summary |= {f"AP{name}": mean(precisions[a]) for a, name in enumerate(names) if a}
     if len(limits) == 1:
         summary |= {"AR": mean(ar), "AR50": mean(ar, half), "AR75": mean(ar, three_quarters)}
     else:
         summary |= {f"AR_{n}": mean(limited[i]) for i, n in enumerate(limits)}
-    return summary | {f"AR{name}": mean(recalls[a]) for a, name in enumerate(names) if a}
+    summary |= {f"AR{name}": mean(recalls[a]) for a, name in enumerate(names) if a}
+    rows = [of_class.get(label, (None, None, 0)) for label in range(num_classes or 0)]
+    columns = ("per_class_ap", "per_class_ap50", "per_class_support")
+    return summary | {name: [row[i] for row in rows] for i, name in enumerate(columns) if rows}
 
 
 def _curve(

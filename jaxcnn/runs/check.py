@@ -54,7 +54,7 @@ def abstract_state(e: Experiment) -> Tree:
     ) as error:
         shapes = ", ".join(f"{name} {list(s.shape)} {s.dtype}" for name, s in spec.items())
         raise ConfigError(
-            f"the model, task or augmentation refuses these data ({shapes}): "
+            f"the model, task, schedule or augmentation refuses these data ({shapes}): "
             f"{type(error).__name__}: {error}"
         ) from error
     return state
@@ -107,7 +107,7 @@ def size_of(data: Dataset, split: str) -> int | None:
     return None if split == "train" and count == 0 else count
 
 
-def pre_flight(e: Experiment, *, compile: bool = False) -> dict[str, Any]:
+def pre_flight(e: Experiment) -> dict[str, Any]:
     """Sizes and counts of a run, from metadata alone."""
 
     state, spec = abstract_state(e), e.data.spec()
@@ -119,7 +119,7 @@ def pre_flight(e: Experiment, *, compile: bool = False) -> dict[str, Any]:
         name: jax.ShapeDtypeStruct((e.batch_size, *s.shape), s.dtype) for name, s in spec.items()
     }
     entries = jax.eval_shape(lambda b: prepare(e, b), batch)
-    result = {
+    return {
         "inputs": {name: [*entries[name].shape[1:]] for name in e.task.inputs},
         **_sizes_of(state),
         "batch_bytes": _size(batch),
@@ -130,15 +130,6 @@ def pre_flight(e: Experiment, *, compile: bool = False) -> dict[str, Any]:
         "backend": jax.default_backend(),
         "devices": len(jax.devices()),
     }
-    if compile:
-        memory = (
-            jax.jit(make_program(e, steps=steps).train_step, donate_argnums=0)
-            .lower(state, batch)
-            .compile()
-            .memory_analysis()
-        )
-        result["compiled_temporary_bytes"] = int(memory.temp_size_in_bytes) if memory else 0
-    return result
 
 
 def _sizes_of(state: Tree) -> dict[str, int]:
@@ -146,6 +137,7 @@ def _sizes_of(state: Tree) -> dict[str, int]:
     if not isinstance(state, State):
         return {"state_bytes": _size(state)}
     return {
+        "state_bytes": _size(state),
         "params": int(sum(np.prod(x.shape, dtype=np.int64) for x in jax.tree.leaves(state.params))),
         "param_bytes": _size(state.params),
         "optimizer_bytes": _size(state.opt_state),

@@ -13,6 +13,7 @@ import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jaxcnn.core import dotted
 from jaxcnn.runs.environment import PACKAGE
 
 if TYPE_CHECKING:
@@ -42,7 +43,10 @@ def keep(folder: Path, experiment: "Experiment", origin: Origin | None) -> dict[
         _keep_notebook(folder)
         main: dict[str, Any] = {"file": None}
     else:
-        local = local_modules(imported(origin.path, origin.module))
+        named = [
+            name for text in origin.overrides for name in dotted.names_in(text.partition("=")[2])
+        ]
+        local = local_modules([*imported(origin.path, origin.module), *named])
         local.pop(origin.module, None)
         shutil.copyfile(origin.path, folder / origin.path.name)
         main = {"file": origin.path.name, "module": origin.module}

@@ -15,10 +15,12 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from jaxcnn.core.override import get_at, override, replace_at
+from jaxcnn.core import dotted
+from jaxcnn.core.override import get_at, is_named, override, replace_at
 from jaxcnn.core.rendering import render
 from jaxcnn.data.algebra import Fold
 from jaxcnn.errors import ConfigError
+from jaxcnn.runs import keeping
 
 if TYPE_CHECKING:
     from jaxcnn.core.experiment import Experiment
@@ -85,11 +87,15 @@ def parse(
                 f"--sweep {assignment!r}: must be path=values, e.g. seed=0..7 or "
                 "optimizer.learning_rate=0.05,0.1"
             )
-        axes[path] = tuple(
-            get_at(override(experiment, path, value), path) for value in _values(text)
-        )
+        axes[path] = tuple(_read(experiment, path, value) for value in _values(text))
     combine = zipped if zip_axes else grid
     return combine(**{path.replace(".", "__"): values for path, values in axes.items()})
+
+
+def _read(experiment: "Experiment", path: str, text: str) -> Any:
+    """A value of an axis; what is given by its import path stays the text that gives it."""
+    value = get_at(override(experiment, path, text), path)
+    return text if is_named(value) else value
 
 
 def _values(text: str) -> list[str]:
@@ -103,17 +109,32 @@ def _values(text: str) -> list[str]:
             raise ConfigError(
                 f"{text}: log(low,high,count) takes two numbers and a count"
             ) from None
-    return text.split(",") if not text.startswith("(") else [text]
+    return _apart(text)
+
+
+def _apart(text: str) -> list[str]:
+    """The parts of a text between the commas that no bracket encloses."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
 
 
 def at(experiment: "Experiment", point: Point) -> "Experiment":
-    """The experiment of one point. Errors: ConfigError for an unknown path or a refused value."""
-    for path, value in point.items():
+    """The experiment of one point, in which what is given by its import path is imported; wholes
+    come before their parts. Errors: ConfigError for an unknown path or a refused value.
+    """
+    for path, value in sorted(point.items(), key=lambda item: item[0].count(".")):
         if path == "fold":
             data = _fold(experiment.data, *value)
             experiment = dataclasses.replace(experiment, data=data)
+        elif is_named(get_at(experiment, path)) and isinstance(value, str):
+            experiment = override(experiment, path, value)
         else:
-            get_at(experiment, path)
             experiment = replace_at(experiment, path, value)
     return experiment
 
@@ -142,7 +163,8 @@ def groups(experiment: "Experiment", points: list[Point]) -> list[tuple["Experim
     """
     found: dict[str, tuple[Experiment, list[int]]] = {}
     for i, point in enumerate(points):
-        shared = numbers(experiment, point).keys() | {"seed"}
+        swapped = at(experiment, {p: v for p, v in point.items() if isinstance(v, str)})
+        shared = numbers(swapped, point).keys() | {"seed"}
         fixed = {path: value for path, value in point.items() if path not in shared}
         base = at(experiment, fixed)
         found.setdefault(repr(sorted((k, render(v)) for k, v in fixed.items())), (base, []))[
@@ -166,10 +188,14 @@ def all_numbers(experiment: "Experiment", points: list[Point]) -> list[dict[str,
     return [{p: point.get(p, get_at(experiment, p)) for p in paths} for point in points]
 
 
-def check_kept(points: Iterable[Point]) -> None:
-    """ConfigError for a point that run.json, from which a sweep is resumed, cannot give back."""
+def check_kept(experiment: "Experiment", points: Iterable[Point]) -> None:
+    """ConfigError for a point that a sweep's directory, from which it is resumed, cannot give back:
+    run.json cannot hold it, or it names code that is not kept.
+    """
     for i, point in enumerate(points):
         for path, value in point.items():
+            if isinstance(value, str) and is_named(get_at(experiment, path)):
+                _check_installed(path, value)
             try:
                 same = as_point(json.loads(json.dumps({path: value}))) == {path: value}
             except (TypeError, ValueError):
@@ -181,6 +207,16 @@ def check_kept(points: Iterable[Point]) -> None:
                     "Give what varies a field of its own, e.g. partial(function, on=True), and "
                     "vary that"
                 )
+
+
+def _check_installed(path: str, text: str) -> None:
+    """ConfigError for an import path into modules of the user's own."""
+    if local := keeping.local_modules(dotted.names_in(text)):
+        raise ConfigError(
+            f"--sweep {path}={text}: {next(iter(local))} is a module of your own, and a sweep "
+            f"names installed ones alone; train each by itself, with {path}={text}, or choose by "
+            "a field of an experiment file's own"
+        )
 
 
 def as_point(values: dict[str, Any]) -> Point:

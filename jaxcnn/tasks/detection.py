@@ -94,12 +94,15 @@ class BoxDetection(BaseTask):
 
     def summarize(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
         """AP, AP50, AP75 and the others of `average_precision.coco_boxes` (-1 where there is no
-        truth); loss, count, objects, ignored, skipped.
+        truth); of each class per_class_ap, per_class_ap50 (None without a truth) and
+        per_class_support; loss, count, objects, ignored, skipped.
         """
         records = records | {
             "scores": np.where(records["scores"] >= LEAST_SCORE, records["scores"], 0.0)
         }
-        metrics = average_precision.coco_boxes(to_truths(records), to_predictions(records))
+        metrics = average_precision.coco_boxes(
+            to_truths(records), to_predictions(records), num_classes=self.num_classes
+        )
         return metrics | {
             **mean_loss(sums),
             "objects": int(sums["objects"]),

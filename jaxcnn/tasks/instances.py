@@ -83,7 +83,7 @@ class InstanceSegmentation(CenterDetection):
 
     def summarize(self, sums: Any, records: dict[str, Any]) -> dict[str, Any]:
         """mask_AP, mask_AP50 and the others of `average_precision.coco_masks`; AP, AP50 … of the
-        boxes and the rest as in detection.
+        boxes and the rest as in detection; of each class per_class_mask_ap and per_class_mask_ap50.
         """
         scores = np.where(records["scores"] >= LEAST_SCORE, records["scores"], 0.0)
         kept = records | {"scores": scores}
@@ -98,8 +98,9 @@ class InstanceSegmentation(CenterDetection):
         found = _WithMasks(
             to_predictions(kept), records["masks"], scores > 0, self.image_size, pixel
         )
-        masks = average_precision.coco_masks(truths, found)
-        return {f"mask_{name}": value for name, value in masks.items()} | super().summarize(
+        masks = average_precision.coco_masks(truths, found, num_classes=self.num_classes)
+        del masks["per_class_support"]  # that of the boxes
+        return {_of_masks(name): value for name, value in masks.items()} | super().summarize(
             sums, records
         )
 
@@ -215,6 +216,12 @@ def _crop(
     flat = chosen.reshape(-1, *masks.shape[2:], 1)
     cropped = roi_align(flat, box.reshape(-1, 1, 4), size=size)
     return (cropped.reshape(*index.shape, *size) >= 0.5).astype(masks.dtype)
+
+
+def _of_masks(name: str) -> str:
+    """What a metric of boxes is called of masks."""
+    group = "per_class_" if name.startswith("per_class_") else ""
+    return f"{group}mask_{name.removeprefix(group)}"
 
 
 def _pack(masks: jax.Array) -> jax.Array:

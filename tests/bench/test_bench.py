@@ -18,6 +18,7 @@ from jaxcnn.bench import augmentation, measure, report, roofline, subjects, swee
 from jaxcnn.commands import _main
 from jaxcnn.commands import bench as command
 from jaxcnn.core.experiment import Experiment
+from jaxcnn.core.memory import call_bytes
 from jaxcnn.data import augment
 from jaxcnn.errors import ConfigError, ResourceError
 from tests.tiny import tiny
@@ -44,7 +45,7 @@ def test_roofline_without_the_compilers_estimate():
         memory_analysis = cost_analysis
 
     assert roofline.bytes_accessed(Silent()) is None
-    assert roofline.compiled_bytes(Silent()) is None
+    assert call_bytes(Silent()) is None
     place = roofline.position(10**9, 0.002, None, PEAK)
     assert place["share_of_peak"] == pytest.approx(0.5)
     assert place["bound"] is None

@@ -3,6 +3,7 @@ ties, empty images and every size class; its twin without pycocotools is test_ig
 """
 
 import contextlib
+import functools
 import io
 import time
 
@@ -193,6 +194,28 @@ def test_equals_pycocotools(kind, seed, monkeypatch):
     assert len(ours) == len(expected)
     np.testing.assert_allclose(list(ours.values()), expected, atol=1e-6, err_msg=", ".join(ours))
     assert 0.1 < ours["AP"] < 0.95  # the data discriminate
+
+
+@pytest.mark.parametrize("kind", ["bbox", "segm"])
+def test_each_class_equals_pycocotools_on_its_objects_alone(kind):
+    truths, predictions = random_images(4)
+    truths = [without_class(truth, 1) for truth in truths]  # is predicted, and never true
+    if kind == "segm":
+        truths, predictions = with_masks(truths), with_masks(predictions)
+    ours = KINDS[kind](truths, predictions, num_classes=CLASSES)
+    for label in range(CLASSES):
+        others = [other for other in range(CLASSES) if other != label]
+        alone = [
+            [functools.reduce(without_class, others, one) for one in images]
+            for images in (truths, predictions)
+        ]
+        ap, ap50 = pycocotools_stats(kind, alone[0], alone[1])[:2]
+        found = ours["per_class_ap"][label], ours["per_class_ap50"][label]
+        assert found == (pytest.approx((ap, ap50), abs=1e-6) if label != 1 else (None, None))
+
+
+def without_class(one, label):
+    return {name: value[one["label"] != label] for name, value in one.items()}
 
 
 def test_the_limit_of_detections_equals_pycocotools():

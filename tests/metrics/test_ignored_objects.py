@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxcnn.metrics import average_precision, matching, objects, scored_matching
-from tests.metrics.test_average_precision import random_images, with_masks
+from tests.metrics.test_average_precision import CLASSES, random_images, with_masks
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RANGES = {"": (0, 1e10), "_small": (0, 1024), "_medium": (1024, 9216), "_large": (9216, 1e10)}
@@ -98,19 +98,27 @@ def test_coco_equals_loops(kind, seed, monkeypatch):
     if kind == "masks":
         truths, predictions = with_masks(truths), with_masks(predictions)
         truths = [t | {"area": t["mask"].sum(axis=(1, 2)) * 1.0} for t in truths]
-        ours = average_precision.coco_masks(truths, predictions)
+        ours = average_precision.coco_masks(truths, predictions, num_classes=CLASSES + 1)
     else:
-        ours = average_precision.coco_boxes(truths, predictions)
+        ours = average_precision.coco_boxes(truths, predictions, num_classes=CLASSES + 1)
     name = {"boxes": "box", "masks": "mask"}[kind]
     truths, predictions = (
         [one | {"shape": one[name]} for one in images] for images in (truths, predictions)
     )
-    if kind == "boxes":
-        expected = brute_force(
-            truths, predictions, box_overlap, lambda box: np.prod(box[2:] - box[:2])
-        )
-    else:
-        expected = brute_force(truths, predictions, mask_overlap, np.sum)
+    how = (box_overlap, lambda box: np.prod(box[2:] - box[:2]))
+    how = how if kind == "boxes" else (mask_overlap, np.sum)
+    of_class = [ours.pop(f"per_class_{n}") for n in ("ap", "ap50", "support")]
+    for label, found in enumerate(zip(*of_class, strict=True)):
+        mine = [
+            [{n: v[one["label"] == label] for n, v in one.items()} for one in images]
+            for images in (truths, predictions)
+        ]
+        wanted = sum((~(one["ignored"] | one["crowd"])).sum() for one in mine[0])
+        alone = brute_force(*mine, *how)
+        means = pytest.approx((alone["AP"], alone["AP50"]), abs=1e-9) if wanted else (None, None)
+        assert (found[:2], found[2]) == (means, wanted)
+    assert of_class[2][CLASSES] == 0, "a class without truths is among them"
+    expected = brute_force(truths, predictions, *how)
     assert ours == pytest.approx(expected, abs=1e-9)
     assert 0.1 < ours["AP"] < 0.95
     ignored = sum((t["ignored"] | t["crowd"]).sum() for t in truths)

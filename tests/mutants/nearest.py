@@ -72,6 +72,7 @@ NEAREST: dict[str, tuple[str, ...]] = {
     "jaxcnn/core/forward.py": (*CORE, "tests/core/test_seams.py"),
     "jaxcnn/core/freezing.py": ("tests/core/test_freezing.py",),
     "jaxcnn/core/optimizers.py": ("tests/core/test_optimizers.py",),
+    "jaxcnn/core/dotted.py": ("tests/core/test_override.py",),
     "jaxcnn/core/override.py": ("tests/core/test_override.py",),
     "jaxcnn/core/program.py": (
         *CORE,
@@ -91,6 +92,7 @@ NEAREST: dict[str, tuple[str, ...]] = {
     "jaxcnn/runs/board.py": ("tests/runs/test_board.py",),
     "jaxcnn/runs/carry.py": ("tests/runs/test_open.py",),
     "jaxcnn/runs/check.py": ("tests/runs/test_examine.py", "tests/core/test_seams.py"),
+    "jaxcnn/runs/cost.py": ("tests/runs/test_cost.py",),
     "jaxcnn/runs/checkpoint.py": ("tests/runs/test_checkpoint.py", *RUN),
     "jaxcnn/runs/code.py": ("tests/runs/test_open.py",),
     "jaxcnn/runs/diagnosis.py": RUN,

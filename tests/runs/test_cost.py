@@ -1,0 +1,79 @@
+"""What `check` says of a step's operations, memory and time."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcnn.commands import check
+from jaxcnn.core.program import make_program, supervised
+from jaxcnn.runs.check import pre_flight
+from jaxcnn.runs.cost import measure_step, step_flops
+from jaxcnn.runs.writers import format_bytes
+from tests.tiny import TinyNet, tiny
+
+
+def bytes_of(tree):
+    leaves = jax.tree.leaves(tree)
+    keys = [jax.random.key_data(x) for x in leaves if jnp.issubdtype(x.dtype, jax.dtypes.prng_key)]
+    plain = [x for x in leaves if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key)]
+    return sum(x.nbytes for x in [*keys, *plain])
+
+
+def test_the_memory_is_that_of_the_true_state_and_batch_and_what_the_step_needs_besides():
+    found = {}
+    for width in (4, 256):
+        e = tiny(model=TinyNet(width=width), batch_size=16)
+        source = e.data.open("train")
+        facts, measured = pre_flight(e), measure_step(e, steps=12)
+        state = jax.jit(make_program(e, steps=12).init)(jax.random.key(0))
+        batch = source.take(np.arange(16))
+        assert facts["state_bytes"] == bytes_of(state)
+        assert facts["batch_bytes"] == sum(x.nbytes for x in batch.values())
+        arguments = facts["state_bytes"] + facts["batch_bytes"]
+        # donated: the next state takes the place of the old; besides, one set of activations
+        activations = 16 * 6 * 6 * width * 4
+        assert arguments + activations <= measured["step_bytes"]
+        assert measured["step_bytes"] <= arguments + 30 * activations + 200_000
+        assert measured["step_seconds"] > 0
+        assert measured["compile_seconds"] > measured["step_seconds"]
+        found[width] = measured["step_bytes"]
+    assert found[256] > 10 * found[4]
+
+
+def test_operations_follow_from_the_layers_and_are_unknown_of_an_objective_of_ones_own():
+    # a 3 x 3 convolution that keeps the size, and a linear layer after pooling
+    macs = 8 * 8 * 9 * 1 * 4 + 4 * 4 * 4 * 3
+    assert step_flops(tiny()) == 3 * 2 * macs * 8
+    assert step_flops(dataclasses.replace(tiny(), accumulate=2)) == step_flops(tiny())
+    own = dataclasses.replace(tiny(), objective=lambda *args: supervised(*args))
+    assert step_flops(own) is None
+
+
+def test_the_words_say_what_is_computed_and_what_was_measured():
+    e = tiny()
+    facts = {**pre_flight(e), "step_flops": step_flops(e)}
+    text = "\n".join(check.cost_lines(facts, batch_size=8))
+    assert f"{facts['params']:,} parameters ({format_bytes(facts['param_bytes'])})" in text
+    assert "by formula" in text
+    assert "--compile" in text
+    measured = {"step_bytes": 3 << 20, "step_seconds": 0.5, "steps_timed": 5, "compile_seconds": 2}
+    text = "\n".join(check.cost_lines({**facts, **measured, "steps": 600}, batch_size=8))
+    assert "memory of a step: 3.0 MiB" in text
+    assert "0.5 s (measured: median of 5 on blank examples, after 2.0 s" in text
+    assert "600 steps: 5 min, without reading data" in text
+    text = "\n".join(check.cost_lines({**facts, "step_flops": None}, batch_size=8))
+    assert "not known" in text
+    program = {"state_bytes": 10, "batch_bytes": 5, "step_flops": None}
+    assert "training state 10 bytes" in check.cost_lines(program, batch_size=1)[0]
+
+
+@pytest.mark.parametrize(
+    "count, text",
+    [(0, "0 bytes"), (1023, "1,023 bytes"), (1024, "1.0 KiB"), (3 << 29, "1.5 GiB"),
+     (5 << 40, "5,120.0 GiB")],
+)  # fmt: skip
+def test_bytes_in_words(count, text):
+    assert format_bytes(count) == text
