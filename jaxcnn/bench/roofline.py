@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnn.bench.load import Block, watched
-from jaxcnn.core.memory import call_bytes
+from jaxcnn.core.memory import call_bytes, free_bytes
 
 
 def measure_peak(
