@@ -155,10 +155,11 @@ def _spoil(kind: str, numbers: tuple[int, ...]) -> None:
 
 
 def memory(world: World, tally: Tally) -> None:
-    """A limit of the address space, for a small net, and for one so wide that it needs more."""
+    """A limit of the address space, for a small net, and for wide ones, some of which need more."""
     name, folder = "plain", world.place()
     world.golden(name)
-    more, wide = world.random.randint(100, 1500), world.random.choice((False, True))
+    more = world.random.randint(1, 1500)
+    wide = world.random.choice((0, int(10 ** world.random.uniform(4, 6.3))))
 
     def limited() -> None:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
@@ -167,12 +168,13 @@ def memory(world: World, tally: Tally) -> None:
 
     line = ["train", *world.arguments(name), "--run-dir", folder]
     ended = Child(
-        command(*line, *["model.width=2_000_000"] * wide, "steps=24"), before=limited
+        command(*line, *[f"model.width={wide}"] * bool(wide), "steps=24"), before=limited
     ).wait()
-    what = f"{'a wide' if wide else 'a small'} net with {more} MiB"
+    what = f"a net of width {wide or 'as it is'} with {more} MiB"
     tally.tried += 1
-    good = tally.ended(ended, (RESOURCES,) if wide else (0, RESOURCES), what)
-    if ended.code == RESOURCES and "batch_size" not in ended.err:
+    good = tally.ended(ended, (0, RESOURCES), what)
+    remedies = ("choose a smaller", "free memory")
+    if ended.code == RESOURCES and not any(text in ended.err for text in remedies):
         tally.untidy.append(f"{what}: names no remedy: {ended.last_words}")
         good = False
     if not wide:
