@@ -49,7 +49,7 @@ FAMILIES = (
     "small_video_net",
 )
 # of those that take no smaller ones
-SIDES = {"alexnet": 227, "alexnet_ungrouped": 227, "inception_v3": 299, "unet": 188, "c3d": 112}
+SIDES = {"alexnet": 227, "alexnet_ungrouped": 227, "inception_v3": 299, "c3d": 112}
 SIDES |= {"googlenet": 96, "r3d_18": 32, "r2plus1d_18": 32}
 SIDE = 64  # of all other photographs
 ROWS = 8
