@@ -40,8 +40,8 @@ class Group:
     states: list[Tree] = dataclasses.field(default_factory=list)  # one a bundle
     pending: list[list[Numbers]] = dataclasses.field(default_factory=list)  # numbers, on the device
     started: float = 0.0
-    logged: int = 0  # the step up to which numbers were told
-    since: float = 0.0  # monotonic time from which `pending` counts
+    timed: int = 0  # the step from which the speed counts: the last record's or compiled one
+    since: float = 0.0  # monotonic time at which it was made
     saved: float = 0.0  # monotonic time of the last save
     failed_save: ResourceError | None = None
     told: set[str] = dataclasses.field(default_factory=set)

@@ -18,6 +18,7 @@ from jaxcnn.errors import ConfigError, DataError, Preempted, ResourceError
 from jaxcnn.runs import evaluation
 from jaxcnn.runs.feed import batches, pieces
 from jaxcnn.runs.group import Group
+from jaxcnn.runs.profiling import compilations
 from jaxcnn.runs.replica import Replica
 from jaxcnn.runs.stopping import diverge, drop_due, going_on, raise_if_lost, stop_replica
 from jaxcnn.runs.ways import by_bundle
@@ -35,7 +36,7 @@ def run(group: Group, stop: Callable[[], bool]) -> None:
     and again.
     """
     group.saved = group.since = time.monotonic()
-    group.logged = group.step
+    group.timed = group.step
     try:
         _train(group, stop)
     except (DataError, OSError) as error:
@@ -73,6 +74,7 @@ def _train_until(group: Group, end: int, stop: Callable[[], bool]) -> bool:
     """
     e = group.experiment
     interval = e.eval_interval(len(group.train))
+    compiled = compilations()
     for after, of_bundles in _feed(group, end, intervals=(e.log_every, interval)):
         with _profiled(group, after):
             for i, (bundle, batch) in enumerate(zip(group.bundles, of_bundles, strict=True)):
@@ -80,6 +82,9 @@ def _train_until(group: Group, end: int, stop: Callable[[], bool]) -> bool:
                 group.states[i], numbers = program.train_step(group.states[i], batch)
                 group.pending[i].append(numbers)
         group.step = after
+        if compilations() != compiled:  # for the batch or for the step: no speed is to be seen yet
+            jax.block_until_ready(group.states)
+            group.since, group.timed = time.monotonic(), after
         if after % e.log_every == 0:
             _log(group)
         evaluating = after % interval == 0 or after == end
@@ -92,6 +97,7 @@ def _train_until(group: Group, end: int, stop: Callable[[], bool]) -> bool:
             return True
         if not going_on(group):
             return False
+        compiled = compilations()
     return False
 
 
@@ -151,8 +157,9 @@ def _log(group: Group) -> None:
             means.append(_means(group, replica, {name: x[:, i] for name, x in columns.items()}))
             place += 1
     _check_compiled_once(group)
-    rate = (group.step - group.logged) * group.experiment.batch_size / elapsed
-    group.logged = group.step
+    timed = (group.step - group.timed) * group.experiment.batch_size
+    rate = timed / elapsed if timed else None  # each of these steps compiled
+    group.timed = group.step
     for replica, numbers in zip(group.active, means, strict=True):
         if replica.stopped is None:
             record = group.record("train", replica, **numbers, images_per_second=rate)

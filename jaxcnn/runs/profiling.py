@@ -119,3 +119,20 @@ def tracing(folder: Path) -> Generator[None]:
             jax.profiler.stop_trace()
         raise
     jax.profiler.stop_trace()
+
+
+def compilations() -> int:
+    """How many times this process has compiled since this was first asked, also where the result
+    came from a cache.
+    """
+    if not _compiled:
+        _compiled.append(0)
+        jax.monitoring.register_event_duration_secs_listener(_count)
+    return _compiled[0]
+
+
+def _count(event: str, duration_secs: float, **kwargs: str | int) -> None:
+    _compiled[0] += event == "/jax/core/compile/backend_compile_duration"
+
+
+_compiled: list[int] = []

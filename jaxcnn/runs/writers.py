@@ -162,13 +162,14 @@ class Console:
             self.line(text)
 
     def _train(self, rows: list[Record]) -> None:
-        rate = sum(row["images_per_second"] for row in rows)
+        rates = [row["images_per_second"] for row in rows]
         text = f"epoch {rows[0]['epoch']:.2f}"
         own = [name for name in rows[0] if name not in (*OF_RECORDS, *OF_DESCENT)]
         for name in ["loss", *own][:SHOWN]:
             if (value := _mean([row.get(name) for row in rows])) is not None:
                 text += f"  {name} {value:.4f}"
-        text += f"  {rate:,.0f} images/s"
+        if None not in rates:  # nothing but compiling so far
+            text += f"  {sum(rates):,.0f} images/s"
         if self._bar and self._task is not None:
             self._bar.update(self._task, completed=rows[0]["step"], description=text)
         else:
@@ -220,6 +221,14 @@ def _is_notebook() -> bool:
 def format_number(value: float) -> str:
     """Short text of a metric: integers plainly, fractions with four digits."""
     return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+
+
+def format_bytes(count: float) -> str:
+    """Short text of a number of bytes: "512 bytes", "241.0 KiB", "3.1 GiB"."""
+    size, units = float(count), ("bytes", "KiB", "MiB", "GiB")
+    while size >= 1024 and len(units) > 1:
+        size, units = size / 1024, units[1:]
+    return f"{size:,.0f} bytes" if units[0] == "bytes" else f"{size:,.1f} {units[0]}"
 
 
 def _mean(values: list[Json]) -> float | None:

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import threading
+import time
 from functools import partial
 
 import jax
@@ -30,9 +31,10 @@ from jaxcnn.runs import feed
 from jaxcnn.runs.evaluation import evaluate
 from jaxcnn.runs.open import open as open_run
 from jaxcnn.runs.rundir import locked
+from jaxcnn.runs.train import train
 from jaxcnn.runs.writers import History
 from jaxcnn.tasks.binary import BinaryClassification
-from tests.tiny import Lines, arrays, fit, stop_at, tiny
+from tests.tiny import Lines, TinyNet, arrays, fit, stop_at, tiny
 
 
 @pytest.fixture(scope="module")
@@ -380,3 +382,30 @@ def test_the_steps_of_a_run_move_nothing_but_indices():
         with pytest.raises(Exception, match="Disallowed"):
             np.ones(3, np.float32) + metrics["loss"]  # what the guard would have refused
     assert int(state.step) == 12
+
+
+class Slow(TinyNet):
+    """Takes half a second to be traced."""
+
+    def __call__(self, image, *, train: bool):
+        time.sleep(0.5)
+        return super().__call__(image, train=train)
+
+
+@pytest.mark.parametrize("way", ["single", "scanned"])
+def test_speed_does_not_count_steps_that_compiled(way, tmp_path):
+    """The images of the first record over its speed are the time of the other steps alone."""
+    steps = 4 if way == "scanned" else 1
+    e = tiny(model=Slow(), steps=16, log_every=8, eval_every=100.0, steps_per_dispatch=steps)
+    run = train(e, tmp_path / way, quiet=True)
+    first, second = (r for r in run.history if r["kind"] == "train")
+    # 8 steps of 8 images in the half second that tracing alone takes were 128 images a second
+    assert first["images_per_second"] > 128
+    assert second["images_per_second"] > 128
+    if way == "scanned":
+        return
+    lines = Lines()
+    every = train(dataclasses.replace(e, log_every=1, steps=2), tmp_path / "every", console=lines)
+    records = [r for r in every.history if r["kind"] == "train"]
+    assert records[0]["images_per_second"] is None  # its only step compiled
+    assert "images/s" not in next(line for line in lines.lines if line.startswith("step 1 "))
