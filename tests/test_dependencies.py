@@ -11,7 +11,7 @@ from tests.oldest import oldest
 from tests.test_imports import files
 
 # frameworks to compare with, and a format of one: whoever has such files has the package
-OF_OTHERS = {"torch", "keras"}
+OF_OTHERS = {"torch", "torchvision", "timm", "keras"}
 
 
 def plain(name):

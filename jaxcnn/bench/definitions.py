@@ -59,7 +59,7 @@ WITHOUT: dict[str, str] = {
     "speednet": "its whitening layer and its scaled head are in no common package",
     "text_cnn": "takes tokens, not images",
     "char_cnn": "takes tokens, not images",
-    "googlenet": "its auxiliary heads are not compared; give model.auxiliary_heads=false",
+    "googlenet": "its auxiliary heads are not compared; give model.auxiliary_heads=False",
 }
 
 

@@ -206,7 +206,7 @@ def _vgg(model: VGG) -> Layers:
 
 
 def _googlenet(model: GoogLeNet) -> Layers:
-    require(not model.auxiliary_heads, model, "needs auxiliary_heads=false")
+    require(not model.auxiliary_heads, model, "needs auxiliary_heads=False")
 
     def conv(features: int, kernel: int, strides: int = 1) -> Layers:
         if model.batch_norm:

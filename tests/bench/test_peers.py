@@ -196,7 +196,7 @@ def test_networks_without_a_counterpart_are_refused_with_the_reason(model):
 
 REASONS = {
     "LeNet5": "radial outputs.*lenet5_modern",
-    "GoogLeNet": "auxiliary_heads=false",
+    "GoogLeNet": "auxiliary_heads=False",
     "ResNet": "num_classes > 0",
     "SpeedNet": "whitening",
     "MobileNetV2": "other fields than mobilenet_v2",
