@@ -205,6 +205,9 @@ SAVE = "touch last-$(ls | wc -l).safetensors"
         ("exit 0", None, {"started again": 0, "done": 3}),
         # as often as something was saved
         (f"{SAVE}; test $(ls | wc -l) -gt 5 || exit 75", None, {"started again": 15, "done": 3}),
+        # at every third start
+        (f"echo >> ../n; n=$(wc -l < ../n); test $((n % 3)) != 0 || {SAVE}; test $n = 6 || exit 75",
+         None, {"started again": 15, "done": 3}),
         # not done, nothing saved
         ("test $part != 1 || (echo error: no disk; exit 6)", "given up: part 1 (replica 1)", {
             "exit code 6: no disk; started again": 2, "given up after 3 starts": 1, "done": 2,
