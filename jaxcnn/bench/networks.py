@@ -45,7 +45,7 @@ def layers_of(model: Any) -> Layers:
             require(
                 not getattr(model, "pyramid", False) and getattr(model, "num_classes", 1) > 0,
                 model,
-                "needs num_classes > 0 and pyramid=false",
+                "needs num_classes > 0 and pyramid=False",
             )
             return describe(model)
     names = ", ".join(kind.__name__ for kind in FAMILIES)
