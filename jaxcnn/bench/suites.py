@@ -185,7 +185,7 @@ def epoch(e: Experiment, rounds: int) -> dict[str, Any]:
         for (first, end), batch in batches(source, whole, seed=e.seed, batch_size=e.batch_size):
             full = end - first == ours.dispatch
             step = ours.steps["train"] if full else program.train_step
-            ours.state, _ = step(ours.state, jax.device_put(batch))
+            ours.state = step(ours.state, jax.device_put(batch))[0]
         jax.block_until_ready(ours.state)
         return time.perf_counter() - start
 
