@@ -4,6 +4,7 @@ takes; and what 8 bits cost ResNet-8.
     python benchmarks/onnx_table.py resnet18 vgg11_bn       # (default: one of each family)
     python benchmarks/onnx_table.py --repeats 0 --side 32 densenet201    # no times, small pictures
     python benchmarks/onnx_table.py --int8 digits --seeds 3
+    python benchmarks/onnx_table.py --int8 digits --network resnet18
 
 Weights are fresh ones, with BatchNorm's statistics those of one batch, so that the outputs are of
 order 1. Differences: largest over 1 and 7 rows, relative to the largest output; JAX answers 7 rows,
@@ -32,7 +33,7 @@ from jaxcnn.data import augment
 from jaxcnn.data.files.tfds import Tfds
 from jaxcnn.data.made.digits import Digits
 from jaxcnn.models import MODELS, TOKEN_MODELS, build
-from jaxcnn.models.resnet import resnet_cifar
+from jaxcnn.models.resnet import resnet18, resnet_cifar
 from jaxcnn.ops.convolution import current_formulation, formulation
 from jaxcnn.runs.agreement import apart
 from jaxcnn.runs.export import Traced
@@ -130,11 +131,17 @@ def row(name: str, *, side: int, repeats: int, threads: int) -> str:
     return f"{line} {theirs:.1f} | {here:.1f} |"
 
 
-def resnet8(data: str, seed: int, folder: str) -> str:
-    """Train ResNet-8, write it in 8 bits; a line of the second table."""
+NETWORKS = {
+    "resnet8": partial(resnet_cifar, depth=8),
+    "resnet18": partial(resnet18, num_classes=10, stem="cifar"),
+}
+
+
+def in_8_bits(network: str, data: str, seed: int, folder: str) -> str:
+    """Train a network, write it in 8 bits; a line of the second table."""
     digits = data == "digits"
     e = Experiment(
-        model=resnet_cifar(depth=8),
+        model=NETWORKS[network](),
         task=Classification(num_classes=10),
         data=Digits() if digits else Tfds("fashion_mnist", train="train[:20000]", eval="test"),
         augment=(partial(augment.shift, pixels=2),),
@@ -150,7 +157,7 @@ def resnet8(data: str, seed: int, folder: str) -> str:
     sizes = [os.path.getsize(result["file"]) / 1e6 for result in (whole, small)]
     a, b, jax_own = small["int8"]["float32"], small["int8"]["int8"], run.summary["eval"]["accuracy"]
     return (
-        f"| {data} | {seed} | {jax_own:.4f} | {a:.4f} | {b:.4f} | {100 * (b - a):+.2f} "
+        f"| {network}, {data} | {seed} | {jax_own:.4f} | {a:.4f} | {b:.4f} | {100 * (b - a):+.2f} "
         f"| {sizes[0]:.2f} | {sizes[1]:.2f} |"
     )
 
@@ -159,17 +166,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="MODEL")
     parser.add_argument("--int8", choices=("digits", "fashion_mnist"))
+    parser.add_argument("--network", choices=tuple(NETWORKS), default="resnet8", help="in 8 bits")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--side", type=int, default=SIDE, help="of pictures (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="0: no times")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     args = parser.parse_args()
     if args.int8:
-        print("| data | seed | JAX | ONNX float32 | int8 | points | MB | MB int8 |")
+        print("| network, data | seed | JAX | ONNX float32 | int8 | points | MB | MB int8 |")
         print("| --- | --- | --- | --- | --- | --- | --- | --- |")
         for seed in range(args.seeds):
             with tempfile.TemporaryDirectory() as folder:
-                print(resnet8(args.int8, seed, f"{folder}/run"), flush=True)
+                print(in_8_bits(args.network, args.int8, seed, f"{folder}/run"), flush=True)
         return
     print(f"ours: formulation {current_formulation()!r}; {ROWS} rows, {args.threads} threads")
     titles = ["model", "input", "difference", "largest output", "MB", "s to write"]

@@ -21,8 +21,9 @@ if "TFDS_DATA_DIR" not in os.environ and (ROOT.parent / "shared" / "tfds").is_di
 # goes without them; programs that are started compile as users' do. Other versions may not know the
 # flag, and would abort.
 FLAGS = os.environ.get("XLA_FLAGS")
-if version("jaxlib").startswith("0.10."):
-    os.environ["XLA_FLAGS"] = f"{FLAGS or ''} --xla_cpu_use_fusion_emitters=false".strip()
+known = version("jaxlib").startswith("0.10.")
+QUICKLY = "--xla_cpu_use_fusion_emitters=false" if known else ""
+os.environ["XLA_FLAGS"] = f"{FLAGS or ''} {QUICKLY}".strip()
 
 import jax  # noqa: E402 (after the environment is set)
 import jaxtyping  # noqa: E402

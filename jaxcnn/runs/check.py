@@ -60,6 +60,20 @@ def abstract_state(e: Experiment) -> Tree:
     return state
 
 
+def check_divides(e: Experiment) -> None:
+    """ConfigError where a batch cannot be split evenly over the devices, which train a run
+    together.
+    """
+    count = len(jax.devices())
+    if e.batch_size % count:
+        below = e.batch_size // count * count
+        nearest = f"{below} or {below + count}" if below else str(count)
+        raise ConfigError(
+            f"batch_size={e.batch_size}: cannot be split evenly over {count} devices, which train "
+            f"a run together; choose {nearest}, or let JAX see fewer devices"
+        )
+
+
 def check_classes(e: Experiment) -> None:
     """ConfigError where the task's num_classes is not the number of classes that the data name.
     Data that are not there yet, or name none, say nothing.
@@ -110,6 +124,7 @@ def size_of(data: Dataset, split: str) -> int | None:
 def pre_flight(e: Experiment) -> dict[str, Any]:
     """Sizes and counts of a run, from metadata alone."""
 
+    check_divides(e)
     state, spec = abstract_state(e), e.data.spec()
     sizes = {split: size_of(e.data, split) for split in SPLITS}
     train_size = sizes["train"]

@@ -14,7 +14,7 @@ from jaxcnn.data.recorded import Recorded, check_unchanged
 from jaxcnn.errors import ConfigError, DataError, DivergedError, Preempted, ResourceError
 from jaxcnn.runs import code, environment, published, sweep
 from jaxcnn.runs.beginning import describe, kept_plan, say_folds, surroundings
-from jaxcnn.runs.check import abstract_state
+from jaxcnn.runs.check import abstract_state, check_divides
 from jaxcnn.runs.evaluation import open_checked
 from jaxcnn.runs.events import Observer
 from jaxcnn.runs.launch import WAIT, Launch, command, together, train_parts
@@ -225,6 +225,8 @@ def _train(plan: Plan) -> Run:
     plan = dataclasses.replace(plan, environment=surroundings())
     e, console, groups = plan.experiment, plan.console, plan.groups()
     memory.check(memory.STARTING, "training", "free memory (batch_size does not change this)")
+    if plan.solo:
+        check_divides(e)
     if plan.resume:
         old = read_run(plan.folder)["data"]
         for difference in check_unchanged(old, e.data, where=str(plan.folder)):

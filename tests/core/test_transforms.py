@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import QUICKLY, ROOT
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def results():
     # Simulated devices wait for one another on XLA's thread pool: fewer threads than devices in
     # flight can deadlock (docs/LOG.md).
     environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count=4 {QUICKLY}".strip(),
         "NPROC": "16",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiling takes most of the time
         "PYTHONPATH": str(ROOT),
@@ -59,6 +59,10 @@ def test_replicas_share_evaluation_batches(results):
 
 def test_a_batch_that_cannot_be_split_is_refused(results):
     assert "batch_size" in results["uneven"]
+    for verb in ("check", "train"):
+        assert "batch_size=6: cannot be split evenly over 4" in results[f"uneven, {verb}"]
+        assert "choose 4 or 8" in results[f"uneven, {verb}"]
+    assert results["uneven, left"] == []
 
 
 @pytest.mark.parametrize("way", ["vmap", "devices"])

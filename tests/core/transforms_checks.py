@@ -4,6 +4,7 @@ as JSON.
 
 import dataclasses
 import json
+import os
 import tempfile
 from functools import partial
 
@@ -17,6 +18,7 @@ import jaxcnn
 from jaxcnn.core import transforms
 from jaxcnn.core.program import make_program
 from jaxcnn.errors import ConfigError
+from jaxcnn.runs.check import pre_flight
 from jaxcnn.runs.ways import Way
 from tests.tiny import TinyNet, tiny
 
@@ -68,6 +70,16 @@ def main():
         four.train_step(None, source.take(np.arange(6)))
     except ConfigError as error:
         out["uneven"] = str(error)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, call in {
+            "check": lambda: pre_flight(tiny(batch_size=6)),
+            "train": lambda: jaxcnn.train(tiny(batch_size=6), f"{folder}/run", quiet=True),
+        }.items():
+            try:
+                call()
+            except ConfigError as error:
+                out[f"uneven, {name}"] = str(error)
+        out["uneven, left"] = os.listdir(folder)
 
     e = tiny(optimizer=sgd)
     source = e.data.open("train")

@@ -110,20 +110,19 @@ def reliability(rows: Sequence[dict[str, Any]]) -> Html | None:
 def parallel(axes: Sequence[str], rows: Sequence[Sequence[Any]], colors: Sequence[int]) -> Html:
     """Parallel coordinates: one line a row, through its value on each axis. An axis of numbers is
     linear from least to largest, over three decades logarithmic; one of other values has a place
-    for each. Values that are None
-    end the line.
+    for each. Values that are None end the line.
     """
     width, top, bottom, edge = 640, 28, 220, 70
     gap = (width - 2 * edge) / max(len(axes) - 1, 1)
     scales = [_places([row[i] for row in rows]) for i in range(len(axes))]
-    parts = []
+    parts, labels = [], []  # these over the lines that end at them
     for i, name in enumerate(axes):
         x = round(edge + i * gap)
         parts.append(tag("line", x1=x, x2=x, y1=top, y2=bottom, class_="axis"))
         parts.append(tag("text", name[-24:], x=x, y=top - 12, text_anchor="middle"))
-        parts += [
+        labels += [
             tag("text", label, x=x - 5, y=round(bottom - share * (bottom - top) + 4),
-                text_anchor="end")
+                text_anchor="end", class_="over")
             for label, share in scales[i][1]
         ]  # fmt: skip
     for row, color in zip(rows, colors, strict=True):
@@ -137,7 +136,7 @@ def parallel(axes: Sequence[str], rows: Sequence[Sequence[Any]], colors: Sequenc
         line = f"series s{color % COLORS}"
         parts.append(tag("polyline", title, points=" ".join(places), class_=line))
     image = tag(
-        *("svg", parts), viewBox=f"0 0 {width} {bottom + 14}", role="img",
+        *("svg", parts + labels), viewBox=f"0 0 {width} {bottom + 14}", role="img",
         aria_label="parallel coordinates",
     )  # fmt: skip
     return tag("figure", image, class_="lines")
