@@ -21,8 +21,8 @@ SMALL = ("plain", "EMA", "patience", "GAN", "sweep by vmap")
 
 
 def disk(world: World, tally: Tally) -> None:
-    """On a file system of 4 MB, filled by another file at a random file operation of a run; room is
-    made again, and the run goes on.
+    """On a file system of 4 MB, filled by another file at a file operation of a run (at each of
+    them, given time); room is made again, and the run goes on.
     """
     if world.disk is None:
         return _without_mount(tally)
@@ -30,7 +30,8 @@ def disk(world: World, tally: Tally) -> None:
     golden = world.golden(name)
     _empty(world.disk)
     folder, filler = world.disk / "run", world.disk / "filler"
-    at, left = world.random.randint(1, golden.operations), world.random.choice((0, 1, 8, 64))
+    at = world.every(f"disk, {name}", golden.operations)
+    left = world.random.choice((0, 1, 8, 64))
     hook = at_operation(at, folder, lambda: _fill(filler, left))
     what = f"{name}: full but for {left} KiB at operation {at} of {golden.operations}"
     ended = Child(world.go_on(name, folder), before=hook).wait()

@@ -66,6 +66,7 @@ class World:
         self.folder, self.random, self.names = folder, random.Random(seed), tuple(names)
         self._goldens: dict[str, Golden] = {}
         self._arguments: dict[str, list[str]] = {}
+        self._left: dict[str, list[int]] = {}
         self._places = itertools.count()
         self.disk = self._mount(folder / "disk")
 
@@ -79,6 +80,13 @@ class World:
         """
         names = [name for name in among if name in self.names] or ["plain"]
         return names[int(len(names) * self.random.random() ** 1.5)]
+
+    def every(self, what: str, count: int) -> int:
+        """A number from 1 to `count`: each once, in random order, before any comes again."""
+        left = self._left.setdefault(what, [])
+        if not left:
+            left += self.random.sample(range(1, count + 1), count)
+        return left.pop()
 
     def arguments(self, name: str) -> list[str]:
         if name not in self._arguments:
