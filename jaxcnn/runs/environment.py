@@ -40,6 +40,12 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxcnn"
 
 
+def _processors() -> int:
+    """How many this process may use."""
+    has = hasattr(os, "sched_getaffinity")  # on Linux
+    return len(os.sched_getaffinity(0)) if has else os.cpu_count() or 1
+
+
 def prepare_process(*, recorded: Facts | None = None) -> None:
     """Set what JAX reads when it starts, leaving alone what the user has set; `recorded` is the
     environment of a run to be resumed.
@@ -50,14 +56,8 @@ def prepare_process(*, recorded: Facts | None = None) -> None:
     recorded = recorded or {}
     collect_rarely()
     keep_memory()
-    os.environ.setdefault(
-        "NPROC",
-        str(
-            recorded.get("NPROC") or len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else os.cpu_count()
-        ),
-    )
+    threads = recorded.get("NPROC") or _processors()
+    os.environ.setdefault("NPROC", str(threads))
     if recorded.get("convolution"):  # formulations agree within rounding, not in bits
         os.environ.setdefault("JAXCNN_CONVOLUTION", recorded["convolution"])
     # other versions may not know the flags of a run, and would abort

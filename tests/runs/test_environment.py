@@ -5,11 +5,13 @@ import importlib.util
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from jaxcnn.runs.environment import collect_rarely
+from jaxcnn.runs import environment
+from jaxcnn.runs.environment import collect_rarely, prepare_process
 from tests.conftest import ROOT
 
 # Page faults of the last of three rounds in which a thread fills and frees 60 MB, as a training
@@ -90,3 +92,57 @@ def test_cycles_are_collected_less_often_never_more(theirs, ours):
         assert gc.get_threshold() == (ours, 7, 3)
     finally:
         gc.set_threshold(*before)
+
+
+@pytest.fixture
+def prepared(monkeypatch, tmp_path):
+    """call(recorded, **the user's variables) -> the variables that JAX will read."""
+    monkeypatch.setattr(environment, "collect_rarely", lambda: None)
+    monkeypatch.setattr(environment, "keep_memory", lambda: None)
+
+    def call(recorded=None, **theirs):
+        own = {"XDG_CACHE_HOME": str(tmp_path), **theirs}
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "environ", own)
+            prepare_process(recorded=recorded)
+        return own
+
+    return call
+
+
+@pytest.mark.parametrize("system", ["Linux", "another"])
+def test_the_number_of_threads_is_the_users_then_the_runs_then_the_machines(
+    prepared, monkeypatch, system
+):
+    if system == "another":
+        monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+        machines = os.cpu_count()
+    else:
+        machines = len(os.sched_getaffinity(0))
+    assert prepared()["NPROC"] == str(machines)
+    assert prepared({"NPROC": "77"})["NPROC"] == "77"
+    assert prepared({"NPROC": "77"}, NPROC="3")["NPROC"] == "3"
+
+
+def test_the_formulation_of_convolutions_is_the_users_then_the_runs(prepared):
+    assert "JAXCNN_CONVOLUTION" not in prepared()
+    run = {"convolution": "natural"}
+    assert prepared(run)["JAXCNN_CONVOLUTION"] == "natural"
+    assert prepared(run, JAXCNN_CONVOLUTION="fast")["JAXCNN_CONVOLUTION"] == "fast"
+
+
+def test_flags_of_xla_are_the_users_then_those_of_a_run_by_the_same_jaxlib(prepared):
+    default = prepared()["XLA_FLAGS"]
+    run = {"XLA_FLAGS": "--of_a_run=1", "versions": {"jaxlib": version("jaxlib")}}
+    assert prepared(run)["XLA_FLAGS"] == "--of_a_run=1"
+    assert prepared(run, XLA_FLAGS="--mine=2")["XLA_FLAGS"] == "--mine=2"
+    assert prepared({**run, "versions": {"jaxlib": "0.0.1"}})["XLA_FLAGS"] == default
+
+
+def test_compiled_programs_lie_in_a_private_folder_unless_the_user_names_one(prepared, tmp_path):
+    place = Path(prepared()["JAX_COMPILATION_CACHE_DIR"])
+    assert place.is_relative_to(tmp_path)
+    assert place.stat().st_mode & 0o777 == 0o700
+    assert prepared(JAX_COMPILATION_CACHE_DIR="x")["JAX_COMPILATION_CACHE_DIR"] == "x"
+    (tmp_path / "file").touch()
+    assert "JAX_COMPILATION_CACHE_DIR" not in prepared(XDG_CACHE_HOME=str(tmp_path / "file"))
