@@ -97,7 +97,11 @@ NEAREST: dict[str, tuple[str, ...]] = {
     "jaxcnn/runs/code.py": ("tests/runs/test_open.py",),
     "jaxcnn/runs/diagnosis.py": RUN,
     "jaxcnn/runs/environment.py": ("tests/runs/test_environment.py",),
-    "jaxcnn/runs/evaluation.py": (*RUN, "tests/runs/test_open.py"),
+    "jaxcnn/runs/evaluation.py": (
+        *RUN,
+        "tests/runs/test_open.py",
+        "tests/hostile/test_bad_data.py",
+    ),
     "jaxcnn/runs/events.py": ("tests/runs/test_events.py",),
     "jaxcnn/runs/examine.py": ("tests/runs/test_examine.py",),
     "jaxcnn/runs/explain.py": ("tests/runs/test_explain.py",),

@@ -271,8 +271,7 @@ def test_a_heatmap_is_1_at_the_cells_and_gaussian_around(size):
         jnp.asarray(exists),
         size=size,
         num_classes=3,
-        min_iou=0.7,
-    )
+    )  # with CornerNet's least overlap, 0.7
     expected = np.zeros((5, *size, 3))
     for row, column in np.argwhere(exists):
         y0, x0, y1, x1 = box[row, column].astype(np.float32) * np.array([*size, *size], np.float32)
