@@ -71,6 +71,7 @@ NEAREST: dict[str, tuple[str, ...]] = {
     "jaxcnn/core/experiment.py": ("tests/runs/test_examine.py", *CORE, *RUN),
     "jaxcnn/core/forward.py": (*CORE, "tests/core/test_seams.py"),
     "jaxcnn/core/freezing.py": ("tests/core/test_freezing.py",),
+    "jaxcnn/core/memory.py": ("tests/core/test_memory.py",),
     "jaxcnn/core/optimizers.py": ("tests/core/test_optimizers.py",),
     "jaxcnn/core/dotted.py": ("tests/core/test_override.py",),
     "jaxcnn/core/override.py": ("tests/core/test_override.py",),
