@@ -317,3 +317,14 @@ def test_bad_input_is_refused():
         average_precision.coco_boxes([truth], [])
     with pytest.raises(DataError, match="image 0 has score NaN"):
         average_precision.coco_boxes([truth], [truth | {"score": np.array([np.nan])}])
+
+
+def test_ap50_of_a_class_is_that_of_an_overlap_of_one_half():
+    """Overlaps of 0.52 and 0.48: found at 0.5 alone of ten thresholds, and never."""
+    truth = {"label": np.array([0, 1]), "box": np.array([[0, 0, 1, 1.0]] * 2)}
+    box = np.array([[0, 0, 1, 0.52], [0, 0, 1, 0.48]])
+    prediction = {"label": np.array([0, 1]), "box": box, "score": np.array([0.9, 0.8])}
+    found = average_precision.coco_boxes([truth], [prediction], num_classes=3)
+    assert found["per_class_ap50"] == [pytest.approx(1), 0, None]
+    assert found["per_class_ap"] == [pytest.approx(0.1), 0, None]
+    assert found["per_class_support"] == [1, 1, 0]
