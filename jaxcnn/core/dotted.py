@@ -12,6 +12,7 @@ import importlib.util
 import inspect
 import math
 import sys
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -107,7 +108,7 @@ def called(name: str, function: Any, *positional: Any, **keywords: Any) -> Any:
         raise ConfigError(f"{name}(…): {type(error).__name__}: {error}") from error
 
 
-def _check_keywords(name: str, function: Any, keywords: dict[str, Any]) -> None:
+def _check_keywords(name: str, function: object, keywords: Iterable[str]) -> None:
     """ConfigError for a keyword that a function does not have."""
     parameters = _parameters(function)
     if parameters is None or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
@@ -121,8 +122,10 @@ def _check_keywords(name: str, function: Any, keywords: dict[str, Any]) -> None:
             )
 
 
-def _parameters(function: Any) -> dict[str, inspect.Parameter] | None:
+def _parameters(function: object) -> dict[str, inspect.Parameter] | None:
     """By name; None of what was not written in Python."""
+    if not callable(function):
+        return None
     try:
         parameters = inspect.signature(function).parameters
     except (ValueError, TypeError):
@@ -130,16 +133,16 @@ def _parameters(function: Any) -> dict[str, inspect.Parameter] | None:
     return {name: p for name, p in parameters.items() if name not in HIDDEN}
 
 
-def _first_keywords(function: Any) -> str:
+def _first_keywords(function: object) -> str:
     names = list(_parameters(function) or ("name",))
     return ", ".join(f"{name}=…" for name in names[:2])
 
 
-def _as_floats(function: Any, keywords: dict[str, Any]) -> dict[str, Any]:
+def _as_floats(function: object, keywords: dict[str, object]) -> dict[str, object]:
     """Integers as floats where the function takes floats: learning_rate=1 can then be swept."""
     parameters = _parameters(function) or {}
 
-    def as_float(name: str, value: Any) -> Any:
+    def as_float(name: str, value: object) -> object:
         parameter = parameters.get(name)
         if type(value) is not int or parameter is None:
             return value
