@@ -57,7 +57,13 @@ def test_any_has_few_other_names():
 
 
 # a default for a name that is written out hides a value that does not keep its protocol
-OF_PYTHON = {"__file__", "__name__", "lineno", "experiment"}  # of modules, functions and errors
+OF_PYTHON = {
+    "__file__",
+    "__name__",
+    "__qualname__",
+    "lineno",
+    "experiment",
+}  # of modules, functions and errors
 
 
 def test_no_attribute_is_asked_for_that_may_be_missing():

@@ -12,6 +12,7 @@ import importlib.util
 import inspect
 import math
 import sys
+import typing
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -146,7 +147,7 @@ def _as_floats(function: object, keywords: dict[str, object]) -> dict[str, objec
         parameter = parameters.get(name)
         if type(value) is not int or parameter is None:
             return value
-        types = (type(parameter.default), *getattr(parameter.annotation, "__args__", ()))
+        types = (type(parameter.default), *typing.get_args(parameter.annotation))
         types = (*types, parameter.annotation)
         return float(value) if float in types and int not in types else value
 

@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
@@ -40,7 +41,8 @@ def multiplier(
     except TypeError as error:
         raise ConfigError(f"schedule: {error}; give it, e.g. schedule.warmup=0.1") from None
     found = schedule(step.astype(jnp.float32) / steps, **more)
-    if getattr(found, "shape", None) != jnp.shape(step) and not isinstance(found, int | float):
+    array = isinstance(found, jax.Array | np.ndarray | np.generic)
+    if not (found.shape == jnp.shape(step) if array else isinstance(found, int | float)):
         raise ConfigError(
             f"schedule: gives {found!r}; it must give one number, a multiplier of the peak rate, "
             "for a progress in [0, 1], as jaxcnn.core.schedules.cosine does"
