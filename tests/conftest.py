@@ -4,7 +4,6 @@ are checked in every call.
 """
 
 import os
-from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -17,22 +16,11 @@ os.environ.setdefault("XDG_CACHE_HOME", str(ROOT / ".cache"))
 if "TFDS_DATA_DIR" not in os.environ and (ROOT.parent / "shared" / "tfds").is_dir():
     os.environ["TFDS_DATA_DIR"] = str(ROOT.parent / "shared" / "tfds")
 
-# XLA's newer emitters of loops take a third of the time in which these tests compile: this process
-# goes without them; programs that are started compile as users' do. Other versions may not know the
-# flag, and would abort.
-FLAGS = os.environ.get("XLA_FLAGS")
-known = version("jaxlib").startswith("0.10.")
-QUICKLY = "--xla_cpu_use_fusion_emitters=false" if known else ""
-os.environ["XLA_FLAGS"] = f"{FLAGS or ''} {QUICKLY}".strip()
+QUICKLY = os.environ.get("XLA_FLAGS", "")  # what this process compiles by
 
 import jax  # noqa: E402 (after the environment is set)
 import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
-
-jax.jit(lambda x: x + 1)(1)  # XLA reads its flags once
-os.environ.pop("XLA_FLAGS", None)
-if FLAGS is not None:
-    os.environ["XLA_FLAGS"] = FLAGS
 
 # before anything of jaxcnn is imported; an int is a float, as PEP 484 has it
 jaxtyping.install_import_hook(

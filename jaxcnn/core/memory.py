@@ -48,6 +48,10 @@ class Fitting(Generic[R]):
                 check(needed or 0, self.name, self.remedy)
         return self._jitted(*args)
 
+    def trace(self, *args: Tree) -> jax.stages.Traced:
+        """As `jax.jit(function).trace`."""
+        return self._jitted.trace(*args)
+
     def count_compiled(self) -> int:
         """How often it was compiled by calls: for each set of shapes, dtypes and devices."""
         return self._jitted._cache_size()  # pyright: ignore
