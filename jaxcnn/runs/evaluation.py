@@ -91,7 +91,8 @@ def evaluate_split(
     each picture, see `jaxcnn.core.views`.
     """
     if not e.data.size(split):
-        e.data.open(split)  # the error of data that are not there
+        if not e.data.size("train"):
+            e.data.open(split)  # the error of data that are not there
         raise ConfigError(f"--split {split}: this experiment's data have no {split!r} split")
     e = dataclasses.replace(e, task=e.task.calibrate(metrics)) if metrics else e
     program = transforms.on_devices(scored(program_of(e, state, tta=tta), e))
