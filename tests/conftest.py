@@ -16,8 +16,6 @@ os.environ.setdefault("XDG_CACHE_HOME", str(ROOT / ".cache"))
 if "TFDS_DATA_DIR" not in os.environ and (ROOT.parent / "shared" / "tfds").is_dir():
     os.environ["TFDS_DATA_DIR"] = str(ROOT.parent / "shared" / "tfds")
 
-QUICKLY = os.environ.get("XLA_FLAGS", "")  # what this process compiles by
-
 import jax  # noqa: E402 (after the environment is set)
 import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
@@ -60,3 +58,13 @@ def pytest_runtest_setup(item):
 
 
 _compiled: dict[str, bool] = {}
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """A headless Chromium; the test is skipped where there is none."""
+    from tests.browser import Browser
+
+    browser = Browser(tmp_path_factory.mktemp("browser"))
+    yield browser
+    browser.close()

@@ -51,11 +51,12 @@ def main(args: Any) -> int:
         raise ConfigError("--no-data opens no data; --data and --sheet need them")
     prepare_process()
 
+    from jaxcnn.core.memory import format_bytes
     from jaxcnn.core.rendering import render, render_text
     from jaxcnn.runs.check import pre_flight
     from jaxcnn.runs.cost import measure_step, step_flops
     from jaxcnn.runs.examine import examine
-    from jaxcnn.runs.writers import Console, format_bytes
+    from jaxcnn.runs.writers import Console
 
     path = code.find(args.experiment)
     experiment = code.load(path, overrides=args.overrides)
@@ -98,7 +99,7 @@ def main(args: Any) -> int:
 
 def cost_lines(found: dict[str, Any], *, batch_size: int) -> list[str]:
     """What a step costs, in words, and how that is known."""
-    from jaxcnn.runs.writers import format_bytes
+    from jaxcnn.core.memory import format_bytes
 
     known = {n: size for n, size in found.items() if n.endswith("_bytes") and size is not None}
     size = {name: format_bytes(bytes_) for name, bytes_ in known.items()}

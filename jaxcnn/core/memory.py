@@ -62,8 +62,8 @@ def check(needed: int, what: str, remedy: str) -> None:
     free, limit = free_bytes()
     if free is not None and needed > free:
         raise ResourceError(
-            f"{what} needs {_size(needed)} of memory besides what is held, and {_size(free)} are "
-            f"free ({limit}); {remedy}"
+            f"{what} needs {format_bytes(needed)} of memory besides what is held, and "
+            f"{format_bytes(free)} are free ({limit}); {remedy}"
         )
 
 
@@ -142,5 +142,9 @@ def _of_address_space() -> int | None:
     return limit - pages * resource.getpagesize()
 
 
-def _size(count: int) -> str:
-    return f"{count / 2**30:.2f} GiB" if count >= 2**29 else f"{count / 2**20:.0f} MiB"
+def format_bytes(count: float) -> str:
+    """Short text of a number of bytes: "512 bytes", "241.0 KiB", "3.1 GiB"."""
+    size, units = float(count), ("bytes", "KiB", "MiB", "GiB")
+    while size >= 1024 and len(units) > 1:
+        size, units = size / 1024, units[1:]
+    return f"{size:,.0f} bytes" if units[0] == "bytes" else f"{size:,.1f} {units[0]}"

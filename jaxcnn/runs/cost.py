@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn.core import memory
+from jaxcnn.core import memory, transforms
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.forward import model_inputs, prepare
 from jaxcnn.core.program import make_program
@@ -39,7 +39,7 @@ def measure_step(e: Experiment, *, steps: int) -> dict[str, Any]:
     suffice.
     """
     program = make_program(e, steps=steps)
-    state = jax.jit(program.init)(jax.random.key(e.seed))
+    state = transforms.compile(program).init(jax.random.key(e.seed))
     spec = e.data.spec()
     batch = {n: jnp.zeros((e.batch_size, *s.shape), s.dtype) for n, s in spec.items()}
     start = time.perf_counter()

@@ -90,13 +90,19 @@ def evaluate_split(
     decisions (a threshold, …) taken from validation `metrics` where given. `tta`: several views of
     each picture, see `jaxcnn.core.views`.
     """
-    if not e.data.size(split):
-        if not e.data.size("train"):
-            e.data.open(split)  # the error of data that are not there
-        raise ConfigError(f"--split {split}: this experiment's data have no {split!r} split")
+    require_split(e, split)
     e = dataclasses.replace(e, task=e.task.calibrate(metrics)) if metrics else e
     program = transforms.on_devices(scored(program_of(e, state, tta=tta), e))
     return evaluate(program, state, open_checked(e, split), e)
+
+
+def require_split(e: Experiment, split: str) -> None:
+    """ConfigError where the data have no such split; DataError where they are not there at all."""
+    if e.data.size(split):
+        return
+    if not e.data.size("train"):
+        e.data.open(split)  # says what is missing
+    raise ConfigError(f"--split {split}: this experiment's data have no {split!r} split")
 
 
 def program_of(e: Experiment, state: Tree, *, tta: str | None = None) -> Program:

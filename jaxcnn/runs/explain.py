@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn.core.experiment import Experiment
+from jaxcnn.core.memory import Fitting
 from jaxcnn.core.protocols import Tree
 from jaxcnn.data.files.images import read_image
 from jaxcnn.errors import ConfigError, DataError
@@ -83,7 +84,11 @@ class Explainer:
         """A function of the network and arrays as one of arrays; the state is an argument of
         what is compiled, not constants in it.
         """
-        step = jax.jit(lambda state, *x: function(explained.network(self._e, state), *x))
+        step = Fitting(
+            lambda state, *x: function(explained.network(self._e, state), *x),
+            "the explanation",
+            "choose smaller pictures",
+        )
         return partial(step, self._state)
 
     @cached_property

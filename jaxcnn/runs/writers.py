@@ -223,14 +223,6 @@ def format_number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
 
 
-def format_bytes(count: float) -> str:
-    """Short text of a number of bytes: "512 bytes", "241.0 KiB", "3.1 GiB"."""
-    size, units = float(count), ("bytes", "KiB", "MiB", "GiB")
-    while size >= 1024 and len(units) > 1:
-        size, units = size / 1024, units[1:]
-    return f"{size:,.0f} bytes" if units[0] == "bytes" else f"{size:,.1f} {units[0]}"
-
-
 def _mean(values: list[Json]) -> float | None:
     """The mean of the numbers among `values`; None where there is none."""
     numbers = [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)]

@@ -12,6 +12,7 @@ import pytest
 from jaxcnn.core import memory, transforms
 from jaxcnn.core.protocols import Program
 from jaxcnn.errors import ResourceError
+from tests.conftest import ROOT
 
 MIB = 2**20
 
@@ -39,14 +40,16 @@ def test_what_does_not_fit_is_refused_before_it_runs(name, monkeypatch):
     free = [memory.COMPILING + 1, 4 * MIB - 1]
     monkeypatch.setattr(memory, "free_bytes", lambda: (free.pop(0), "a limit"))
     function = getattr(transforms.compile(program()), name)
-    with pytest.raises(ResourceError, match=r"needs .* MiB .* 4 MiB are free \(a limit\); choose"):
+    with pytest.raises(
+        ResourceError, match=r"needs .* MiB .* 4.0 MiB are free \(a limit\); choose"
+    ):
         function(*CALLS[name])
     assert function.count_compiled() == 0  # of calls
 
 
 def test_too_little_to_compile_with_is_refused(monkeypatch):
     monkeypatch.setattr(memory, "free_bytes", lambda: (memory.COMPILING - 1, "a limit"))
-    with pytest.raises(ResourceError, match="compiling the initial state needs 96 MiB"):
+    with pytest.raises(ResourceError, match=r"compiling the initial state needs 96\.0 MiB"):
         transforms.compile(program()).init(BATCH)
 
 
@@ -98,6 +101,24 @@ def test_a_limit_of_the_address_space_is_known():
     assert name == "the limit of the address space, ulimit -v", done.stderr
     assert abs(int(before) - 50 * MIB) < 2 * MIB
     assert abs(int(after) - 30 * MIB) < 4 * MIB
+
+
+@pytest.mark.parametrize("mib", [5, 60, 100])
+def test_a_run_is_not_begun_where_jax_could_not_start(mib, tmp_path):
+    """Its threads ended the process with a signal."""
+    code = (
+        "import resource, sys; from jaxcnn.runs.train import train; from tests.tiny import tiny\n"
+        "from jaxcnn.errors import ResourceError\n"
+        "taken = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        f"resource.setrlimit(resource.RLIMIT_AS, (taken + {mib * MIB},) * 2)\n"
+        f"try: train(tiny(), {str(tmp_path / 'run')!r}, quiet=True)\n"
+        "except ResourceError as error: print(error)"
+    )
+    line = [sys.executable, "-c", code]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "training needs 160.0 MiB of memory besides what is held" in done.stdout
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_limit_of_a_control_group_is_known(tmp_path, monkeypatch):

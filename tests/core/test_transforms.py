@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.conftest import QUICKLY, ROOT
+from tests.conftest import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def results():
     # Simulated devices wait for one another on XLA's thread pool: fewer threads than devices in
     # flight can deadlock (docs/LOG.md).
     environment = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count=4 {QUICKLY}".strip(),
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
         "NPROC": "16",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiling takes most of the time
         "PYTHONPATH": str(ROOT),

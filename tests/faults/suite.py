@@ -33,10 +33,6 @@ CLASSES = {
 }
 
 
-# Classes of which not all is held yet; the documentation says what.
-KNOWN = ()
-
-
 def pick(
     chosen: dict[str, Class], tallies: dict[str, Tally], rounds: dict[str, int], most: int | None
 ) -> str | None:

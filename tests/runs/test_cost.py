@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from jaxcnn.commands import check
+from jaxcnn.core.memory import format_bytes
 from jaxcnn.core.program import make_program, supervised
 from jaxcnn.runs.check import pre_flight
 from jaxcnn.runs.cost import measure_step, step_flops
-from jaxcnn.runs.writers import format_bytes
 from tests.tiny import TinyNet, tiny
 
 

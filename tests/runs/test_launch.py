@@ -16,7 +16,7 @@ from jaxcnn.runs.rundir import owned, replica_folder
 from jaxcnn.runs.sweep import grid
 from jaxcnn.runs.train import commands_of, train, train_part
 from jaxcnn.runs.writers import Console
-from tests.conftest import QUICKLY, ROOT
+from tests.conftest import ROOT
 from tests.tiny import Lines, tiny
 
 # whoever evaluates the third time while the file FLAG lies there takes it away and is killed
@@ -45,14 +45,6 @@ experiment = tiny(task=Deadly(num_classes=3))
 """
 PID = os.getpid()
 POINTS = grid(seed=(0, 1), optimizer__learning_rate=(0.01, 0.03))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_alike():
-    """Workers compile as this process does."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XLA_FLAGS", QUICKLY)
-        yield
 
 
 @pytest.fixture(scope="module")

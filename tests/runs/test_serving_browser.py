@@ -8,16 +8,8 @@ import pytest
 from jaxcnn.runs.code import load
 from jaxcnn.runs.open import open as open_run
 from jaxcnn.runs.serving import Server
-from tests.browser import Browser
 from tests.conftest import ROOT
 from tests.tiny import fit
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    browser = Browser(tmp_path_factory.mktemp("browser"))
-    yield browser
-    browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,10 @@ import numpy as np
 from jaxcnn.core import transforms
 from jaxcnn.core.batch import kind
 from jaxcnn.core.experiment import Experiment
+from jaxcnn.core.memory import Fitting
 from jaxcnn.core.protocols import Batch, Tree
 from jaxcnn.data.dataset import Source
-from jaxcnn.errors import ConfigError
-from jaxcnn.runs.evaluation import program_of
+from jaxcnn.runs.evaluation import program_of, require_split
 from jaxcnn.runs.open import Run
 from jaxcnn.tasks.task import num_classes
 
@@ -66,12 +66,12 @@ class Viewer:
 
     def __init__(self, run: Run, *, split: str = "eval"):
         self.e = run.decided(run.experiment)
-        if not self.e.data.size(split):
-            self.e.data.open(split)  # the error of data that are not there
-            raise ConfigError(f"its data have no {split!r} split")
+        require_split(self.e, split)
         self.source: Source = self.e.data.open(split)
         self._state = run.state
-        self._step = jax.jit(_step(self.e, self._state))
+        self._step = Fitting(
+            _step(self.e, self._state), "looking at examples", "choose a smaller eval_batch_size"
+        )
         self._rows = min(self.e.eval_batch_size or max(256, self.e.batch_size), len(self.source))
 
     def see(self, *, most: int = LOOKED_AT) -> Seen:

@@ -6,15 +6,7 @@ import pytest
 
 from jaxcnn.runs.open import Run
 from jaxcnn.runs.report.write import write_report
-from tests.browser import Browser
 from tests.tiny import fit, tiny
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    browser = Browser(tmp_path_factory.mktemp("browser"))
-    yield browser
-    browser.close()
 
 
 @pytest.fixture(scope="module")
