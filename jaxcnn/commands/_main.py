@@ -22,7 +22,7 @@ from jaxcnn.errors import (
     ResourceError,
     did_you_mean,
 )
-from jaxcnn.runs.terminal import end_output, prepare_streams, stop_at_signals
+from jaxcnn.runs.terminal import end_output, ignore_signals, prepare_streams, stop_at_signals
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # nothing more can be written
 FREE = "free disk space"
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; print errors as one message with its remedy. Returns the exit code
     (jaxcnn.errors; 0 is success).
     """
-    if arguments is None:  # a program of its own, not a call from Python
+    if own := arguments is None:  # a program, not a call from Python
         prepare_streams()
         stop_at_signals()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -71,6 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         with contextlib.suppress(OSError):
             end_output()
+        if own:
+            ignore_signals()
 
 
 def _answer(error: Exception) -> int:

@@ -75,6 +75,15 @@ def stop_at_signals() -> None:
                 signal.signal(number, handle)
 
 
+def ignore_signals() -> None:
+    """For the moments in which Python ends: it takes its handlers away, and a signal would then end
+    by itself, without a word, a process whose work is done and whose exit code says so.
+    """
+    with contextlib.suppress(ValueError):  # a thread other than the main one
+        for number in (getattr(signal, name) for name in SIGNALS if hasattr(signal, name)):
+            signal.signal(number, signal.SIG_IGN)
+
+
 def end_output() -> None:
     """Write what is still held back, or let it go nowhere where nobody can take it, so that Python
     does not fail of it when it ends. Errors: OSError, of stdout.

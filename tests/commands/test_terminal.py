@@ -96,6 +96,23 @@ sys.exit(main())
     assert done.stderr.decode() == message + "\n"
 
 
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGUSR1"])
+def test_a_signal_while_python_ends_changes_no_exit_code(number):
+    """What was to be done is done."""
+    body = f"""
+import atexit, os, signal, sys
+signal.signal(signal.{number}, signal.SIG_DFL)
+atexit.register(os.kill, os.getpid(), signal.{number})
+sys.argv = ["jaxcnn", "list"]
+from jaxcnn.commands._main import main
+sys.exit(main())
+"""
+    line = [sys.executable, "-c", body]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, timeout=60, env=CLEAN, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "digits_lenet5" in done.stdout
+
+
 def test_a_console_goes_on_where_its_stream_is_full(tmp_path):
     from jaxcnn.runs.writers import Console
 

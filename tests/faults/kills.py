@@ -9,7 +9,7 @@ import numpy as np
 from jaxcnn.runs import loop
 from jaxcnn.runs.checkpoint import Checkpoints
 from jaxcnn.weights.files import read_sealed
-from tests.faults.children import Child, at_operation, die
+from tests.faults.children import Child, Ended, at_operation, die
 from tests.faults.world import Tally, World
 
 SAVE_EVERY = (0.0, 0.01, 30.0)  # seconds: after each step, now and then, at evaluations alone
@@ -21,21 +21,17 @@ def training(world: World, tally: Tally) -> None:
     golden, folder = world.golden(name), world.place()
     kills, seconds = 0, random.choice(SAVE_EVERY)
     what = f"{name}, saved every {seconds:g} s, killed"
-    for _ in range(random.randint(1, 5)):
-        hook = lambda: None  # noqa: E731
-        if at := random.choice((0, random.randint(1, 2 * golden.operations))):
-            hook = at_operation(at, folder, die)
-
-        def before(hook=hook) -> None:
-            loop.SAVE_SECONDS = seconds
-            hook()
-
-        child = Child(world.go_on(name, folder), before=before)
-        if not at:
-            child.sleep(random.uniform(0, golden.seconds))
-            child.send(9)
-        ended = child.wait()
+    moments = [
+        random.choice((0, random.randint(1, 2 * golden.operations)))
+        for _ in range(random.randint(1, 5))
+    ]
+    while moments:
+        at = moments.pop()
+        ended = _killed(world, name, folder, at=at, saving=seconds)
         tally.count(ended.code)
+        if ended.code == 0 and not kills:  # too late: another run, where the moment will come
+            folder, moments = world.place(), [random.randint(1, golden.operations)]
+            continue
         if ended.code == 0:
             break
         if ended.code != -9:
@@ -47,6 +43,21 @@ def training(world: World, tally: Tally) -> None:
     tally.tried += kills
     if world.finish(name, folder, tally, what):
         tally.held += kills
+
+
+def _killed(world: World, name: str, folder: Path, *, at: int, saving: float) -> Ended:
+    """Train, or go on, and be killed at a file operation, or at a random moment (0)."""
+    hook = at_operation(at, folder, die) if at else lambda: None
+
+    def before() -> None:
+        loop.SAVE_SECONDS = saving
+        hook()
+
+    child = Child(world.go_on(name, folder), before=before)
+    if not at:
+        child.sleep(world.random.uniform(0, world.golden(name).seconds))
+        child.send(9)
+    return child.wait()
 
 
 def content(step: int) -> dict[str, np.ndarray]:
