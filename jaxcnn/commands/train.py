@@ -204,14 +204,15 @@ def _launch(args: Any) -> "Launch | None":
         if args.workers is not None or args.resources:
             raise ConfigError("--workers and --resources belong to --on local, slurm or ray")
         return None
+    from jaxcnn.runs.launch import Launch
+
+    Launch(args.on, 1)  # a name that is none is said first
     if args.resume is None and args.sweep is None and args.folds is None:
         raise ConfigError(f"--on {args.on}: trains the points of a --sweep")
     if args.workers is None:
         raise ConfigError(f"--on {args.on}: say how many at a time by --workers N")
     if args.profile:
         raise ConfigError("--profile: traces this process; not with --on")
-    from jaxcnn.runs.launch import Launch
-
     resources = {}
     for text in args.resources or ():
         name, equals, value = text.partition("=")

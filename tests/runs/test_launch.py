@@ -263,7 +263,7 @@ def test_devices_of_one_machine_are_given_in_turns(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "words, message",
     [
-        ("--sweep seed=0,1 --on lokal --workers 2", "did you mean 'local'"),
+        ("--sweep seed=0,1 --on lokal", "did you mean 'local'"),
         ("--sweep seed=0,1 --on local", "--workers N"),
         ("--sweep seed=0,1 --on local --workers 0", "at least 1"),
         ("--on local --workers 2", "points of a --sweep"),
