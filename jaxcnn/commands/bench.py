@@ -131,6 +131,7 @@ def main(args: Any) -> int:
     from jaxcnn.bench.process import Peer, environments, require
     from jaxcnn.bench.subjects import choose
     from jaxcnn.bench.sweep import results
+    from jaxcnn.runs.profiling import cut_short
 
     peers = list(dict.fromkeys(args.peer))
     for peer in peers:
@@ -162,7 +163,7 @@ def main(args: Any) -> int:
     if args.form:
         print(report.FORMS[args.form](found))
     if args.trace:
-        print(f"traces: {args.trace}", file=sys.stderr)
+        print(f"traces: {args.trace}", *cut_short(args.trace), sep="\n", file=sys.stderr)
     if not any("train" in result for result in found):
         raise ResourceError("out of memory at every batch size; choose a smaller --batch-size")
     return 0

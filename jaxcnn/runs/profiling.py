@@ -5,6 +5,7 @@ It lies in RUN/profile/plugins/profile/<time>/: *.xplane.pb for xprof and Tensor
 about:tracing.
 """
 
+import gzip
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +16,9 @@ import jax
 from jaxcnn.errors import ConfigError
 
 FOLDER = "profile"  # within the run's
+EVENTS = 1_000_000  # in a file for Perfetto, at most
+MARK, XPLANE = b'"ph":"X"', "*.xplane.pb"
+BLOCK = 1 << 24  # bytes that are read at a time
 
 Say = Callable[[str], None]
 
@@ -99,6 +103,8 @@ class Profile:
         if self._at < self.last:
             more = f" (asked for: {self.first} to {self.last}; training ended before)"
         say(f"profile of steps {self.begun} to {self._at}: {self._folder}{more}")
+        for warning in cut_short(self._folder):
+            say(warning)
 
 
 def start_trace(folder: Path) -> None:
@@ -119,6 +125,29 @@ def tracing(folder: Path) -> Generator[None]:
             jax.profiler.stop_trace()
         raise
     jax.profiler.stop_trace()
+
+
+def cut_short(folder: Path) -> list[str]:
+    """A warning for each trace below `folder` whose file for Perfetto ends before the trace does:
+    JAX writes a million events to it and leaves out the later ones (*.xplane.pb has them all).
+    """
+    return [
+        f"warning: {path}: JAX leaves out what comes after {EVENTS:,} events; the {XPLANE} beside "
+        "it has all; trace fewer steps"
+        for path in sorted(folder.rglob("*.trace.json.gz"))
+        if _events(path) >= EVENTS
+    ]
+
+
+def _events(path: Path) -> int:
+    """How many things of some duration a file for Perfetto has."""
+    found, end = 0, b""
+    with gzip.open(path) as file:
+        while block := file.read(BLOCK):
+            end += block
+            found += end.count(MARK)
+            end = end[1 - len(MARK) :]
+    return found
 
 
 def compilations() -> int:

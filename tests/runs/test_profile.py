@@ -5,10 +5,12 @@ import json
 import re
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from jaxcnn.commands._main import main
 from jaxcnn.errors import ConfigError
+from jaxcnn.runs import profiling
 from jaxcnn.runs.train import train
 from tests.tiny import Lines, fit, tiny
 
@@ -111,3 +113,31 @@ def test_the_command_line_takes_two_steps(tmp_path, text, capsys, monkeypatch):
     assert main(["train", "digits_lenet5", "--profile", text, "--quiet"]) == 2
     assert f"profile {text}: " in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_file_for_perfetto_that_jax_cuts_is_warned_of(tmp_path, monkeypatch):
+    """Cut where it holds as many events as JAX writes at most; marks over a block's end count."""
+    train(tiny(), tmp_path, profile=(3, 7), quiet=True)
+    (path,) = tmp_path.rglob("*.trace.json.gz")
+    events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+    count = sum(e.get("ph") == "X" for e in events)
+    assert count > 10
+    assert profiling.cut_short(tmp_path) == []
+    monkeypatch.setattr(profiling, "EVENTS", count)
+    for block in (1 << 24, 5):
+        monkeypatch.setattr(profiling, "BLOCK", block)
+        (line,) = profiling.cut_short(tmp_path)
+        assert str(path) in line
+        assert "trace fewer steps" in line
+    monkeypatch.setattr(profiling, "EVENTS", count + 1)
+    assert profiling.cut_short(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_jax_cuts_at_a_million_events(tmp_path):
+    step = jax.jit(lambda x: x + 1)
+    x = step(jnp.zeros(3))
+    with profiling.tracing(tmp_path):
+        for _ in range(300_000):
+            x = step(x)
+    assert len(profiling.cut_short(tmp_path)) == 1
