@@ -3,6 +3,7 @@ its data show.
 """
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ EXAMPLE = "python launch.py check experiments/fashion_mnist_cnn.py --data --shee
 # said in words
 COST = ("params", "state_bytes", "param_bytes", "batch_bytes", "step_flops", "step_bytes")
 COST += ("step_seconds", "steps_timed", "compile_seconds")
+MOST = 1_000_000  # devices
 SHOWN = 20  # classes whose counts are printed
 
 
@@ -28,6 +30,17 @@ def add_arguments(parser: Any) -> None:
         "--compile",
         action="store_true",
         help="also compile the training step and make a few on blank examples: memory and time",
+    )
+    parser.add_argument(
+        "--devices",
+        metavar="N[,N...]",
+        help="also say what a step costs each of so many devices, on paper",
+    )
+    parser.add_argument(
+        "--link",
+        type=float,
+        metavar="GB/S",
+        help="with --devices: what a device sends to the next one (default: 50 are assumed)",
     )
     parser.add_argument(
         "--data",
@@ -49,6 +62,7 @@ def main(args: Any) -> int:
     _arguments.split_overrides(args)
     if args.no_data and (args.data or args.sheet):
         raise ConfigError("--no-data opens no data; --data and --sheet need them")
+    counts = _counts(args.devices, args.link)
     prepare_process()
 
     from jaxcnn.core.memory import format_bytes
@@ -56,6 +70,7 @@ def main(args: Any) -> int:
     from jaxcnn.runs.check import pre_flight
     from jaxcnn.runs.cost import measure_step, step_flops
     from jaxcnn.runs.examine import examine
+    from jaxcnn.runs.scaling import LINK, on_devices
     from jaxcnn.runs.writers import Console
 
     path = code.find(args.experiment)
@@ -64,6 +79,8 @@ def main(args: Any) -> int:
     result["step_flops"] = step_flops(experiment)
     if args.compile:
         result |= measure_step(experiment, steps=result["steps"] or 1)
+    size, link = experiment.batch_size, args.link or LINK
+    shares = [on_devices(result, n, batch_size=size, link=link) for n in counts]
     if not args.json:
         print(render_text(experiment), end="\n\n")
         for name, value in result.items():
@@ -72,13 +89,16 @@ def main(args: Any) -> int:
                 shown = format_bytes(value) if name.endswith("_bytes") else shown
                 shown = "unknown until the data are there" if value is None else shown
                 print(f"{name.removesuffix('_bytes').replace('_', ' '):28} {shown}")
-        for line in cost_lines(result, batch_size=experiment.batch_size):
+        said = f"{link:g} GB/s" + ("" if args.link else " (assumed; --link)")
+        for line in cost_lines(result, batch_size=size) + device_lines(shares, link=said):
             print(line)
     seen: dict[str, Any] = {}
     if not args.no_data:
         seen = examine(experiment, full=args.data, progress=Console(quiet=args.json).progress)
     if args.json:
-        print(json.dumps({**result, "data": seen, "rendered": render(experiment)}))
+        more = {"on_devices": shares, "link": link} if shares else {}
+        rendered = render(experiment)
+        print(json.dumps({**result, **more, "data": seen, "rendered": rendered}))
     else:
         for split, found in seen.items():
             _print(split, found)
@@ -111,9 +131,8 @@ def cost_lines(found: dict[str, Any], *, batch_size: int) -> list[str]:
     if (flops := found["step_flops"]) is None:
         lines.append("a step's operations are not known: the objective or the program is its own")
     else:
-        scale, unit = (1e9, "GFLOP") if flops < 1e12 else (1e12, "TFLOP")
         lines.append(
-            f"a step is some {flops / scale:.3g} {unit} (by formula: 6 for each "
+            f"a step is some {_operations(flops)} (by formula: 6 for each "
             f"multiply-accumulate of the forward pass, {batch_size} examples)"
         )
     if "step_seconds" not in found:
@@ -130,6 +149,58 @@ def cost_lines(found: dict[str, Any], *, batch_size: int) -> list[str]:
         "data and evaluating"
     )
     return lines
+
+
+def device_lines(shares: list[dict[str, Any]], *, link: str) -> list[str]:
+    """A table of what a step costs each of so many devices, and what is taken for granted."""
+    from jaxcnn.core.memory import format_bytes
+
+    if not shares:
+        return []
+    timed = shares[0]["efficiency"] is not None
+    rows: list[tuple[str, ...]] = [
+        ("devices", "examples", "memory", "operations", "sends", "sum", "step", "efficiency")
+    ]
+    for share in shares:
+        held = share["step_bytes"] or share["state_bytes"] + share["batch_bytes"]
+        flops, sent = share["step_flops"], share["sent_bytes"]
+        row = (f"{share['devices']:,}", f"{share['batch']:,}", format_bytes(held))
+        row += ("?" if flops is None else _operations(flops),)
+        row += ("?", "?") if sent is None else (format_bytes(sent), f"{share['sum_seconds']:.2g} s")
+        row += (f"{share['step_seconds']:.2g} s", f"{share['efficiency']:.0%}") if timed else ()
+        rows.append(row)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=False)]
+    held = "state, batch and temporaries" if shares[0]["step_bytes"] else "state and batch"
+    return [
+        "",
+        "on so many devices, on paper, each:",
+        *("  ".join(f"{x:>{n}}" for x, n in zip(row, widths, strict=False)) for row in rows),
+        f"memory: {held}; every device holds the whole state. sends: to sum the gradients, "
+        f"at {link};",
+        "latency is left out, and that a sum can begin before the backward pass ends. "
+        + ("step: were each as fast as this machine" if timed else "the time of a step: --compile"),
+    ]
+
+
+def _operations(flops: int) -> str:
+    scale, unit = (1e9, "GFLOP") if flops < 1e12 else (1e12, "TFLOP")
+    return f"{flops / scale:.3g} {unit}"
+
+
+def _counts(text: str | None, link: float | None) -> list[int]:
+    """The numbers of --devices. Errors: ConfigError for what is none, and for a --link alone."""
+    if text is None:
+        if link is not None:
+            raise ConfigError("--link is that between --devices; say how many")
+        return []
+    if link is not None and not 0 < link < math.inf:
+        raise ConfigError(f"--link {link:g}: must be a number of GB/s above 0")
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() and 0 < int(part) <= MOST for part in parts):
+        raise ConfigError(
+            f"--devices {text}: must be whole numbers from 1 to {MOST:,}, e.g. 1,8,64"
+        )
+    return [int(part) for part in parts]
 
 
 def _duration(seconds: float) -> str:

@@ -68,3 +68,14 @@ def test_a_batch_that_cannot_be_split_is_refused(results):
 @pytest.mark.parametrize("way", ["vmap", "devices"])
 def test_a_sweep_over_devices_ends_where_its_solo_runs_do(results, way):
     assert results[f"sweep by {way}, loss"] <= 1e-5
+
+
+def test_what_check_says_of_many_devices_is_what_is_compiled_for_them(results):
+    """Memory of each, and the bytes that are summed: those of the gradients, and a little for
+    BatchNorm and the numbers that are logged.
+    """
+    paper = results["paper"]
+    assert paper["batch"] == 16
+    assert paper["step_bytes"] == pytest.approx(results["compiled bytes"], rel=0.1)
+    assert results["param_bytes"] <= results["summed bytes"] <= 1.1 * results["param_bytes"]
+    assert paper["sent_bytes"] == 2 * 3 * results["param_bytes"] // 4  # a ring of four

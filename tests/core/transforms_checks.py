@@ -4,7 +4,9 @@ as JSON.
 
 import dataclasses
 import json
+import math
 import os
+import re
 import tempfile
 from functools import partial
 
@@ -12,13 +14,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxcnn
 from jaxcnn.core import transforms
+from jaxcnn.core.memory import call_bytes
 from jaxcnn.core.program import make_program
+from jaxcnn.core.transforms import data_mesh
 from jaxcnn.errors import ConfigError
 from jaxcnn.runs.check import pre_flight
+from jaxcnn.runs.cost import measure_step
+from jaxcnn.runs.scaling import on_devices
 from jaxcnn.runs.ways import Way
 from tests.tiny import TinyNet, tiny
 
@@ -122,6 +128,7 @@ def main():
             )
     out |= on_devices_of_their_own(e, orders, seeds, rates)
     out |= whole_sweep(e)
+    out |= on_paper()
     print(json.dumps(out))
 
 
@@ -165,6 +172,31 @@ def whole_sweep(e):
             worst = [abs(a.summary["eval"]["loss"] - b.summary["eval"]["loss"]) for a, b in pairs]
             out[f"sweep by {way}, loss"] = max(worst)
     return out
+
+
+def on_paper():
+    """What `check --devices 4` says of a step, and the step that is compiled for four devices."""
+    e = tiny(model=TinyNet(width=64), batch_size=64)
+    whole, split = (NamedSharding(data_mesh(), PartitionSpec(*axes)) for axes in ((), ("data",)))
+    program, batch = make_program(e, steps=12), e.data.open("train").take(np.arange(64) % 50)
+    step = jax.jit(
+        program.train_step,
+        in_shardings=(whole, split),
+        out_shardings=(whole, whole),
+        donate_argnums=0,
+    )
+    state = jax.eval_shape(program.init, jax.random.key(0))
+    compiled = step.lower(state, batch).compile()
+    sums = re.findall(r"= (.*?) all-reduce(?:-start)?\(", compiled.as_text())
+    shapes = [dims for found in sums for dims in re.findall(r"f32\[([\d,]*)\]", found)]
+    summed = sum(4 * math.prod(int(n) for n in dims.split(",") if n) for dims in shapes)
+    facts = {**pre_flight(e), "step_flops": None, **measure_step(e, steps=12)}
+    return {
+        "paper": on_devices(facts, 4, batch_size=64, link=50.0),
+        "param_bytes": facts["param_bytes"],
+        "compiled bytes": call_bytes(compiled, arguments=True),
+        "summed bytes": summed,
+    }
 
 
 if __name__ == "__main__":

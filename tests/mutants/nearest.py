@@ -94,6 +94,7 @@ NEAREST: dict[str, tuple[str, ...]] = {
     "jaxcnn/runs/carry.py": ("tests/runs/test_open.py",),
     "jaxcnn/runs/check.py": ("tests/runs/test_examine.py", "tests/core/test_seams.py"),
     "jaxcnn/runs/cost.py": ("tests/runs/test_cost.py",),
+    "jaxcnn/runs/scaling.py": ("tests/runs/test_cost.py",),
     "jaxcnn/runs/checkpoint.py": ("tests/runs/test_checkpoint.py", *RUN),
     "jaxcnn/runs/code.py": ("tests/runs/test_open.py",),
     "jaxcnn/runs/diagnosis.py": RUN,

@@ -1,0 +1,61 @@
+"""What a run costs each of many devices, on paper: bytes, operations, and the time for the sum of
+the gradients. Nothing here was measured on that many devices.
+
+As jaxcnn trains on several devices: the batch is divided among them, each holds the whole training
+state, and after the backward pass the gradients are summed over all (Goyal et al., Accurate, large
+minibatch SGD: training ImageNet in 1 hour, 2017, section 4).
+"""
+
+from typing import Any
+
+from jaxcnn.errors import ConfigError
+
+LINK = 50.0  # GB/s, of which `check` says that it is assumed
+
+
+def on_devices(found: dict[str, Any], count: int, *, batch_size: int, link: float) -> dict:
+    """The share of one of `count` devices in a step.
+
+    found: `pre_flight`'s facts, with "step_flops" and, where it was measured on one device,
+        "step_bytes" and "step_seconds".
+    link: what a device sends to its neighbour in GB/s (1e9 bytes).
+
+    {"devices"; "batch": examples of one device; "state_bytes", "batch_bytes" of one device;
+    "step_bytes": with the temporaries, which are taken to grow with the examples; "step_flops";
+    "sent_bytes": what each sends to sum the gradients; "sum_seconds": how long that takes;
+    "step_seconds": were each as fast as the device that was measured, and nothing summed while it
+    computes; "efficiency": of `count` times the one's speed}. None where it is not known.
+
+    The sum is the ring's, which sends 2 (n - 1) / n of the bytes and is optimal for large sums
+    (Patarasuk and Yuan, Bandwidth optimal all-reduce algorithms for clusters of workstations, 2009,
+    section 3); latency, which rules for small networks, is left out. Summed are the gradients of
+    all parameters, in the parameters' dtype: that those of frozen layers are not is left out, too.
+    Statistics of BatchNorm are summed in the passes; they are few bytes.
+    Errors: ConfigError where the batch does not divide among so many.
+    """
+    if batch_size % count:
+        raise ConfigError(
+            f"--devices {count}: batch_size={batch_size} cannot be split evenly over {count} "
+            f"devices; a multiple of {count} can, e.g. batch_size="
+            f"{-(-batch_size // count) * count}"
+        )
+    shared = found["state_bytes"] + found["batch_bytes"] / count
+    whole, flops = found.get("step_bytes"), found["step_flops"]
+    arguments = found["state_bytes"] + found["batch_bytes"]
+    gradients = found.get("param_bytes")
+    sent = None if gradients is None else 2 * (count - 1) / count * gradients
+    sums = None if sent is None else sent / (link * 1e9)
+    alone = found.get("step_seconds")
+    step = None if alone is None or sums is None else alone / count + sums
+    return {
+        "devices": count,
+        "batch": batch_size // count,
+        "state_bytes": found["state_bytes"],
+        "batch_bytes": found["batch_bytes"] // count,
+        "step_bytes": None if whole is None else round(shared + (whole - arguments) / count),
+        "step_flops": None if flops is None else flops // count,
+        "sent_bytes": None if sent is None else round(sent),
+        "sum_seconds": sums,
+        "step_seconds": step,
+        "efficiency": None if step is None or alone is None else alone / count / step,
+    }
