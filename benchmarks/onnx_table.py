@@ -2,19 +2,19 @@
 takes; and what 8 bits cost ResNet-8.
 
     python benchmarks/onnx_table.py resnet18 vgg11_bn       # (default: one of each family)
-    python benchmarks/onnx_table.py --repeats 0 --side 32 densenet201    # no times, small pictures
+    python benchmarks/onnx_table.py --rounds 0 --side 32 densenet201    # no times, small pictures
     python benchmarks/onnx_table.py --int8 digits --seeds 3
     python benchmarks/onnx_table.py --int8 digits --network resnet18
 
 Weights are fresh ones, with BatchNorm's statistics those of one batch, so that the outputs are of
 order 1. Differences: largest over 1 and 7 rows, relative to the largest output; JAX answers 7 rows,
-of which the first is also asked of the file by itself. Times: median of
-`--repeats` calls on 8 rows, each after the other, on all threads that this process may use.
+of which the first is also asked of the file by itself. Times: of a call on 8 rows in host memory
+until the answer lies there, medians and quartiles over `--rounds` blocks of both in turns, as
+`bench` makes them (jaxcnn.bench.timing), on all threads that this process may use.
 """
 
 import argparse
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,6 +27,7 @@ import numpy as np
 import optax
 
 import jaxcnn
+from jaxcnn.bench.timing import Timer, alternate, fitting_steps, order, timing
 from jaxcnn.core import schedules
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.data import augment
@@ -85,18 +86,37 @@ def ready(model: Any, x: np.ndarray) -> Any:
     return {**variables, **found}
 
 
-def milliseconds(call: Callable[[], Any], repeats: int) -> float:
-    """Median of `repeats` calls, after one."""
-    call()
-    times = []
-    for _ in range(repeats):
+def timer(call: Callable[[], Any]) -> Timer:
+    """Seconds of so many calls, after the threads of the other have stopped to wait for work."""
+
+    def block(steps: int) -> float:
+        time.sleep(0.05)
         start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return 1e3 * statistics.median(times)
+        for _ in range(steps):
+            call()
+        return time.perf_counter() - start
+
+    return block
 
 
-def row(name: str, *, side: int, repeats: int, threads: int) -> str:
+def in_turns(ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int) -> str:
+    """The cells of ONNX Runtime's time, JAX's, their ratio (ours by theirs), what is established,
+    and how many blocks stayed disturbed.
+    """
+    timers = {"theirs": timer(theirs), "ours": timer(ours)}
+    steps = max(fitting_steps(each, block_seconds=0.25) for each in timers.values())
+    blocks = alternate(timers, steps=steps, rounds=rounds)
+    found = {name: timing(taken, batch_size=ROWS) for name, taken in blocks.items()}
+    cells = []
+    for each in found.values():
+        low, high = each["ms_quartiles"]
+        cells.append(f"{each['ms_per_step']:.3g} ({low:.3g} to {high:.3g})")
+    ratio = found["ours"]["ms_per_step"] / found["theirs"]["ms_per_step"]
+    disturbed = sum(each["disturbed_blocks"] for each in found.values())
+    return f"{' | '.join(cells)} | {ratio:.2f} | {order(*reversed(found.values()))} | {disturbed} |"
+
+
+def row(name: str, *, side: int, rounds: int, threads: int) -> str:
     """A line of the table."""
     model, shape = build(name)[0], shape_of(name, side)
     random = np.random.default_rng(0)
@@ -123,12 +143,13 @@ def row(name: str, *, side: int, repeats: int, threads: int) -> str:
     worst, scale = max(apart(*pair)[0] for pair in pairs), float(np.abs(expected).max())
     size = "x".join(map(str, shape))
     line = f"| {name} | {size} | {worst:.1e} | {scale:.2g} | {len(blob) / 1e6:.1f} | {made:.1f} |"
-    if not repeats:
+    if not rounds:
         return line
     ours = jax.jit(function)
-    theirs = milliseconds(lambda: answers(running, {"x": x}), repeats)
-    here = milliseconds(lambda: jax.block_until_ready(ours({"x": x})), repeats)
-    return f"{line} {theirs:.1f} | {here:.1f} |"
+    cells = in_turns(
+        lambda: jax.device_get(ours({"x": x})), lambda: answers(running, {"x": x}), rounds
+    )
+    return f"{line} {cells}"
 
 
 NETWORKS = {
@@ -169,7 +190,7 @@ def main() -> None:
     parser.add_argument("--network", choices=tuple(NETWORKS), default="resnet8", help="in 8 bits")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--side", type=int, default=SIDE, help="of pictures (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=5, help="0: no times")
+    parser.add_argument("--rounds", type=int, default=7, help="0: no times")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     args = parser.parse_args()
     if args.int8:
@@ -181,13 +202,14 @@ def main() -> None:
         return
     print(f"ours: formulation {current_formulation()!r}; {ROWS} rows, {args.threads} threads")
     titles = ["model", "input", "difference", "largest output", "MB", "s to write"]
-    titles += ["ONNX Runtime ms", "JAX ms"] if args.repeats else []
+    if args.rounds:
+        titles += ["ONNX Runtime ms", "JAX ms", "ratio", "JAX is", "disturbed blocks"]
     print(f"| {' | '.join(titles)} |")
     print(f"|{' --- |' * len(titles)}")
     for name in args.names or FAMILIES:
         if name not in MODELS:
             parser.error(f"{name!r}: there is no such model")
-        print(row(name, side=args.side, repeats=args.repeats, threads=args.threads), flush=True)
+        print(row(name, side=args.side, rounds=args.rounds, threads=args.threads), flush=True)
         jax.clear_caches()
 
 

@@ -13,7 +13,9 @@ from jaxcnn.errors import ConfigError
 LINK = 50.0  # GB/s, of which `check` says that it is assumed
 
 
-def on_devices(found: dict[str, Any], count: int, *, batch_size: int, link: float) -> dict[str, Any]:
+def on_devices(
+    found: dict[str, Any], count: int, *, batch_size: int, link: float
+) -> dict[str, Any]:
     """The share of one of `count` devices in a step.
 
     found: `pre_flight`'s facts, with "step_flops" and, where it was measured on one device,
