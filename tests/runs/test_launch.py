@@ -60,19 +60,12 @@ def here(file, tmp_path_factory):
     return train(file, tmp_path_factory.mktemp("here"), points=POINTS, way="loop", quiet=True)
 
 
-def same(one, other):
-    """Whether two sweeps have the same table, bits and histories."""
-    rows = [
-        [{k: v for k, v in row.items() if k != "seconds"} for row in run.summary["replicas"]]
-        for run in (one, other)
-    ]
-    kinds = [
-        [[(r["kind"], r["step"]) for r in replica.history] for replica in run.replicas]
-        for run in (one, other)
-    ]
+def table(run):
+    """The table of a sweep, bits included, and the histories of its replicas."""
+    rows = [{k: v for k, v in row.items() if k != "seconds"} for row in run.summary["replicas"]]
+    kinds = [[(r["kind"], r["step"]) for r in replica.history] for replica in run.replicas]
     names = ("completed", "settings", "best", "metric", "rule")
-    tables = [{name: run.summary[name] for name in names} for run in (one, other)]
-    return rows[0] == rows[1] and kinds[0] == kinds[1] and tables[0] == tables[1]
+    return {"rows": rows, "kinds": kinds, **{name: run.summary[name] for name in names}}
 
 
 def apart(file, folder, monkeypatch, **fields):
@@ -93,14 +86,14 @@ def test_workers_give_the_table_of_one_process_though_one_is_killed(
     assert not (tmp_path / "flag").exists()
     assert "ended with SIGKILL" in said
     assert "started again from step 5" in said
-    assert same(run, here)
+    assert table(run) == table(here)
 
 
 def test_jobs_of_submitit_give_the_table_of_one_process(file, here, tmp_path, monkeypatch):
     pytest.importorskip("submitit")
     local = {"cluster": "local"}
     run, _ = apart(file, tmp_path / "run", monkeypatch, on="slurm", resources=local)
-    assert same(run, here)
+    assert table(run) == table(here)
 
 
 CLUSTER = """
@@ -125,7 +118,7 @@ def test_a_cluster_of_ray_gives_the_table_of_one_process(file, here, tmp_path, m
         finally:
             ray.shutdown()
             cluster.communicate("\n")
-    assert same(run, here)
+    assert table(run) == table(here)
 
 
 def test_parts_are_those_of_the_folder_in_whatever_process_they_are_trained(file, here, tmp_path):
@@ -148,7 +141,7 @@ def test_parts_are_those_of_the_folder_in_whatever_process_they_are_trained(file
     assert read_run(replica_folder(run.folder, 3))["way"] == "1"
     with pytest.raises(ConfigError, match=r"--part 2: .* has the parts 0 to 1"):
         train_part(run.folder, 2, console=console)
-    assert same(train(None, run.folder, resume=True, quiet=True), here)
+    assert table(train(None, run.folder, resume=True, quiet=True)) == table(here)
 
 
 def go_on(folder, part, *, wait=0.0):
