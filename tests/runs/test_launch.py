@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+import jaxcnn
 from jaxcnn.commands._main import main
 from jaxcnn.errors import BusyError, ConfigError, DivergedError, Preempted, ResourceError
 from jaxcnn.runs import launch, launchers
@@ -43,6 +44,12 @@ class Deadly(Classification):
 
 experiment = tiny(task=Deadly(num_classes=3))
 """
+ALONE = """
+import sys
+from jaxcnn.runs.train import train
+from tests.runs.test_launch import POINTS
+train(sys.argv[1], sys.argv[2], points=POINTS, way="loop", quiet=True)
+"""
 PID = os.getpid()
 POINTS = grid(seed=(0, 1), optimizer__learning_rate=(0.01, 0.03))
 
@@ -58,6 +65,15 @@ def file(tmp_path_factory):
 def here(file, tmp_path_factory):
     """The sweep in this process."""
     return train(file, tmp_path_factory.mktemp("here"), points=POINTS, way="loop", quiet=True)
+
+
+@pytest.fixture(scope="module")
+def alone(file, tmp_path_factory):
+    """The sweep in a process that does nothing else, as workers do nothing else (docs/LOG.md)."""
+    folder = tmp_path_factory.mktemp("alone")
+    words = [sys.executable, "-c", ALONE, str(file), str(folder)]
+    subprocess.run(words, cwd=ROOT, check=True)
+    return jaxcnn.open(folder)
 
 
 def table(run):
@@ -78,7 +94,7 @@ def apart(file, folder, monkeypatch, **fields):
 
 
 def test_workers_give_the_table_of_one_process_though_one_is_killed(
-    file, here, tmp_path, monkeypatch
+    file, alone, tmp_path, monkeypatch
 ):
     (tmp_path / "flag").touch()
     monkeypatch.setenv("FLAG", str(tmp_path / "flag"))
@@ -86,14 +102,14 @@ def test_workers_give_the_table_of_one_process_though_one_is_killed(
     assert not (tmp_path / "flag").exists()
     assert "ended with SIGKILL" in said
     assert "started again from step 5" in said
-    assert table(run) == table(here)
+    assert table(run) == table(alone)
 
 
-def test_jobs_of_submitit_give_the_table_of_one_process(file, here, tmp_path, monkeypatch):
+def test_jobs_of_submitit_give_the_table_of_one_process(file, alone, tmp_path, monkeypatch):
     pytest.importorskip("submitit")
     local = {"cluster": "local"}
     run, _ = apart(file, tmp_path / "run", monkeypatch, on="slurm", resources=local)
-    assert table(run) == table(here)
+    assert table(run) == table(alone)
 
 
 CLUSTER = """
@@ -107,7 +123,7 @@ cluster.shutdown()
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")
-def test_a_cluster_of_ray_gives_the_table_of_one_process(file, here, tmp_path, monkeypatch):
+def test_a_cluster_of_ray_gives_the_table_of_one_process(file, alone, tmp_path, monkeypatch):
     """Two nodes of one processor, on this machine."""
     ray = pytest.importorskip("ray")
     words = [sys.executable, "-c", CLUSTER]
@@ -118,7 +134,7 @@ def test_a_cluster_of_ray_gives_the_table_of_one_process(file, here, tmp_path, m
         finally:
             ray.shutdown()
             cluster.communicate("\n")
-    assert table(run) == table(here)
+    assert table(run) == table(alone)
 
 
 def test_parts_are_those_of_the_folder_in_whatever_process_they_are_trained(file, here, tmp_path):
