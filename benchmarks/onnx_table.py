@@ -10,7 +10,8 @@ Weights are fresh ones, with BatchNorm's statistics those of one batch, so that 
 order 1. Differences: largest over 1 and 7 rows, relative to the largest output; JAX answers 7 rows,
 of which the first is also asked of the file by itself. Times: of a call on 8 rows in host memory
 until the answer lies there, medians and quartiles over `--rounds` blocks of both in turns, as
-`bench` makes them (jaxcnn.bench.timing), on all threads that this process may use.
+`bench` makes them (jaxcnn.bench.timing), on all threads that this process may use. JAX is started
+as `launch.py` starts it, and its weights are arguments of the call, as `predict` has them.
 """
 
 import argparse
@@ -37,6 +38,7 @@ from jaxcnn.models import MODELS, TOKEN_MODELS, build
 from jaxcnn.models.resnet import resnet18, resnet_cifar
 from jaxcnn.ops.convolution import current_formulation, formulation
 from jaxcnn.runs.agreement import apart
+from jaxcnn.runs.environment import prepare_process
 from jaxcnn.runs.export import Traced
 from jaxcnn.runs.onnx_export.proto import to_onnx
 from jaxcnn.runs.onnx_export.runtime import answers, session
@@ -145,9 +147,9 @@ def row(name: str, *, side: int, rounds: int, threads: int) -> str:
     line = f"| {name} | {size} | {worst:.1e} | {scale:.2g} | {len(blob) / 1e6:.1f} | {made:.1f} |"
     if not rounds:
         return line
-    ours = jax.jit(function)
+    ours = jax.jit(partial(model.apply, train=False))
     cells = in_turns(
-        lambda: jax.device_get(ours({"x": x})), lambda: answers(running, {"x": x}), rounds
+        lambda: jax.device_get(ours(variables, x)), lambda: answers(running, {"x": x}), rounds
     )
     return f"{line} {cells}"
 
@@ -193,6 +195,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="0: no times")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     args = parser.parse_args()
+    prepare_process()  # XLA's flags, and malloc's settings, which are both sides'
     if args.int8:
         print("| network, data | seed | JAX | ONNX float32 | int8 | points | MB | MB int8 |")
         print("| --- | --- | --- | --- | --- | --- | --- | --- |")

@@ -4,6 +4,7 @@ its data show.
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,6 @@ EXAMPLE = "python launch.py check experiments/fashion_mnist_cnn.py --data --shee
 # said in words
 COST = ("params", "state_bytes", "param_bytes", "batch_bytes", "step_flops", "step_bytes")
 COST += ("step_seconds", "steps_timed", "compile_seconds")
-MOST = 1_000_000  # devices
 SHOWN = 20  # classes whose counts are printed
 
 
@@ -67,20 +67,22 @@ def main(args: Any) -> int:
 
     from jaxcnn.core.memory import format_bytes
     from jaxcnn.core.rendering import render, render_text
-    from jaxcnn.runs.check import pre_flight
+    from jaxcnn.runs.check import check_divides, pre_flight
     from jaxcnn.runs.cost import measure_step, step_flops
     from jaxcnn.runs.examine import examine
-    from jaxcnn.runs.scaling import LINK, on_devices
+    from jaxcnn.runs.scaling import LINK, device_share
     from jaxcnn.runs.writers import Console
 
     path = code.find(args.experiment)
     experiment = code.load(path, overrides=args.overrides)
     result = {"experiment": path.stem, **pre_flight(experiment)}
+    for count in counts:  # before anything is compiled
+        check_divides(experiment, devices=count)
     result["step_flops"] = step_flops(experiment)
     if args.compile:
         result |= measure_step(experiment, steps=result["steps"] or 1)
     size, link = experiment.batch_size, args.link or LINK
-    shares = [on_devices(result, n, batch_size=size, link=link) for n in counts]
+    shares = [device_share(result, n, batch_size=size, link=link) for n in counts]
     if not args.json:
         print(render_text(experiment), end="\n\n")
         for name, value in result.items():
@@ -196,9 +198,9 @@ def _counts(text: str | None, link: float | None) -> list[int]:
     if link is not None and not 0 < link < math.inf:
         raise ConfigError(f"--link {link:g}: must be a number of GB/s above 0")
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdigit() and 0 < int(part) <= MOST for part in parts):
+    if not all(re.fullmatch("[1-9][0-9]{0,6}", part) for part in parts):
         raise ConfigError(
-            f"--devices {text}: must be whole numbers from 1 to {MOST:,}, e.g. 1,8,64"
+            f"--devices {text}: must be whole numbers from 1 to 9,999,999, e.g. 1,8,64"
         )
     return [int(part) for part in parts]
 

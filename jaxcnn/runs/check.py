@@ -60,17 +60,18 @@ def abstract_state(e: Experiment) -> Tree:
     return state
 
 
-def check_divides(e: Experiment) -> None:
+def check_divides(e: Experiment, *, devices: int | None = None) -> None:
     """ConfigError where a batch cannot be split evenly over the devices, which train a run
-    together.
+    together: those that there are, or so many.
     """
-    count = len(jax.devices())
+    count = devices or len(jax.devices())
     if e.batch_size % count:
         below = e.batch_size // count * count
         nearest = f"{below} or {below + count}" if below else str(count)
+        fewer = "fewer devices" if devices else "let JAX see fewer devices"
         raise ConfigError(
             f"batch_size={e.batch_size}: cannot be split evenly over {count} devices, which train "
-            f"a run together; choose {nearest}, or let JAX see fewer devices"
+            f"a run together; choose {nearest}, or {fewer}"
         )
 
 

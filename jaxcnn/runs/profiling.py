@@ -6,6 +6,7 @@ about:tracing.
 """
 
 import gzip
+import zlib
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ from jaxcnn.errors import ConfigError
 
 FOLDER = "profile"  # within the run's
 EVENTS = 1_000_000  # in a file for Perfetto, at most
-MARK, XPLANE = b'"ph":"X"', "*.xplane.pb"
+MARK = b'"ph":"X"'  # begins one
 BLOCK = 1 << 24  # bytes that are read at a time
 
 Say = Callable[[str], None]
@@ -129,14 +130,22 @@ def tracing(folder: Path) -> Generator[None]:
 
 def cut_short(folder: Path) -> list[str]:
     """A warning for each trace below `folder` whose file for Perfetto ends before the trace does:
-    JAX writes a million events to it and leaves out the later ones (*.xplane.pb has them all).
+    JAX writes a million events to it and leaves out the later ones (*.xplane.pb has them all). One
+    that cannot be read is said, too: a warning ends no run.
     """
-    return [
-        f"warning: {path}: JAX leaves out what comes after {EVENTS:,} events; the {XPLANE} beside "
-        "it has all; trace fewer steps"
-        for path in sorted(folder.rglob("*.trace.json.gz"))
-        if _events(path) >= EVENTS
-    ]
+    warnings: list[str] = []
+    for path in sorted(folder.rglob("*.trace.json.gz")):
+        try:
+            cut = _events(path) >= EVENTS
+        except (OSError, EOFError, zlib.error) as error:
+            warnings.append(f"warning: {path}: cannot be read ({error}), so that it may be cut")
+            continue
+        if cut:
+            warnings.append(
+                f"warning: {path}: JAX leaves out what comes after {EVENTS:,} events; the "
+                "*.xplane.pb beside it has all; trace fewer steps"
+            )
+    return warnings
 
 
 def _events(path: Path) -> int:

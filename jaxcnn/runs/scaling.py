@@ -8,15 +8,14 @@ minibatch SGD: training ImageNet in 1 hour, 2017, section 4).
 
 from typing import Any
 
-from jaxcnn.errors import ConfigError
-
 LINK = 50.0  # GB/s, of which `check` says that it is assumed
 
 
-def on_devices(
+def device_share(
     found: dict[str, Any], count: int, *, batch_size: int, link: float
 ) -> dict[str, Any]:
-    """The share of one of `count` devices in a step.
+    """The share of one of `count` devices in a step, among which the batch divides
+    (jaxcnn.runs.check.check_divides).
 
     found: `pre_flight`'s facts, with "step_flops" and, where it was measured on one device,
         "step_bytes" and "step_seconds".
@@ -33,14 +32,7 @@ def on_devices(
     section 3); latency, which rules for small networks, is left out. Summed are the gradients of
     all parameters, in the parameters' dtype: that those of frozen layers are not is left out, too.
     Statistics of BatchNorm are summed in the passes; they are few bytes.
-    Errors: ConfigError where the batch does not divide among so many.
     """
-    if batch_size % count:
-        raise ConfigError(
-            f"--devices {count}: batch_size={batch_size} cannot be split evenly over {count} "
-            f"devices; a multiple of {count} can, e.g. batch_size="
-            f"{-(-batch_size // count) * count}"
-        )
     shared = found["state_bytes"] + found["batch_bytes"] / count
     whole, flops = found.get("step_bytes"), found["step_flops"]
     arguments = found["state_bytes"] + found["batch_bytes"]

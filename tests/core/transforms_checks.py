@@ -20,11 +20,10 @@ import jaxcnn
 from jaxcnn.core import transforms
 from jaxcnn.core.memory import call_bytes
 from jaxcnn.core.program import make_program
-from jaxcnn.core.transforms import data_mesh
 from jaxcnn.errors import ConfigError
 from jaxcnn.runs.check import pre_flight
 from jaxcnn.runs.cost import measure_step
-from jaxcnn.runs.scaling import on_devices
+from jaxcnn.runs.scaling import device_share
 from jaxcnn.runs.ways import Way
 from tests.tiny import TinyNet, tiny
 
@@ -177,7 +176,9 @@ def whole_sweep(e):
 def on_paper():
     """What `check --devices 4` says of a step, and the step that is compiled for four devices."""
     e = tiny(model=TinyNet(width=64), batch_size=64)
-    whole, split = (NamedSharding(data_mesh(), PartitionSpec(*axes)) for axes in ((), ("data",)))
+    whole, split = (
+        NamedSharding(transforms.data_mesh(), PartitionSpec(*axes)) for axes in ((), ("data",))
+    )
     program, batch = make_program(e, steps=12), e.data.open("train").take(np.arange(64) % 50)
     step = jax.jit(
         program.train_step,
@@ -192,7 +193,7 @@ def on_paper():
     summed = sum(4 * math.prod(int(n) for n in dims.split(",") if n) for dims in shapes)
     facts = {**pre_flight(e), "step_flops": None, **measure_step(e, steps=12)}
     return {
-        "paper": on_devices(facts, 4, batch_size=64, link=50.0),
+        "paper": device_share(facts, 4, batch_size=64, link=50.0),
         "param_bytes": facts["param_bytes"],
         "compiled bytes": call_bytes(compiled, arguments=True),
         "summed bytes": summed,

@@ -54,6 +54,5 @@ def test_a_stopped_run_resumes_to_the_same_bits(tmp_path):
     check_resume(tiny(program=SAM.sam, steps=8), tmp_path)
 
 
-@pytest.mark.slow  # tests/core/test_extra_arguments.py has optax's SAM as replicas
 def test_replicas_are_solo_runs(tmp_path):
     check_replicas(tiny(optimizer=SGD, program=SAM.sam, steps=10), tmp_path)

@@ -133,6 +133,18 @@ def test_a_file_for_perfetto_that_jax_cuts_is_warned_of(tmp_path, monkeypatch):
     assert profiling.cut_short(tmp_path) == []
 
 
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"no gzip" + b])
+def test_an_older_trace_that_is_damaged_ends_no_run(tmp_path, damage):
+    older = tmp_path / "profile" / "plugins" / "profile" / "older" / "vm.trace.json.gz"
+    older.parent.mkdir(parents=True)
+    older.write_bytes(damage(gzip.compress(b"some bytes" * 1000)))
+    console = Lines()
+    profile = profiling.Profile(1, 1, tmp_path / "profile")
+    with profile.dispatch(1, 1, settle=lambda: None, say=console.line):
+        pass
+    assert any(f"{older}: cannot be read" in line for line in console.lines)
+
+
 @pytest.mark.slow
 def test_jax_cuts_at_a_million_events(tmp_path):
     step = jax.jit(lambda x: x + 1)
