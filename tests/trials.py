@@ -3,6 +3,7 @@ that can be said of them.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -64,11 +65,14 @@ def evaluate(task, outputs, batch):
     """Sums and records as the evaluation loop gathers them: jitted, records of real rows only,
     everything NumPy.
     """
-    sums, records = jax.device_get(
-        jax.jit(lambda o, b: (task.statistics(o, b), task.records(o, b)))(outputs, batch)
-    )
+    sums, records = jax.device_get(_scoring(task)(outputs, batch))
     real = np.asarray(batch["mask"]) > 0
     return sums, {name: value[real] for name, value in records.items()}
+
+
+@functools.cache  # tasks are values: compiled once for all tests of rows of the same shapes
+def _scoring(task):
+    return jax.jit(lambda o, b: (task.statistics(o, b), task.records(o, b)))
 
 
 def assert_close(left, right):

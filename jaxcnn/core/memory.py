@@ -26,15 +26,21 @@ class Fitting(Generic[R]):
     """`function` under `jax.jit`, which on CPU is not run where memory does not suffice. Asked once
     for each set of shapes of its last argument (a batch); JAX keeps what was compiled for that.
 
-    name, remedy: words of the error, which is a ResourceError. donated: places of arguments whose
-    memory the results may take.
+    name, remedy: words of the error, which is a ResourceError. donated, options: the places of
+    arguments whose memory the results may take, and compiler options, as of `jax.jit`.
     """
 
     def __init__(
-        self, function: Callable[..., R], name: str, remedy: str, *, donated: tuple[int, ...] = ()
+        self,
+        function: Callable[..., R],
+        name: str,
+        remedy: str,
+        *,
+        donated: tuple[int, ...] = (),
+        options: dict[str, int] | None = None,
     ):
         self.name, self.remedy = name, remedy
-        self._jitted = jax.jit(function, donate_argnums=donated)
+        self._jitted = jax.jit(function, donate_argnums=donated, compiler_options=options)
         self._asked: set[tuple[tuple[int, ...], ...]] = set()
 
     def __call__(self, *args: Tree) -> R:

@@ -6,6 +6,7 @@ centered at ((i + 0.5) / H, (j + 0.5) / W). Widths (sigma) and offsets are in ce
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Int32
 
@@ -72,9 +73,9 @@ def find_peaks(
     than `num_peaks`, the rest have score 0. Heatmaps must not be negative.
     """
     batch, _, width, num_classes = heatmap.shape
-    around = lax.reduce_window(
-        heatmap, jnp.array(-jnp.inf, heatmap.dtype), lax.max, (1, 3, 3, 1), (1, 1, 1, 1), "SAME"
-    )
+    # by a number of the host JAX knows, under `jit` too, that this is a maximum, with a derivative
+    least = np.array(-np.inf, heatmap.dtype)
+    around = lax.reduce_window(heatmap, least, lax.max, (1, 3, 3, 1), (1, 1, 1, 1), "SAME")
     peaks = jnp.where(heatmap == around, heatmap, 0).reshape(batch, -1)
     score, index = lax.top_k(peaks, num_peaks)
     place, label = index // num_classes, index % num_classes

@@ -5,6 +5,7 @@ of each file says later whether it is still what the run was started with.
 
 import ast
 import dataclasses
+import functools
 import hashlib
 import importlib.util
 import shutil
@@ -88,18 +89,25 @@ def _digest(path: Path) -> str:
         return ""
 
 
-def imported(path: Path, module: str) -> list[str]:
+def imported(path: Path, module: str) -> tuple[str, ...]:
     """The names of the modules that the file of a module may import."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    return _imports(path.read_bytes(), package)
+
+
+@functools.lru_cache(maxsize=1024)  # of every run of a process; parsing takes longer than the rest
+def _imports(source: bytes, inside: str) -> tuple[str, ...]:
+    """The names that a module of the package `inside` may import."""
     names: list[str] = []
-    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    package = inside.split(".") if inside else []
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             base = ".".join([*base, *([node.module] if node.module else [])])
             names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
-    return [name for name in names if name]
+    return tuple(name for name in names if name)
 
 
 def local_modules(names: list[str]) -> dict[str, Path]:
@@ -107,18 +115,23 @@ def local_modules(names: list[str]) -> dict[str, Path]:
     import in turn.
     """
     found: dict[str, Path] = {}
-    todo = list(names)
+    todo, seen, packages = list(names), set[str](), set[str]()
     while todo:
         name = todo.pop()
         parents = name.split(".")
         for module in (".".join(parents[: i + 1]) for i in range(len(parents))):
+            if module in seen:
+                continue
+            seen.add(module)
             file = _file_of(module)
-            if module in found or file is None or not _is_local(file):
+            if file is None or not _is_local(file):
                 continue
             found[module] = file
             todo += imported(file, module)
             package = module if file.name == "__init__.py" else module.rpartition(".")[0]
-            todo += [n for n in sys.modules if package and n.startswith(f"{package}.")]
+            if package and package not in packages:
+                packages.add(package)
+                todo += [n for n in sys.modules if n.startswith(f"{package}.")]
     return found
 
 
@@ -137,9 +150,9 @@ def _file_of(module: str) -> Path | None:
     return None if file is None else Path(file)
 
 
+@functools.cache
 def _is_local(file: Path) -> bool:
     """Whether a module is the user's own: a Python file outside jaxcnn and what is installed."""
-    installed = [Path(path).resolve() for path in sysconfig.get_paths().values()]
     file = file.resolve()
     parts = file.parts
     return (
@@ -147,8 +160,14 @@ def _is_local(file: Path) -> bool:
         and not file.is_relative_to(PACKAGE)
         and "site-packages" not in parts
         and "dist-packages" not in parts
-        and not any(file.is_relative_to(p) for p in installed[:4])
+        and not any(file.is_relative_to(p) for p in _installed())
     )
+
+
+@functools.cache
+def _installed() -> tuple[Path, ...]:
+    """Where the standard library and packages are, the same for as long as Python runs."""
+    return tuple(Path(path).resolve() for path in sysconfig.get_paths().values())[:4]
 
 
 def _modules_in(rendered: object) -> set[str]:

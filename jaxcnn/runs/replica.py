@@ -160,7 +160,8 @@ def start_variables(
     """What the experiment asks to start from (`weights`, `initialize`); None: fresh variables."""
     if e.weights is None and e.initialize is None:
         return None
-    fresh = dict(jax.jit(lambda key: fresh_variables(e, key))(jax.random.split(key)[0]))
+    make = jax.jit(lambda key: fresh_variables(e, key), compiler_options=transforms.called_once())
+    fresh = dict(make(jax.random.split(key)[0]))
     params, model_state = fresh.pop("params", {}), fresh
     if e.weights is not None:
         place = (pins or {}).get(e.weights, e.weights)

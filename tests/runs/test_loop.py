@@ -43,6 +43,28 @@ def golden(tmp_path_factory):
     return fit(tiny(), folder), History(folder / "metrics.jsonl").records
 
 
+def test_initial_numbers_are_the_same_bits_however_well_their_drawing_is_compiled():
+    """Of every initializer that the networks here take from Flax."""
+    make = jax.nn.initializers
+    draws = [
+        *(make.lecun_normal(), make.he_normal(), make.glorot_uniform(), make.orthogonal()),
+        *(make.normal(0.01), make.truncated_normal(0.02)),
+        make.variance_scaling(1 / 3, "fan_in", "uniform"),
+        make.variance_scaling(2.0, "fan_out", "truncated_normal"),
+    ]
+
+    def drawn(key):
+        keys = jax.random.split(key, len(draws))
+        shapes = ((3, 3, 5, 16), (70, 30))
+        return [draw(keys[i], shape) for i, draw in enumerate(draws) for shape in shapes]
+
+    key, options = jax.random.key(0), transforms.called_once()
+    assert options  # else there is nothing to compare
+    quick = jax.jit(drawn, compiler_options=options)(key)
+    for ours, usual in zip(quick, jax.jit(drawn)(key), strict=True):
+        np.testing.assert_array_equal(ours, usual)
+
+
 @pytest.mark.parametrize("step", range(1, 12))
 def test_a_run_stopped_at_any_step_resumes_to_the_same_bits(tmp_path, golden, step):
     with pytest.raises(Preempted, match=f"step {step} of 12"):
