@@ -98,12 +98,36 @@ FAMILIES = [
 ]
 
 
+# GMACs at the size of `build`: torchvision's `_ops` (at its rounding to 0.001)
+GMACS = {
+    "alexnet_torchvision": 0.714,
+    "vgg16": 15.470,
+    "googlenet_bn": 1.498,
+    "inception_v3": 5.713,
+    "resnet18": 1.814,
+    "resnet50": 4.089,
+    "resnext50_32x4d": 4.230,
+    "densenet121": 2.834,
+    "mobilenet_v2": 0.301,
+    "mobilenet_v3_large": 0.217,
+    "mobilenet_v3_small": 0.057,
+    "efficientnet_b0": 0.386,
+    "convnext_tiny": 4.456,
+}
+
+
+def test_the_published_multiplications_are_compared():
+    assert set(GMACS) <= set(FAMILIES)
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_totals_are_those_of_the_model_and_of_the_jaxpr(name):
     model, shape = build(name)
     dtype = jnp.int32 if name in TOKEN_MODELS else jnp.float32
     layers = summary.summarize_layers(model, (jax.ShapeDtypeStruct((1, *shape), dtype),))
     x = jnp.zeros((1, *shape), dtype)
+    if name in GMACS:
+        assert summary.total_macs(layers) / 1e9 == pytest.approx(GMACS[name], rel=0.005, abs=5e-4)
     variables = jax.eval_shape(lambda: model.init({"params": jax.random.key(0)}, x, train=False))
     assert summary.total_params(layers) == sum(
         leaf.size for leaf in jax.tree.leaves(variables["params"])

@@ -3,6 +3,7 @@ multiplications, shapes, gradients.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -155,32 +156,6 @@ def test_speednet_parameter_count():
     )
 
 
-# GMACs at that size: torchvision's `_ops` (at its rounding to 0.001), for v1 the paper's table 1
-MACS = [
-    (alexnet.alexnet_torchvision(), 224, 0.714),
-    (vgg.vgg16(), 224, 15.470),
-    (googlenet.googlenet_bn(), 224, 1.498),
-    (inception.inception_v3(), 299, 5.713),
-    (resnet.resnet18(), 224, 1.814),
-    (resnet.resnet50(), 224, 4.089),
-    (resnet.resnext50_32x4d(), 224, 4.230),
-    (densenet.densenet121(), 224, 2.834),
-    (mobilenet.mobilenet_v2(), 224, 0.301),
-    (mobilenet.mobilenet_v3_large(), 224, 0.217),
-    (mobilenet.mobilenet_v3_small(), 224, 0.057),
-    (efficientnet.efficientnet_b0(), 224, 0.386),
-    (convnext.convnext_tiny(), 224, 4.456),
-]
-
-
-@pytest.mark.parametrize(
-    "model, size, gmacs", MACS, ids=[f"{type(row[0]).__name__}-{row[2]}" for row in MACS]
-)
-def test_multiplications(model, size, gmacs):
-    rows = summarize_layers(model, (jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32),))
-    assert sum(row.macs for row in rows) / 1e9 == pytest.approx(gmacs, rel=0.005, abs=0.0005)
-
-
 def test_resnet_v1_multiplies_less_than_v1_5():
     """He et al. 2016, table 1: 3.8 x 10^9 for the ResNet-50 that strides in its 1x1
     convolutions.
@@ -232,11 +207,13 @@ SLOW = {  # a quarter to half a minute of compilation each
 ALL = [*TINY, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 
 
-def example(name: str, rows: int = 4):
+@functools.cache
+def example(name: str):
     """(model, variables, a batch of images) of a small network."""
     model, shape = {**TINY, **SLOW}[name]
-    image = jax.random.normal(jax.random.key(1), (rows, *shape))
-    return model, jax.jit(lambda: model.init(jax.random.key(0), image, train=False))(), image
+    image = np.random.default_rng(1).normal(size=(4, *shape)).astype(np.float32)
+    init = jax.jit(lambda: model.init(jax.random.key(0), jnp.asarray(image), train=False))
+    return model, jax.device_get(init()), image
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -246,7 +223,7 @@ def test_every_parameter_gets_a_finite_gradient(name):
     def loss(params):
         outputs, _ = model.apply(
             {**variables, "params": params},
-            image,
+            jnp.asarray(image),
             train=True,
             rngs={"dropout": jax.random.key(2)},
             mutable=True,
@@ -256,6 +233,7 @@ def test_every_parameter_gets_a_finite_gradient(name):
     for path, gradient in jax.tree_util.tree_leaves_with_path(
         jax.jit(jax.grad(loss))(variables["params"])
     ):
+        gradient = np.asarray(gradient)
         assert np.isfinite(gradient).all(), jax.tree_util.keystr(path)
         frozen = "whiten" in jax.tree_util.keystr(path) and gradient.ndim == 4
         assert np.any(gradient) != frozen, jax.tree_util.keystr(path)
@@ -273,16 +251,19 @@ def test_bfloat16_is_near_float32(name):
         half = apply({**variables, "params": params}, image.astype(jnp.bfloat16))
         whole = apply(variables, image)
     assert half.dtype == jnp.bfloat16
-    assert np.max(np.abs(half.astype(jnp.float32) - whole)) < 0.1 * np.std(whole) + 0.02
+    half, whole = np.asarray(half, np.float32), np.asarray(whole)
+    assert np.max(np.abs(half - whole)) < 0.1 * np.std(whole) + 0.02
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_vmap_over_parameters_equals_a_loop(name):
-    model, variables, image = example(name, rows=2)
+    model, variables, image = example(name)
     scaled = [
-        jax.tree.map(lambda leaf, factor=factor: leaf * factor, variables) for factor in (1.0, 0.9)
+        jax.tree.map(lambda leaf, factor=factor: leaf * np.float32(factor), variables)
+        for factor in (1.0, 0.9)
     ]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *scaled)
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *scaled)
+    image = jnp.asarray(image[:2])
     apply = jax.jit(lambda variables: model.apply(variables, image, train=False))
     together = jax.jit(jax.vmap(lambda variables: model.apply(variables, image, train=False)))(
         stacked

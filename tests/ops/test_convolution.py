@@ -102,10 +102,16 @@ def brute_force(x, w, strides, padding, dilation, groups):
 def test_value_and_gradients_equal_brute_force_in_float64(name, formulation):
     with jax.enable_x64(True), convolution.formulation(formulation):
         x, w, geometry = operands(name, np.float64)
-        y, pullback = jax.vjp(lambda x, w: convolve(x, w, *geometry), x, w)
-        np.testing.assert_allclose(y, brute_force(x, w, *geometry), rtol=1e-12, atol=1e-12)
-        cotangent = np.random.default_rng(1).standard_normal(y.shape)
-        dx, dw = pullback(jnp.asarray(cotangent))
+        expected = brute_force(x, w, *geometry)
+        cotangent = np.random.default_rng(1).standard_normal(expected.shape)
+
+        @jax.jit
+        def value_and_gradients(x, w, cotangent):
+            y, pullback = jax.vjp(lambda x, w: convolve(x, w, *geometry), x, w)
+            return y, *pullback(cotangent)
+
+        y, dx, dw = value_and_gradients(x, w, cotangent)
+        np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
         # y is linear in each operand, so <cotangent, y(direction)> = <gradient, direction> for any
         # direction
         for seed in range(2):
@@ -145,10 +151,13 @@ def test_blocks_of_columns_are_the_same_convolution(geometry, role):
                 getattr(blocks, f"to_{role}"),
                 [getattr(blocks, f"of_{name}") for name in convolution_primitives.OPERANDS[role]],
             )
-            result = convolution_primitives.natural(
-                role, blocks.rows(), of[0](jnp.asarray(a)), of[1](jnp.asarray(b))
-            )
-            actual = to(result, 3) if role == "w" else to(result)
+
+            @jax.jit
+            def in_blocks(a, b, blocks=blocks, to=to, of=of):
+                result = convolution_primitives.natural(role, blocks.rows(), of[0](a), of[1](b))
+                return to(result, 3) if role == "w" else to(result)
+
+            actual = in_blocks(a, b)
             np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-12)
 
 
@@ -197,13 +206,13 @@ def test_tap_by_tap_is_the_same_convolution(rank, stride, role):
                 np.random.default_rng(seed).standard_normal(shapes[name])
                 for seed, name in enumerate(convolution_primitives.OPERANDS[role])
             )
-            actual = depthwise.convolve(role, geometry, jnp.asarray(a), jnp.asarray(b), lambda x: x)
-            np.testing.assert_allclose(
-                actual,
-                convolution_primitives.natural(role, geometry, jnp.asarray(a), jnp.asarray(b)),
-                rtol=1e-12,
-                atol=1e-12,
-            )
+
+            @jax.jit
+            def both(a, b, geometry=geometry):
+                taps = depthwise.convolve(role, geometry, a, b, lambda x: x)
+                return taps, convolution_primitives.natural(role, geometry, a, b)
+
+            np.testing.assert_allclose(*both(a, b), rtol=1e-12, atol=1e-12)
 
 
 def smooth(x, w, geometry, **options):
@@ -211,9 +220,9 @@ def smooth(x, w, geometry, **options):
 
 
 TRANSFORMATIONS = {
-    "jit": jax.jit,
+    "value": lambda f: f,
     "grad": lambda f: jax.grad(f, (0, 1)),
-    "jit grad": lambda f: jax.jit(jax.grad(f, (0, 1))),
+    "grad of jit": lambda f: jax.grad(jax.jit(f), (0, 1)),
     "jvp": lambda f: lambda x, w: jax.jvp(f, (x, w), (jnp.cos(x), jnp.cos(w))),
     "remat": lambda f: jax.jit(jax.grad(jax.checkpoint(f), (0, 1))),
     "hessian-vector": lambda f: (
@@ -242,11 +251,10 @@ def test_transformations_equal_jax_lax_in_float64(name, transformation):
     with jax.enable_x64(True):
         x, w, geometry = operands(name, np.float64)
         x, w = jnp.asarray(x), jnp.asarray(w)
-        expected = transform(lambda x, w: smooth(x, w, geometry, through=lax.conv_general_dilated))(
-            x, w
-        )
+        usual = transform(lambda x, w: smooth(x, w, geometry, through=lax.conv_general_dilated))
+        expected = jax.jit(usual)(x, w)
         with convolution.formulation("fast"):
-            actual = transform(lambda x, w: smooth(x, w, geometry))(x, w)
+            actual = jax.jit(transform(lambda x, w: smooth(x, w, geometry)))(x, w)
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9), actual, expected
         )
@@ -277,6 +285,7 @@ def test_vmap_equals_jax_lax_in_float64(axes, order):
             jnp.asarray(a) if axis is None else jnp.stack([a * (1 + k) for k in range(3)], axis)
             for a, axis in zip((x, w), axes, strict=True)
         )
+        apply = jax.jit(apply, static_argnums=0)
         expected = apply(
             lambda x, w: smooth(x, w, geometry, through=lax.conv_general_dilated), x, w
         )

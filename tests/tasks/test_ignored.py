@@ -145,7 +145,7 @@ def test_truths_and_detections_are_in_pixels_of_the_original():
     batch["original_size"] = jnp.asarray([[100, 200], [480, 640]], jnp.int32)
     batch["box_areas"] = jnp.full((2, OBJECTS), 7.0)
     outputs = to_jax(random_maps(np.random.default_rng(0), 2))
-    records = jax.device_get(DETECTION.records(outputs, batch))
+    records = jax.device_get(jax.jit(DETECTION.records)(outputs, batch))
     truths, found = to_truths(records), to_predictions(records)
     boxes = np.asarray(batch["boxes"], np.float64)
     np.testing.assert_allclose(truths[0]["box"], boxes[0] * [100, 200, 100, 200])
@@ -154,7 +154,7 @@ def test_truths_and_detections_are_in_pixels_of_the_original():
     assert [t["area"].tolist() for t in truths] == [[7, 7, 7], [7, 7]]
     np.testing.assert_allclose(found[1]["box"], records["boxes"][1] * [480.0, 640, 480, 640])
     del batch["box_areas"], batch["original_size"]
-    plain = to_truths(jax.device_get(DETECTION.records(outputs, batch)))
+    plain = to_truths(jax.device_get(jax.jit(DETECTION.records)(outputs, batch)))
     assert "area" not in plain[0]
     np.testing.assert_allclose(plain[0]["box"], boxes[0] * [*SIZE, *SIZE])
 
