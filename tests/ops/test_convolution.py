@@ -209,7 +209,7 @@ def test_tap_by_tap_is_the_same_convolution(rank, stride, role):
 
             @jax.jit
             def both(a, b, geometry=geometry):
-                taps = depthwise.convolve(role, geometry, a, b, lambda x: x)
+                taps = depthwise.convolve(role, geometry, a, b, lambda array: array)
                 return taps, convolution_primitives.natural(role, geometry, a, b)
 
             np.testing.assert_allclose(*both(a, b), rtol=1e-12, atol=1e-12)
