@@ -41,6 +41,14 @@ def apply(model: Any, *arguments, **options) -> Any:
     return model.apply(*arguments, **options)  # Flax's annotation is of every possible result
 
 
+def init(model: Any, *inputs) -> Any:
+    return jax.jit(lambda *inputs: model.init(jax.random.key(0), *inputs, train=False))(*inputs)
+
+
+def jit_apply(model: Any, variables, *inputs) -> Any:
+    return jax.jit(lambda v, *inputs: model.apply(v, *inputs, train=False))(variables, *inputs)
+
+
 def rng(seed=0):
     return np.random.default_rng(seed)
 
@@ -188,8 +196,8 @@ def test_the_decoder_of_adain_has_the_published_parameters():
 )
 def test_pictures_of_any_size_become_scale_times_larger(model, channels, scale):
     model = model(scale)
-    variables = model.init(jax.random.key(0), picture(1, 8, 8, channels), train=False)
-    large = apply(model, variables, picture(2, 7, 10, channels), train=False)
+    variables = init(model, picture(1, 8, 8, channels))
+    large = jit_apply(model, variables, picture(2, 7, 10, channels))
     assert large.shape == (2, 7 * scale, 10 * scale, channels)
     assert np.all(np.isfinite(large))
 
@@ -277,7 +285,7 @@ def test_reflected_convolution_with_instance_norm_equals_torch():
 @pytest.mark.parametrize("height, width", [(16, 16), (17, 22)])
 def test_johnson_net_keeps_the_size(height, width):
     model, image = JohnsonNet(widths=(4, 5, 6), num_blocks=1), picture(2, height, width, 3)
-    out = apply(model, model.init(jax.random.key(0), image, train=False), image, train=False)
+    out = jit_apply(model, init(model, image), image)
     assert out.shape == image.shape
     assert 0 <= float(out.min()) < float(out.max()) <= 1
 
@@ -290,7 +298,7 @@ def stylizer(network=None):
 
 def test_the_loss_network_is_frozen_and_no_parameter():
     model, image = stylizer(), picture(1, 16, 16, 3)
-    variables = model.init(jax.random.key(0), image, train=False)
+    variables = init(model, image)
     assert set(flatten(variables["params"])) == {"network/logits"}
     assert set(variables) == {"params", "loss_network", "style"}
 
@@ -298,7 +306,7 @@ def test_the_loss_network_is_frozen_and_no_parameter():
         out = apply(model, variables, image, train=True)
         return sum(jnp.sum(s) for s in out.style) + sum(jnp.sum(c) for c in out.content)
 
-    gradient = jax.grad(loss)(variables)
+    gradient = jax.jit(jax.grad(loss))(variables)
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(gradient["loss_network"]))
     assert np.all(
         np.any(np.asarray(gradient["params"]["network"]["logits"]), axis=(0, 3)).mean() > 0.9
@@ -307,8 +315,8 @@ def test_the_loss_network_is_frozen_and_no_parameter():
 
 def test_the_loss_network_sees_what_vgg_sees():
     model, image = stylizer(), picture(2, 16, 18, 3)
-    variables = model.init(jax.random.key(0), picture(1, 16, 16, 3), train=False)
-    out = apply(model, variables, image, train=False)
+    variables = init(model, picture(1, 16, 16, 3))
+    out = jit_apply(model, variables, image)
     mean = np.array([123.68, 116.779, 103.939], np.float32)  # of R, G and B
     bgr = (255 * np.asarray(image) - mean)[..., ::-1]
     _, sown = apply(
@@ -366,12 +374,15 @@ def test_adain_asks_its_decoder_for_the_content_in_the_styles_moments(strength):
     (target,) = out.wanted_content
     vgg = style_transfer.LOSS_NETWORK
     weights = {"params": variables["loss_network"]["params"]}
-    encoded, styled = (
-        apply(vgg, weights, style_transfer.caffe_input(p), train=False, mutable=["intermediates"])[
-            1
-        ]["intermediates"]["relu4_1"][0]
-        for p in (jnp.pad(image, ((0, 0), (0, 7), (0, 0), (0, 0)), mode="edge"), style)
-    )
+
+    @jax.jit
+    def encode(p):
+        p = style_transfer.caffe_input(p)
+        _, sown = apply(vgg, weights, p, train=False, mutable=["intermediates"])
+        return sown["intermediates"]["relu4_1"][0]
+
+    padded = np.pad(image, ((0, 0), (0, 7), (0, 0), (0, 0)), mode="edge")
+    encoded, styled = encode(padded), encode(style)
     expected = strength * adaptive_instance_norm(encoded, styled) + (1 - strength) * encoded
     np.testing.assert_allclose(
         target, expected, rtol=1e-3, atol=1e-3 * float(jnp.abs(encoded).max())

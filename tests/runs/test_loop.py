@@ -210,7 +210,7 @@ def test_every_row_is_checked(tmp_path, place, split, memory_mib):
 
 def test_metrics_do_not_depend_on_the_evaluation_batch(golden):
     e = tiny()
-    program = transforms.scored(make_program(e, steps=12), e)
+    program = transforms.compile(transforms.scored(make_program(e, steps=12), e))
     state = program.init(jax.random.key(0))
     source = e.data.open("eval")
     results = [
