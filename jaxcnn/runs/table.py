@@ -62,7 +62,7 @@ def table(rows: list[Record], *, metric: str, larger_is_better: bool) -> list[Re
     Replicas without a final value (diverged, dropped at a rung) are counted in `lost`, not
     averaged.
     """
-    from scipy.stats import t
+    from scipy.special import stdtrit  # the t distribution; scipy.stats takes long to import
 
     found: dict[str, dict[str, Any]] = {}
     for row in rows:
@@ -80,7 +80,7 @@ def table(rows: list[Record], *, metric: str, larger_is_better: bool) -> list[Re
         n = len(values)
         std = float(values.std(ddof=1)) if n > 1 else None
         half = (
-            float(t.ppf(0.975, n - 1) * std / math.sqrt(n)) if n > 1 and std is not None else None
+            float(stdtrit(n - 1, 0.975) * std / math.sqrt(n)) if n > 1 and std is not None else None
         )
         out.append(
             {

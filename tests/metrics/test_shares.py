@@ -26,6 +26,15 @@ def test_wilson_is_as_published(successes, trials, low, high):
     assert share_interval(successes / trials, trials) == found
 
 
+def test_wilson_is_scipys():
+    stats = pytest.importorskip("scipy.stats")
+    for successes, trials in ((0, 1), (1, 1), (0, 7), (7, 7), (3, 7), (997, 1000), (5, 10**7)):
+        theirs = stats.binomtest(successes, trials).proportion_ci(0.95, method="wilson")
+        found = wilson(successes, trials)
+        assert found == pytest.approx((theirs.low, theirs.high), rel=1e-9, abs=1e-12)
+        assert 0 <= found[0] <= successes / trials <= found[1] <= 1
+
+
 def test_what_is_no_share_of_so_many_has_no_interval():
     for share, trials in ((0.5, 3), (1.2, 10), (-0.1, 10), (0.0, 0), (float("nan"), 5)):
         assert share_interval(share, trials) is None
