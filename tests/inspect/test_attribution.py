@@ -238,7 +238,7 @@ def test_all_are_pure_functions_under_jit_and_vmap(score, name):
 
 def network_of(module, shape):
     images = jnp.zeros((1, *shape))
-    variables = module.init(jax.random.key(0), images, train=False)
+    variables = jax.jit(lambda: module.init(jax.random.key(0), images, train=False))()
     return lambda x: module.apply(variables, x, train=False), images
 
 

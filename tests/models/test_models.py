@@ -42,16 +42,15 @@ def _sizes(params):
 def test_output_parameters_gradient_and_bfloat16(name):
     model, shape = build(name)
     x = jax.random.uniform(KEY, (2, *shape))
-    variables = model.init(KEY, x, train=False)
+    variables = jax.jit(lambda: model.init(KEY, x, train=False))()
     assert set(variables) == {"params"}
     assert sum(_sizes(variables["params"]).values()) == PARAMETERS[name]
 
     def outputs(params, x):
         return model.apply({"params": params}, x, train=False)
 
-    y, gradient = jax.jit(jax.value_and_grad(lambda p: jnp.sum(jnp.square(outputs(p, x)))))(
-        variables["params"]
-    )
+    total = jax.value_and_grad(lambda p: jnp.sum(jnp.square(outputs(p, x))))
+    y, gradient = jax.device_get(jax.jit(total)(variables["params"]))
     assert np.isfinite(y)
     assert all(np.isfinite(leaf).all() and np.any(leaf != 0) for leaf in jax.tree.leaves(gradient))
     half = jax.tree.map(
@@ -66,7 +65,7 @@ def test_every_listed_model_of_this_file_is_here():
 
 
 def test_lenet5_parameters_layer_by_layer():
-    params = LeNet5().init(KEY, jnp.zeros((1, 28, 28, 1)))["params"]
+    params = jax.jit(LeNet5().init)(KEY, jnp.zeros((1, 28, 28, 1)))["params"]
     assert _sizes(params) == {"C1": 156, "S2": 12, "C3": 1516, "S4": 32, "C5": 48120, "F6": 10164}
 
 
@@ -111,13 +110,13 @@ def test_lenet5_equals_an_independent_torch_version():
 def test_lenet5_takes_padded_images_as_they_are():
     image = jax.random.uniform(KEY, (2, 28, 28, 1))
     model = LeNet5()
-    variables = model.init(KEY, image)
+    variables = jax.jit(model.init)(KEY, image)
     padded = jnp.pad(image, ((0, 0), (2, 2), (2, 2), (0, 0)))
     assert np.array_equal(model.apply(variables, image), model.apply(variables, padded))
 
 
 def test_lenet5_starts_uniform_in_the_range_of_the_paper():
-    params = LeNet5().init(KEY, jnp.zeros((1, 28, 28, 1)))["params"]
+    params = jax.jit(LeNet5().init)(KEY, jnp.zeros((1, 28, 28, 1)))["params"]
     for name, fan_in in {"C1": 25, "S2": 4, "S4": 4, "C5": 400, "F6": 120}.items():
         values = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(params[name])])
         assert np.abs(values).max() <= 2.4 / fan_in, name
@@ -159,7 +158,7 @@ def test_lenet5_learns_real_digits():
         LeNet5(),
         optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.02, momentum=0.9)),
     )
-    params = model.init(KEY, image)["params"]
+    params = jax.jit(model.init)(KEY, image)["params"]
 
     @jax.jit
     def step(params, state):
@@ -202,7 +201,7 @@ def test_sigmoid_mlp_learns_xor_by_plain_sgd_from_every_seed():
 
 def test_mlp_flattens_images():
     model, image = MLP((5, 3)), jax.random.uniform(KEY, (2, 4, 4, 1))
-    variables = model.init(KEY, image)
+    variables = jax.jit(model.init)(KEY, image)
     assert np.array_equal(
         model.apply(variables, image), model.apply(variables, image.reshape(2, 16))
     )
@@ -210,7 +209,7 @@ def test_mlp_flattens_images():
 
 def test_fashion_cnn_drops_out_in_training_only():
     model, image = FashionCNN(), jax.random.uniform(KEY, (2, 8, 8, 1))
-    variables = model.init(KEY, image)
+    variables = jax.jit(model.init)(KEY, image)
 
     def trained(seed):
         return model.apply(variables, image, train=True, rngs={"dropout": jax.random.key(seed)})

@@ -75,7 +75,9 @@ def test_places_inside_boxes_that_need_not_be_found_get_no_background_loss(name)
 
     def gradient(rows):
         return np.asarray(
-            jax.grad(lambda x: task.loss(outputs | {entry: x}, to_jax(rows)).sum())(outputs[entry])
+            jax.grad(jax.jit(lambda x: task.loss(outputs | {entry: x}, to_jax(rows)).sum()))(
+                outputs[entry]
+            )
         )
 
     left, right = gradient(lenient), gradient(passed_over(batch))
@@ -106,11 +108,12 @@ def test_a_true_object_inside_a_crowd_is_still_learned():
     }
     for task, random, perfect, entry in DETECTORS.values():
         outputs = to_jax(random(np.random.default_rng(1), 1))
-        gradient = jax.grad(
-            lambda x, task=task, outputs=outputs, entry=entry: task.loss(
-                outputs | {entry: x}, to_jax(crowded)
-            ).sum()
-        )(outputs[entry])
+
+        @jax.jit
+        def total(x, task=task, outputs=outputs, entry=entry):
+            return task.loss(outputs | {entry: x}, to_jax(crowded)).sum()
+
+        gradient = jax.grad(total)(outputs[entry])
         assert (np.asarray(gradient) < 0).any()  # it is to rise where objects are
         assert (np.asarray(gradient) > 0).sum() < 2 * 9 * OBJECTS  # of the classes of such places
         assert evaluate(task, perfect(batch), crowded)["AP"] == 1

@@ -185,7 +185,9 @@ def test_invisible_points_have_no_gradient_and_rows_without_any_are_skipped_and_
     shape = (JOINTS, 2) if method == "direct" else (*SIZE, JOINTS)
     outputs = jnp.asarray(normal(*shape)(np.random.default_rng(2), ROWS))
     task = Keypoints(JOINTS, method=method)
-    gradient = jax.grad(lambda outputs: jnp.sum(task.loss(outputs, to_jax(batch))))(outputs)
+    gradient = jax.grad(jax.jit(lambda outputs: jnp.sum(task.loss(outputs, to_jax(batch)))))(
+        outputs
+    )
     per_point = jnp.abs(gradient).sum(axis=2 if method == "direct" else (1, 2))
     np.testing.assert_array_equal(per_point > 0, batch["points_mask"] > 0)
     found = summary(task, outputs, batch)

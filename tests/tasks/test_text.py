@@ -160,7 +160,7 @@ def test_loss_and_gradient_equal_torch():
         reduction="none",
     )
     loss.sum().backward()
-    ours, gradient = jax.value_and_grad(lambda x: READER.loss(x, to_jax(batch)).sum())(
+    ours, gradient = jax.value_and_grad(jax.jit(lambda x: READER.loss(x, to_jax(batch)).sum()))(
         jnp.asarray(logits)
     )
     assert float(ours) == pytest.approx(float(loss.detach().sum()), rel=1e-5)
@@ -176,7 +176,10 @@ def test_texts_too_long_are_skipped_and_counted():
         {"text": np.array([[1, 1, 2], [1, 2, 3]], np.int32), "mask": np.ones(2, np.float32)}
     )
     logits = 9 * jax.nn.one_hot(jnp.asarray([[1, 2, 3], [1, 2, 3]]), 4, dtype=jnp.float32)
-    loss, gradient = task.loss(logits, batch), jax.grad(lambda x: task.loss(x, batch).sum())(logits)
+    loss, gradient = (
+        jax.jit(task.loss)(logits, batch),
+        jax.grad(jax.jit(lambda x: task.loss(x, batch).sum()))(logits),
+    )
     assert float(loss[0]) == 0
     assert float(loss[1]) > 0
     assert not gradient[0].any()
@@ -331,7 +334,7 @@ def test_loss_is_cross_entropy_with_the_hardest_negatives_and_dice():
     """Written out cell by cell for random logits."""
     generator = np.random.default_rng(0)
     batch, logits = outlines(generator, 3), 2 * normal(*GRID)(generator, 3)
-    found = FINDER.loss(jnp.asarray(logits), to_jax(batch))
+    found = jax.jit(FINDER.loss)(jnp.asarray(logits), to_jax(batch))
     for row in range(3):
         kernel = np.asarray(FINDER.kernels(to_jax(batch), GRID))[row]
         probability = 1 / (1 + np.exp(-logits[row].astype(np.float64)))
@@ -469,8 +472,11 @@ def test_ignored_polygons_count_as_nothing():
         (1, 1, 1),
         (0.5, 1, 2),
     ]
-    assert [float(FINDER.loss(logits, rows)[0]) < 1e-3 for rows in (batch, strict)] == [True, False]
-    gradient = jax.grad(lambda x: FINDER.loss(x, batch).sum())(
+    assert [float(jax.jit(FINDER.loss)(logits, rows)[0]) < 1e-3 for rows in (batch, strict)] == [
+        True,
+        False,
+    ]
+    gradient = jax.grad(jax.jit(lambda x: FINDER.loss(x, batch).sum()))(
         jnp.asarray(normal(*GRID)(np.random.default_rng(0), 1))
     )
     assert not gradient[0, 14:22, 6:26].any()
@@ -484,7 +490,7 @@ def test_an_image_without_text_has_a_finite_loss_and_gradient():
         }
     )
     logits = jnp.asarray(normal(*GRID)(np.random.default_rng(0), 1))
-    loss, gradient = jax.value_and_grad(lambda x: FINDER.loss(x, batch).sum())(logits)
+    loss, gradient = jax.value_and_grad(jax.jit(lambda x: FINDER.loss(x, batch).sum()))(logits)
     assert np.isfinite(loss)
     assert np.isfinite(gradient).all()
     assert float(jnp.sum(gradient)) > 0  # all cells are pushed down
