@@ -42,14 +42,22 @@ RECIPES = {
 }
 
 
+# the task and the kind of network of another file, with other data or another augmentation
+OF_OTHERS = {
+    *("fashion_mnist_trivial", "fashion_mnist_speed", "digits_unbalanced", "rgb_digits_lenet"),
+    *("mnist_lenet5_modern", "mnist_dense"),
+}
+
+
 def is_large(path):
     """Whether two steps take long on a CPU, or are taken elsewhere: meant for an accelerator, a
-    task whose step takes ten seconds and more to compile, or a recipe.
+    task whose step takes ten seconds and more to compile, or a recipe; or like another one.
     """
     meant = "accelerator" in (ast.get_docstring(ast.parse(path.read_text())) or "")
     return (
         meant
         or path.stem in RECIPES
+        or path.stem in OF_OTHERS
         or (path.stem.startswith(("scenes_", "photos_")) and path.stem != "scenes_localization")
     )
 

@@ -100,6 +100,13 @@ def main():
         jnp.stack([jax.random.key(s) for s in seeds]),
         {"optimizer.learning_rate": jnp.array(rates)},
     )
+    solos = []
+    for i, s in enumerate(seeds):
+        solo_e = dataclasses.replace(
+            e, optimizer=partial(optax.sgd, learning_rate=rates[i], momentum=0.9)
+        )
+        one = transforms.compile(make_program(solo_e, steps=12))
+        solos.append(train(one, one.init(jax.random.key(s)), orders[i])[0])
     mesh = jax.make_mesh((2, 2), ("replica", "data"), axis_types=(AxisType.Auto,) * 2)
     scored = transforms.scored(make_program(e, steps=12), e)
     replicas = transforms.replicate(scored)
@@ -114,14 +121,9 @@ def main():
         ),
     }.items():
         many, _ = train(program, program.init(keys, numbers), stacked)
-        for i, s in enumerate(seeds):
-            solo_e = dataclasses.replace(
-                e, optimizer=partial(optax.sgd, learning_rate=rates[i], momentum=0.9)
-            )
-            one = transforms.compile(make_program(solo_e, steps=12))
-            solo, _ = train(one, one.init(jax.random.key(s)), orders[i])
-            sums, _ = program.output_step(program.init(keys, numbers), source.take(np.arange(20)))
-            out[f"{name}, counts"] = jax.device_get(sums["count"]).tolist()
+        sums, _ = program.output_step(program.init(keys, numbers), source.take(np.arange(20)))
+        out[f"{name}, counts"] = jax.device_get(sums["count"]).tolist()
+        for i, solo in enumerate(solos):
             out[f"{name}, replica {i}"] = difference(
                 solo.params, jax.tree.map(lambda x, i=i: x[i], many.params)
             )
@@ -137,8 +139,9 @@ def on_devices_of_their_own(e, orders, seeds, rates):
     base = transforms.scored(make_program(e, steps=12), e)
     one = transforms.compile(base)
     counts = []
+    init = jax.jit(base.init)
     for i, bundle in enumerate(Way.from_text("devices", 4).bundles(base)):
-        start = jax.jit(base.init)(jax.random.key(seeds[i]), {RATE: jnp.float32(rates[i])})
+        start = init(jax.random.key(seeds[i]), {RATE: jnp.float32(rates[i])})
         state = bundle.join([start])
         for batch in orders[i]:
             state, _ = bundle.single.train_step(state, jax.device_put(batch, bundle.device))
@@ -147,7 +150,7 @@ def on_devices_of_their_own(e, orders, seeds, rates):
         counts.append(
             int(bundle.single.output_step(state, jax.device_put(rows, bundle.device))[0]["count"])
         )
-        start = jax.jit(base.init)(jax.random.key(seeds[i]), {RATE: jnp.float32(rates[i])})
+        start = init(jax.random.key(seeds[i]), {RATE: jnp.float32(rates[i])})
         solo, _ = train(one, start, orders[i])
         out[f"devices, replica {i}"] = difference(
             solo.params, jax.device_put(state.params, jax.devices()[0])

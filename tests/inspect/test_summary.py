@@ -92,10 +92,10 @@ SIZES = (
     "convnext_base",
     "convnext_large",
 )
+SIZES += ("vgg13", "vgg13_bn", "vgg19", "resnet34", "convnext_small", "wide_resnet50_2")
+SIZES += tuple(f"efficientnet_b{i}" for i in range(1, 8))
 # other sizes of what is here
-FAMILIES = [
-    name for name in MODELS if name not in SIZES and name[-2:] not in ("b4", "b5", "b6", "b7")
-]
+FAMILIES = [name for name in MODELS if name not in SIZES]
 
 
 # GMACs at the size of `build`: torchvision's `_ops` (at its rounding to 0.001)
