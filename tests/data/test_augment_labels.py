@@ -51,7 +51,7 @@ def test_a_target_of_twice_the_size_moves_along(function):
         return x.reshape(5, x.shape[1] // 2, 2, x.shape[2] // 2, 2, 3).mean((2, 4))
 
     batch = {"image": halved(target), "target": target, "left_image": halved(target)[..., 0]}
-    out = function(KEY, batch)
+    out = jax.device_get(jax.jit(function)(KEY, batch))
     np.testing.assert_allclose(halved(out["target"]), out["image"], atol=1e-5)
     np.testing.assert_array_equal(out["left_image"], out["image"][..., 0])
 
@@ -124,7 +124,7 @@ def test_polygons_move_as_points_do():
         "perspective": {"rate": 1.0},
     }
     for name in ("affine", "perspective", "elastic", "flip_left_right", "crop_resized"):
-        out = getattr(augment, name)(KEY, batch, **options.get(name, {}))
+        out = jax.jit(partial(getattr(augment, name), **options.get(name, {})))(KEY, batch)
         np.testing.assert_allclose(out["polygons"], out["points"], atol=1e-6)
         if name != "flip_left_right":
             assert np.abs(np.asarray(out["polygons"] - outlines)).max() > 1e-3
@@ -236,7 +236,8 @@ def objects(count=5, rows=3, size=(12, 16), seed=1):
 
 def test_a_mosaic_of_whole_pictures_is_four_slices():
     batch = objects()
-    out = augment.mosaic(KEY, batch, factor=(1.0, 1.0), centre=(0.5, 0.5), min_visible=0.5)
+    mosaic = partial(augment.mosaic, factor=(1.0, 1.0), centre=(0.5, 0.5), min_visible=0.5)
+    batch, out = jax.device_get((batch, jax.jit(mosaic)(KEY, batch)))
     for row in range(5):
         parts = [np.asarray(batch["image"][row - k]) for k in range(4)]
         upper = np.concatenate([parts[0][6:, 8:], parts[1][6:, :8]], 1)

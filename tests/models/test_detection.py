@@ -72,7 +72,7 @@ def images(count=2, size=(32, 48), channels=3):
 def test_shapes_gradients_and_bfloat16(name):
     model, num_inputs, expected = CASES[name]
     inputs = (images(), BOXES)[:num_inputs]
-    variables = model.init(KEY, *inputs, train=False)
+    variables = jax.jit(lambda *inputs: model.init(KEY, *inputs, train=False))(*inputs)
     outputs = jax.jit(lambda v, *inputs: run(model, v, *inputs, train=False))(variables, *inputs)
     assert {name: value.shape for name, value in outputs.items()} == {
         name: (2, *shape) for name, shape in expected.items()
@@ -84,7 +84,7 @@ def test_shapes_gradients_and_bfloat16(name):
         )
         return sum(jnp.sum(jnp.square(value - 1)) for value in outputs.values())
 
-    gradient = jax.jit(jax.grad(loss))(variables["params"])
+    gradient = jax.device_get(jax.jit(jax.grad(loss))(variables["params"]))
     for path, leaf in jax.tree.leaves_with_path(gradient):
         assert np.isfinite(leaf).all(), path
         assert np.any(leaf != 0), path
