@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.interpreters import ad
 
-from jaxcnn.ops.cpu import banded, depthwise, kernel_gradient
+from jaxcnn.ops.cpu import banded, depthwise, kernel_gradient, small_maps
 from jaxcnn.ops.geometry import ConvolutionGeometry
 from jaxcnn.ops.primitive import mapped_size, primitive, vary_alike
 
@@ -75,8 +75,13 @@ def fast(role: str, geometry: ConvolutionGeometry, a, b):
     if a.ndim > geometry.rank or b.ndim > geometry.rank:
         return natural(role, geometry, a, b)
     w_shape = geometry.result_shape("w", a.shape, b.shape) if role == "w" else b.shape
+    store = functools.partial(_materialize, witness=b)
     if depthwise.suits(geometry, w_shape, a.dtype):
-        return depthwise.convolve(role, geometry, a, b, functools.partial(_materialize, witness=b))
+        return depthwise.convolve(role, geometry, a, b, store)
+    if small_maps.suits(role, geometry):
+        if role == "w":  # whose window is the map of y: XLA's own way is the faster one
+            return natural(role, geometry, a, b)
+        return small_maps.convolve(role, geometry, a, b, store)
     inputs, outputs = (a.shape[-1], b.shape[-1]) if role == "w" else (b.shape[-2], b.shape[-1])
     blocks = banded.blocks(role, geometry, inputs, outputs)
     if blocks and role == "y":

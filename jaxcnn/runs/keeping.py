@@ -11,6 +11,7 @@ import importlib.util
 import shutil
 import sys
 import sysconfig
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,7 +111,7 @@ def _imports(source: bytes, inside: str) -> tuple[str, ...]:
     return tuple(name for name in names if name)
 
 
-def local_modules(names: list[str]) -> dict[str, Path]:
+def local_modules(names: Iterable[str]) -> dict[str, Path]:
     """{module: file} of those of `names` that belong to the user's project, with all that these
     import in turn.
     """

@@ -50,6 +50,7 @@ NEAREST: dict[str, tuple[str, ...]] = {
     "jaxcnn/ops/cpu/banded.py": CONVOLUTION,
     "jaxcnn/ops/cpu/depthwise.py": CONVOLUTION,
     "jaxcnn/ops/cpu/kernel_gradient.py": CONVOLUTION,
+    "jaxcnn/ops/cpu/small_maps.py": CONVOLUTION,
     "jaxcnn/ops/ctc.py": ("tests/ops/test_ctc.py", "tests/tasks/test_text.py"),
     "jaxcnn/ops/decoding.py": ("tests/ops/test_decoding.py",),
     "jaxcnn/ops/equivariance.py": ("tests/ops/test_equivariance.py",),

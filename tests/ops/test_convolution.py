@@ -5,6 +5,7 @@ under every transformation.
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -33,6 +34,12 @@ GEOMETRIES = {
     "strided 1x1": ((2, 6, 6, 3), (1, 1), 4, (2, 2), "VALID", (1, 1), 1),
     "many images": ((16, 6, 5, 3), (3, 2), 4, (1, 1), ((2, 0), (1, 3)), (1, 1), 1),
     "strides that leave some": ((3, 10, 9, 2), (2, 3), 3, (3, 2), ((1, 0), (0, 1)), (1, 1), 1),
+    "small map": ((2, 2, 2, 3), (3, 3), 4, (1, 1), "SAME", (1, 1), 1),
+    "small map, strided": ((2, 3, 2, 2), (3, 3), 3, (2, 1), ((2, 1), (1, 3)), (1, 1), 1),
+    "small map, dilated": ((1, 3, 2, 2), (2, 4), 3, (1, 2), ((1, 2), (5, 3)), (2, 2), 1),
+    "small map, cut": ((1, 4, 1, 2), (3, 5), 3, (1, 1), ((-1, 2), (2, 2)), (1, 1), 1),
+    "small map, 1-D": ((2, 2, 3), (4,), 2, (1,), "SAME", (1,), 1),
+    "small map, 3-D": ((1, 2, 2, 2, 2), (3, 3, 3), 3, (1, 2, 1), "SAME", (1, 1, 1), 1),
     "1-D": ((2, 9, 3), (4,), 2, (2,), "SAME", (1,), 1),
     "3-D": ((1, 4, 5, 4, 2), (2, 3, 2), 3, (1, 2, 1), "SAME", (1, 1, 1), 1),
 }
@@ -76,7 +83,12 @@ def brute_force(x, w, strides, padding, dilation, groups):
         if isinstance(padding, str)
         else padding
     )
-    x = np.pad(x.astype(np.float64), [(0, 0), *pads, (0, 0)])
+    kept = [
+        slice(max(0, -low), n - max(0, -high))
+        for n, (low, high) in zip(x.shape[1:], pads, strict=False)
+    ]
+    pads = [(max(0, low), max(0, high)) for low, high in pads]
+    x = np.pad(x[(slice(None), *kept)].astype(np.float64), [(0, 0), *pads, (0, 0)])
     w = w.astype(np.float64)
     smaller = [(n - e) // s + 1 for n, e, s in zip(x.shape[1:-1], extents, strides, strict=True)]
     y = np.zeros((x.shape[0], *smaller, w.shape[-1]))
@@ -122,6 +134,22 @@ def test_value_and_gradients_equal_brute_force_in_float64(name, formulation):
             np.testing.assert_allclose(
                 np.vdot(dw, v), np.vdot(cotangent, brute_force(x, v, *geometry)), rtol=1e-10
             )
+
+
+@pytest.mark.parametrize("role", "yx")
+def test_a_map_smaller_than_the_window_stays_the_map(role):
+    """XLA's own way makes a kernel of the map, which is many times slower."""
+    geometry = ConvolutionGeometry((2, 2), (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 1)
+    shapes = {"x": (4, 2, 2, 8), "w": (3, 3, 8, 8), "y": (4, 2, 2, 8)}
+    operands = [jnp.ones(shapes[name]) for name in convolution_primitives.OPERANDS[role]]
+
+    def windows(way):
+        compiled = jax.jit(lambda *operands: way(role, geometry, *operands)).lower(*operands)
+        text = compiled.compile().as_text()
+        return set(re.findall(r" convolution\(.*window={size=(\w+)", text))
+
+    assert windows(convolution_primitives.natural) == {"2x2"}, "what this is about"
+    assert windows(convolution_primitives.fast) == {"3x3"}
 
 
 @pytest.mark.parametrize("role", convolution_primitives.OPERANDS)
