@@ -2,6 +2,8 @@
 begun whole or not at all, and says what has changed of what it depends on.
 """
 
+import collections
+import importlib
 import os
 import signal
 import subprocess
@@ -168,6 +170,32 @@ def test_what_a_run_depends_on_is_kept_and_compared(tmp_path):
     given = keeping.changed(tmp_path / "run", run.record, given=True)
     assert len(given) == 1
     assert "beside" in given[0]
+
+
+def test_each_module_of_a_project_is_looked_up_once(tmp_path, monkeypatch):
+    """However often others import it: a run of a large project would begin with seconds of that."""
+    names = [f"crowd.m{i}" for i in range(30)]
+    (tmp_path / "crowd").mkdir()
+    everyone = (
+        "import json\nfrom . import " + ", ".join(name.partition(".")[2] for name in names) + "\n"
+    )
+    for name in ("__init__", *(name.partition(".")[2] for name in names)):
+        (tmp_path / "crowd" / f"{name}.py").write_text(everyone)
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("crowd")
+    asked, look_up = collections.Counter(), keeping._file_of
+
+    def counted(module):
+        asked[module] += 1
+        return look_up(module)
+
+    monkeypatch.setattr(keeping, "_file_of", counted)
+    try:
+        assert set(keeping.local_modules(["crowd.m0"])) == {"crowd", *names}
+    finally:
+        for name in ("crowd", *names):
+            del sys.modules[name]
+    assert set(asked.values()) == {1}
 
 
 def test_two_neighbours_of_one_name_are_not_taken_for_each_other(tmp_path):
