@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.interpreters import ad
 
-from jaxcnn.ops.cpu import banded, depthwise, kernel_gradient, small_maps
+from jaxcnn.ops.cpu import banded, depthwise, groups, kernel_gradient, small_maps
 from jaxcnn.ops.geometry import ConvolutionGeometry
 from jaxcnn.ops.primitive import mapped_size, primitive, vary_alike
 
@@ -78,6 +78,8 @@ def fast(role: str, geometry: ConvolutionGeometry, a, b):
     store = functools.partial(_materialize, witness=b)
     if depthwise.suits(geometry, w_shape, a.dtype):
         return depthwise.convolve(role, geometry, a, b, store)
+    if groups.suits(role, geometry, w_shape):
+        return groups.convolve(role, geometry, a, b, fast)
     if small_maps.suits(role, geometry):
         if role == "w":  # whose window is the map of y: XLA's own way is the faster one
             return natural(role, geometry, a, b)
