@@ -18,7 +18,7 @@ from jax import lax
 from jaxcnn.errors import ConfigError
 from jaxcnn.layers.conv import Conv
 from jaxcnn.ops import convolution, convolution_primitives
-from jaxcnn.ops.cpu import banded, depthwise
+from jaxcnn.ops.cpu import banded, depthwise, groups
 from jaxcnn.ops.geometry import ConvolutionGeometry
 
 # input shape, window, features, strides, padding, dilation, groups
@@ -152,6 +152,31 @@ def test_a_map_smaller_than_the_window_stays_the_map(role):
 
     assert windows(convolution_primitives.natural) == {"2x2"}, "what this is about"
     assert windows(convolution_primitives.fast) == {"3x3"}
+
+
+@pytest.mark.parametrize("role", "yxw")
+def test_groups_are_not_left_to_xla(role):
+    """Which takes the gradient of their kernel hundreds of times as long."""
+    geometry = ConvolutionGeometry((6, 6), (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 8)
+    shapes = {"x": (2, 6, 6, 32), "w": (3, 3, 4, 32), "y": (2, 6, 6, 32)}
+    operands = [jnp.ones(shapes[name]) for name in convolution_primitives.OPERANDS[role]]
+
+    def most_groups(way):
+        text = jax.jit(lambda *operands: way(role, geometry, *operands)).lower(*operands).as_text()
+        return max(int(n) for n in re.findall(r"_group_count = (\d+)", text))
+
+    assert most_groups(convolution_primitives.natural) == 8
+    assert most_groups(convolution_primitives.fast) == 1
+
+
+def test_groups_are_taken_together_up_to_the_width_and_to_few_parts():
+    for count, inputs in itertools.product(range(2, 65), range(2, 40)):
+        together = groups._together(count, count * inputs)
+        assert count % together == 0
+        assert count // together <= groups.MOST
+        larger = together * inputs > groups.WIDTH and together > 1
+        fewer = [n for n in range(1, together) if count % n == 0 and count // n <= groups.MOST]
+        assert not (larger and fewer), "more zeros than parts ask for"
 
 
 @pytest.mark.parametrize("role", convolution_primitives.OPERANDS)
