@@ -5,7 +5,9 @@ XLA multiplies the few channels of one group at a time, and takes the gradient o
 loop over single numbers. Zeros are more multiplications, in products that run at full speed. ms by
 XLA and so, 3x3 windows, 32 groups, eight images: y of 56x56x128 316 and 41, of 28x28x256 58 and
 19, of 14x14x512 33 and 8; x 275 and 32, 65 and 20, 28 and 9; w of 14x14x128 1,188 and 4 (2 cores of
-an AMD EPYC without AVX-512, 2026-11-29, medians of three, beside other work).
+an AMD EPYC without AVX-512, 2026-11-29, medians of three, beside other work; the script is not
+kept). A number that is not finite makes the groups that are taken with its own NaN, too: zero times
+infinity.
 """
 
 import dataclasses
