@@ -24,7 +24,7 @@ def suits(role: str, geometry: ConvolutionGeometry) -> bool:
     w(x, y), y of x(y, w), by `role`.
     """
     of = geometry.output_spatial() if role == "x" else geometry.spatial
-    return geometry.groups == 1 and 0 < math.prod(of) < math.prod(geometry.window)
+    return geometry.groups == 1 and math.prod(geometry.window) > math.prod(of)
 
 
 def convolve(
