@@ -171,18 +171,27 @@ def check_unchanged(old: dict[str, Any], data: Dataset, *, where: str) -> list[s
 
     Errors: DataError for other entries, names of classes or numbers of examples.
     """
-    new = record(data).to_json()
-    words = {"entries": "entries", "label_names": "classes", "sizes": "numbers of examples"}
-    wrong = [
-        f"{words[name]} {old[name]} then, {new[name]} now"
-        for name in words
-        if name in old and old[name] != new[name]
-    ]
-    if wrong:
+    if wrong := changed_kind(old, data):
         raise DataError(
             f"{where}: its data have changed: {'; '.join(wrong)}. A run goes on with the data that "
             "it was started on: put them back, or go on in a new run: train --from"
         )
+    return changed_files(old, data)
+
+
+def changed_kind(old: dict[str, Any], data: Dataset) -> list[str]:
+    """Sentences on entries, names of classes and numbers of examples that are not those of then."""
+    new = record(data).to_json()
+    words = {"entries": "entries", "label_names": "classes", "sizes": "numbers of examples"}
+    return [
+        f"{words[name]} {old[name]} then, {new[name]} now"
+        for name in words
+        if name in old and old[name] != new[name]
+    ]
+
+
+def changed_files(old: dict[str, Any], data: Dataset) -> list[str]:
+    """Sentences on files that are others, by name or size."""
     files = files_of(data)
     return [
         f"data.{field}: {count:,} files of {size:,} bytes then, {files[field][0]:,} of "
@@ -190,3 +199,16 @@ def check_unchanged(old: dict[str, Any], data: Dataset, *, where: str) -> list[s
         for field, (count, size, digest) in old.get("files", {}).items()
         if field in files and files[field][2] != digest
     ]
+
+
+def no_longer_those(old: dict[str, Any], data: Dataset) -> str:
+    """A sentence for who scores a run on its own data after they have changed; "" where nothing
+    shows that they have. Which examples are held out depends on all of them.
+    """
+    found = [*changed_kind(old, data), *changed_files(old, data)]
+    if not found:
+        return ""
+    return (
+        f"its data have changed since it was trained: {'; '.join(found)}. Examples that it was "
+        "trained on may now be among those that are held out"
+    )

@@ -19,7 +19,7 @@ from jaxcnn.core.protocols import AnyState, Batch, Program
 from jaxcnn.core.rendering import render
 from jaxcnn.core.transforms import scored
 from jaxcnn.data.dataset import Source, batch_indices
-from jaxcnn.data.recorded import located
+from jaxcnn.data.recorded import files_of, located
 from jaxcnn.data.recorded import record as record_data
 from jaxcnn.errors import CheckpointError, DataError, DivergedError, Preempted
 from jaxcnn.runs import code, evaluation, loop, sweep
@@ -242,6 +242,7 @@ def _way(
     way = choose(trial, forced=forced or content.get("way"))
     for name in ("points", "halving", "together"):
         content.pop(name, None)
+    files = files_of(base.data)  # those of a group have the same data
     for replica in replicas:
         file = replica.folder / "run.json"
         if file.is_file():
@@ -251,7 +252,7 @@ def _way(
         own |= {"steps_per_dispatch": dispatch, "rendered": render(replica.experiment)}
         own |= {"environment": plan.environment}
         own["started_in"] = kept_start(replica.folder, start_of(plan.folder, content))
-        own["data"] = record_data(replica.experiment.data).to_json()
+        own["data"] = {**record_data(replica.experiment.data).to_json(), "files": files}
         shutil.copytree(plan.folder / "code", replica.folder / "code", dirs_exist_ok=True)
         write_json(file, {**content, **own})
     return way

@@ -17,7 +17,7 @@ from jaxcnn.core.program import make_program
 from jaxcnn.core.protocols import Tree
 from jaxcnn.core.rendering import render
 from jaxcnn.data.dataset import Dataset
-from jaxcnn.data.recorded import Recorded, check_same_kind
+from jaxcnn.data.recorded import Recorded, check_same_kind, no_longer_those
 from jaxcnn.errors import CheckpointError, ConfigError
 from jaxcnn.runs import code, evaluation, keeping, published
 from jaxcnn.runs.checkpoint import Checkpoints
@@ -196,12 +196,10 @@ class Run:
     ) -> Metrics:
         """Exact metrics on a split of the run's data, or of other `data` of the same kind.
 
-        Decisions such as a threshold are those of the checkpoint's own validation. Where they were
-        taken on the very split that is scored, a warning says so.
-        tta: test-time augmentation, "flip" or "crops", see `jaxcnn.core.views`: outputs for several
-        views of each picture are joined.
-        Errors: DataError where the data are gone or of another kind; ConfigError for a task that
-        cannot join views.
+        Decisions such as a threshold are those of the checkpoint's own validation. A warning says
+        where they were taken on the very split that is scored, or the run's data have changed.
+        tta: "flip" or "crops": outputs for several views of each picture, joined (`core.views`).
+        Errors: DataError for data that are gone or of another kind; ConfigError from `views_of`.
         """
         e = self.trained()[0].experiment if self.is_sweep else self.experiment
         folds = any("fold" in point for point in self.record.get("points", ()))
@@ -213,6 +211,8 @@ class Run:
         if data is not None:
             check_same_kind(self.data, data)
             e = dataclasses.replace(e, data=data)
+        elif text := no_longer_those(self.record["data"], e.data):
+            _warn(f"{self.folder}: {text}")
         decided = self.decided(e)
         if data is None and split == "eval" and (found := _decisions(e.task, decided.task)):
             _warn(

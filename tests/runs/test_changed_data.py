@@ -13,6 +13,10 @@ from jaxcnn.data.memory import Arrays
 from jaxcnn.data.recorded import files_of
 from jaxcnn.errors import DataError, Preempted
 from jaxcnn.runs.open import open as open_run
+from jaxcnn.runs.report.compare import compare, text_of
+from jaxcnn.runs.report.examples import Viewer
+from jaxcnn.runs.report.pictures import Pictures
+from jaxcnn.runs.report.solo import looked_at
 from jaxcnn.runs.train import train as train_run
 from jaxcnn.runs.writers import Console
 from tests.tiny import arrays, fit, stop_at, tiny, train
@@ -93,6 +97,34 @@ def test_resume(tmp_path, change, refused, said):
     warned = [line for line in warned if "no better than a blind answer" not in line]  # few data
     assert len(warned) == (said is not None)
     assert all(said in line for line in warned)
+
+
+@pytest.mark.parametrize("points", [None, [{"seed": 0}]])
+def test_who_scores_a_run_on_data_that_have_changed_is_told(tmp_path, capsys, points):
+    photos(tmp_path / "photos")
+    data = Folder(str(tmp_path / "photos"), image_size=(8, 8), channels=1)
+    e = tiny(data=data, steps=2, augment=(), ema=None)
+    fit(e, tmp_path / "run", points=points)
+    run = tmp_path / "run" if points is None else tmp_path / "run/replicas/0"
+    e = dataclasses.replace(e, data=dataclasses.replace(data))
+
+    def said():
+        opened = open_run(run, e)
+        opened.evaluate()
+        page = str(looked_at(Viewer(opened), Pictures(), most=9))
+        found = compare([opened, open_run(run, e)])
+        return capsys.readouterr().err, page, "\n".join(text_of(found))
+
+    text = "its data have changed since it was trained"
+    assert not [one for one in said() if text in one]
+    rename(tmp_path / "photos")
+    e = dataclasses.replace(e, data=dataclasses.replace(data))  # what was listed is not kept
+    for one in said():
+        assert text in one
+        assert "data.path: 15 files" in one
+    grow(tmp_path / "photos")
+    e = dataclasses.replace(e, data=dataclasses.replace(data))
+    assert all("numbers of examples {'train': 12" in one.replace("&#x27;", "'") for one in said())
 
 
 def test_going_on_with_other_classes_is_said(tmp_path):

@@ -40,6 +40,12 @@ class Comparison:
     pairs: list[dict[str, Any]]
     apart: np.ndarray
 
+    @property
+    def changed(self) -> list[str]:
+        """A sentence for each run whose data are no longer those of its training."""
+        texts = [viewer.changed for viewer in self.viewers]
+        return [f"of run {letter_of(i)} {text}" for i, text in enumerate(texts) if text]
+
     def to_json(self) -> dict[str, Any]:
         """In JSON's types. An example is named by its place in the validation split."""
         rows = []
@@ -60,6 +66,7 @@ class Comparison:
             )
         found: dict[str, Any] = {"runs": rows, "settings": self.settings, "metrics": self.metrics}
         found["pairs"], found["not_compared"] = self.pairs, self.unseen
+        found["changed"] = self.changed
         if self.seen:
             found["examples"] = len(self.seen[0].indices)
             found["disagreements"] = [self._row(row) for row in self.apart]
@@ -187,6 +194,7 @@ def text_of(found: Comparison) -> list[str]:
     if found.unseen is not None:
         return [*lines, f"answers not compared: {found.unseen}"]
     if found.seen is not None:
+        lines += [f"warning: {text}" for text in found.changed]
         lines.append(f"on {len(found.seen[0].indices):,} examples of validation:")
     lines += [f"  {pair_words(pair)}" for pair in found.pairs]
     if not found.pairs:

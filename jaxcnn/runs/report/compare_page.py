@@ -86,7 +86,8 @@ def _pairs(found: Comparison) -> Html:
     if not found.pairs or found.seen is None:
         raise DataError("this task's answers are not simply right or wrong")
     count = note(f"On {len(found.seen[0].indices):,} examples that all of them were evaluated on.")
-    return join([count, [tag("p", pair_words(pair)) for pair in found.pairs]])
+    changed = [tag("p", text, class_="warning") for text in found.changed]
+    return join([changed, count, [tag("p", pair_words(pair)) for pair in found.pairs]])
 
 
 def _apart(found: Comparison) -> Html:

@@ -16,6 +16,7 @@ from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.memory import Fitting
 from jaxcnn.core.protocols import Batch, Tree
 from jaxcnn.data.dataset import Source
+from jaxcnn.data.recorded import no_longer_those
 from jaxcnn.runs.evaluation import program_of, require_split
 from jaxcnn.runs.open import Run
 from jaxcnn.tasks.task import num_classes
@@ -59,7 +60,8 @@ class Seen:
 
 
 class Viewer:
-    """The model of a run, compiled once, on the examples of a split of its data.
+    """The model of a run, compiled once, on the examples of a split of its data. `changed`: a
+    sentence where the data are no longer what they were; "" else.
 
     Errors: those of opening its experiment, state and data.
     """
@@ -68,6 +70,7 @@ class Viewer:
         self.e = run.decided(run.experiment)
         require_split(self.e, split)
         self.source: Source = self.e.data.open(split)
+        self.changed = no_longer_those(run.record["data"], self.e.data)
         self._state = run.state
         self._step = Fitting(
             _step(self.e, self._state), "looking at examples", "choose a smaller eval_batch_size"

@@ -245,6 +245,8 @@ def looked_at(viewer: Viewer, album: Pictures, *, most: int) -> Html:
         whole = f"All {count:,} validation examples were looked at."
         words = whole if count != 1 else "There is one validation example."
     parts: list[Html] = [note(words)]
+    if viewer.changed:
+        parts.append(tag("p", f"Of this run {viewer.changed}.", class_="warning"))
 
     def show(title: str, chosen: Sequence[int] | np.ndarray) -> None:
         shown = cards(viewer, seen, np.asarray(chosen), album)
