@@ -1,21 +1,19 @@
 """`train`: an experiment file becomes a run directory."""
 
 import argparse
-import contextlib
 import json
 import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxcnn.commands import _arguments
+from jaxcnn.commands import _arguments, _processes
 from jaxcnn.errors import ConfigError
 from jaxcnn.runs import code
 from jaxcnn.runs.environment import prepare_process, recorded
 
 if TYPE_CHECKING:
     from jaxcnn.core.experiment import Experiment
-    from jaxcnn.runs.launch import Launch
     from jaxcnn.runs.open import Run
     from jaxcnn.runs.writers import Console
 
@@ -89,31 +87,16 @@ def add_arguments(parser: Any) -> None:
         help="cross-validation: train each point N times, each time evaluated on another Nth of "
         "the training examples",
     )
-    apart = parser.add_argument_group(
-        "workers",
-        "the points of a sweep by processes of their own: --on local --workers 4; with --resume "
-        "SWEEP, too",
-    )
-    apart.add_argument(
-        "--on",
-        metavar="WHERE",
-        help="local (this machine), slurm, ray; commands: print what trains the parts",
-    )
-    apart.add_argument("--workers", type=int, metavar="N", help="so many at a time")
-    apart.add_argument(
-        "--resources",
-        nargs="+",
-        metavar="NAME=VALUE",
-        help="for each worker, as submitit (gpus_per_node=1) and Ray (num_gpus=1) name them",
-    )
-    apart.add_argument(
-        "--part", type=int, metavar="K", help="with --resume: train part K of a sweep, nothing else"
-    )
+    _processes.add_arguments(parser)
 
 
 def main(args: Any) -> int:
     """Train. Exit code 75 after SIGTERM or Ctrl-C: the state was saved, --resume goes on."""
     _arguments.split_overrides(args)
+    return _processes.on_hosts(args, _main)
+
+
+def _main(args: Any) -> int:
     if args.resume is not None and (
         args.named
         or args.overrides
@@ -140,7 +123,7 @@ def main(args: Any) -> int:
         raise ConfigError(
             f"--halving {args.halving}: keeps one replica in H, so it must be at least 2"
         )
-    profile, launch = _steps_of(args.profile), _launch(args)
+    profile, launch = _steps_of(args.profile), _processes.launch_of(args)
     prepare_process(recorded=recorded(args.resume) if args.resume else None)
     if launch:  # accelerators are the workers'
         import jax
@@ -177,6 +160,8 @@ def main(args: Any) -> int:
             console=console,
             **watched,
         )
+    if args.coordinator is not None and not _processes.first_alone():
+        return 0
     if launch and launch.on == "commands":
         for words in commands_of(run.folder, launch, way=args.replicas_by):
             print(shlex.join(words))
@@ -194,40 +179,6 @@ def main(args: Any) -> int:
         sys.stdout.flush()  # the result first: the report takes some seconds
         _write_report(run, console)
     return 0
-
-
-def _launch(args: Any) -> "Launch | None":
-    """Who trains a sweep, where the command line says so. Errors: ConfigError."""
-    if args.part is not None and (args.resume is None or args.on or args.profile):
-        raise ConfigError("--part: belongs to --resume SWEEP, without --on and --profile")
-    if args.on is None:
-        if args.workers is not None or args.resources:
-            raise ConfigError("--workers and --resources belong to --on local, slurm or ray")
-        return None
-    from jaxcnn.runs.launch import Launch
-
-    Launch(args.on, 1)  # a name that is none is said first
-    if args.resume is None and args.sweep is None and args.folds is None:
-        raise ConfigError(f"--on {args.on}: trains the points of a --sweep")
-    if args.workers is None:
-        raise ConfigError(f"--on {args.on}: say how many at a time by --workers N")
-    if args.profile:
-        raise ConfigError("--profile: traces this process; not with --on")
-    resources = {}
-    for text in args.resources or ():
-        name, equals, value = text.partition("=")
-        if not (name.isidentifier() and equals and value):
-            raise ConfigError(f"--resources {text}: must be name=value")
-        resources[name] = _number(value)
-    tracks = (word for name in dict.fromkeys(args.track) for word in ("--track", name))
-    return Launch(args.on, args.workers, resources, tuple(tracks))
-
-
-def _number(text: str) -> str | int | float:
-    for kind in (int, float):
-        with contextlib.suppress(ValueError):
-            return kind(text)
-    return text
 
 
 def _steps_of(text: str | None) -> tuple[int, int] | None:

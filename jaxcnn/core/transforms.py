@@ -1,5 +1,6 @@
 """Program -> Program: how a program is read (scored, predicting, ensemble, viewed), compiled,
-repeated and spread over devices. Nothing else in core knows of devices.
+repeated and spread over devices. Nothing else in core knows of devices but `core.hosts`, which
+says whose they are.
 
 Each transformation leaves the meaning of the functions alone and adds (or places) a leading axis;
 they compose: `on_devices(scan(replicate(p)), axes=2)` runs many steps a dispatch of many replicas
@@ -13,6 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxcnn.core import hosts
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.forward import with_numbers
 from jaxcnn.core.memory import Fitting
@@ -151,11 +153,12 @@ def scan(p: Program) -> Program:
 
 
 def on_devices(p: Program, *, axes: int = 0) -> Program:
-    """The program compiled for the devices at hand: data-parallel where there are several.
+    """The program compiled for the devices at hand, those of all hosts that train together:
+    data-parallel where there are several.
 
     `axes`: how many axes of a training batch come before its rows (steps, replicas).
     """
-    if len(jax.devices()) == 1:
+    if len(hosts.devices()) == 1:
         return compile(p)
     batch = PartitionSpec(*(None,) * axes, "data")
     return shard(p, data_mesh(), batch=batch, eval_batch=PartitionSpec("data"))
@@ -163,7 +166,7 @@ def on_devices(p: Program, *, axes: int = 0) -> Program:
 
 def data_mesh(*, devices: Sequence[Device] | None = None) -> Mesh:
     """A one-axis mesh "data" over `devices` (default: all)."""
-    return Mesh(np.array(jax.devices() if devices is None else devices), ("data",))
+    return Mesh(np.array(hosts.devices() if devices is None else devices), ("data",))
 
 
 def shard(
@@ -189,24 +192,24 @@ def shard(
     train_step = jax.jit(p.train_step, in_shardings=(s, b), out_shardings=(s, s), donate_argnums=0)
     output_step = jax.jit(p.output_step, in_shardings=(s, v), out_shardings=whole)
     init = jax.jit(p.init, out_shardings=s, compiler_options=called_once())
-    return Program(init, _placing(train_step, b), _placing(output_step, v))
+    return Program(init, _placing(train_step, s, b), _placing(output_step, s, v))
 
 
 def _placing(
-    function: Callable[[Tree, Batch], Tree], sharding: NamedSharding
+    function: Callable[[Tree, Batch], Tree], s: NamedSharding, b: NamedSharding
 ) -> Callable[[Tree, Batch], Tree]:
-    """`function(state, batch)` that first puts the batch where it belongs."""
+    """`function(state, batch)` that first puts this host's state and batch where they belong."""
 
     def placed(state: Tree, batch: Batch) -> Tree:
         for name, x in batch.items():
-            for rows, axis in zip(x.shape, sharding.spec, strict=False):
-                if axis is not None and rows % sharding.mesh.shape[axis]:
-                    parts = sharding.mesh.shape[axis]
+            for rows, axis in zip(x.shape, b.spec, strict=False):
+                parts = 1 if axis is None else b.mesh.shape[axis] // hosts.count()
+                if rows % parts:
                     raise ConfigError(
                         f"{name} {list(x.shape)}: {rows} rows cannot be split evenly over "
                         f"{parts} devices; choose a fitting batch_size"
                     )
-        return function(state, jax.device_put(batch, sharding))
+        return function(hosts.everywhere(state, s), hosts.put(batch, b))
 
     return placed
 

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxcnn.core import hosts
 from jaxcnn.core.checks import check_numbers
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.forward import prepare
@@ -64,7 +65,7 @@ def check_divides(e: Experiment, *, devices: int | None = None) -> None:
     """ConfigError where a batch cannot be split evenly over the devices, which train a run
     together: those that there are, or so many.
     """
-    count = devices or len(jax.devices())
+    count = devices or len(hosts.devices())
     if e.batch_size % count:
         below = e.batch_size // count * count
         nearest = f"{below} or {below + count}" if below else str(count)

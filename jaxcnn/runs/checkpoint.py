@@ -72,18 +72,22 @@ class Checkpoints:
     has a predecessor) and `best-<step>`: the best of now, and the best as of each `last` that is
     kept, so that a run that falls back finds its best one, too.
 
-    run: the identity in run.json; files of other runs are refused.
+    run: the identity in run.json; files of other runs are refused. writes: whether `save` does
+    anything: of several hosts that train a run together one saves.
     """
 
     folder: Path
     run: str | None = None
     keep: int = 2
+    writes: bool = True
 
-    def save(self, state: Tree, *, step: int, best: bool = False) -> str:
+    def save(self, state: Tree, *, step: int, best: bool = False) -> str | None:
         """Write `state`; with `best`, also as the best one. Returns its digest.
 
         Errors: ResourceError; older checkpoints are kept.
         """
+        if not self.writes:
+            return None
         arrays = to_arrays(state)
         seal = _digest(arrays)
         metadata = metadata_of(run=self.run, step=step, best=best, digest=seal)

@@ -155,6 +155,7 @@ def describe() -> Facts:
         "backend": jax.default_backend(),
         "device": devices[0].device_kind,
         "num_devices": len(devices),
+        "num_hosts": jax.process_count(),
         "NPROC": os.environ.get("NPROC"),
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
         "source": source(),
@@ -169,11 +170,13 @@ def differences(old: Facts, new: Facts) -> list[str]:
         "backend",
         "device",
         "num_devices",
+        "num_hosts",
         "NPROC",
         "XLA_FLAGS",
         "convolution",
         "processor",
     )
+    old = {"num_hosts": 1, **old}  # which runs of before there were several do not say
     found = [
         f"{name}: {old.get(name)} then, {new.get(name)} now"
         for name in names

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from jaxcnn.core import transforms
+from jaxcnn.core import hosts, transforms
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.program import make_program
 from jaxcnn.core.protocols import Program, Tree
@@ -37,9 +37,10 @@ def collect(
     steps: Sequence[tuple[ScoreStep, Tree]], source: Source, e: Experiment
 ) -> list[list[tuple[int, Tree]]]:
     """For each (step, state): [(number of real rows, (sums, records))] of each evaluation batch, on
-    the host. A batch is taken once for all of them.
+    the host. A batch is taken once for all of them; of hosts that train together each takes its
+    rows.
     """
-    size, devices = len(source), len(jax.devices())
+    size, devices = len(source), len(hosts.devices())
     rows = min(e.eval_batch_size or max(256, e.batch_size), size)
     rows = -(-rows // devices) * devices
     results: list[list[tuple[int, Tree]]] = [[] for _ in steps]
@@ -47,7 +48,8 @@ def collect(
         count = min(rows, size - start)
         indices = np.zeros(rows, np.int32)
         indices[:count] = np.arange(start, start + count)
-        batch = {**source.take(indices), "mask": (np.arange(rows) < count).astype(np.float32)}
+        mask = hosts.own_rows((np.arange(rows) < count).astype(np.float32))
+        batch = {**source.take(hosts.own_rows(indices)), "mask": mask}
         for result, (step, state) in zip(results, steps, strict=True):
             result.append((count, step(state, batch)))
     return jax.device_get(results)

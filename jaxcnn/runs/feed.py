@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcnn.core import hosts
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.data.dataset import Batch, Source, indices_of_steps
 
@@ -56,7 +57,7 @@ def batches(
 ) -> Iterator[tuple[tuple[int, int], Batch]]:
     """Each piece (first, end) of `steps` with its training batch: arrays [B, …] of one step, [end -
     first, B, …] of more. With a tuple of R seeds the batches of R replicas together, [R, B, …] and
-    [end - first, R, B, …].
+    [end - first, R, B, …]. B are this host's rows, of hosts that train together.
 
     Sources that decode on the host are asked two pieces ahead, in the background; of others small
     batches are gathered many at a time. `settle` waits for the steps in progress. It is called on
@@ -67,7 +68,7 @@ def batches(
     def take(first: int, end: int, *shape: int) -> Batch:
         def rows(seed: int) -> np.ndarray:
             order = indices_of_steps(seed, first, end, size=len(source), batch_size=batch_size)
-            return order.reshape(*shape, batch_size)
+            return hosts.own_rows(order.reshape(*shape, batch_size))
 
         if isinstance(seed, int):
             return source.take(rows(seed))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import jax
 
+from jaxcnn.core import hosts
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.protocols import AnyState, Numbers, Program, Tree
 from jaxcnn.core.rendering import Json
@@ -45,6 +46,7 @@ class Group:
     saved: float = 0.0  # monotonic time of the last save
     failed_save: ResourceError | None = None
     told: set[str] = dataclasses.field(default_factory=set)
+    agree: hosts.Agree = dataclasses.field(default_factory=hosts.Agree)
 
     def take(self, active: list[Replica], states: list[AnyState]) -> None:
         """Train these replicas from these states of solo runs."""
@@ -57,7 +59,7 @@ class Group:
     def solo_states(self) -> list[AnyState]:
         """The states of the active replicas, as solo runs have them in the program."""
         pairs = zip(self.bundles, self.states, strict=True)
-        return [state for bundle, joined in pairs for state in bundle.split(joined)]
+        return [state for b, joined in pairs for state in b.split(hosts.local(joined))]
 
     def seconds(self) -> float:
         """Training time so far, over all processes."""

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 import jax
 import numpy as np
 
+from jaxcnn.core import hosts
 from jaxcnn.core.memory import Fitting
 from jaxcnn.core.protocols import Batch, Tree
 from jaxcnn.errors import ConfigError, DataError, Preempted, ResourceError
@@ -25,6 +26,7 @@ from jaxcnn.runs.ways import by_bundle
 
 # At most so much work is lost by a kill; a save takes milliseconds at LeNet size.
 SAVE_SECONDS = 30.0
+GO_ON, SAVE, STOP = 0, 1, 2  # what each host wishes, and all do
 
 
 def run(group: Group, stop: Callable[[], bool]) -> None:
@@ -88,11 +90,15 @@ def _train_until(group: Group, end: int, stop: Callable[[], bool]) -> bool:
         if after % e.log_every == 0:
             _log(group)
         evaluating = after % interval == 0 or after == end
-        stopping = stop() or after == group.until  # once: what is saved below is stopped at
+        overdue = hosts.first() and time.monotonic() - group.saved > SAVE_SECONDS
+        asked = group.agree(STOP if stop() else SAVE if overdue else GO_ON)
+        stopping = asked == STOP or after == group.until
         if evaluating:
             _evaluate(group)
-        elif stopping or time.monotonic() - group.saved > SAVE_SECONDS:
+        elif stopping or asked == SAVE:
             _save(group)
+        if evaluating or asked:
+            group.agree.forget()
         if stopping and after < group.steps:
             return True
         if not going_on(group):
@@ -217,7 +223,7 @@ def _evaluate(group: Group) -> None:
             if replica.stopped is not None:
                 continue
             own = rows if bundle.kind == "solo" else _row(rows, i)
-            metrics = evaluation.merge(e.task, own)
+            metrics = hosts.told(evaluation.merge(e.task, own))
             if e.task.metric not in metrics:
                 raise ConfigError(
                     f"task {type(e.task).__name__}: its metric {e.task.metric!r} is not among what "

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcnn.core import hosts
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.program import make_program
 from jaxcnn.core.protocols import AnyState, Batch, Program
@@ -99,7 +100,8 @@ def train_group(
 
     Errors: those of `jaxcnn.runs.loop.run`.
     """
-    if not plan.solo and all(is_done(replica_folder(plan.folder, i)) for i in indices):
+    done = not plan.solo and all(is_done(replica_folder(plan.folder, i)) for i in indices)
+    if hosts.told(done):
         return
     say, steps = plan.console.line, base.total_steps(len(sources[0]))
     points = [{} if plan.points is None else plan.points[i] for i in indices]
@@ -108,11 +110,7 @@ def train_group(
         for i, point, numbers in zip(indices, points, sweep.all_numbers(base, points), strict=True)
     ]
     program = scored(make_program(base, steps=steps), base)
-    restored = restore(replicas, steps, say) if plan.resume else None
-    if restored is None:
-        states, at = _begin(plan, replicas, program, sources[0], steps)
-    else:
-        states, at = restored
+    states, at, restored = _states(plan, replicas, program, sources[0], steps)
     way = _way(
         plan,
         base,
@@ -138,10 +136,31 @@ def train_group(
     if plan.profile is not None:
         plan.profile.check(steps, at=at)
     carried = read_run(plan.folder).get("started_from", {}).get("step", 0)
-    group.resumed = restored is not None and at > carried
+    group.resumed = restored and at > carried
     group.take(*_without_dropped(replicas, states))
     group.started = time.monotonic() - max(r.history.seconds() for r in replicas)
     _run(plan, group, stop)
+
+
+def _states(
+    plan: Plan, replicas: list[Replica], program: Program, source: Source, steps: int
+) -> tuple[list[AnyState], int, bool]:
+    """(states, step, whether this run itself has saved them), those of the first host on all."""
+    say = plan.console.line
+    found = restore(replicas, steps, say) if plan.resume and hosts.first() else None
+    restored = hosts.told(found is not None)
+    if not restored:
+        states, at = _begin(plan, replicas, program, source, steps)
+        return hosts.told_arrays(states), at, False
+    solo = make_program(replicas[0].experiment, steps=steps)
+    shapes = [replica.from_file(replica.template(solo)) for replica in replicas]
+    states, at = found or (shapes, 0)
+    for replica, records in zip(
+        replicas, hosts.told([r.history.records for r in replicas]), strict=True
+    ):
+        replica.history.records = records
+        replica.remember()
+    return hosts.told_arrays(states), hosts.told(at), True
 
 
 def _begin(
@@ -184,8 +203,8 @@ def _open_replica(
     e = plan.located(sweep.at(base, point))
     own_board = any(isinstance(observer, TensorBoard) for observer in plan.observe)
     observers = (history, plan.console, *(() if own_board else (TensorBoard(),)), *plan.observe)
-    notify = Notifier(observers, plan.console.line)
-    checkpoints = Checkpoints(folder / "checkpoints", own.get("id"))
+    notify = Notifier(observers if hosts.first() else (history,), plan.console.line)
+    checkpoints = Checkpoints(folder / "checkpoints", own.get("id"), writes=hosts.first())
     return Replica(index, point, folder, e, numbers, history, checkpoints, Best(e.task), notify)
 
 

@@ -12,7 +12,7 @@ from jaxcnn.core.experiment import Experiment
 from jaxcnn.data.dataset import Source
 from jaxcnn.data.recorded import Recorded, check_unchanged
 from jaxcnn.errors import ConfigError, DataError, DivergedError, Preempted, ResourceError
-from jaxcnn.runs import code, environment, published, sweep
+from jaxcnn.runs import code, environment, hosts, published, sweep
 from jaxcnn.runs.beginning import describe, kept_plan, say_folds, surroundings
 from jaxcnn.runs.check import abstract_state, check_divides
 from jaxcnn.runs.evaluation import open_checked
@@ -80,7 +80,7 @@ def train(
     Errors: the classes of jaxcnn.errors; DivergedError only if every replica diverges.
     """
     environment.prepare_process()
-    console = console or Console(quiet=quiet)
+    console = hosts.console_of(console or Console(quiet=quiet))
     if isinstance(experiment, (str, Path)):
         path = code.find(experiment)
         module = code.module_of(path)
@@ -97,6 +97,7 @@ def train(
         points = sweep.folded([{}] if points is None else list(points), folds)
     if points is None and not resume and (way or halving):
         raise ConfigError("way and halving say how the points of a sweep are trained; give points")
+    hosts.check(folder, apart=launch is not None)
     if launch and (observe or profile or start is not None):
         raise ConfigError(
             "launch: workers take neither functions that observe, nor profile, nor start"
@@ -145,8 +146,9 @@ def train(
         if launch and points
         else None,
     )
-    with locked(folder, resume=False, new=new):
-        return _train(plan)
+    with hosts.session(folder, resume=False) as own, locked(own, resume=False, new=new):
+        run = _train(dataclasses.replace(plan, folder=own))
+    return run if own == folder else Run(folder, experiment)
 
 
 def _startable(run: Run) -> Run:
@@ -179,14 +181,14 @@ def go_on(
     """
     folder = folder.absolute()
     published.refuse(folder, read_run(folder))
-    with locked(folder, resume=True):
-        plan = kept_plan(experiment, folder, given, console=console)
+    with hosts.session(folder, resume=True) as own, locked(own, resume=True):
+        plan = kept_plan(experiment, own, given, console=console)
         if plan.points is None and (way is not None or launch):
             what = f"way={way!r}" if launch is None else "launch"
             raise ConfigError(f"{what}: {folder} is a single run, which runs in one way")
         more = {"way": way, "observe": observe, "until": until, "launch": launch}
-        profiled = Profile.of(profile, folder)
-        return _train(dataclasses.replace(plan, profile=profiled, **more))
+        run = _train(dataclasses.replace(plan, profile=Profile.of(profile, own), **more))
+    return run if own == folder else Run(folder, experiment)
 
 
 def train_part(
@@ -202,6 +204,7 @@ def train_part(
 
     Errors: those of `train`.
     """
+    hosts.check(folder, apart=True)
     folder = folder.absolute()
     plan = kept_plan(None, folder, {}, console=console)
     parts = len(plan.groups())

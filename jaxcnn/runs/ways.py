@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import jax
 
-from jaxcnn.core import transforms
+from jaxcnn.core import hosts, transforms
 from jaxcnn.core.protocols import AnyState, Batch, Device, Program, Tree
 from jaxcnn.core.rendering import Json
 from jaxcnn.errors import ConfigError, ResourceError, did_you_mean
@@ -95,8 +95,10 @@ class Way:
             return Way(text, (1,) * replicas)
         if text in ("vmap", "unrolled"):
             return Way(text, (replicas,))
-        if text == "devices":
+        if text == "devices" and hosts.count() == 1:
             return Way(text, _chunks(replicas, -(-replicas // len(jax.devices()))))
+        if text == "devices":
+            raise ConfigError("--replicas-by devices: leaves no rows to several hosts; say vmap")
         raise ConfigError(
             f"--replicas-by {text!r}: must be a chunk size or one of "
             f"{', '.join(KINDS)}{did_you_mean(text, KINDS)}"
@@ -173,6 +175,11 @@ def choose(trial: Trial, *, forced: str | None = None) -> Way:
         return Way.from_text(forced, trial.replicas)
     if trial.replicas == 1:
         return Way.from_text("loop", 1)
+    if hosts.count() > 1:
+        raise ConfigError(
+            "several hosts: say how replicas run, e.g. --replicas-by vmap or loop; each would find "
+            "another way the fastest"
+        )
     remembered = _memory(trial)
     if remembered.exists():
         try:

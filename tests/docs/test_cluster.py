@@ -7,7 +7,7 @@ import tomllib
 import pytest
 
 from jaxcnn.commands._main import parser_of
-from jaxcnn.commands.train import _launch
+from jaxcnn.commands._processes import launch_of
 from jaxcnn.runs.launch import divided, together
 from tests.conftest import ROOT
 
@@ -29,7 +29,7 @@ def test_the_pods_of_the_job_set_make_train_and_end_one_sweep():
     assert words[:5] == ["test", "-f", "/runs/rates/run.json", "||", "jaxcnn"]
     parser = parser_of(["train"])
     new = parser.parse_args(words[5:])
-    assert _launch(new).on == "commands"
+    assert launch_of(new).on == "commands"
     points = 4 * 4
     assert new.sweep == ["seed=0..3", "optimizer.learning_rate=0.001,0.002,0.004,0.008"]
     size = together(points, new.workers, way=None, halving=None)

@@ -1,0 +1,218 @@
+"""One run by several processes: the same numbers as by one, and an end for all when one ends."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import jaxcnn
+from jaxcnn.commands._main import main
+from jaxcnn.runs import environment
+from jaxcnn.runs.records import read_history
+from tests.conftest import ROOT
+
+# Which rows a process decodes is written to the file ROWS.<process>; the step ASLEEP takes for ever
+# where the file SLEEP lies.
+FILE = """
+import os, sys
+from functools import partial
+import numpy as np
+import optax
+from jaxcnn.data.memory import Arrays, MemorySource
+from tests.tiny import arrays, tiny
+
+PROCESS = sys.argv[sys.argv.index("--process") + 1] if "--process" in sys.argv else "alone"
+
+
+class Counted(MemorySource):
+    streaming, arrays = True, None
+
+    def take(self, indices):
+        with open(os.environ["ROWS"] + "." + PROCESS, "a") as file:
+            file.write("".join(f"{i}\\n" for i in np.ravel(indices)))
+        return super().take(indices)
+
+
+class Rows(Arrays):
+    def open(self, split):
+        return Counted(self._splits[split])
+
+
+data = Rows(train=arrays(64), eval=arrays(21, seed=1))
+experiment = tiny(
+    data=data, optimizer=partial(optax.sgd, learning_rate=0.05, momentum=0.9), steps=60, ema=None,
+    eval_every=2.5, log_every=1,
+)
+"""
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        return found.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("code") / "counted.py"
+    path.write_text(FILE)
+    return path
+
+
+class Hosts:
+    """Two processes of one run."""
+
+    def __init__(self, *words, rows):
+        words = [sys.executable, "launch.py", "train", *map(str, words), "--no-report"]
+        words += ["--coordinator", f"localhost:{free_port()}", "--processes", "2", "--process"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "ROWS": str(rows)}
+        self.each = [
+            subprocess.Popen(
+                [*words, str(i)],
+                cwd=ROOT,
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for i in range(2)
+        ]
+
+    def end(self):
+        """[(exit code, what was said)] of each."""
+        try:
+            said = [process.communicate(timeout=300)[1] for process in self.each]
+        finally:
+            for process in self.each:
+                process.kill()
+        return [(process.returncode, text) for process, text in zip(self.each, said, strict=True)]
+
+
+def wait_for(condition, seconds=300):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def history(run):
+    return [(r["kind"], r["step"]) for r in run.history]
+
+
+@pytest.fixture(scope="module")
+def together(file, tmp_path_factory):
+    """(the run of two processes, the folder in which they wrote what they decoded)."""
+    folder = tmp_path_factory.mktemp("together")
+    ended = Hosts(file, "--run-dir", folder / "run", rows=folder / "rows").end()
+    assert [code for code, _ in ended] == [0, 0], ended
+    return jaxcnn.open(folder / "run"), folder
+
+
+def test_two_processes_train_as_one(file, together, tmp_path, monkeypatch):
+    run, _ = together
+    monkeypatch.setenv("ROWS", str(tmp_path / "rows"))
+    alone = jaxcnn.train(file, tmp_path / "run", quiet=True)
+    assert history(run) == history(alone)
+    for a, b in zip(run.history, alone.history, strict=True):
+        a, b = ({**r, **r.get("metrics", {})} for r in (a, b))
+        # BatchNorm amplifies rounding from step to step
+        near = {"abs": 1e-6} if a["step"] == 1 else {"rel": 1e-3, "abs": 1e-4}
+        for name in ("loss", "accuracy", "grad_norm", "update_norm", "param_norm"):
+            if name in b:
+                assert a[name] == pytest.approx(b[name], **near), (name, b["step"])
+    assert run.record["environment"]["num_hosts"] == 2
+    said = environment.differences(alone.record["environment"], run.record["environment"])
+    assert "num_hosts: 1 then, 2 now" in said
+
+
+def test_each_process_decodes_its_rows_alone(together):
+    _, folder = together
+    rows = [[int(line) for line in (folder / f"rows.{i}").read_text().split()] for i in range(2)]
+    looked_at = 64 + 21  # before training, all of them by both
+    of_one = 60 * 8 + 3 * 21
+    assert [len(r) - looked_at for r in rows] == [pytest.approx(of_one / 2, rel=0.02)] * 2
+    ours = [np.array(r[looked_at:])[: 2 * 8] for r in rows]
+    assert len({*ours[0][:16], *ours[1][:16]}) == 32  # of four steps of an epoch
+
+
+def test_one_writes_and_speaks(together):
+    run, folder = together
+    assert run.summary["completed"]
+    assert sorted(path.name for path in folder.iterdir()) == ["rows.0", "rows.1", "run"]
+    assert "2 of 2" not in (run.folder / "run.owner").read_text()
+
+
+@pytest.mark.parametrize("which", [1, pytest.param(0, marks=pytest.mark.slow)])
+def test_a_signal_to_one_saves_the_same_step_on_both(file, together, tmp_path, which):
+    whole, _ = together
+    folder = tmp_path / "run"
+    hosts = Hosts(file, "--run-dir", folder, rows=tmp_path / "rows")
+    wait_for(lambda: any(r["step"] >= 10 for r in read_history(folder / "metrics.jsonl")[0]))
+    hosts.each[which].send_signal(signal.SIGTERM)
+    start = time.monotonic()
+    ended = hosts.end()
+    assert [code for code, _ in ended] == [75, 75], ended
+    assert time.monotonic() - start < 30  # 10 s on a machine that does nothing else
+    words = [text.strip().splitlines()[-1] for _, text in ended]
+    assert words[0] == words[1]
+    assert f"state saved; go on with: train --resume {folder}" in words[0]
+    assert Hosts("--resume", folder, rows=tmp_path / "rows").end()[0][0] == 0
+    run = jaxcnn.open(folder)
+    assert run.summary["state_sha256"] == whole.summary["state_sha256"]
+    assert [s for k, s in history(run) if k == "eval"] == [
+        s for k, s in history(whole) if k == "eval"
+    ]
+
+
+@pytest.mark.slow
+def test_the_others_end_when_one_is_killed(file, together, tmp_path):
+    whole, _ = together
+    folder = tmp_path / "run"
+    hosts = Hosts(file, "--run-dir", folder, rows=tmp_path / "rows")
+    wait_for(lambda: list((folder / "checkpoints").glob("last-*")))
+    hosts.each[1].kill()
+    start = time.monotonic()
+    (code, said), _ = hosts.end()
+    assert (code, time.monotonic() - start < 60) == (6, True), said
+    assert "host 1 of 2" in said
+    assert "is lost" in said
+    assert Hosts("--resume", folder, rows=tmp_path / "rows").end()[0][0] == 0
+    assert jaxcnn.open(folder).summary["state_sha256"] == whole.summary["state_sha256"]
+
+
+@pytest.mark.slow
+def test_the_others_hear_of_an_error(file, tmp_path):
+    text = (
+        file.read_text()
+        + """
+if PROCESS == "1":
+    Counted.take = lambda self, indices: 1 / 0 if np.ndim(indices) == 1 else None
+"""
+    )
+    (tmp_path / "bad.py").write_text(text)
+    ended = Hosts(tmp_path / "bad.py", "--run-dir", tmp_path / "run", rows=tmp_path / "r").end()
+    assert [code for code, _ in ended] == [6, 1]
+    assert "host 1 of 2" in ended[0][1]
+    assert "has failed: ZeroDivisionError division by zero" in ended[0][1]
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (("--process", "0"), "belong to --coordinator"),
+        (("--coordinator", "here"), "HOST:PORT of the first process goes with"),
+        (("--coordinator", "auto", "--process", "1"), "auto goes alone"),
+        (("--coordinator", "auto"), "none of SLURM"),
+        (("--coordinator", "h", "--processes", "2", "--process", "0"), "must be HOST:PORT"),
+        (("--coordinator", "h:1", "--processes", "0", "--process", "0"), "must be 1 or more"),
+        (("--coordinator", "h:1", "--processes", "2", "--process", "2"), "one of 0 to 1"),
+    ],
+)
+def test_what_does_not_name_the_hosts_is_refused(words, message, capsys):
+    assert main(["train", "digits_lenet5", *words]) == 2
+    assert message in capsys.readouterr().err
