@@ -275,6 +275,9 @@ def test_a_model_is_one_file(tmp_path):
     done = launch("train", path, "steps=4", "--run-dir", tmp_path / "a run")
     assert done.returncode == 0, done.stderr
     path.unlink()
+    report = tmp_path / "a run/report.html"
+    assert f"\nreport: {report}\n" in done.stderr
+    assert report.read_text().startswith("<!doctype html>")
     # what it says last is a command that works
     *_, kept, last = done.stdout.splitlines()
     assert kept.endswith(f"run kept in {tmp_path / 'a run'}")
