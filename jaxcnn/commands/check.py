@@ -48,7 +48,7 @@ def add_arguments(parser: Any) -> None:
         help="look at every example of every split and count the faults (otherwise at all that lie "
         "in memory, and at a sample of streams)",
     )
-    parser.add_argument("--no-data", action="store_true", help="open no data")
+    parser.add_argument("--no-data", action="store_true", help="open no data, and miss none")
     parser.add_argument(
         "--sheet",
         type=Path,
@@ -58,7 +58,7 @@ def add_arguments(parser: Any) -> None:
 
 
 def main(args: Any) -> int:
-    """Exit code 3 where examples are faulty, after all was said."""
+    """Exit code 3 where examples are faulty or data cannot be opened, after all else was said."""
     _arguments.split_overrides(args)
     if args.no_data and (args.data or args.sheet):
         raise ConfigError("--no-data opens no data; --data and --sheet need them")
@@ -103,20 +103,49 @@ def main(args: Any) -> int:
         print(json.dumps({**result, **more, "data": seen, "rendered": rendered}))
     else:
         for split, found in seen.items():
-            _print(split, found)
+            if "error" not in found:  # these are said at the end, once
+                _print(split, found)
     if args.sheet:
         draw_sheet(experiment, args.sheet)
         if not args.json:
             print(f"\nfirst training batch: {args.sheet}")
+    _refuse(seen)
+    if not (args.no_data or seen) and (error := _unprepared(experiment)):
+        if args.data:
+            raise DataError(error)
+        if not args.json:
+            print(f"\nnote: {error}")
+    return 0
+
+
+def _refuse(seen: dict[str, Any]) -> None:
+    """DataError for examples that are faulty, and for splits that cannot be opened: what several
+    of them say is said once.
+    """
+    said, where = [], dict[str, list[str]]()
     if faults := {split: found["faults"] for split, found in seen.items() if found.get("faults")}:
         counts = [f"{sum(f['count'] for f in each)} in {split!r}" for split, each in faults.items()]
-        raise DataError(
+        said.append(
             f"faulty examples: {', '.join(counts)}; the first: "
             f"{next(iter(faults.values()))[0]['message']}"
         )
-    if args.data and (missing := [found["error"] for found in seen.values() if "error" in found]):
-        raise DataError(missing[0])
-    return 0
+    for split, found in seen.items():
+        if "error" in found:
+            where.setdefault(found["error"], []).append(split)
+    said += [f"{', '.join(splits)}: {error}" for error, splits in where.items()]
+    if said:
+        raise DataError("\n".join(said))
+
+
+def _unprepared(e: "Experiment") -> str | None:
+    """Why data that count no examples yet, such as a set of TFDS before `prepare`, cannot be
+    opened; None where they can.
+    """
+    try:
+        e.data.open("train")
+    except DataError as error:
+        return str(error)
+    return None
 
 
 def cost_lines(found: dict[str, Any], *, batch_size: int) -> list[str]:
@@ -213,9 +242,6 @@ def _duration(seconds: float) -> str:
 
 def _print(split: str, found: dict[str, Any]) -> None:
     """What the examples of a split show."""
-    if "error" in found:
-        print(f"\n{split}: {found['error']}")
-        return
     print(f"\n{split}: {found['examples']:,} examples, {found['checked']:,} looked at")
     if labels := found["labels"]:
         shown = [f"{name} {count:,}" for name, count in list(labels.items())[:SHOWN]]

@@ -10,7 +10,8 @@ from jaxcnn.errors import DependencyError
 from jaxcnn.runs import code
 
 SHELLS = ("bash", "zsh", "fish")
-EXAMPLE = "jaxcnn completion bash > ~/.local/share/bash-completion/completions/jaxcnn"
+PLACE = "~/.local/share/bash-completion/completions"
+EXAMPLE = f"mkdir -p {PLACE} && jaxcnn completion bash > {PLACE}/jaxcnn"
 FOLDERS = ("RUN", "FOLDER")  # metavars of what is a folder, of what is a file
 FILES = ("FILE", "IMAGE", "NAME=FILE.npy")
 

@@ -175,6 +175,8 @@ def _main(args: Any) -> int:
         print(json.dumps({**run.summary, "run": str(run.folder)}))
     else:
         show(run.summary, run.folder)
+        if not (args.quiet or run.is_sweep):
+            print(f"next: {next_command(run.standalone(), run.folder)}")
     if args.report if args.report is not None else not args.quiet:
         sys.stdout.flush()  # the result first: the report takes some seconds
         _write_report(run, console)
@@ -256,6 +258,18 @@ def _report(summary: dict[str, Any], folder: Path) -> None:
         f"{summary['step']:,} steps, {summary['epoch']:.4g} epochs, {summary['seconds']:.1f} s; "
         f"run kept in {folder}"
     )
+
+
+def next_command(e: "Experiment", folder: Path) -> str:
+    """What asks a trained model about pictures, or scores it once more where it takes none."""
+    from jaxcnn.runs.predict import picture_of
+
+    run = shlex.quote(str(folder))
+    try:
+        picture_of(e)
+    except ConfigError:
+        return f"python launch.py evaluate {run}"
+    return f"python launch.py predict {run} PICTURE"
 
 
 def _report_sweep(summary: dict[str, Any], folder: Path) -> None:

@@ -105,8 +105,13 @@ def describe(plan: Plan, source: Source) -> None:
     if pins := pinned_weights(sweep.at(e, point) for point in plan.points or ({},)):
         content["weights"] = pins
     content |= {"rendered": render(e), "environment": plan.environment}
-    if plan.environment["modified"] and (text := environment.diff()):
-        (plan.folder / "code" / "jaxcnn.diff").write_text(text, encoding="utf-8")
+    diffs = {
+        "jaxcnn.diff": environment.diff() if plan.environment["modified"] else "",
+        "project.diff": environment.project_diff(project) if content["project"]["modified"] else "",
+    }
+    for name, text in diffs.items():
+        if text:
+            (plan.folder / "code" / name).write_text(text, encoding="utf-8")
     write_json(plan.folder / "run.json", content)
 
 

@@ -1,8 +1,8 @@
 """Everything that can be known of a run before touching its examples: shapes, bytes, steps, and
-whether data, task and model have the same classes.
+whether data, task and model have the same classes and sizes.
 """
 
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -22,7 +22,8 @@ from jaxcnn.tasks.task import num_classes
 
 def abstract_state(e: Experiment) -> Tree:
     """The training state as shapes. Errors: ConfigError that names the input's shape where the
-    model refuses it, and where data, task and model differ in their number of classes.
+    model refuses it, and where data, task and model differ in their number of classes or in the
+    size of images.
     """
 
     check_classes(e)
@@ -36,6 +37,7 @@ def abstract_state(e: Experiment) -> Tree:
                 f"task {type(e.task).__name__} needs {missing} but the data have only "
                 f"{list(entries)}; choose another task or rename the keys"
             )
+        _check_image_size(e, entries)
         program = make_program(e, steps=1)
         check_program(program, e)
         state = jax.eval_shape(program.init, jax.random.key(0))
@@ -96,6 +98,29 @@ def check_classes(e: Experiment) -> None:
     raise ConfigError(
         f"task.num_classes={count}, and the data have {len(names)} classes ({shown}): set "
         f"task.num_classes={len(names)}, and the model's with it, or give other data"
+    )
+
+
+@runtime_checkable
+class _OfSize(Protocol):
+    image_size: tuple[int, int]
+
+
+def _check_image_size(e: Experiment, entries: Batch) -> None:
+    """ConfigError where the task's image_size is not that of the images the model sees: boxes and
+    sizes in pixels would be of another picture.
+    """
+    image = entries.get("image")
+    if not isinstance(e.task, _OfSize) or image is None:
+        return
+    size = tuple(e.task.image_size)
+    if size == image.shape[1:3]:
+        return
+    found = ",".join(map(str, image.shape[1:3]))
+    raise ConfigError(
+        f"task.image_size={','.join(map(str, size))}, and the images of the data are {found} "
+        f"(height, width) as the model sees them: set task.image_size={found}, or give data of the "
+        "task's size, e.g. by data.image_size"
     )
 
 

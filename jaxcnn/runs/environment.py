@@ -221,9 +221,30 @@ def diff() -> str:
     """What was changed in jaxcnn's checkout since its commit, as `git diff` has it: at most
     MOST_DIFF characters. "" for an installed package.
     """
-    text = (_git(PACKAGE, "diff", "HEAD", "--", ".") or "") if _is_checkout() else ""
-    cut = f"\n… cut here, of {len(text):,} characters\n"
-    return text if len(text) <= MOST_DIFF else text[:MOST_DIFF] + cut
+    return _diff(PACKAGE, ".") if _is_checkout() else ""
+
+
+def project_diff(folder: Path) -> str:
+    """The same of the checkout that a folder lies in, whole, but for jaxcnn's own part of it, which
+    `diff` has. "" outside a checkout, and of files that git does not know.
+    """
+    top = _git(folder, "rev-parse", "--show-toplevel")
+    if not top:
+        return ""
+    inside = PACKAGE.is_relative_to(top)
+    own = [f":(top,exclude){PACKAGE.relative_to(top).as_posix()}"] if inside else []
+    return _diff(folder, ":/", *own)
+
+
+def _diff(folder: Path, *paths: str) -> str:
+    """`git diff` since the last commit, plain whatever the user's settings, so that `git apply`
+    takes it; at most MOST_DIFF characters.
+    """
+    plain = ("--no-color", "--no-ext-diff", "--no-textconv")
+    text = _git(folder, "diff", *plain, "HEAD", "--", *paths) or ""
+    text += "\n" if text else ""
+    cut = f"… cut here, of {len(text):,} characters\n"
+    return text if len(text) <= MOST_DIFF else f"{text[:MOST_DIFF]}\n{cut}"
 
 
 def _is_checkout() -> bool:
@@ -258,6 +279,6 @@ def _git(folder: Path, *arguments: str) -> str | None:
             errors="replace",
             timeout=5,
             check=True,
-        ).stdout.strip()
+        ).stdout.strip("\n")  # an empty line of a patch ends in a space
     except (OSError, subprocess.SubprocessError):
         return None

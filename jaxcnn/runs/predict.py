@@ -69,6 +69,25 @@ def find_images(paths: Iterable[Image]) -> list[Path]:
     return found
 
 
+def picture_of(e: Experiment) -> tuple[str, tuple[int, int] | None, int]:
+    """(name of the model's one input, the (height, width) that pictures are resized to, or None
+    for a model of any size, channels). Errors: ConfigError for a model that takes no picture.
+    """
+    (name, *others), spec = inputs_of(e), e.data.spec()
+    shape = spec[name].shape
+    if others or len(shape) != 3 or shape[-1] not in (1, 3):
+        raise ConfigError(
+            f"pictures will not do: this model takes {', '.join([name, *others])}, "
+            f"{name} {list(shape)}; give predict({{name: array, …}}), or --input NAME=FILE.npy"
+        )
+    return name, None if e.task.any_size else shape[:2], shape[-1]
+
+
+def inputs_of(e: Experiment) -> tuple[str, ...]:
+    """The model's inputs, but for those that it takes in training alone."""
+    return tuple(n for n in e.task.inputs if n not in e.task.training_inputs)
+
+
 class Predictor:
     """A run's model, compiled once, for inputs in batches of `batch_size`.
 
@@ -80,7 +99,7 @@ class Predictor:
         self._e, self._state, self._size = e, state, batch_size
         self._names, self._spec = tuple(e.data.label_names), e.data.spec()
         self._step = predict_step(e, state, tta=tta)
-        self.names = tuple(n for n in e.task.inputs if n not in e.task.training_inputs)
+        self.names = inputs_of(e)
 
     def arrays(self, inputs: dict[str, np.ndarray]) -> Iterator[tuple[Row, Pixels]]:
         """(row, a function that gives its first input) of each row.
@@ -107,17 +126,8 @@ class Predictor:
 
     @property
     def picture(self) -> tuple[str, tuple[int, int] | None, int]:
-        """(name of the model's one input, the (height, width) that pictures are resized to, or None
-        for a model of any size, channels). Errors: ConfigError for a model that takes no picture.
-        """
-        (name, *others) = self.names
-        shape = self._spec[name].shape
-        if others or len(shape) != 3 or shape[-1] not in (1, 3):
-            raise ConfigError(
-                f"pictures will not do: this model takes {', '.join(self.names)}, "
-                f"{name} {list(shape)}; give predict({{name: array, …}}), or --input NAME=FILE.npy"
-            )
-        return name, None if self._e.task.any_size else shape[:2], shape[-1]
+        """See `picture_of`."""
+        return picture_of(self._e)
 
     def files(self, paths: list[Path]) -> Iterator[tuple[Row, Pixels]]:
         """({"path": path, …}, a function that reads the picture's pixels) of each picture; {"path",

@@ -3,11 +3,13 @@
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -270,10 +272,34 @@ def test_a_model_is_one_file(tmp_path):
     path = tmp_path / "mine.py"
     contributing = (ROOT / "CONTRIBUTING.md").read_text()
     path.write_text(contributing.split("```python\n")[1].split("```")[0])
-    done = launch("train", path, "steps=4", "--run-dir", tmp_path / "run", "--json")
+    done = launch("train", path, "steps=4", "--run-dir", tmp_path / "a run")
     assert done.returncode == 0, done.stderr
     path.unlink()
-    assert launch("evaluate", tmp_path / "run").returncode == 0
+    report = tmp_path / "a run/report.html"
+    assert f"\nreport: {report}\n" in done.stderr
+    assert report.read_text().startswith("<!doctype html>")
+    # what it says last is a command that works
+    *_, kept, last = done.stdout.splitlines()
+    assert kept.endswith(f"run kept in {tmp_path / 'a run'}")
+    start, *words = shlex.split(last)[:-1]
+    assert (start, last.split()[-1]) == ("next:", "PICTURE")
+    assert words == ["python", "launch.py", "predict", str(tmp_path / "a run")]
+    assert launch(*words[2:], ROOT / "docs/images/digit.png").returncode == 0
+    assert launch("evaluate", tmp_path / "a run").returncode == 0
+
+
+def test_the_next_command_fits_the_model():
+    from jaxcnn.commands.train import next_command
+    from jaxcnn.runs.code import load
+
+    folder = Path("runs/a run")
+    for name, command in [
+        ("digits_lenet5", "predict 'runs/a run' PICTURE"),
+        ("photos_style", "predict 'runs/a run' PICTURE"),
+        ("xor_mlp", "evaluate 'runs/a run'"),
+    ]:
+        e = load(ROOT / f"experiments/{name}.py", overrides=[])
+        assert next_command(e, folder) == f"python launch.py {command}"
 
 
 def test_help_is_quick_and_imports_nothing_heavy():

@@ -1,5 +1,7 @@
 """What the shell completes, asked of bash; and pages that are opened in a browser."""
 
+import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -9,6 +11,7 @@ import pytest
 
 from jaxcnn.commands import _arguments, _main
 from jaxcnn.errors import DependencyError
+from tests.conftest import ROOT
 
 ASK = """
 source ./jaxcnn.bash
@@ -21,7 +24,6 @@ printf '%s\\n' "${COMPREPLY[@]}"
 @pytest.fixture
 def place(tmp_path, capsys, monkeypatch):
     """A folder with the script, an experiment of one's own, and a run."""
-    pytest.importorskip("shtab", reason="shtab makes the scripts")
     monkeypatch.chdir(tmp_path)
     assert _main.main(["completion", "bash"]) == 0
     (tmp_path / "jaxcnn.bash").write_text(capsys.readouterr().out)
@@ -74,6 +76,22 @@ def test_scripts_of_other_shells_know_the_verbs(place, capsys):
         script = capsys.readouterr().out
         assert all(verb in script for verb in _main.VERBS)
         assert "digits_lenet5" in script
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+@pytest.mark.parametrize("page", ["README.md", "docs/howto.md"])
+def test_the_lines_of_the_documentation_work_in_a_new_home(page, tmp_path):
+    """Where none of the folders is there that the shells look into."""
+    lines = [line.strip() for line in (ROOT / page).read_text().splitlines()]
+    chosen = [line for line in lines if line.startswith(("mkdir -p ~", "jaxcnn completion "))]
+    launch = shlex.join([sys.executable, str(ROOT / "launch.py")])
+    code = "\n".join(["set -e", f'jaxcnn() {{ {launch} "$@"; }}', *chosen])
+    home = os.environ | {"HOME": str(tmp_path)}
+    done = subprocess.run(["bash", "-c", code], env=home, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    places = [line.partition(" > ~/")[2].split()[0] for line in chosen if " > " in line]
+    assert len(places) == {"README.md": 1, "docs/howto.md": 3}[page]
+    assert all("digits_lenet5" in (tmp_path / place).read_text() for place in places)
 
 
 def test_without_shtab_the_remedy_is_named(monkeypatch, capsys):

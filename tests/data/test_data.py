@@ -217,6 +217,30 @@ def test_cache_is_used_verified_and_dispensable(tmp_path, monkeypatch):
     np.testing.assert_array_equal(open_it(), np.arange(40) + 5)
 
 
+def test_long_decoding_is_said_beforehand_and_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    spec = {"label": jax.ShapeDtypeStruct((), np.int32)}
+    before = []
+
+    def read(chosen):
+        before.append(capsys.readouterr().err)
+        return [{"label": np.int32(index)} for index in chosen]
+
+    def open_it(size, **kept):
+        source = StreamSource(read, size, spec)
+        in_memory_if_small(source, spec, memory_mib=1, where="Tfds('x'), train", **kept)
+        return before[0], "".join(before[1:]) + capsys.readouterr().err
+
+    said = f"Tfds('x'), train: decoding 1,000 examples, to be kept in {tmp_path / 'jaxcnn'}\n"
+    assert open_it(1000, cache_key="a") == (said, "")
+    before[:] = [""]
+    assert open_it(1000, cache_key="a") == ("", "")  # it is there
+    before.clear()
+    assert open_it(1000) == ("Tfds('x'), train: decoding 1,000 examples\n", "")
+    before.clear()
+    assert open_it(999) == ("", "")  # as good as at once
+
+
 # --- data sets ---
 
 DATASETS = {

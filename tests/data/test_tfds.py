@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from jaxcnn.commands import prepare
+from jaxcnn.commands._main import main
 from jaxcnn.data.files.tfds import Tfds
 from jaxcnn.data.memory import MemorySource
 from jaxcnn.data.stream import StreamSource
@@ -819,6 +820,21 @@ def test_check_passes_before_the_set_is_prepared(tmp_path):
     )
     assert facts["steps"] == 7
     assert facts["inputs"]["image"] == [32, 32, 3]
+
+
+def test_the_command_says_how_a_set_is_prepared(tmp_path, capsys):
+    """Once, and as an error only where all examples were to be looked at."""
+    words = ["check", "mnist_dense", f"data.data_dir={tmp_path}"]
+    assert main(words) == 0
+    shown = capsys.readouterr()
+    assert shown.out.count("launch.py prepare mnist") == 1
+    assert shown.err == ""
+    assert main([*words, "--data"]) == 3
+    shown = capsys.readouterr()
+    assert "launch.py prepare mnist" in shown.err
+    assert "launch.py prepare mnist" not in shown.out
+    assert main([*words, "--no-data"]) == 0
+    assert "prepare mnist" not in capsys.readouterr().out
 
 
 # --- prepare ---

@@ -202,3 +202,42 @@ def test_command_line(tmp_path, monkeypatch, capsys):
     assert main(["check", "bad.py", "--no-data"]) == 0
     assert main(["check", "bad.py", "--no-data", "--data"]) == 2
     assert main(["check", "good.py", "--sheet", "sheet.nothing"]) == 2
+
+
+def test_data_that_are_not_there_are_said_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    lines = (
+        "import dataclasses",
+        "from tests.tiny import tiny",
+        "from jaxcnn.data.files.class_folder import Folder",
+        "data = Folder('nowhere', image_size=(8, 8), channels=1)",
+        "experiment = dataclasses.replace(tiny(), data=data)",
+    )
+    (tmp_path / "gone.py").write_text("\n".join(lines))
+    assert main(["check", "gone.py"]) == 3
+    shown = capsys.readouterr()
+    assert "nowhere" not in shown.out.split("train examples")[1]
+    assert shown.err.startswith("error: train, eval, test: Folder nowhere")
+    assert shown.err.count("is not a folder") == 1
+    assert main(["check", "gone.py", "--no-data"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_faults_and_a_split_that_is_not_there_are_both_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    np.savez(tmp_path / "train.npz", **arrays(20))
+    lines = (
+        "from tests.tiny import TinyNet, tiny",
+        "from jaxcnn.data.files.npz import Npz",
+        "from jaxcnn.tasks.classification import Classification",
+        "data = Npz('train.npz', eval_path='gone.npz')",
+        "task, model = Classification(2), TinyNet(num_classes=2)",
+        "experiment = tiny(data=data, task=task, model=model)",
+    )
+    (tmp_path / "part.py").write_text("\n".join(lines))
+    assert main(["check", "part.py"]) == 3
+    shown = capsys.readouterr()
+    assert "train: 20 examples, 20 looked at" in shown.out
+    first, second = shown.err.splitlines()
+    assert first.startswith("error: faulty examples")
+    assert second.startswith("eval: gone.npz")

@@ -133,6 +133,18 @@ def test_a_damaged_picture_costs_its_own_answer_alone(verb, tmp_path):
     assert (code, err.count("error:")) == (DataError.exit_code, 1)
 
 
+def test_a_picture_is_known_by_its_content_not_by_its_ending(verb, tmp_path):
+    (path,) = pictures(tmp_path / "in", 1)
+    page = path.rename(path.with_name("x.html"))
+    code, out, err = verb(page, "--json", "--output", tmp_path / "out")
+    assert (code, err) == (0, "")
+    assert json.loads(out)[0]["drawing"] == str(tmp_path / "out/x_gradcam.png")
+    page.write_text("<!doctype html><p>no picture")
+    code, _, err = verb(page, "--output", tmp_path / "out")
+    assert code == 3
+    assert "x.html: cannot be read as an image" in err
+
+
 def test_drawings_never_share_a_name(verb, tmp_path):
     first, second = pictures(tmp_path / "a", 1), pictures(tmp_path / "b", 1)
     _, out, _ = verb(*first, *second, "--output", tmp_path / "out", "--method", "gradient")

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxcnn.data.memory import Arrays
 from jaxcnn.errors import ConfigError
 from jaxcnn.layers import avg_pool, max_pool
 from jaxcnn.models import build
@@ -244,8 +245,10 @@ def test_models(name, shape):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("onnx") / "run"
-    train(tiny(), folder, quiet=True)
-    return open_run(folder, tiny())
+    data = Arrays(train=arrays(50), eval=arrays(21, seed=1), label_names=("ant", "Bär", "cat"))
+    e = tiny(data=data)
+    train(e, folder, quiet=True)
+    return open_run(folder, e)
 
 
 def test_the_file_is_opened_where_there_is_neither_jax_nor_jaxcnn(run, tmp_path):
@@ -275,6 +278,7 @@ def test_the_file_is_opened_where_there_is_neither_jax_nor_jaxcnn(run, tmp_path)
     assert not imported
     assert labels == [row["label"] for row in run.predict(images)]
     assert metadata["task"] == "Classification"
+    assert json.loads(metadata["label_names"]) == ["ant", "Bär", "cat"]
     assert json.loads(metadata["inputs"])["image"] == {
         "dtype": "uint8",
         "shape": ["rows", 8, 8, 1],

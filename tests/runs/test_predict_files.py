@@ -40,6 +40,23 @@ def test_a_damaged_picture_costs_its_own_answer_alone(predictor, tmp_path, damag
     assert [row.get("label") for row in rows] == [row.get("label") for row in alone]
 
 
+def test_a_picture_is_known_by_its_content_not_by_its_ending(predictor, tmp_path):
+    """Named, it is answered, whatever it is called; of a folder only endings of pictures are."""
+    (path,) = pictures(tmp_path / "in", 1)
+    page = path.rename(path.with_name("x.html"))
+    same = tmp_path / "in/same.png"
+    same.write_bytes(page.read_bytes())
+    text = tmp_path / "in/text.html"
+    text.write_text("<!doctype html><p>no picture")
+    assert predict.find_images([tmp_path / "in"]) == [same]
+    first, second, third = (
+        row for row, _ in predictor.files(predict.find_images([page, same, text]))
+    )
+    assert first["path"] == str(page)
+    assert first["top"] == second["top"]
+    assert "text.html: cannot be read as an image" in third["error"]
+
+
 def test_pictures_are_not_held(predictor, tmp_path, monkeypatch):
     """However many there are: of no more than two batches at once, and none in its own size."""
     held, most, sizes = weakref.WeakSet(), [], set()

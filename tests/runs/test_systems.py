@@ -172,6 +172,43 @@ def test_what_a_run_depends_on_is_kept_and_compared(tmp_path):
     assert "beside" in given[0]
 
 
+def test_the_changes_of_a_project_since_its_commit_are_kept_and_shown(tmp_path, monkeypatch):
+    """As a patch that git takes; not what git does not know."""
+    from jaxcnn.runs.report.facts import code as code_of
+    from jaxcnn.runs.train import train
+
+    def git(*words):
+        names = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
+        subprocess.run(["git", *names, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far/notes.md").write_text("one\n\ntwo\n\n")
+    (tmp_path / "of_xor.py").write_text(
+        "from jaxcnn.runs.code import load\nexperiment = load('xor_mlp', overrides=['steps=2'])\n"
+    )
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "-m", "all")
+    git("config", "color.ui", "always")
+    (tmp_path / "far/notes.md").write_text("<one>\n\ntwo\n\n")
+    (tmp_path / "unknown.txt").write_text("hush")
+    run = train(tmp_path / "of_xor.py", tmp_path / "run", quiet=True)
+    kept = tmp_path / "run/code/project.diff"
+    assert run.record["project"]["modified"]
+    assert "\n+<one>\n" in kept.read_text()
+    assert "hush" not in kept.read_text()
+    git("apply", "--reverse", str(kept))
+    assert (tmp_path / "far/notes.md").read_text() == "one\n\ntwo\n\n"
+    page, _ = code_of(run)
+    assert "changes to the project since its commit" in str(page)
+    assert "+&lt;one&gt;" in str(page)
+    monkeypatch.setattr(environment, "MOST_DIFF", 20)
+    git("apply", str(kept))
+    assert "\n… cut here, of " in environment.project_diff(tmp_path / "far")
+    monkeypatch.setattr(environment, "PACKAGE", tmp_path / "far")  # jaxcnn.diff has that part
+    assert environment.project_diff(tmp_path) == ""
+
+
 def test_each_module_of_a_project_is_looked_up_once(tmp_path, monkeypatch):
     """However often others import it: a run of a large project would begin with seconds of that."""
     names = [f"crowd.m{i}" for i in range(30)]

@@ -18,6 +18,7 @@ from jaxcnn.data.memory import Arrays
 from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.ops import centers
 from jaxcnn.ops.roi_paste import roi_paste
+from jaxcnn.runs.check import abstract_state
 from jaxcnn.runs.train import train
 from jaxcnn.tasks.dense_detection import DenseDetection, focal_loss
 from jaxcnn.tasks.detection import CenterDetection, center_loss
@@ -855,13 +856,11 @@ class Heads(nn.Module):
         return {"heatmap": x[..., :1], "size": x[..., 1:3], "offset": x[..., 3:]}
 
 
-def test_training_logs_how_many_objects_found_no_row(tmp_path):
-    """Beside each object another is pasted, and four such pictures become one: of its eight objects
-    one has a row."""
+def lone_objects_experiment(**task):
     data = lone_objects(8)
-    e = Experiment(
+    return Experiment(
         model=Heads(),
-        task=CenterDetection(num_classes=1, image_size=(32, 32), max_objects=2),
+        task=CenterDetection(**{"num_classes": 1, "image_size": (32, 32), "max_objects": 2} | task),
         data=Arrays(train=data, eval=data),
         optimizer=partial(optax.adam, learning_rate=1e-3),
         augment=(
@@ -872,7 +871,28 @@ def test_training_logs_how_many_objects_found_no_row(tmp_path):
         steps=2,
         log_every=1,
     )
-    run = train(e, tmp_path / "run", quiet=True)
+
+
+def test_training_logs_how_many_objects_found_no_row(tmp_path):
+    """Beside each object another is pasted, and four such pictures become one: of its eight objects
+    one has a row."""
+    run = train(lone_objects_experiment(), tmp_path / "run", quiet=True)
     found = [record for record in run.history if record["kind"] == "train"]
     assert [record["boxes_dropped"] for record in found] == [7.0, 7.0]
     assert all(np.isfinite(record["loss"]) for record in found)
+
+
+def test_a_size_of_other_images_is_refused_before_training(tmp_path):
+    """What counts is what the model sees: a transform may make images smaller."""
+
+    def halve(batch):
+        return {**batch, "image": batch["image"][:, ::2, ::2]}
+
+    other = lone_objects_experiment(image_size=(48, 16))
+    with pytest.raises(ConfigError, match=r"task.image_size=48,16, .* 32,32 .*: set task.image"):
+        train(other, tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+    fitting = lone_objects_experiment(image_size=(16, 16))
+    abstract_state(dataclasses.replace(fitting, transform=(halve,)))
+    with pytest.raises(ConfigError, match=r"task.image_size=32,32, .* are 16,16 "):
+        abstract_state(dataclasses.replace(lone_objects_experiment(), transform=(halve,)))

@@ -233,7 +233,7 @@ class Annotated:
         labels = [item.label for item in items if item.label is not None]
         columns = {"label": np.array(labels, np.int32)} if len(labels) == len(items) else {}
         streamed = StreamSource(read, len(items), spec, columns=columns)
-        source = in_memory_if_small(streamed, spec, memory_mib=self.memory_mib)
+        source = in_memory_if_small(streamed, spec, memory_mib=self.memory_mib, where=faults.where)
         faults.warn()
         faults.say_at_once = source is streamed
         return source

@@ -97,7 +97,9 @@ class Tfds(Wanted):
         streamed = StreamSource(read, self.size(split), spec)
         chosen = [getattr(self, field.name) for field in fields(Wanted)]
         key = f"tfds {_fingerprint(info)} {self._expression(split)} {chosen}"
-        source = in_memory_if_small(streamed, spec, memory_mib=self.memory_mib, cache_key=key)
+        source = in_memory_if_small(
+            streamed, spec, memory_mib=self.memory_mib, cache_key=key, where=faults.where
+        )
         faults.warn()
         faults.say_at_once = source is streamed
         return source

@@ -15,6 +15,7 @@ from jaxcnn.runs.report.page import Html, details, join, note, table, tag
 
 MOST_TEXT = 200_000  # characters of a file that are shown
 MOST_ROWS = 1_000  # fields of the experiment
+DIFFS = {"project.diff": "the project", "jaxcnn.diff": "jaxcnn"}  # file of a run's code: whose
 
 
 def fields(rendered: Any) -> Iterator[tuple[str, str]]:
@@ -34,11 +35,12 @@ def experiment(record: Record) -> Html:
 
 
 def code(run: Run) -> tuple[Html, list[str]]:
-    """(the files that the run kept of its code, and the changes to jaxcnn; sentences on those that
-    are not shown). A file that a link leads out of the run's folder to is not.
+    """(the files that the run kept of its code, and the changes to its project and to jaxcnn;
+    sentences on those that are not shown). A file that a link leads out of the run's folder to is
+    not.
     """
     kept = run.record["code"]
-    names = [kept["file"], *kept.get("local", {}).values(), "jaxcnn.diff", "notebook_cells.py"]
+    names = [kept["file"], *kept.get("local", {}).values(), *DIFFS, "notebook_cells.py"]
     parts, left_out = [], []
     for name in dict.fromkeys(filter(None, names)):
         path = run.folder / "code" / name
@@ -50,10 +52,10 @@ def code(run: Run) -> tuple[Html, list[str]]:
             left_out.append(f"code/{name}: a link that leads out of the run's folder")
             continue
         shown, cut = _text(path)
-        title = "changes to jaxcnn since its commit (git diff)" if name == "jaxcnn.diff" else name
+        title = f"changes to {DIFFS[name]} since its commit (git diff)" if name in DIFFS else name
         fold = details(title, tag("pre", shown), cut, opened=name == kept["file"])
         # many pages of paper for what a screen shows at will
-        parts.append(tag("div", fold, class_="screen") if name == "jaxcnn.diff" else fold)
+        parts.append(tag("div", fold, class_="screen") if name in DIFFS else fold)
     if not parts:
         parts.append(note("the experiment was made in Python, without a file; see its fields"))
     return join(parts), left_out

@@ -5,19 +5,20 @@ that are not the same.
 import dataclasses
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
 
 from jaxcnn.commands import _main
 from jaxcnn.data.memory import Arrays
-from jaxcnn.errors import ConfigError
+from jaxcnn.errors import ConfigError, Preempted
 from jaxcnn.runs.open import Run
 from jaxcnn.runs.report.compare import compare, differing, text_of
 from jaxcnn.runs.report.compare_page import write_comparison
 from jaxcnn.runs.train import train
 from tests.runs.report.reader import check
-from tests.tiny import arrays, tiny
+from tests.tiny import arrays, stop_at, tiny
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +113,37 @@ def test_without_data_the_rest_is_compared(pair, capsys, tmp_path):
     found = json.loads(capsys.readouterr().out)
     assert found["settings"]["steps"] == ["20", "4"]
     assert "not kept" in found["not_compared"]
+
+
+def test_a_run_that_was_interrupted_is_compared_as_far_as_it_came(pair, tmp_path):
+    """Before its first evaluation, without a checkpoint, and after its first evaluation."""
+    experiments, folders = pair
+    whole, e, folder = Run(folders[0], experiments[0]), experiments[0], tmp_path / "stopped"
+
+    def found_with(other):
+        found = compare([whole, Run(other, e)])
+        json.dumps(found.to_json())
+        write_comparison([whole, Run(other, e)], found, tmp_path / "c.html")
+        check((tmp_path / "c.html").read_bytes())
+        return found, "\n".join(text_of(found))
+
+    with pytest.raises(Preempted):
+        train(e, folder, quiet=True, observe=[stop_at(2)])
+    found, text = found_with(folder)
+    assert "no evaluation" in text
+    assert found.metrics["accuracy"] == [whole.summary["eval"]["accuracy"], None]
+    assert len(found.pairs) == 1  # its state answers all the same
+    shutil.copytree(folder, tmp_path / "bare")
+    shutil.rmtree(tmp_path / "bare/checkpoints")
+    found, text = found_with(tmp_path / "bare")
+    assert found.seen is None
+    assert "has no 'last' checkpoint yet" in text
+    with pytest.raises(Preempted):
+        train(e, folder, resume=True, quiet=True, observe=[stop_at(12)])
+    found, text = found_with(folder)
+    assert "no evaluation" not in text
+    assert found.to_json()["runs"][1]["step"] == found.readings[1].evaluation["step"] < 12
+    assert len(found.pairs) == 1
 
 
 def test_refused(pair, tmp_path, capsys):
