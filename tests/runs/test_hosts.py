@@ -186,6 +186,36 @@ def test_the_others_end_when_one_is_killed(file, together, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("seed", range(30))
+def test_at_any_moment_nothing_is_lost(file, together, tmp_path, seed):
+    """Twenty kills and ten signals, of either host, also while they start and compile."""
+    whole, _ = together
+    random, folder = np.random.default_rng(seed), tmp_path / "run"
+    sent = signal.SIGKILL if seed < 20 else signal.SIGTERM
+    which, delay = int(random.integers(2)), random.uniform(1.0, 1.1 * whole.summary["seconds"] + 8)
+    hosts = Hosts(file, "--run-dir", folder, rows=tmp_path / "rows")
+    time.sleep(delay)
+    hosts.each[which].send_signal(sent)
+    start = time.monotonic()
+    ended = hosts.end()
+    seconds = time.monotonic() - start
+    codes = [code for code, _ in ended]
+    print(f"{sent.name} to {which} after {delay:.1f} s: exit codes {codes} after {seconds:.1f} s")
+    assert seconds < 60
+    if codes != [0, 0]:
+        assert 0 not in codes
+    if (folder / "run.json").is_file():
+        again = Hosts("--resume", folder, rows=tmp_path / "rows").end()
+    else:
+        again = Hosts(file, "--run-dir", folder, rows=tmp_path / "rows").end()
+    assert codes == [0, 0] or [code for code, _ in again] == [0, 0], again
+    run = jaxcnn.open(folder)
+    assert run.summary["state_sha256"] == whole.summary["state_sha256"]
+    steps = [r["step"] for r in run.history if r["kind"] == "train"]
+    assert steps == list(range(1, 61))
+
+
+@pytest.mark.slow
 def test_the_others_hear_of_an_error(file, tmp_path):
     text = (
         file.read_text()
