@@ -9,7 +9,7 @@ from jaxcnn.inspect.drawing import draw, to_image
 from jaxcnn.runs.open import Run
 from jaxcnn.runs.report import page
 from jaxcnn.runs.report.cards import is_drawn, say
-from jaxcnn.runs.report.charts import Series, line_chart
+from jaxcnn.runs.report.charts import Series, panel
 from jaxcnn.runs.report.compare import Comparison, letter_of, pair_words
 from jaxcnn.runs.report.examples import has_pictures
 from jaxcnn.runs.report.page import Html, join, note, number, table, tag
@@ -71,15 +71,15 @@ def _metrics(found: Comparison) -> Html:
 
 def _curves(found: Comparison) -> Html:
     metrics = {r.verdict.metric: None for r in found.readings if r.verdict}
-    charts = []
+    wanted = []
     for kind, name in (*CURVES, *(("eval", m) for m in metrics if m != "loss")):
         series = [
             Series(letter, reading.points(kind, name), i)
             for i, (letter, reading) in enumerate(zip(_letters(found), found.readings, strict=True))
         ]
         where = "training" if kind == "train" else "validation"
-        charts.append(line_chart(f"{name.replace('_', ' ')}, {where}", series))
-    return tag("div", [chart for chart in charts if chart is not None], class_="charts")
+        wanted.append((f"{name.replace('_', ' ')}, {where}", series))
+    return panel(wanted)
 
 
 def _pairs(found: Comparison) -> Html:

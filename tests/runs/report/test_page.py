@@ -62,6 +62,17 @@ def test_a_chart_holds_every_value_under_the_pointer():
     assert np.all(pixels[:, 1] <= charts.BOTTOM + 1e-6)
 
 
+def test_one_value_is_said_and_not_drawn():
+    """But for lines of which another has a curve, and of many thin ones: a table has those."""
+    dot, line = charts.Series("b", [(3, 0.25)]), charts.Series("a", [(1, 1.0), (2, 2.0)])
+    thin = [charts.Series("x", [(3, 0.5)], thin=True)] * 20
+    wanted = [("loss", [line, dot]), ("AP", [dot]), ("b", [dot]), ("many", thin), ("none", [])]
+    found = check(page.document("t", [page.Section("s", charts.panel(wanted))]))
+    assert [svg["aria-label"] for svg in found.all("svg")] == ["loss"]
+    assert len(found.all("circle")) == 1
+    assert "Logged once, so no curve: AP (b 0.25); b (0.25); many." in found.text
+
+
 def test_thinning_keeps_the_ends_and_every_peak():
     random = np.random.default_rng(0)
     points = [(i, float(y)) for i, y in enumerate(random.normal(size=10_001))]
