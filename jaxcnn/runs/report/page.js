@@ -3,7 +3,10 @@
 document.querySelectorAll("svg[data-series]").forEach(function (svg) {
   var series = JSON.parse(svg.dataset.series), plot = JSON.parse(svg.dataset.plot);
   var box = svg.parentNode.querySelector(".hover"), pointer = svg.querySelector(".pointer");
-  function hide() { box.style.visibility = pointer.style.visibility = "hidden"; }
+  // a finger that is lifted leaves the chart; what it showed is read then
+  function hide(event) {
+    if (event.pointerType !== "touch") box.style.visibility = pointer.style.visibility = "hidden";
+  }
   function show(event) {
     var frame = svg.getBoundingClientRect(), wide = svg.viewBox.baseVal.width;
     var at = (event.clientX - frame.left) * wide / frame.width;
