@@ -77,6 +77,19 @@ def test_what_is_too_wide_is_noticed(browser, page):
         assert browser.overflow() > 0
 
 
+@pytest.mark.parametrize("kind", ("classification", "sweep"))
+def test_diagrams_can_be_read_on_a_phone(browser, pages, kind):
+    """Their letters are 8 pixels high at least, and none lies where nobody can scroll to."""
+    browser.open(pages[kind], width=390)
+    texts = "[...document.querySelectorAll('svg text')].filter(e => e.getClientRects().length)"
+    size = """e => parseFloat(getComputedStyle(e).fontSize)
+        * Math.hypot(e.getScreenCTM().a, e.getScreenCTM().b)"""
+    assert browser.evaluate(f"{texts}.length") > 20
+    assert browser.evaluate(f"Math.min(...{texts}.map({size}))") >= 8
+    left = "e => e.getBoundingClientRect().x - e.closest('svg').getBoundingClientRect().x"
+    assert browser.evaluate(f"Math.min(...{texts}.map({left}))") >= 0
+
+
 def over_the_loss(browser, page, step, width):
     """Where, in pixels of the window, a step stands in the chart of the loss."""
     browser.open(page.as_uri(), width=width)
