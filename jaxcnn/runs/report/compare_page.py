@@ -42,14 +42,16 @@ def _letters(found: Comparison) -> list[str]:
 
 
 def _runs(found: Comparison) -> Html:
-    rows = []
+    """A paragraph each: as columns of a table their words would be too narrow for a phone."""
+    parts = []
     for letter, reading in zip(_letters(found), found.readings, strict=True):
         verdict = reading.verdict
         value = "no evaluation" if verdict is None else verdict.sentence()
         blind = tag("b", " No better than blind.", class_="bad")
-        words = [value, blind if verdict is not None and verdict.no_better else None]
-        rows.append((letter, reading.record["experiment"], reading.run.folder, join(words)))
-    return table(("", "experiment", "run", "worth"), rows, words=4)
+        place = f" {reading.record['experiment']}, {reading.run.folder}"
+        shown = blind if verdict is not None and verdict.no_better else None
+        parts.append(tag("p", tag("b", letter), place, tag("br"), value, shown))
+    return join(parts)
 
 
 def _settings(found: Comparison) -> Html:

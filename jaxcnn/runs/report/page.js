@@ -22,6 +22,7 @@ document.querySelectorAll("svg[data-series]").forEach(function (svg) {
     var place = plot.left + (nearest - plot.x0) / (plot.x1 - plot.x0 || 1) * (plot.right - plot.left);
     pointer.setAttribute("x1", place); pointer.setAttribute("x2", place);
     box.textContent = plot.name + " " + nearest + "\n" + lines.slice(0, 12).join("\n");
+    box.classList.toggle("left", place > wide / 2); // where it does not cover what is pointed at
     box.style.visibility = pointer.style.visibility = "visible";
   }
   svg.addEventListener("pointermove", show);

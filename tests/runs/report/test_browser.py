@@ -90,6 +90,13 @@ def test_diagrams_can_be_read_on_a_phone(browser, pages, kind):
     assert browser.evaluate(f"Math.min(...{texts}.map({left}))") >= 0
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_words_stand_in_a_thin_column_on_a_phone(browser, pages, kind):
+    browser.open(pages[kind], width=390)
+    tall = "Math.max(...[...document.querySelectorAll('td')].map(e => e.clientHeight))"
+    assert 0 < browser.evaluate(tall) < 200
+
+
 def over_the_loss(browser, page, step, width):
     """Where, in pixels of the window, a step stands in the chart of the loss."""
     browser.open(page.as_uri(), width=width)
@@ -130,6 +137,8 @@ def test_the_values_under_the_pointer_are_those_that_were_logged(browser, page, 
         assert float(number) == pytest.approx(logged(page, "eval", evaluated), rel=1e-4)
         rule, _, _, _ = browser.evaluate(PLACE.format(f"{CHART}.querySelector('.pointer')"))
         assert rule == pytest.approx(x, abs=1)
+        left, _, wide, _ = browser.evaluate(PLACE.format(BOX))
+        assert not left <= x <= left + wide
         browser.hover(1, 1)
         assert shown(browser) == []
 
