@@ -7,11 +7,13 @@ import re
 
 import pytest
 
+from jaxcnn.runs.code import module_of
 from jaxcnn.runs.open import Run
 from jaxcnn.runs.report.compare import compare
 from jaxcnn.runs.report.compare_page import write_comparison
 from jaxcnn.runs.report.write import write_report
 from jaxcnn.runs.train import train
+from tests.conftest import ROOT
 from tests.runs.report import test_tasks
 from tests.tiny import fit, tiny
 
@@ -95,6 +97,21 @@ def test_no_words_stand_in_a_thin_column_on_a_phone(browser, pages, kind):
     browser.open(pages[kind], width=390)
     tall = "Math.max(...[...document.querySelectorAll('td')].map(e => e.clientHeight))"
     assert 0 < browser.evaluate(tall) < 200
+
+
+def test_screenshots_are_of_pages_without_fault(browser, page, tmp_path):
+    """Those of the documentation, by docs/make_screenshots.py: two sizes, two colour schemes."""
+    make = module_of(ROOT / "docs" / "make_screenshots.py")
+    sheet = make.montage(browser, page.as_uri(), "Classes")
+    right, bottom = sheet.width - 1, sheet.height - 1
+    corners = [sheet.getpixel(at)[0] for at in ((0, 0), (right, 0), (0, bottom), (right, bottom))]
+    assert [value > 200 for value in corners] == [True, False, False, True]
+    with pytest.raises(AssertionError, match="scrollIntoView"):
+        make.montage(browser, page.as_uri(), "No such section")
+    wide = page.read_text().replace("<h1>", "<h1><img width=2000 height=1 alt=''>")
+    (tmp_path / "wide.html").write_text(wide)
+    with pytest.raises(ValueError, match="pixels too wide"):
+        make.view(browser, (tmp_path / "wide.html").as_uri(), 1280, dark=False)
 
 
 def over_the_loss(browser, page, step, width):
