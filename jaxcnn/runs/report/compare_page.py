@@ -12,7 +12,7 @@ from jaxcnn.runs.report.cards import is_drawn, say
 from jaxcnn.runs.report.charts import Series, panel
 from jaxcnn.runs.report.compare import Comparison, letter_of, pair_words
 from jaxcnn.runs.report.examples import has_pictures
-from jaxcnn.runs.report.page import Html, join, note, number, table, tag
+from jaxcnn.runs.report.page import Html, dotted, join, note, number, table, tag
 from jaxcnn.runs.report.parts import Parts
 from jaxcnn.runs.report.pictures import Pictures
 
@@ -55,7 +55,10 @@ def _runs(found: Comparison) -> Html:
 
 
 def _settings(found: Comparison) -> Html:
-    rows = [(name, *("–" if v is None else v for v in vs)) for name, vs in found.settings.items()]
+    rows = [
+        (dotted(name), *("–" if v is None else v for v in values))
+        for name, values in found.settings.items()
+    ]
     if not rows:
         return note("Nothing: the experiments are the same, field by field.")
     return table(("field", *_letters(found)), rows, words=1 + len(found.readings))

@@ -164,7 +164,7 @@ def _both(reading: Reading, train: str, evaluation: str) -> list[Series]:
 
 
 def _others(reading: Reading, metric: str | None) -> tuple[list[tuple[str, list[Series]]], int]:
-    """((title, lines) of the other numbers, how many more there are)."""
+    """((title, lines) of the other numbers that change, how many more there are)."""
     names: dict[str, None] = {}
     for record in reading.records:
         own = record["metrics"] if record["kind"] == "eval" else record
@@ -175,7 +175,7 @@ def _others(reading: Reading, metric: str | None) -> tuple[list[tuple[str, list[
         if name in taken or name.startswith("blind_"):
             continue
         series = _both(reading, name, name)
-        if max(len(one.points) for one in series) > 1:  # of one value the metrics tell
+        if len({y for one in series for _, y in one.points}) > 1:  # else the metrics tell
             found.append((name, series))
     return found[:MOST_CHARTS], len(found) - MOST_CHARTS
 

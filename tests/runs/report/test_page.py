@@ -27,6 +27,7 @@ def test_hostile_text_is_shown_and_never_obeyed(text):
         [
             page.tag("p", text, title=text, data_x=text),
             page.table((text,), [(text,)]),
+            page.dotted(text),
             page.details(text, text),
             charts.line_chart(text, [charts.Series(text, [(0, 1.0), (1, 2.0)])], x_name=text),
             diagrams.confusion([[1, 2], [3, 4]], [text, text]),
@@ -36,6 +37,14 @@ def test_hostile_text_is_shown_and_never_obeyed(text):
     found = check(page.document(text, [page.Section(text, content)], left_out=[text]))
     shown = text.replace("\x1b", "\\x1b").replace("\x00", "\\x00").replace("\x9b", "\\x9b")
     assert shown.replace("\ud800", "?") in found.text
+
+
+def test_a_dotted_path_may_be_broken_after_its_parts():
+    assert page.dotted("task.size_weight") == "task.<wbr>size_<wbr>weight"
+    (row,) = check(
+        page.document("t", [page.Section("s", page.table((), [[page.dotted("a.b")]]))])
+    ).rows
+    assert row == ["a.b"]
 
 
 def test_a_page_that_is_too_long_loses_its_largest_part_and_says_so():
