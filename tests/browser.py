@@ -123,9 +123,22 @@ class Browser:
             held = {"button": "left", "buttons": 0 if kind == "mouseReleased" else 1}
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, clickCount=1, **held)
 
+    def hover(self, x: float, y: float) -> None:
+        """Move the mouse to a point, without a button."""
+        self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+
+    def touch(self, x: float, y: float) -> None:
+        """Put a finger on a point and lift it."""
+        self.call("Input.dispatchTouchEvent", type="touchStart", touchPoints=[{"x": x, "y": y}])
+        self.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+
     def overflow(self) -> int:
-        """By how many pixels the page is wider than its window."""
-        return self.evaluate("document.documentElement.scrollWidth - innerWidth")
+        """By how many pixels the page is wider than its window, scroll bar left out. innerWidth is
+        no measure of that: a phone zooms out until it holds the page, however wide that is.
+        """
+        return self.evaluate(
+            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        )
 
     def screenshot(self) -> bytes:
         """A PNG of the window."""

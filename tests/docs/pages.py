@@ -56,6 +56,13 @@ def commands(page: Path) -> list[tuple[int, list[str]]]:
     return found
 
 
+def shell(page: Path) -> list[tuple[int, str]]:
+    """(line, command) of the indented lines of a page that a shell is given, comments and all."""
+    lines = enumerate(page.read_text().splitlines(), 1)
+    words = re.compile(r"    (make|mkdir|pip|python3?|jaxcnn) ")
+    return [(number, line.strip()) for number, line in lines if words.match(line)]
+
+
 def saved(page: Path) -> dict[str, str]:
     """{path: code} of the experiment files that a page has its reader write: the last block before
     "Save it as `path`".

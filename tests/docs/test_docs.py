@@ -5,9 +5,7 @@ import os
 import subprocess
 import sys
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from jaxcnn.commands import _main
 from jaxcnn.core.override import override_all
@@ -79,33 +77,6 @@ def test_the_commands_parse(page, line, arguments, monkeypatch, tmp_path):
         parse(e, getattr(args, "sweep", None) or [])
         if isinstance(e.data, Digits):
             abstract_state(e)
-
-
-def test_the_way_from_own_photographs_to_a_prediction(tmp_path):
-    """README's file and its commands, on small pictures of three colours and for fewer steps."""
-    (tmp_path / "mine.py").write_text(pages.saved(ROOT / "README.md")["mine.py"])
-    (tmp_path / "new").mkdir()
-    rng = np.random.default_rng(0)
-    for channel, name in enumerate(("blue", "green", "red")):
-        (tmp_path / "photos" / name).mkdir(parents=True)
-        for i in range(12):
-            pixels = rng.integers(0, 60, (24 + i, 40, 3), np.uint8)
-            pixels[..., 2 - channel] += 150
-            place = tmp_path / (f"photos/{name}/{i}.jpg" if i < 11 else f"new/{name}.jpg")
-            Image.fromarray(pixels).save(place)
-    code = """
-from jaxcnn.commands._main import main
-fewer = ["steps=6", "data.image_size=16,16", "batch_size=16"]
-assert main(["train", "mine.py", "--run-dir", "runs/mine", *fewer, "--no-report"]) == 0
-assert main(["predict", "runs/mine", "new/"]) == 0
-"""
-    quickly = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, env=quickly
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    for name in ("blue", "green", "red"):
-        assert f"{name}.jpg: {name}" in done.stdout, done.stdout[-500:]
 
 
 @pytest.mark.parametrize("page", [*pages.PAGES, *pages.GALLERY], ids=lambda p: p.name)

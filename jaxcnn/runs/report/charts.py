@@ -3,9 +3,9 @@
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from jaxcnn.runs.report.page import Html, join, number, tag
+from jaxcnn.runs.report.page import Html, join, note, number, tag
 
 Point = tuple[float, float]
 
@@ -45,11 +45,12 @@ def thinned(points: Sequence[Point], *, most: int = MOST_POINTS) -> list[Point]:
 def line_chart(
     title: str, series: Sequence[Series], *, x_name: str = "step", remark: str = ""
 ) -> Html | None:
-    """A figure with the lines that have points; None where none has. Positive values that span
-    three decades are drawn on a logarithmic axis, and the caption says so.
+    """A figure with the lines that have points; None where none has two: one value is no curve.
+    Positive values that span three decades are drawn on a logarithmic axis, and the caption says
+    so.
     """
     drawn = [dataclasses.replace(s, points=thinned(s.points)) for s in series if s.points]
-    if not drawn:
+    if max((len(s.points) for s in drawn), default=0) < 2:
         return None
     xs = [x for s in drawn for x, _ in s.points]
     ys = [y for s in drawn for _, y in s.points]
@@ -83,6 +84,31 @@ def line_chart(
     caption = [tag("b", title), " (logarithmic)" if log else None, f" {remark}" if remark else None]
     box = tag("div", class_="hover")
     return tag("figure", tag("figcaption", caption), legend(drawn), image, box)
+
+
+def panel(wanted: Iterable[tuple[str, Sequence[Series]]]) -> Html:
+    """The charts of (title, lines) side by side; in words what has one value, and so no curve."""
+    charts, once = [], []
+    for title, series in wanted:
+        logged = [s for s in series if s.points]
+        if chart := line_chart(title, logged):
+            charts.append(chart)
+        elif logged:
+            once.append(_in_words(title, logged))
+    grid = tag("div", charts, class_="charts") if charts else None
+    return join([grid, note(f"Logged once, so no curve: {'; '.join(once)}.") if once else None])
+
+
+def _in_words(title: str, series: Sequence[Series]) -> str:
+    """The one value of each line; of many thin ones, which a table has, the title alone."""
+    if any(s.thin for s in series):
+        return title
+    values = [
+        number(y) if s.name == title else f"{s.name} {number(y)}"
+        for s in series
+        for _, y in s.points
+    ]
+    return f"{title} ({', '.join(values)})"
 
 
 def legend(series: Sequence[Series]) -> Html | None:

@@ -9,10 +9,10 @@ from jaxcnn.inspect.drawing import draw, to_image
 from jaxcnn.runs.open import Run
 from jaxcnn.runs.report import page
 from jaxcnn.runs.report.cards import is_drawn, say
-from jaxcnn.runs.report.charts import Series, line_chart
+from jaxcnn.runs.report.charts import Series, panel
 from jaxcnn.runs.report.compare import Comparison, letter_of, pair_words
 from jaxcnn.runs.report.examples import has_pictures
-from jaxcnn.runs.report.page import Html, join, note, number, table, tag
+from jaxcnn.runs.report.page import Html, dotted, join, note, number, table, tag
 from jaxcnn.runs.report.parts import Parts
 from jaxcnn.runs.report.pictures import Pictures
 
@@ -42,18 +42,23 @@ def _letters(found: Comparison) -> list[str]:
 
 
 def _runs(found: Comparison) -> Html:
-    rows = []
+    """A paragraph each: as columns of a table their words would be too narrow for a phone."""
+    parts = []
     for letter, reading in zip(_letters(found), found.readings, strict=True):
         verdict = reading.verdict
         value = "no evaluation" if verdict is None else verdict.sentence()
         blind = tag("b", " No better than blind.", class_="bad")
-        words = [value, blind if verdict is not None and verdict.no_better else None]
-        rows.append((letter, reading.record["experiment"], reading.run.folder, join(words)))
-    return table(("", "experiment", "run", "worth"), rows, words=4)
+        place = f" {reading.record['experiment']}, {reading.run.folder}"
+        shown = blind if verdict is not None and verdict.no_better else None
+        parts.append(tag("p", tag("b", letter), place, tag("br"), value, shown))
+    return join(parts)
 
 
 def _settings(found: Comparison) -> Html:
-    rows = [(name, *("–" if v is None else v for v in vs)) for name, vs in found.settings.items()]
+    rows = [
+        (dotted(name), *("–" if v is None else v for v in values))
+        for name, values in found.settings.items()
+    ]
     if not rows:
         return note("Nothing: the experiments are the same, field by field.")
     return table(("field", *_letters(found)), rows, words=1 + len(found.readings))
@@ -71,15 +76,15 @@ def _metrics(found: Comparison) -> Html:
 
 def _curves(found: Comparison) -> Html:
     metrics = {r.verdict.metric: None for r in found.readings if r.verdict}
-    charts = []
+    wanted = []
     for kind, name in (*CURVES, *(("eval", m) for m in metrics if m != "loss")):
         series = [
             Series(letter, reading.points(kind, name), i)
             for i, (letter, reading) in enumerate(zip(_letters(found), found.readings, strict=True))
         ]
         where = "training" if kind == "train" else "validation"
-        charts.append(line_chart(f"{name.replace('_', ' ')}, {where}", series))
-    return tag("div", [chart for chart in charts if chart is not None], class_="charts")
+        wanted.append((f"{name.replace('_', ' ')}, {where}", series))
+    return panel(wanted)
 
 
 def _pairs(found: Comparison) -> Html:

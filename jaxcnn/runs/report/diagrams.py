@@ -10,6 +10,7 @@ from jaxcnn.runs.report.reading import as_number
 
 COUNTED = 20  # classes up to which the cells of a confusion matrix show their numbers
 SIDE = 440
+LETTER = 6.6  # the mean width of one, in the size of labels
 
 
 def confusion(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Html:
@@ -110,25 +111,32 @@ def reliability(rows: Sequence[dict[str, Any]]) -> Html | None:
 def parallel(axes: Sequence[str], rows: Sequence[Sequence[Any]], colors: Sequence[int]) -> Html:
     """Parallel coordinates: one line a row, through its value on each axis. An axis of numbers is
     linear from least to largest, over three decades logarithmic; one of other values has a place
-    for each. Values that are None end the line.
+    for each. Values that are None end the line. Drawn in its own size, so that it can be read on a
+    phone: three axes fit one, more are scrolled to.
     """
-    width, top, bottom, edge = 640, 28, 220, 70
-    gap = (width - 2 * edge) / max(len(axes) - 1, 1)
+    gap, top, bottom = 125, 28, 220
     scales = [_places([row[i] for row in rows]) for i in range(len(axes))]
+    names, widest = _short(axes), [max(len(label) for label, _ in s[1]) for s in scales]
+    # the outer labels lie outside, and half of each name
+    left, right = (
+        round(LETTER * max(widest[i], len(names[i]) / 2)) + 8 for i in (0, len(axes) - 1)
+    )
+    width = left + gap * (len(axes) - 1) + right
     parts, labels = [], []  # these over the lines that end at them
-    for i, name in enumerate(axes):
-        x = round(edge + i * gap)
+    for i, name in enumerate(names):
+        x, last = left + i * gap, i == len(axes) - 1
         parts.append(tag("line", x1=x, x2=x, y1=top, y2=bottom, class_="axis"))
-        parts.append(tag("text", name[-24:], x=x, y=top - 12, text_anchor="middle"))
+        parts.append(tag("text", name, x=x, y=top - 12, text_anchor="middle"))
         labels += [
-            tag("text", label, x=x - 5, y=round(bottom - share * (bottom - top) + 4),
-                text_anchor="end", class_="over")
+            tag("text", label, x=x + 5 if last else x - 5, class_="over",
+                y=round(bottom - share * (bottom - top) + 4),
+                text_anchor="start" if last else "end")
             for label, share in scales[i][1]
         ]  # fmt: skip
     for row, color in zip(rows, colors, strict=True):
         shares = [scale[0].get(_key(value)) for scale, value in zip(scales, row, strict=True)]
         places = [
-            f"{edge + i * gap:.1f},{bottom - share * (bottom - top):.1f}"
+            f"{left + i * gap},{bottom - share * (bottom - top):.1f}"
             for i, share in enumerate(shares)
             if share is not None
         ]
@@ -137,9 +145,16 @@ def parallel(axes: Sequence[str], rows: Sequence[Sequence[Any]], colors: Sequenc
         parts.append(tag("polyline", title, points=" ".join(places), class_=line))
     image = tag(
         *("svg", parts + labels), viewBox=f"0 0 {width} {bottom + 14}", role="img",
-        aria_label="parallel coordinates",
+        aria_label="parallel coordinates", width=width,
     )  # fmt: skip
-    return tag("figure", image, class_="lines")
+    return tag("figure", image, class_="wide")
+
+
+def _short(names: Sequence[str]) -> list[str]:
+    """The last parts of dotted paths where that leaves them apart; of what no gap holds the end."""
+    last = [name.rpartition(".")[2] for name in names]
+    shown = last if len(set(last)) == len(last) else names
+    return [name if len(name) <= 18 else f"…{name[-17:]}" for name in shown]
 
 
 def _key(value: Any) -> str:

@@ -11,7 +11,7 @@ from jaxcnn.core import rendering
 from jaxcnn.errors import ConfigError
 from jaxcnn.runs.events import Record
 from jaxcnn.runs.open import Run
-from jaxcnn.runs.report.page import Html, details, join, note, table, tag
+from jaxcnn.runs.report.page import Html, details, dotted, join, note, table, tag
 
 MOST_TEXT = 200_000  # characters of a file that are shown
 MOST_ROWS = 1_000  # fields of the experiment
@@ -29,7 +29,7 @@ def fields(rendered: Any) -> Iterator[tuple[str, str]]:
 
 def experiment(record: Record) -> Html:
     """The rendered experiment as a table."""
-    rows = list(fields(record["rendered"]))
+    rows = [(dotted(name), value) for name, value in fields(record["rendered"])]
     more = note(f"{len(rows) - MOST_ROWS:,} more fields") if len(rows) > MOST_ROWS else None
     return join([table(("field", "value"), rows[:MOST_ROWS], words=2), more])
 

@@ -3,7 +3,10 @@
 document.querySelectorAll("svg[data-series]").forEach(function (svg) {
   var series = JSON.parse(svg.dataset.series), plot = JSON.parse(svg.dataset.plot);
   var box = svg.parentNode.querySelector(".hover"), pointer = svg.querySelector(".pointer");
-  function hide() { box.style.visibility = pointer.style.visibility = "hidden"; }
+  // a finger that is lifted leaves the chart; what it showed is read then
+  function hide(event) {
+    if (event.pointerType !== "touch") box.style.visibility = pointer.style.visibility = "hidden";
+  }
   function show(event) {
     var frame = svg.getBoundingClientRect(), wide = svg.viewBox.baseVal.width;
     var at = (event.clientX - frame.left) * wide / frame.width;
@@ -19,6 +22,7 @@ document.querySelectorAll("svg[data-series]").forEach(function (svg) {
     var place = plot.left + (nearest - plot.x0) / (plot.x1 - plot.x0 || 1) * (plot.right - plot.left);
     pointer.setAttribute("x1", place); pointer.setAttribute("x2", place);
     box.textContent = plot.name + " " + nearest + "\n" + lines.slice(0, 12).join("\n");
+    box.classList.toggle("left", place > wide / 2); // where it does not cover what is pointed at
     box.style.visibility = pointer.style.visibility = "visible";
   }
   svg.addEventListener("pointermove", show);

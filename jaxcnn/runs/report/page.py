@@ -10,6 +10,7 @@ import base64
 import dataclasses
 import hashlib
 import html
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from jaxcnn.runs.terminal import ESCAPED
 from jaxcnn.weights.files import write_atomically
 
 MOST_BYTES = 5 * 10**6  # what a mail takes
-VOID = ("meta", "img", "br", "rect", "line", "polyline", "circle", "path")
+VOID = ("meta", "img", "br", "wbr", "rect", "line", "polyline", "circle", "path")
 STYLE = Path(__file__).with_name("page.css")
 SCRIPT = Path(__file__).with_name("page.js")
 
@@ -45,7 +46,7 @@ def tag(name: str, /, *content: object, **attributes: object) -> Html:
         if value is not None
     )
     if name in VOID and not content:
-        return Html(f"<{name}{head}>" if name in VOID[:3] else f"<{name}{head}/>")
+        return Html(f"<{name}{head}>" if name in VOID[:4] else f"<{name}{head}/>")
     return Html(f"<{name}{head}>{join(content)}</{name}>")
 
 
@@ -58,6 +59,12 @@ def join(content: Iterable[object]) -> Html:
         elif piece is not None:
             parts.append(text(piece))
     return Html("".join(parts))
+
+
+def dotted(name: str) -> Html:
+    """A dotted path, which a narrow column breaks after its dots and underscores."""
+    parts = re.split(r"(?<=[._])", name)
+    return join([parts[0], [(tag("wbr"), part) for part in parts[1:]]])
 
 
 def table(head: Sequence[object], rows: Iterable[Sequence[object]], *, words: int = 1) -> Html:

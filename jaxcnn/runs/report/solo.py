@@ -10,7 +10,7 @@ from jaxcnn.errors import DataError, JaxcnnError
 from jaxcnn.runs.open import Run
 from jaxcnn.runs.report import diagrams, facts, network
 from jaxcnn.runs.report.cards import cards
-from jaxcnn.runs.report.charts import Series, line_chart
+from jaxcnn.runs.report.charts import Series, panel
 from jaxcnn.runs.report.examples import LOOKED_AT, Viewer
 from jaxcnn.runs.report.page import Html, Section, details, join, note, number, table, tag
 from jaxcnn.runs.report.parts import Parts
@@ -137,26 +137,23 @@ def curves(reading: Reading) -> Html:
     """Loss, metrics, learning rate, norms, speed, and whatever else was logged."""
     if not reading.records:
         raise DataError("nothing was logged")
-    charts = [line_chart("loss", _both(reading, "loss", "loss"))]
+    wanted = [("loss", _both(reading, "loss", "loss"))]
     metric = reading.verdict.metric if reading.verdict else None
     if metric is not None and metric != "loss":
         blind = reading.points("eval", f"blind_{metric}")
         lines = [Series("blind", blind, 2, dashed=True)] if blind else []
-        charts.append(line_chart(metric, [*_both(reading, metric, metric), *lines]))
-    rate = [Series("learning rate", reading.points("train", "learning_rate"))]
-    charts.append(line_chart("learning rate", rate))
+        wanted.append((metric, [*_both(reading, metric, metric), *lines]))
+    rate = Series("learning rate", reading.points("train", "learning_rate"))
     norms = [
         Series(words, reading.points("train", name), i, i == 2)
         for i, (name, words) in enumerate(NORMS)
     ]
-    charts.append(line_chart("norms", norms))
-    speed = [Series("images/s", reading.points("train", "images_per_second"))]
-    charts.append(line_chart("images/s", speed))
+    speed = Series("images/s", reading.points("train", "images_per_second"))
+    wanted += [("learning rate", [rate]), ("norms", norms), ("images/s", [speed])]
     rest, dropped = _others(reading, metric)
-    shown = tag("div", [c for c in [*charts, *rest[:4]] if c is not None], class_="charts")
-    more = tag("div", rest[4:], class_="charts") if rest[4:] else None
+    more = details("other numbers", panel(rest[4:])) if rest[4:] else None
     cut = note(f"{dropped} more numbers were logged") if dropped > 0 else None
-    return join([shown, details("other numbers", more) if more else None, cut])
+    return join([panel([*wanted, *rest[:4]]), more, cut])
 
 
 def _both(reading: Reading, train: str, evaluation: str) -> list[Series]:
@@ -166,8 +163,8 @@ def _both(reading: Reading, train: str, evaluation: str) -> list[Series]:
     ]
 
 
-def _others(reading: Reading, metric: str | None) -> tuple[list[Html], int]:
-    """(charts of the other numbers, how many more there are)."""
+def _others(reading: Reading, metric: str | None) -> tuple[list[tuple[str, list[Series]]], int]:
+    """((title, lines) of the other numbers that change, how many more there are)."""
     names: dict[str, None] = {}
     for record in reading.records:
         own = record["metrics"] if record["kind"] == "eval" else record
@@ -178,10 +175,8 @@ def _others(reading: Reading, metric: str | None) -> tuple[list[Html], int]:
         if name in taken or name.startswith("blind_"):
             continue
         series = _both(reading, name, name)
-        if max(len(one.points) for one in series) < 2:
-            continue  # one value is no curve: the metrics have it
-        if chart := line_chart(name, series):
-            found.append(chart)
+        if len({y for one in series for _, y in one.points}) > 1:  # else the metrics tell
+            found.append((name, series))
     return found[:MOST_CHARTS], len(found) - MOST_CHARTS
 
 

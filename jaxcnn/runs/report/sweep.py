@@ -6,7 +6,7 @@ from jaxcnn.errors import JaxcnnError
 from jaxcnn.runs.events import Record
 from jaxcnn.runs.open import Run, ended_well
 from jaxcnn.runs.report import diagrams, solo
-from jaxcnn.runs.report.charts import COLORS, Series, line_chart
+from jaxcnn.runs.report.charts import COLORS, Series, panel
 from jaxcnn.runs.report.examples import LOOKED_AT
 from jaxcnn.runs.report.page import Html, Section, join, note, number, table, tag
 from jaxcnn.runs.report.parts import Parts
@@ -155,18 +155,16 @@ def _curves(readings: list[Reading], metric: str) -> Html:
     names = list(dict.fromkeys(map(setting_of, readings)))
     drawn = readings[:MOST_LINES]
 
-    def chart(title: str, kind: str, name: str) -> Html | None:
-        series = [
+    def lines(kind: str, name: str) -> list[Series]:
+        return [
             Series(setting_of(r), r.points(kind, name), names.index(setting_of(r)), thin=True)
             for r in drawn
         ]
-        return line_chart(title, series)
 
-    found = [
-        chart(f"{metric}, validation", "eval", metric),
-        chart("loss, validation", "eval", "loss") if metric != "loss" else None,
-        chart("loss, training", "train", "loss"),
-    ]
+    wanted = [(f"{metric}, validation", lines("eval", metric))]
+    if metric != "loss":
+        wanted.append(("loss, validation", lines("eval", "loss")))
+    wanted.append(("loss, training", lines("train", "loss")))
     more = len(readings) - MOST_LINES
     cut = note(f"{more} more replicas are not drawn") if more > 0 else None
     same = (
@@ -174,7 +172,7 @@ def _curves(readings: list[Reading], metric: str) -> Html:
         if len(names) > COLORS
         else None
     )
-    return join([tag("div", [c for c in found if c is not None], class_="charts"), cut, same])
+    return join([panel(wanted), cut, same])
 
 
 def _parallel(readings: list[Reading], metric: str) -> Html:

@@ -5,7 +5,7 @@ import hashlib
 import re
 from html.parser import HTMLParser
 
-VOID = ("meta", "img", "br")
+VOID = ("meta", "img", "br", "wbr")
 FRAGMENT = re.compile(r"#[\w-]+")
 
 

@@ -27,6 +27,7 @@ def test_hostile_text_is_shown_and_never_obeyed(text):
         [
             page.tag("p", text, title=text, data_x=text),
             page.table((text,), [(text,)]),
+            page.dotted(text),
             page.details(text, text),
             charts.line_chart(text, [charts.Series(text, [(0, 1.0), (1, 2.0)])], x_name=text),
             diagrams.confusion([[1, 2], [3, 4]], [text, text]),
@@ -36,6 +37,14 @@ def test_hostile_text_is_shown_and_never_obeyed(text):
     found = check(page.document(text, [page.Section(text, content)], left_out=[text]))
     shown = text.replace("\x1b", "\\x1b").replace("\x00", "\\x00").replace("\x9b", "\\x9b")
     assert shown.replace("\ud800", "?") in found.text
+
+
+def test_a_dotted_path_may_be_broken_after_its_parts():
+    assert page.dotted("task.size_weight") == "task.<wbr>size_<wbr>weight"
+    (row,) = check(
+        page.document("t", [page.Section("s", page.table((), [[page.dotted("a.b")]]))])
+    ).rows
+    assert row == ["a.b"]
 
 
 def test_a_page_that_is_too_long_loses_its_largest_part_and_says_so():
@@ -60,6 +69,17 @@ def test_a_chart_holds_every_value_under_the_pointer():
     assert abs(np.corrcoef(pixels[:, 1], [y for _, y in points])[0, 1] + 1) < 1e-4
     assert np.all(pixels[:, 1] >= charts.TOP - 1e-6)
     assert np.all(pixels[:, 1] <= charts.BOTTOM + 1e-6)
+
+
+def test_one_value_is_said_and_not_drawn():
+    """But for lines of which another has a curve, and of many thin ones: a table has those."""
+    dot, line = charts.Series("b", [(3, 0.25)]), charts.Series("a", [(1, 1.0), (2, 2.0)])
+    thin = [charts.Series("x", [(3, 0.5)], thin=True)] * 20
+    wanted = [("loss", [line, dot]), ("AP", [dot]), ("b", [dot]), ("many", thin), ("none", [])]
+    found = check(page.document("t", [page.Section("s", charts.panel(wanted))]))
+    assert [svg["aria-label"] for svg in found.all("svg")] == ["loss"]
+    assert len(found.all("circle")) == 1
+    assert "Logged once, so no curve: AP (b 0.25); b (0.25); many." in found.text
 
 
 def test_thinning_keeps_the_ends_and_every_peak():

@@ -130,6 +130,21 @@ def test_the_curves_hold_what_was_logged(made):
     assert {"loss", "accuracy", "learning rate", "norms", "images/s"} <= set(charts)
 
 
+def test_a_number_that_stays_the_same_has_no_curve(made, tmp_path):
+    _, folder, _, _ = made
+    shutil.copytree(folder, tmp_path / "run")
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for i, record in enumerate(r for r in lines if r["kind"] == "eval"):
+        record["metrics"] |= {"other": i, "same": 77.0}
+    (tmp_path / "run" / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in lines))
+    write_report(Run(tmp_path / "run"), files_only=True)
+    page = check((tmp_path / "run" / "report.html").read_bytes())
+    charts = [svg.get("aria-label") for svg in page.all("svg")]
+    assert "other" in charts
+    assert "same" not in charts
+    assert ["same", "77"] in page.rows
+
+
 def test_worst_and_most_confident_wrong_are_so(made, said):
     """The order of the losses against cross-entropies of the probabilities."""
     e, folder, page, _ = made
@@ -169,6 +184,7 @@ def test_experiment_versions_and_layers(made):
         name for name, _ in fields(record["rendered"])
     }
     assert ["optimizer.learning_rate", "0.01"] in page.rows
+    assert page.all("wbr")  # where a phone breaks it
     assert record["environment"]["versions"]["jax"] in page.text
     (total,) = [r for r in page.rows if r and r[0] == "total"]
     assert total[3] == f"{Run(folder).summary['num_params']:,}"
