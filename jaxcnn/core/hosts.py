@@ -24,6 +24,7 @@ from jaxcnn.errors import ConfigError
 
 T = TypeVar("T")
 LAG = 2  # calls after which what hosts agree on is known to all, so that no step waits for it
+JSON_BYTES = 4096  # of which what is told is a multiple
 _state = {"count": 1, "index": 0, "progress": 0}
 
 
@@ -70,7 +71,7 @@ def devices() -> list[Device]:
 
 
 def progress() -> int:
-    """How often this host has called what all hosts call: one that lags behind is waited for."""
+    """How often this host has begun what all hosts do: one that lags behind is waited for."""
     return _state["progress"]
 
 
@@ -83,6 +84,7 @@ def put(batch: Batch, sharding: NamedSharding) -> Batch:
     """A batch of this host's rows where the devices want it: that of all hosts."""
     if count() == 1:
         return jax.device_put(batch, sharding)
+    _state["progress"] += 1
     return {
         name: jax.make_array_from_process_local_data(sharding, np.asarray(x))
         for name, x in batch.items()
@@ -97,7 +99,7 @@ def everywhere(tree: Tree, sharding: NamedSharding) -> Tree:
     def place(x: Any) -> Any:
         if isinstance(x, jax.Array) and not x.is_fully_addressable:
             return x
-        if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        if isinstance(x, jax.Array) and _is_key(x):
             data = place(jax.random.key_data(x))
             return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
         host = np.asarray(x)
@@ -117,10 +119,10 @@ def told(value: T) -> T:
     """What the first host has, JSON-able: all hosts must ask, in the same order."""
     if count() == 1:
         return value
-    _state["progress"] += 1
-    text = np.frombuffer(json.dumps(value).encode() if first() else b"", np.uint8)
-    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
-    return json.loads(_bytes_of_first(text, size).tobytes())
+    text = json.dumps(value).encode() if first() else b""
+    text += b" " * (-len(text) % JSON_BYTES)  # each size is compiled for
+    size = int(_sent(np.int32(len(text))))
+    return json.loads(_sent(np.frombuffer(text.ljust(size), np.uint8)).tobytes())
 
 
 def told_arrays(tree: Tree) -> Tree:
@@ -128,23 +130,35 @@ def told_arrays(tree: Tree) -> Tree:
     if count() == 1:
         return tree
     leaves, structure = jax.tree.flatten(tree)
-    return jax.tree.unflatten(structure, [_of_first(leaf) for leaf in leaves])
+    raw = [jax.eval_shape(_raw, leaf) for leaf in leaves]
+    sizes = [x.size * x.dtype.itemsize for x in raw]
+    # as bytes: JAX broadcasts by a sum, in which -0.0 would become 0.0
+    own = np.zeros(sum(sizes), np.uint8)
+    if first():
+        parts = [np.asarray(_raw(leaf)).tobytes() for leaf in leaves]
+        own = np.frombuffer(b"".join(parts), np.uint8)
+    parts = np.split(_sent(own), np.cumsum(sizes)[:-1])
+    found = [
+        jnp.asarray(np.frombuffer(part.tobytes(), x.dtype).reshape(x.shape))
+        for part, x in zip(parts, raw, strict=True)
+    ]
+    keys = map(_is_key, leaves)  # of JAX's default kind, as in a checkpoint
+    found = [jax.random.wrap_key_data(x) if key else x for x, key in zip(found, keys, strict=True)]
+    return jax.tree.unflatten(structure, found)
 
 
-def _of_first(x: Any) -> Any:
-    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-        data = jax.random.key_data(x) if first() else jax.eval_shape(jax.random.key_data, x)
-        return jax.random.wrap_key_data(_of_first(data))  # of JAX's default kind, as in a file
-    own = np.asarray(x) if first() else np.empty(x.shape, x.dtype)
-    sent = _bytes_of_first(np.frombuffer(own.tobytes(), np.uint8), own.nbytes)
-    return jnp.asarray(np.frombuffer(sent.tobytes(), own.dtype).reshape(own.shape))
+def _sent(own: np.ndarray) -> np.ndarray:
+    """The first host's array, of a shape that all know."""
+    _state["progress"] += 1
+    return np.asarray(multihost_utils.broadcast_one_to_all(own))
 
 
-def _bytes_of_first(own: np.ndarray, size: int) -> np.ndarray:
-    """Bytes, since JAX broadcasts by a sum, in which -0.0 becomes 0.0."""
-    return np.asarray(
-        multihost_utils.broadcast_one_to_all(own if first() else np.zeros(size, np.uint8))
-    )
+def _is_key(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def _raw(x: jax.Array) -> jax.Array:
+    return jax.random.key_data(x) if _is_key(x) else x
 
 
 class Agree:

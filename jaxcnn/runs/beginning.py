@@ -115,6 +115,20 @@ def describe(plan: Plan, source: Source) -> None:
     write_json(plan.folder / "run.json", content)
 
 
+def asked(plan: Plan) -> dict[str, Any]:
+    """What must be the same on all hosts."""
+    e, seen = plan.experiment, plan.environment
+    own = ("versions", "source", "XLA_FLAGS", "convolution")
+    return {
+        **{name: seen.get(name) for name in own},
+        "experiment": render(e),
+        "points": plan.points,
+        "halving": plan.halving,
+        "replicas by": plan.way,
+        "data": {**record_data(e.data).to_json(), "files": files_of(e.data)},
+    }
+
+
 def _begun(plan: Plan) -> list[Path]:
     """The folders of what this process is to go on with."""
     if plan.solo:

@@ -246,16 +246,23 @@ def _is_of(module: ModuleType, kept: Path) -> bool:
         return False
 
 
-def differences(old: object, new: object, *, path: str = "") -> list[str]:
+def differences(
+    old: object, new: object, *, path: str = "", words: tuple[str, str] = ("then", "now")
+) -> list[str]:
     """What differs between two renderings: ["epochs: 5 then, 6 now", …]."""
     if isinstance(old, dict) and isinstance(new, dict):
         names = dict.fromkeys([*old, *new])
-        found = [differences(old.get(n), new.get(n), path=f"{path}.{n}".lstrip(".")) for n in names]
+        found = [
+            differences(old.get(n), new.get(n), path=f"{path}.{n}".lstrip("."), words=words)
+            for n in names
+        ]
         return [text for texts in found for text in texts]
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         pairs = enumerate(zip(old, new, strict=True))
-        return [text for i, (a, b) in pairs for text in differences(a, b, path=f"{path}.{i}")]
-    return [] if old == new else [f"{path}: {_short(old)} then, {_short(new)} now"]
+        found = (differences(a, b, path=f"{path}.{i}", words=words) for i, (a, b) in pairs)
+        return [text for texts in found for text in texts]
+    then, now = words
+    return [] if old == new else [f"{path}: {_short(old)} {then}, {_short(new)} {now}"]
 
 
 def _short(value: object) -> str:

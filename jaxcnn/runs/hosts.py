@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jax._src import distributed  # what it connects has no public name; orbax and flax use it, too
 
 from jaxcnn.core import hosts
 from jaxcnn.errors import ConfigError, JaxcnnError, Preempted, ResourceError
+from jaxcnn.runs.code import differences
 from jaxcnn.runs.records import read_run
 from jaxcnn.runs.rundir import make_folder, start_of, write_json
 from jaxcnn.runs.writers import Console
@@ -109,6 +109,16 @@ def check(folder: Path | str | None, *, apart: bool) -> None:
         raise ConfigError("several hosts train a run together; --on and --part train apart")
 
 
+def check_same(own: dict[str, Any]) -> None:
+    """ConfigError where this host is to do, or has to do it with, other than the first one."""
+    own = json.loads(json.dumps(own))
+    if changed := differences(hosts.told(own), own, words=("there", "here")):
+        raise ConfigError(
+            f"host {hosts.index()} is not as the first one: {'; '.join(changed[:5])}; start all "
+            "with the same command, versions and data"
+        )
+
+
 @contextlib.contextmanager
 def session(folder: Path, *, resume: bool) -> Generator[Path]:
     """Around a training: the hosts are one machine, and watch one another. Gives the run directory,
@@ -184,6 +194,8 @@ def leave(*, code: int | None = None) -> None:
 
 def _store() -> Any:
     """What all hosts may write to and read; errors where the first one is gone."""
+    from jax._src import distributed  # it has no public name; orbax and flax take it so, too
+
     return distributed.global_state.client
 
 

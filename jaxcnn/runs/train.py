@@ -13,7 +13,7 @@ from jaxcnn.data.dataset import Source
 from jaxcnn.data.recorded import Recorded, check_unchanged
 from jaxcnn.errors import ConfigError, DataError, DivergedError, Preempted, ResourceError
 from jaxcnn.runs import code, environment, hosts, published, sweep
-from jaxcnn.runs.beginning import describe, kept_plan, say_folds, surroundings
+from jaxcnn.runs.beginning import asked, describe, kept_plan, say_folds, surroundings
 from jaxcnn.runs.check import abstract_state, check_divides
 from jaxcnn.runs.evaluation import open_checked
 from jaxcnn.runs.events import Observer
@@ -243,6 +243,8 @@ def _train(plan: Plan) -> Run:
         at = 0 if plan.start is None else plan.start.step
         plan.profile.check(first.total_steps(len(sources[0])), at=at)
     describe(plan, sources[0])
+    if hosts.several():
+        hosts.check_same(asked(plan))
     say_folds(plan)
     if plan.launch:
         _check_workers(plan)

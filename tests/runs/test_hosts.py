@@ -231,6 +231,49 @@ if PROCESS == "1":
     assert "has failed: ZeroDivisionError division by zero" in ended[0][1]
 
 
+@pytest.mark.slow
+def test_one_that_hangs_is_named(file, tmp_path, monkeypatch):
+    monkeypatch.setenv("JAXCNN_STUCK_SECONDS", "5")
+    text = (
+        file.read_text()
+        + """
+import time
+def take(self, indices, own=Counted.take):
+    if PROCESS == "1" and np.ndim(indices) == 1 and np.size(indices) == 4:
+        time.sleep(1000)
+    return own(self, indices)
+Counted.take = take
+"""
+    )
+    (tmp_path / "slow.py").write_text(text)
+    hosts = Hosts(tmp_path / "slow.py", "--run-dir", tmp_path / "run", rows=tmp_path / "rows")
+    hosts.each[0].wait(120)
+    hosts.each[1].kill()
+    (code, said), _ = hosts.end()
+    assert code == 6, said
+    assert "host 1 of 2" in said
+    assert "hangs: behind the others for 5 s" in said
+
+
+@pytest.mark.slow
+def test_hosts_with_other_settings_or_data_are_refused(file, tmp_path):
+    text = (
+        file.read_text()
+        + """
+import dataclasses
+if PROCESS == "1":
+    experiment = dataclasses.replace(experiment, clip_norm=2.0)
+"""
+    )
+    (tmp_path / "other.py").write_text(text)
+    ended = Hosts(tmp_path / "other.py", "--run-dir", tmp_path / "run", rows=tmp_path / "r").end()
+    assert [code for code, _ in ended] == [6, 2], ended
+    assert (
+        "host 1 is not as the first one: experiment.clip_norm: 1.0 there, 2.0 here" in ended[1][1]
+    )
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     "words, message",
     [
