@@ -232,6 +232,14 @@ if PROCESS == "1":
 
 
 @pytest.mark.slow
+def test_hosts_that_nobody_names_are_not_found():
+    words = [sys.executable, "launch.py", "train", "--coordinator", "auto"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "none of SLURM" in done.stderr
+
+
+@pytest.mark.slow
 def test_one_that_hangs_is_named(file, tmp_path, monkeypatch):
     monkeypatch.setenv("JAXCNN_STUCK_SECONDS", "5")
     text = (
@@ -280,7 +288,6 @@ if PROCESS == "1":
         (("--process", "0"), "belong to --coordinator"),
         (("--coordinator", "here"), "HOST:PORT of the first process goes with"),
         (("--coordinator", "auto", "--process", "1"), "auto goes alone"),
-        (("--coordinator", "auto"), "none of SLURM"),
         (("--coordinator", "h", "--processes", "2", "--process", "0"), "must be HOST:PORT"),
         (("--coordinator", "h:1", "--processes", "0", "--process", "0"), "must be 1 or more"),
         (("--coordinator", "h:1", "--processes", "2", "--process", "2"), "one of 0 to 1"),
