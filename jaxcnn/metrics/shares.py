@@ -1,11 +1,13 @@
-"""How sure a share is, and whether two models differ in what they get right. NumPy, on the host."""
+"""How sure a share is, and whether two models differ in what they get right, or in their losses.
+NumPy, on the host.
+"""
 
 import math
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 CONFIDENCE = 0.95
 
@@ -55,3 +57,28 @@ def mcnemar(first: Bool[np.ndarray, " N"], second: Bool[np.ndarray, " N"]) -> di
     apart = counts["first_only"] + counts["second_only"]
     p = float(binomtest(counts["first_only"], apart).pvalue) if apart else 1.0
     return {**counts, "p": p}
+
+
+def paired_difference(
+    first: Float[np.ndarray, " N"], second: Float[np.ndarray, " N"]
+) -> dict[str, Any]:
+    """How far `second` lies above `first` on the same N examples: "mean" of the differences, its
+    "interval95" (low, high) by Student's t, None for fewer than two, "examples" that count, and how
+    many are "left_out" since one of the two is not finite.
+
+    Student, "The probable error of a mean" (1908). The interval speaks of other examples of the
+    same kind, not of other trainings.
+    """
+    from scipy.special import stdtrit
+
+    found = second.astype(np.float64) - first.astype(np.float64)
+    found = found[np.isfinite(first) & np.isfinite(second)]
+    count, mean, interval = len(found), None, None
+    if count:
+        mean = float(found.mean())
+    if mean is not None and count > 1:
+        quantile = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2))
+        half = quantile * float(found.std(ddof=1)) / math.sqrt(count)
+        interval = (mean - half, mean + half)
+    left_out = len(first) - count
+    return {"mean": mean, "interval95": interval, "examples": count, "left_out": left_out}

@@ -1,4 +1,6 @@
-"""Intervals of shares against published ones, McNemar's test against sums of binomials."""
+"""Intervals of shares against published ones, McNemar's test against sums of binomials, intervals
+of differences against SciPy's.
+"""
 
 import itertools
 import math
@@ -6,8 +8,9 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from jaxcnn.metrics.shares import mcnemar, share_interval, wilson
+from jaxcnn.metrics.shares import mcnemar, paired_difference, share_interval, wilson
 
 # R. G. Newcombe, "Two-sided confidence intervals for the single proportion: comparison of seven
 # methods" (1998), table I, method 3
@@ -56,3 +59,23 @@ def test_mcnemar_is_a_sum_of_binomials(first, second):
         "neither": 2,
         "p": pytest.approx(float(p), abs=1e-12),
     }
+
+
+@pytest.mark.parametrize("count", [2, 3, 50])
+def test_paired_differences_are_scipys(count):
+    first, second = np.random.default_rng(count).normal(size=(2, count)).astype(np.float32)
+    found = paired_difference(first, second)
+    wide = first.astype(np.float64), second.astype(np.float64)
+    expected = stats.ttest_rel(wide[1], wide[0]).confidence_interval(0.95)
+    assert found["interval95"] == pytest.approx((expected.low, expected.high), rel=1e-9)
+    assert found["mean"] == pytest.approx((wide[1] - wide[0]).mean())
+    assert (found["examples"], found["left_out"]) == (count, 0)
+
+
+def test_what_is_not_finite_is_counted_and_left_out():
+    first = np.array([1.0, np.inf, 2.0, 3.0])
+    second = np.array([2.0, 1.0, np.nan, 5.0])
+    found = paired_difference(first, second)
+    assert (found["mean"], found["examples"], found["left_out"]) == (1.5, 2, 2)
+    assert paired_difference(first[1:2], second[1:2])["mean"] is None
+    assert paired_difference(first[:1], second[:1])["interval95"] is None

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxcnn.errors import ConfigError, JaxcnnError
-from jaxcnn.metrics.shares import mcnemar
+from jaxcnn.metrics.shares import mcnemar, paired_difference
 from jaxcnn.runs.open import Run
 from jaxcnn.runs.report.examples import Seen, Viewer
 from jaxcnn.runs.report.facts import fields
@@ -150,14 +150,15 @@ def _metrics(readings: Sequence[Reading]) -> dict[str, list[float | None]]:
 
 
 def _pairs(seen: Sequence[Seen]) -> list[dict[str, Any]]:
-    """Of each two runs (by their places from 0) McNemar's test, where the task says right or
-    wrong.
+    """Of each two runs (by their places from 0) how far their losses lie apart, and McNemar's test
+    where the task says right or wrong.
     """
     out = []
     for i, j in itertools.combinations(range(len(seen)), 2):
         first, second = seen[i].right, seen[j].right
-        if first is not None and second is not None:
-            out.append({"first": i, "second": j, **mcnemar(first, second)})
+        pair = {"first": i, "second": j, "loss": paired_difference(seen[i].loss, seen[j].loss)}
+        test = mcnemar(first, second) if first is not None and second is not None else {}
+        out.append({**pair, **test})
     return out
 
 
@@ -197,8 +198,6 @@ def text_of(found: Comparison) -> list[str]:
         lines += [f"warning: {text}" for text in found.changed]
         lines.append(f"on {len(found.seen[0].indices):,} examples of validation:")
     lines += [f"  {pair_words(pair)}" for pair in found.pairs]
-    if not found.pairs:
-        lines.append("  no test: this task's answers are not simply right or wrong")
     names = found.readings[0]
     for row in found.to_json().get("disagreements", ()):
         losses = ", ".join(number(v) for v in row["loss"])
@@ -218,13 +217,27 @@ def letter_of(place: int) -> str:
 
 
 def pair_words(pair: dict[str, Any]) -> str:
-    """McNemar's test of two runs in words."""
+    """The losses of two runs, and McNemar's test, in words."""
     first, second = letter_of(pair["first"]), letter_of(pair["second"])
-    return (
+    words = _loss_words(first, second, pair["loss"])
+    if "p" not in pair:
+        return f"{words}; no test of right and wrong: answers of this task are not simply either"
+    return f"{words}; " + (
         f"{first} alone right {pair['first_only']:,}, {second} alone right "
         f"{pair['second_only']:,}, both {pair['both']:,}, neither {pair['neither']:,}; McNemar's "
         f"exact test p = {pair['p']:.3g}"
     )
+
+
+def _loss_words(first: str, second: str, loss: dict[str, Any]) -> str:
+    if loss["mean"] is None:
+        return f"no loss of {first} and {second} is finite"
+    words = f"loss of {second} less that of {first} {loss['mean']:+.4g}"
+    if loss["interval95"] is not None:
+        low, high = loss["interval95"]
+        words += f" (95 % interval {low:+.4g} to {high:+.4g}, n = {loss['examples']:,})"
+    left_out = f", {loss['left_out']:,} that are not finite left out" if loss["left_out"] else ""
+    return words + left_out
 
 
 def _columns(head: str, letters: Sequence[str], rows: dict[str, Any]) -> list[str]:

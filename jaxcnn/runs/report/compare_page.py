@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxcnn.errors import DataError
 from jaxcnn.inspect.contact_sheet import described, pictures
 from jaxcnn.inspect.drawing import draw, to_image
 from jaxcnn.runs.open import Run
@@ -27,7 +26,7 @@ def write_comparison(runs: Sequence[Run], found: Comparison, path: Path | str) -
     parts.add("Metrics", lambda: _metrics(found), needed=True)
     parts.add("Curves", lambda: _curves(found))
     if found.unseen is None:
-        parts.add("Right and wrong", lambda: _pairs(found), needed=True)
+        parts.add("One against the other", lambda: _pairs(found), needed=True)
         parts.add("Examples on which they disagree", lambda: _apart(found))
     else:
         parts.left_out.append(f"Answers to single examples: {found.unseen}")
@@ -88,8 +87,7 @@ def _curves(found: Comparison) -> Html:
 
 
 def _pairs(found: Comparison) -> Html:
-    if not found.pairs or found.seen is None:
-        raise DataError("this task's answers are not simply right or wrong")
+    assert found.seen is not None
     count = note(f"On {len(found.seen[0].indices):,} examples that all of them were evaluated on.")
     changed = [tag("p", text, class_="warning") for text in found.changed]
     return join([changed, count, [tag("p", pair_words(pair)) for pair in found.pairs]])

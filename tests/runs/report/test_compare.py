@@ -14,7 +14,7 @@ from jaxcnn.commands import _main
 from jaxcnn.data.memory import Arrays
 from jaxcnn.errors import ConfigError, Preempted
 from jaxcnn.runs.open import Run
-from jaxcnn.runs.report.compare import compare, differing, text_of
+from jaxcnn.runs.report.compare import compare, differing, pair_words, text_of
 from jaxcnn.runs.report.compare_page import write_comparison
 from jaxcnn.runs.train import train
 from tests.runs.report.reader import check
@@ -52,6 +52,10 @@ def test_pairs_and_disagreements_are_those_of_the_predictions(pair):
     n, least = first + second, min(first, second)
     tail = sum(math.comb(n, k) for k in range(least + 1)) / 2**n
     assert only["p"] == pytest.approx(min(1.0, 2 * tail))
+    apart = found.seen[1].loss.astype(np.float64) - found.seen[0].loss
+    assert only["loss"]["mean"] == pytest.approx(apart.mean())
+    low, high = only["loss"]["interval95"]
+    assert low < apart.mean() < high
     rows = found.to_json()["disagreements"]
     apart = np.flatnonzero(a != b)
     assert {row["example"] for row in rows} <= set(apart.tolist())
@@ -70,7 +74,16 @@ def test_what_differs_and_the_metrics(pair):
         assert found.metrics["accuracy"][i] == run.summary["eval"]["accuracy"]
     assert json.loads(json.dumps(found.to_json()))["examples"] == 21
     lines = text_of(found)
-    assert any("McNemar" in line for line in lines)
+    assert any("McNemar" in line and "95 % interval" in line for line in lines)
+
+
+def test_losses_of_tasks_without_right_and_wrong_are_compared():
+    loss = {"mean": -0.25, "interval95": (-0.5, 0.0), "examples": 7, "left_out": 2}
+    words = pair_words({"first": 0, "second": 1, "loss": loss})
+    assert "loss of B less that of A -0.25 (95 % interval -0.5 to +0, n = 7), 2 that" in words
+    assert "no test of right and wrong" in words
+    nothing = {"mean": None, "interval95": None, "examples": 0, "left_out": 9}
+    assert "no loss of A and B is finite" in pair_words({"first": 0, "second": 1, "loss": nothing})
 
 
 def test_its_page(pair, tmp_path):
@@ -79,6 +92,7 @@ def test_its_page(pair, tmp_path):
     page = check((tmp_path / "c.html").read_bytes())
     assert ["seed", "0", "1"] in page.rows
     assert "exact test p" in page.text
+    assert "loss of B less that of A" in page.text
     assert page.all("img")
 
 
