@@ -40,7 +40,7 @@ class DivergedError(JaxcnnError):
 
 
 class ResourceError(JaxcnnError):
-    """Disk, permission or memory is missing."""
+    """Disk, permission, memory or another host of the run is missing."""
 
     exit_code = 6
 

@@ -33,7 +33,8 @@ LOST_SECONDS = 20.0  # without a sign of life, and a host counts as lost
 # behind the others without a step, and it counts as stuck: compiling may take some minutes
 STUCK_SECONDS = float(os.environ.get("JAXCNN_STUCK_SECONDS", "900"))
 LINGER_SECONDS = 3.0
-FOUND_SECONDS = 30.0  # to find and to connect to one another
+# to find and to connect to one another: a queue may start them minutes apart
+FOUND_SECONDS = float(os.environ.get("JAXCNN_FOUND_SECONDS", "300"))
 KEY = "jaxcnn/hosts"
 
 
@@ -41,7 +42,8 @@ def connect(coordinator: str, processes: int | None, process: int | None) -> Non
     """Join the other hosts before JAX starts. coordinator: HOST:PORT of the first one, the same on
     all; "auto": as SLURM, Kubernetes, Open MPI or a TPU pod say.
 
-    Errors: ConfigError; ResourceError where the others do not come.
+    Errors: ConfigError; ResourceError. Where the others do not come, the process ends, with the
+    exit code of that: JAX, which waits, would end it without a message of ours.
     """
     auto = coordinator == "auto"
     if auto != (processes is None and process is None):
@@ -53,12 +55,15 @@ def connect(coordinator: str, processes: int | None, process: int | None) -> Non
         _check(coordinator, processes, process)
     # it would take SIGTERM from us, and hear no other signal
     jax.config.update("jax_enable_preemption_service", False)
+    missing = threading.Timer(FOUND_SECONDS, _give_up, (coordinator, processes))
+    missing.daemon = True
+    missing.start()
     try:
         jax.distributed.initialize(
             coordinator_address=None if auto else coordinator,
             num_processes=processes,
             process_id=process,
-            initialization_timeout=int(FOUND_SECONDS),
+            initialization_timeout=int(2 * FOUND_SECONDS),
         )
     except ValueError as error:  # none of JAX's clusters
         raise ConfigError(
@@ -67,9 +72,22 @@ def connect(coordinator: str, processes: int | None, process: int | None) -> Non
         ) from error
     except RuntimeError as error:
         raise ResourceError(
-            f"--coordinator {coordinator}: not all of the {processes or 'hosts'} processes came "
-            f"within {FOUND_SECONDS:.0f} s ({str(error).splitlines()[0][:200]}); start all of them"
+            f"--coordinator {coordinator}: {str(error).splitlines()[0][:300]}; start all processes "
+            "anew, in Python before anything else of JAX"
         ) from error
+    finally:
+        missing.cancel()
+
+
+def _give_up(coordinator: str, processes: int | None) -> None:
+    with contextlib.suppress(OSError):
+        print(
+            f"error: --coordinator {coordinator}: not all of the {processes or ''} processes came "
+            f"within {FOUND_SECONDS:.0f} s; start all of them, with the address of process 0",
+            file=sys.stderr,
+            flush=True,
+        )
+    os._exit(ResourceError.exit_code)
 
 
 def _check(coordinator: str, processes: int | None, process: int | None) -> None:

@@ -232,6 +232,19 @@ if PROCESS == "1":
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("process", ["0", "1"])
+def test_one_whose_others_do_not_come_ends(process, tmp_path):
+    words = [sys.executable, "launch.py", "train", "--run-dir", str(tmp_path / "run")]
+    words += ["--coordinator", f"localhost:{free_port()}", "--processes", "2", "--process", process]
+    soon = os.environ | {"JAXCNN_FOUND_SECONDS": "5"}
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120, env=soon)
+    assert done.returncode == 6
+    assert done.stderr.startswith("error: --coordinator localhost:")
+    assert "not all of the 2 processes came within 5 s" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
 def test_hosts_that_nobody_names_are_not_found():
     words = [sys.executable, "launch.py", "train", "--coordinator", "auto"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
