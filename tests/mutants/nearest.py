@@ -100,7 +100,7 @@ NEAREST: dict[str, tuple[str, ...]] = {
     "jaxcnn/runs/scaling.py": ("tests/runs/test_cost.py",),
     "jaxcnn/runs/checkpoint.py": ("tests/runs/test_checkpoint.py", *RUN),
     "jaxcnn/runs/code.py": ("tests/runs/test_open.py",),
-    "jaxcnn/runs/diagnosis.py": RUN,
+    "jaxcnn/runs/diagnosis.py": ("tests/runs/test_diagnosis.py", *RUN),
     "jaxcnn/runs/environment.py": ("tests/runs/test_environment.py",),
     "jaxcnn/runs/evaluation.py": (
         *RUN,
