@@ -86,15 +86,17 @@ def main() -> int:
             for i in range(options.workers + 1)  # one stays as it is
         ]
         print(f"{len(todo)} faults", flush=True)
-        limits: dict[str, float] = {}
+        limits: dict[str, float | None] = {}
 
         def in_time() -> Iterator[tuple[Mutant, tuple[str, ...], float]]:
             for mutant in todo:
                 if options.minutes and time.monotonic() - start > 60 * options.minutes:
                     return
-                tests = NEAREST[mutant.path]
-                learn_limits(limits, tests, copies[-1])
-                yield mutant, tests, sum(limits[test] for test in tests)
+                learn_limits(limits, NEAREST[mutant.path], copies[-1])
+                found = {test: limits[test] for test in NEAREST[mutant.path]}
+                tests = {test: limit for test, limit in found.items() if limit is not None}
+                if tests:
+                    yield mutant, tuple(tests), sum(tests.values())
 
         for mutant, _, result in runner.run_all(in_time(), copies[:-1]):
             if result.code == runner.NO_TESTS:
@@ -114,8 +116,9 @@ def main() -> int:
     return int(seen < options.least * len(results))
 
 
-def learn_limits(limits: dict[str, float], tests: Sequence[str], copy: Path) -> None:
-    """Adds the seconds allowed to each file of tests: five times what it takes now, and thirty.
+def learn_limits(limits: dict[str, float | None], tests: Sequence[str], copy: Path) -> None:
+    """Adds the seconds allowed to each file of tests: five times what it takes now, and thirty;
+    None, said, for one that is skipped here, for want of a package.
 
     It runs here without a fault, which compiles what it needs, and must be green.
     """
@@ -123,6 +126,10 @@ def learn_limits(limits: dict[str, float], tests: Sequence[str], copy: Path) -> 
         if test in limits:
             continue
         [(_, _, result)] = runner.run_all([(None, (test,), 3600.0)], [copy])
+        if result.code == runner.NO_TESTS:
+            print(f"{test}: skipped here; faults that it alone could see are not tried", flush=True)
+            limits[test] = None
+            continue
         if result.code != runner.GREEN:
             log = (copy / "log.txt").read_text(errors="replace")[-4000:]
             raise SystemExit(f"{test} fails without a fault ({result.code}):\n{log}")
