@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxcnn.core.batch import ENTRIES, Batch, kind
 from jaxcnn.data import matrix
@@ -98,10 +99,12 @@ def displace(
     def place(points: jax.Array) -> jax.Array:
         unit = jnp.asarray((height, width), jnp.float32)[None, None, None]
         wanted = points.reshape(points.shape[0], 1, -1, 2) * unit
-        found = wanted
-        for _ in range(12):
-            found = wanted - at(found[..., 0], found[..., 1])
-        return (found / unit).reshape(points.shape)
+
+        def step(_: int, found: jax.Array) -> jax.Array:
+            return wanted - at(found[..., 0], found[..., 1])
+
+        # a loop: unrolled, XLA writes each step out anew within the next, and compiles for 20 s
+        return (lax.fori_loop(0, 12, step, wanted) / unit).reshape(points.shape)
 
     moved = resample(
         batch,
