@@ -1,10 +1,10 @@
-"""COCO results of predictions are in pixels of the picture, whatever size the model sees."""
+"""Answers: COCO results are in pixels of the picture, whatever size the model sees; names of classes."""
 
 import numpy as np
 import pytest
 
 from jaxcnn.ops import masks
-from jaxcnn.runs.answers import to_coco
+from jaxcnn.runs.answers import class_name, to_coco
 
 
 @pytest.mark.parametrize("size", [(16, 24), (40, 18), (8, 12)], ids=str)
@@ -25,3 +25,20 @@ def test_boxes_and_masks_have_the_size_of_the_picture(size):
     expected = np.zeros(size, bool)
     expected[height // 2 :, width // 2 :] = True
     np.testing.assert_array_equal(masks.decode(result["segmentation"]), expected)
+
+
+@pytest.mark.parametrize(
+    "label, count, name",
+    [
+        (0, None, "cat"),
+        (1, 2, "dog"),
+        (2, 2, "2"),
+        (-1, 2, "-1"),
+        (0, 3, "background"),
+        (2, 3, "dog"),
+        (0, 1, "cat"),
+    ],
+)
+def test_a_class_has_its_name_and_one_more_is_the_background(label, count, name):
+    assert class_name(label, names=("cat", "dog"), count=count) == name
+    assert class_name(label, names=(), count=count) == str(label)
