@@ -1,4 +1,6 @@
-"""Answers: COCO results are in pixels of the picture, whatever size the model sees; names of classes."""
+"""Answers: COCO results are in pixels of the picture, whatever size the model sees; classes have
+their names.
+"""
 
 import numpy as np
 import pytest
