@@ -1,5 +1,6 @@
 """TensorBoard: what a person sees there is what the run's folder says, each step once."""
 
+import dataclasses
 import io
 import json
 import resource
@@ -9,12 +10,15 @@ import time
 import jax
 import numpy as np
 import pytest
+from flax import linen as nn
 from PIL import Image
 
+from jaxcnn.data.memory import Arrays
 from jaxcnn.runs.board import TensorBoard
 from jaxcnn.runs.events import Event
 from jaxcnn.runs.trackers import track
 from jaxcnn.runs.train import train
+from jaxcnn.tasks.classification import Classification
 from tests.tiny import Lines, arrays, fit, tiny
 
 pytest.importorskip("tensorboardX")
@@ -185,6 +189,27 @@ def test_the_replicas_of_a_sweep_have_a_board_each_without_details(tmp_path):
         assert kinds == {"simple_value", "tensor", None}  # no pictures, no histograms
     lengths = [len(curves(r.folder / "tensorboard")["train/loss"]) for r in run.replicas]
     assert sorted(lengths) == [6, 12], "one was dropped half-way"
+
+
+class OfNumbers(nn.Module):
+    @nn.compact
+    def __call__(self, vector, *, train):
+        return nn.Dense(3)(vector)
+
+
+def test_a_run_without_pictures_has_histograms_and_no_pictures(tmp_path):
+    def split(size):
+        found = arrays(size)
+        return {"vector": found["image"][:, 0, :, 0].astype(np.float32), "label": found["label"]}
+
+    e = tiny(model=OfNumbers(), data=Arrays(split(20), split(9)), augment=(), ema=None, steps=2)
+    e = dataclasses.replace(e, task=Classification(num_classes=3, inputs=("vector",)))
+    console = Lines()
+    train(e, tmp_path, observe=[track("tensorboard")], console=console)
+    assert not [line for line in console.lines if "raised" in line]
+    kinds = {value.WhichOneof("value") for _, value in shown(tmp_path / "tensorboard")}
+    assert "histo" in kinds
+    assert "image" not in kinds
 
 
 def test_a_board_that_cannot_be_written_ends_alone(tmp_path):
