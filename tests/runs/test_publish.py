@@ -168,6 +168,7 @@ def test_the_card_says_what_the_run_says(run, made):
     assert "on 21 examples; a blind answer" in body
     assert "a \\| b, \\`c\\`, naïve: é" in body  # a name is text, whatever it looks like
     assert "50 train, 21 eval" in body
+    assert re.search(r"- `image`: uint8 \[rows, 8, 8, 1\], NHWC, .+, 0 to 255; resized: ", body)
     assert f"| jax | {jax.__version__} |" in body
     assert "the licence of the weights" not in body
     assert "onnx" not in body
