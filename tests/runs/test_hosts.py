@@ -71,6 +71,7 @@ class Hosts:
         words = [sys.executable, "launch.py", "train", *map(str, words), "--no-report"]
         words += ["--coordinator", f"localhost:{free_port()}", "--processes", "2", "--process"]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "ROWS": str(rows)}
+        environment.setdefault("JAXCNN_FOUND_SECONDS", "40")
         self.each = [
             subprocess.Popen(
                 [*words, str(i)],
@@ -201,7 +202,7 @@ def test_at_any_moment_nothing_is_lost(file, together, tmp_path, seed):
     seconds = time.monotonic() - start
     codes = [code for code, _ in ended]
     print(f"{sent.name} to {which} after {delay:.1f} s: exit codes {codes} after {seconds:.1f} s")
-    assert seconds < 60
+    assert seconds < 90  # 40 of them where one was killed before it had found the other
     if codes != [0, 0]:
         assert 0 not in codes
     if (folder / "run.json").is_file():
