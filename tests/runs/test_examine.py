@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from jaxcnn.commands._main import main
+from jaxcnn.core.program import make_program
 from jaxcnn.data.dataset import sample_rows
 from jaxcnn.data.memory import Arrays, MemorySource
 from jaxcnn.data.stream import StreamSource
 from jaxcnn.errors import ConfigError, DataError
-from jaxcnn.runs.check import abstract_state, check_classes
+from jaxcnn.runs.check import abstract_state, check_classes, pre_flight
 from jaxcnn.runs.evaluation import open_checked
 from jaxcnn.runs.examine import examine
 from jaxcnn.tasks.classification import Classification
@@ -241,3 +242,19 @@ def test_faults_and_a_split_that_is_not_there_are_both_said(tmp_path, monkeypatc
     first, second = shown.err.splitlines()
     assert first.startswith("error: faulty examples")
     assert second.startswith("eval: gone.npz")
+
+
+def test_sizes_are_those_of_a_state():
+    e = tiny(ema=None)
+    state = jax.jit(make_program(e, steps=1).init)(jax.random.key(0))
+    found = pre_flight(e)
+
+    def numbers(tree):
+        return sum(x.size for x in jax.tree.leaves(tree))
+
+    assert found["params"] == numbers(state.params)
+    assert found["param_bytes"] == 4 * numbers(state.params)
+    assert found["model_state_bytes"] == 4 * numbers(state.model_state)
+    assert found["optimizer_bytes"] == 4 * numbers(state.opt_state)
+    assert found["batch_bytes"] == 8 * (8 * 8 + 4)  # bytes of pixels, a label of 4
+    assert found["state_bytes"] > 4 * numbers((state.params, state.opt_state, state.model_state))
