@@ -19,6 +19,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxcnn.core import trees
 from jaxcnn.core.protocols import Batch, Device, Tree
 from jaxcnn.errors import ConfigError
 
@@ -99,7 +100,7 @@ def everywhere(tree: Tree, sharding: NamedSharding) -> Tree:
     def place(x: Any) -> Any:
         if isinstance(x, jax.Array) and not x.is_fully_addressable:
             return x
-        if isinstance(x, jax.Array) and _is_key(x):
+        if isinstance(x, jax.Array) and trees.is_key(x):
             data = place(jax.random.key_data(x))
             return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
         host = np.asarray(x)
@@ -130,19 +131,19 @@ def told_arrays(tree: Tree) -> Tree:
     if count() == 1:
         return tree
     leaves, structure = jax.tree.flatten(tree)
-    raw = [jax.eval_shape(_raw, leaf) for leaf in leaves]
+    raw = [jax.eval_shape(trees.raw, leaf) for leaf in leaves]
     sizes = [x.size * x.dtype.itemsize for x in raw]
     # as bytes: JAX broadcasts by a sum, in which -0.0 would become 0.0
     own = np.zeros(sum(sizes), np.uint8)
     if first():
-        parts = [np.asarray(_raw(leaf)).tobytes() for leaf in leaves]
+        parts = [np.asarray(trees.raw(leaf)).tobytes() for leaf in leaves]
         own = np.frombuffer(b"".join(parts), np.uint8)
     parts = np.split(_sent(own), np.cumsum(sizes)[:-1])
     found = [
         jnp.asarray(np.frombuffer(part.tobytes(), x.dtype).reshape(x.shape))
         for part, x in zip(parts, raw, strict=True)
     ]
-    keys = map(_is_key, leaves)  # of JAX's default kind, as in a checkpoint
+    keys = map(trees.is_key, leaves)  # of JAX's default kind, as in a checkpoint
     found = [jax.random.wrap_key_data(x) if key else x for x, key in zip(found, keys, strict=True)]
     return jax.tree.unflatten(structure, found)
 
@@ -151,14 +152,6 @@ def _sent(own: np.ndarray) -> np.ndarray:
     """The first host's array, of a shape that all know."""
     _state["progress"] += 1
     return np.asarray(multihost_utils.broadcast_one_to_all(own))
-
-
-def _is_key(x: Any) -> bool:
-    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
-def _raw(x: jax.Array) -> jax.Array:
-    return jax.random.key_data(x) if _is_key(x) else x
 
 
 class Agree:

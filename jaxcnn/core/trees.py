@@ -31,3 +31,13 @@ def unflatten(leaves: Mapping[str, Any]) -> dict[str, Tree]:
             node = node.setdefault(part, {})
         node[last] = leaf
     return tree
+
+
+def is_key(leaf: jax.Array | jax.ShapeDtypeStruct) -> bool:
+    """Whether a leaf is PRNG keys."""
+    return jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def raw(leaf: jax.Array) -> jax.Array:
+    """A leaf as numbers: PRNG keys become their uint32 data."""
+    return jax.random.key_data(leaf) if is_key(leaf) else leaf

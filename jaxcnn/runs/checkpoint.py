@@ -23,7 +23,7 @@ Template = Tree  # a state of the expected structure; shapes will do
 def to_arrays(state: Tree) -> dict[str, np.ndarray]:
     """{'params/Conv_0/kernel': host array, …} of a state; PRNG keys become their uint32 data."""
     leaves = trees.flatten(state)
-    return dict(zip(leaves, jax.device_get([_raw(x) for x in leaves.values()]), strict=True))
+    return dict(zip(leaves, jax.device_get([trees.raw(x) for x in leaves.values()]), strict=True))
 
 
 def from_arrays(template: Template, arrays: dict[str, np.ndarray], *, source: str) -> Tree:
@@ -35,7 +35,7 @@ def from_arrays(template: Template, arrays: dict[str, np.ndarray], *, source: st
     problems = [f"missing {n}" for n in wanted if n not in arrays]
     problems += [f"unknown {n}" for n in arrays if n not in wanted]
     for name in wanted.keys() & arrays.keys():
-        expected, found = jax.eval_shape(_raw, wanted[name]), arrays[name]
+        expected, found = jax.eval_shape(trees.raw, wanted[name]), arrays[name]
         if (expected.shape, expected.dtype) != (found.shape, found.dtype):
             problems.append(
                 f"{name}: {found.dtype}{list(found.shape)} in the file, "
@@ -220,15 +220,7 @@ def _same_file(existing: Path, new: Path) -> None:
         ) from error
 
 
-def _is_key(leaf: jax.Array | jax.ShapeDtypeStruct) -> bool:
-    return jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _raw(leaf: jax.Array) -> jax.Array:
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
-
-
 def _restore(leaf: jax.Array | jax.ShapeDtypeStruct, array: np.ndarray) -> jax.Array:
-    if _is_key(leaf):
+    if trees.is_key(leaf):
         return jax.random.wrap_key_data(jax.numpy.asarray(array))
     return jax.numpy.asarray(array)

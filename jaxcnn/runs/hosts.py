@@ -9,6 +9,7 @@ store of JAX's coordination service.
 import atexit
 import contextlib
 import json
+import math
 import os
 import shutil
 import socket
@@ -30,12 +31,24 @@ from jaxcnn.runs.rundir import make_folder, start_of, write_json
 from jaxcnn.runs.writers import Console
 
 LOST_SECONDS = 20.0  # without a sign of life, and a host counts as lost
-# behind the others without a step, and it counts as stuck: compiling may take some minutes
-STUCK_SECONDS = float(os.environ.get("JAXCNN_STUCK_SECONDS", "900"))
-LINGER_SECONDS = 3.0
+# without a step, behind the others, and it counts as stuck: compiling may take some minutes
+STUCK_SECONDS = 900.0
+LINGER_SECONDS = 10.0  # in which the others hear why the first one ends
 # to find and to connect to one another: a queue may start them minutes apart
-FOUND_SECONDS = float(os.environ.get("JAXCNN_FOUND_SECONDS", "300"))
+FOUND_SECONDS = 300.0
 KEY = "jaxcnn/hosts"
+
+
+def _asked(name: str, default: float) -> float:
+    """Seconds as an environment variable has them. Errors: ConfigError."""
+    text = os.environ.get(name, str(default))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise ConfigError(f"{name}={text}: must be a number of seconds above 0, such as {default}")
+    return seconds
 
 
 def connect(coordinator: str, processes: int | None, process: int | None) -> None:
@@ -55,7 +68,8 @@ def connect(coordinator: str, processes: int | None, process: int | None) -> Non
         _check(coordinator, processes, process)
     # it would take SIGTERM from us, and hear no other signal
     jax.config.update("jax_enable_preemption_service", False)
-    missing = threading.Timer(FOUND_SECONDS, _give_up, (coordinator, processes))
+    wait = _asked("JAXCNN_FOUND_SECONDS", FOUND_SECONDS)
+    missing = threading.Timer(wait, _give_up, (coordinator, processes, wait))
     missing.daemon = True
     missing.start()
     try:
@@ -63,7 +77,7 @@ def connect(coordinator: str, processes: int | None, process: int | None) -> Non
             coordinator_address=None if auto else coordinator,
             num_processes=processes,
             process_id=process,
-            initialization_timeout=int(2 * FOUND_SECONDS),
+            initialization_timeout=math.ceil(2 * wait),
         )
     except ValueError as error:  # none of JAX's clusters
         raise ConfigError(
@@ -79,11 +93,11 @@ def connect(coordinator: str, processes: int | None, process: int | None) -> Non
         missing.cancel()
 
 
-def _give_up(coordinator: str, processes: int | None) -> None:
+def _give_up(coordinator: str, processes: int | None, wait: float) -> None:
     with contextlib.suppress(OSError):
         print(
             f"error: --coordinator {coordinator}: not all of the {processes or ''} processes came "
-            f"within {FOUND_SECONDS:.0f} s; start all of them, with the address of process 0",
+            f"within {wait:.0f} s; start all of them, with the address of process 0",
             file=sys.stderr,
             flush=True,
         )
@@ -200,8 +214,6 @@ def leave(*, code: int | None = None) -> None:
         return
 
     def end() -> None:
-        if speaks():  # JAX ends the others with the one that coordinates: let them end themselves
-            time.sleep(LINGER_SECONDS)
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stream.flush()
@@ -224,6 +236,7 @@ class Watch:
 
     def __init__(self, folder: Path):
         self._folder = folder
+        self._stuck = _asked("JAXCNN_STUCK_SECONDS", STUCK_SECONDS)
         self._own: dict[str, Any] = {"name": socket.gethostname(), "at": 0, "beat": 0}
         self._seen: dict[int, tuple[dict[str, Any], float, float]] = {}
         self._stop = threading.Event()
@@ -238,22 +251,29 @@ class Watch:
         self._stop.set()
 
     def fail(self, error: BaseException) -> None:
-        """Tell the others that this host has ended with an error."""
+        """Tell the others that this host has ended with an error; the first one, with which JAX
+        ends the others, waits until they have heard it.
+        """
         text = str(error).splitlines()[0][:300] if str(error) else ""
         own = isinstance(error, JaxcnnError) and text
         self._own["failed"] = text if own else f"{type(error).__name__} {text}".strip()
-        with contextlib.suppress(Exception):  # the coordinator may be what is lost
-            self._tell()
+        self._tell_until_ended(LINGER_SECONDS if hosts.first() else 0.0)
 
     def finish(self) -> None:
         """Wait until all hosts have ended training."""
         self._own["done"] = True
-        end = time.monotonic() + LOST_SECONDS
-        while time.monotonic() < end:
-            with contextlib.suppress(Exception):
+        self._tell_until_ended(LOST_SECONDS)
+
+    def _tell_until_ended(self, wait: float) -> None:
+        """Once at least, and for so many seconds while another host is at work."""
+        end = time.monotonic() + wait
+        while True:
+            with contextlib.suppress(Exception):  # the coordinator may be what is lost
                 self._tell()
-                if all("done" in told for told in self._told().values()):
+                if all("done" in each or "failed" in each for each in self._told().values()):
                     return
+            if time.monotonic() >= end:
+                return
             time.sleep(0.05)
 
     def found(self, *, wait: float) -> str:
@@ -302,8 +322,8 @@ class Watch:
                 self._find(f"{who} has failed: {each['failed']}")
             elif now - beat > LOST_SECONDS:
                 self._find(f"{who} is lost: no sign of it for {LOST_SECONDS:.0f} s")
-            elif now - moved > STUCK_SECONDS:
-                self._find(f"{who} hangs: behind the others for {STUCK_SECONDS:.0f} s")
+            elif now - moved > self._stuck:
+                self._find(f"{who} hangs: behind the others for {self._stuck:.0f} s")
 
     def _find(self, text: str) -> None:
         """Say it to the main thread, and end the process where that does not hear."""
