@@ -18,7 +18,15 @@ if TYPE_CHECKING:
 
 EXAMPLE = "python launch.py check experiments/fashion_mnist_cnn.py --data --sheet batch.png"
 # said in words
-COST = ("params", "state_bytes", "param_bytes", "batch_bytes", "step_flops", "step_bytes")
+COST = (
+    "params",
+    "state_bytes",
+    "state_bytes_per_device",
+    "param_bytes",
+    "batch_bytes",
+    "step_flops",
+    "step_bytes",
+)
 COST += ("step_seconds", "steps_timed", "compile_seconds")
 SHOWN = 20  # classes whose counts are printed
 
@@ -67,7 +75,7 @@ def main(args: Any) -> int:
 
     from jaxcnn.core.memory import format_bytes
     from jaxcnn.core.rendering import render, render_text
-    from jaxcnn.runs.check import check_divides, pre_flight
+    from jaxcnn.runs.check import check_divides, pre_flight, share_of_state
     from jaxcnn.runs.cost import measure_step, step_flops
     from jaxcnn.runs.examine import examine
     from jaxcnn.runs.scaling import LINK, device_share
@@ -82,7 +90,11 @@ def main(args: Any) -> int:
     if args.compile:
         result |= measure_step(experiment, steps=result["steps"] or 1)
     size, link = experiment.batch_size, args.link or LINK
-    shares = [device_share(result, n, batch_size=size, link=link) for n in counts]
+    shares = []
+    for n in counts:
+        held, group = share_of_state(experiment, n)
+        more = {"group": group, "state_bytes": held}
+        shares.append(device_share(result, n, batch_size=size, link=link, **more))
     if not args.json:
         print(render_text(experiment), end="\n\n")
         for name, value in result.items():
@@ -92,7 +104,7 @@ def main(args: Any) -> int:
                 shown = "unknown until the data are there" if value is None else shown
                 print(f"{name.removesuffix('_bytes').replace('_', ' '):28} {shown}")
         said = f"{link:g} GB/s" + ("" if args.link else " (assumed; --link)")
-        for line in cost_lines(result, batch_size=size) + device_lines(shares, link=said):
+        for line in cost_lines(result, batch_size=size) + device_lines(result, shares, link=said):
             print(line)
     seen: dict[str, Any] = {}
     if not args.no_data:
@@ -155,8 +167,10 @@ def cost_lines(found: dict[str, Any], *, batch_size: int) -> list[str]:
     known = {n: size for n, size in found.items() if n.endswith("_bytes") and size is not None}
     size = {name: format_bytes(bytes_) for name, bytes_ in known.items()}
     own = f"{found['params']:,} parameters ({size['param_bytes']}); " if "params" in found else ""
+    part = size.get("state_bytes_per_device", size["state_bytes"])
+    part = "" if part == size["state_bytes"] else f", {part} of it on each device"
     lines = [
-        f"{own}training state {size['state_bytes']}; a batch of {batch_size} examples "
+        f"{own}training state {size['state_bytes']}{part}; a batch of {batch_size} examples "
         f"{size['batch_bytes']}"
     ]
     if (flops := found["step_flops"]) is None:
@@ -182,7 +196,7 @@ def cost_lines(found: dict[str, Any], *, batch_size: int) -> list[str]:
     return lines
 
 
-def device_lines(shares: list[dict[str, Any]], *, link: str) -> list[str]:
+def device_lines(found: dict[str, Any], shares: list[dict[str, Any]], *, link: str) -> list[str]:
     """A table of what a step costs each of so many devices, and what is taken for granted."""
     from jaxcnn.core.memory import format_bytes
 
@@ -201,13 +215,14 @@ def device_lines(shares: list[dict[str, Any]], *, link: str) -> list[str]:
         row += (f"{share['step_seconds']:.2g} s", f"{share['efficiency']:.0%}") if timed else ()
         rows.append(row)
     widths = [max(map(len, column)) for column in zip(*rows, strict=False)]
+    parts = any(share["state_bytes"] < found["state_bytes"] for share in shares)
+    whole = "its part of the state, as the mesh divides it" if parts else "the whole state"
     held = "state, batch and temporaries" if shares[0]["step_bytes"] else "state and batch"
     return [
         "",
         "on so many devices, on paper, each:",
         *("  ".join(f"{x:>{n}}" for x, n in zip(row, widths, strict=False)) for row in rows),
-        f"memory: {held}; every device holds the whole state. sends: to sum the gradients, "
-        f"at {link};",
+        f"memory: {held}; every device holds {whole}. sends: to sum the gradients, at {link};",
         "latency is left out, and that a sum can begin before the backward pass ends. "
         + ("step: were each as fast as this machine" if timed else "the time of a step: --compile"),
     ]

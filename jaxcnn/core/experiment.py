@@ -79,6 +79,11 @@ class Experiment:
     steps_per_dispatch: updates that one call of the device makes. None: 16 on accelerators whose
         memory holds the data; 1 on CPU, where a convolution inside a compiled loop is slow. A run
         keeps its number over a resume: the two differ in rounding.
+    mesh: how the devices are arranged, like "data=4,fsdp=2"; -1 for what the other axis leaves.
+        Rows are divided among all; along "fsdp" the parameters and the optimizer's state are, too
+        (jaxcnn.core.meshes). None: all along "data".
+    layout: (regular expression over names such as 'params/Conv_0/kernel', axis counted from the
+        end, or None for whole) of what is not to be divided along its largest fitting axis.
     objective: what is minimized; default `jaxcnn.core.program.supervised`, the task's loss of the
         augmented batch. For all that is one gradient of one loss: distillation, contrastive
         learning, regularizers.
@@ -109,6 +114,8 @@ class Experiment:
     compute_dtype: str = "float32"
     weights: str | None = None
     steps_per_dispatch: int | None = None
+    mesh: str | None = None
+    layout: tuple[tuple[str, int | None], ...] = ()
     objective: Objective | None = None
     program: MakeProgram | None = None
     initialize: Initialize | None = None
@@ -191,6 +198,16 @@ def _problems(e: Experiment) -> Iterator[str]:
         and all(isinstance(r, tuple) and len(r) == 2 and isinstance(r[0], str) for r in e.rates)
     ):
         yield f"rates={e.rates!r}: must be a tuple of (regular expression, multiplier) pairs"
+    if not (isinstance(e.mesh, str) or e.mesh is None):
+        yield f"mesh={e.mesh!r}: must be a text like 'data=4,fsdp=2' or None"
+    if not (
+        isinstance(e.layout, tuple)
+        and all(isinstance(r, tuple) and len(r) == 2 and _names_axis(*r) for r in e.layout)
+    ):
+        yield (
+            f"layout={e.layout!r}: must be a tuple of (regular expression, axis) pairs; axes count "
+            "from the end, -1 is the last; None keeps an array whole"
+        )
     if not callable(e.optimizer):
         yield (
             f"optimizer={e.optimizer!r}: must be an optax factory with its numbers, e.g. "
@@ -209,6 +226,11 @@ def _problems(e: Experiment) -> Iterator[str]:
         found = () if isinstance(value, type) else dir(value)
         if missing := [member for member in members(protocol) if member not in found]:
             yield f"{name}={value!r}: lacks {', '.join(missing)}; see the {name} protocol"
+
+
+def _names_axis(expression: object, axis: object) -> bool:
+    last = isinstance(axis, int) and not isinstance(axis, bool) and axis < 0
+    return isinstance(expression, str) and (axis is None or last)
 
 
 def members(protocol: type) -> list[str]:

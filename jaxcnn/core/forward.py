@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from jaxcnn.core import freezing
+from jaxcnn.core import freezing, meshes
 from jaxcnn.core.batch import unit_interval
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.override import replace_at
@@ -62,6 +62,7 @@ def apply_model(
     dtype = jnp.dtype(e.compute_dtype)
     params, inputs = _cast(variables["params"], dtype), _cast(model_inputs(e, batch), dtype)
     model_state = {name: value for name, value in variables.items() if name != "params"}
+    params, model_state = meshes.gathered((params, model_state))
     # Flax takes "params" for every name that is not given; "dropout" is given for its own bits.
     rngs = None if key is None else {"dropout": key, "params": key}
     with freezing.as_in_evaluation(params, e.rates):

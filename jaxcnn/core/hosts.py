@@ -92,28 +92,43 @@ def put(batch: Batch, sharding: NamedSharding) -> Batch:
     }
 
 
-def everywhere(tree: Tree, sharding: NamedSharding) -> Tree:
-    """A tree that each host has, as arrays of all devices; what is one already stays."""
+def everywhere(tree: Tree, shardings: Tree) -> Tree:
+    """A tree that each host has, as arrays of all devices, laid out as `shardings` says: a tree of
+    NamedSharding, or one for all; what is laid out already stays.
+    """
     if count() == 1:
         return tree
 
-    def place(x: Any) -> Any:
+    def place(x: Any, sharding: NamedSharding) -> Any:
         if isinstance(x, jax.Array) and not x.is_fully_addressable:
             return x
         if isinstance(x, jax.Array) and trees.is_key(x):
-            data = place(jax.random.key_data(x))
+            data = place(jax.random.key_data(x), sharding)
             return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
         host = np.asarray(x)
         return jax.make_array_from_callback(host.shape, sharding, lambda at: host[at])
 
-    return jax.tree.map(place, tree)
+    if isinstance(shardings, NamedSharding):
+        return jax.tree.map(lambda x: place(x, shardings), tree)
+    return jax.tree.map(place, tree, shardings)
 
 
 def local(tree: Tree) -> Tree:
-    """A tree of which each device holds the whole, as arrays of this host."""
+    """A tree that lies whole on this host's devices, as arrays of this host."""
     if count() == 1:
         return tree
-    return jax.tree.map(lambda x: x if x.is_fully_addressable else x.addressable_data(0), tree)
+
+    def gather(x: jax.Array) -> jax.Array:
+        if x.is_fully_addressable:
+            return x
+        if x.is_fully_replicated:
+            return x.addressable_data(0)
+        host = np.empty(x.shape, x.dtype)
+        for shard in x.addressable_shards:
+            host[shard.index] = shard.data
+        return jnp.asarray(host)
+
+    return jax.tree.map(gather, tree)
 
 
 def told(value: T) -> T:

@@ -1,12 +1,13 @@
 """Program -> Program: how a program is read (scored, predicting, ensemble, viewed), compiled,
 repeated and spread over devices. Nothing else in core knows of devices but `core.hosts`, which
-says whose they are.
+says whose they are, and `core.meshes`, which says what lies on which.
 
 Each transformation leaves the meaning of the functions alone and adds (or places) a leading axis;
 they compose: `on_devices(scan(replicate(p)), axes=2)` runs many steps a dispatch of many replicas
 whose batches [steps, replicas, B, …] are split over the devices along B.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -14,10 +15,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxcnn.core import hosts
+from jaxcnn.core import hosts, meshes
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.forward import with_numbers
 from jaxcnn.core.memory import Fitting
+from jaxcnn.core.meshes import Layout
 from jaxcnn.core.protocols import Batch, Device, HasNumbers, Numbers, Program, Tree
 from jaxcnn.core.views import show, views_of
 from jaxcnn.errors import ConfigError
@@ -152,16 +154,22 @@ def scan(p: Program) -> Program:
     return p._replace(train_step=train_steps)
 
 
-def on_devices(p: Program, *, axes: int = 0) -> Program:
-    """The program compiled for the devices at hand, those of all hosts that train together:
-    data-parallel where there are several.
+def on_devices(p: Program, *, layout: Layout = Layout(), axes: int = 0) -> Program:
+    """The program compiled for the devices at hand, those of all hosts that train together, in the
+    layout of its experiment: by default data-parallel where there are several.
 
     `axes`: how many axes of a training batch come before its rows (steps, replicas).
     """
-    if len(hosts.devices()) == 1:
+    mesh = meshes.arranged(layout)
+    if mesh.size == 1:
         return compile(p)
-    batch = PartitionSpec(*(None,) * axes, "data")
-    return shard(p, data_mesh(), batch=batch, eval_batch=PartitionSpec("data"))
+    return shard(
+        p,
+        mesh,
+        state=lambda state: meshes.specs(state, mesh, layout.rules),
+        batch=PartitionSpec(*(None,) * axes, *meshes.ROWS),
+        eval_batch=meshes.ROWS,
+    )
 
 
 def data_mesh(*, devices: Sequence[Device] | None = None) -> Mesh:
@@ -173,12 +181,12 @@ def shard(
     p: Program,
     mesh: Mesh,
     *,
-    state: PartitionSpec = PartitionSpec(),
+    state: PartitionSpec | Callable[[Tree], Tree] = PartitionSpec(),
     batch: PartitionSpec = PartitionSpec("data"),
     eval_batch: PartitionSpec | None = None,
 ) -> Program:
-    """Compiled over a device mesh: the state laid out as `state` (default: a copy on each device),
-    batches split as `batch`.
+    """Compiled over a device mesh: the state laid out as `state` says (default: a copy on each
+    device; a function gives the PartitionSpecs of a state's shapes), batches split as `batch`.
 
     Batches of evaluation and prediction are split as `eval_batch` (default: as `batch`; a
     replicated program shares them, so there it is PartitionSpec("data")).
@@ -186,29 +194,58 @@ def shard(
     Gradients and BatchNorm statistics are those of the whole batch, whatever the number of devices.
     Errors: ConfigError for a batch that cannot be split evenly.
     """
-    s, whole = NamedSharding(mesh, state), NamedSharding(mesh, PartitionSpec())
-    b = NamedSharding(mesh, batch)
+    whole, b = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, batch)
     v = NamedSharding(mesh, batch if eval_batch is None else eval_batch)
-    train_step = jax.jit(p.train_step, in_shardings=(s, b), out_shardings=(s, s), donate_argnums=0)
-    output_step = jax.jit(p.output_step, in_shardings=(s, v), out_shardings=whole)
-    init = jax.jit(p.init, out_shardings=s, compiler_options=called_once())
-    return Program(init, _placing(train_step, s, b), _placing(output_step, s, v))
+
+    def laid(tree: Tree) -> Tree:
+        """The shardings of a state, of each array or of all."""
+        return meshes.shardings(mesh, state(tree) if callable(state) else state)
+
+    def within(function: Callable[[Tree, Batch], Tree]) -> Callable[[Tree, Batch], Tree]:
+        def traced(tree: Tree, batch: Batch) -> Tree:
+            with meshes.dividing(mesh):
+                return function(tree, batch)
+
+        return traced
+
+    def train_step(s: Tree) -> Callable[[Tree, Batch], Tree]:
+        step = within(p.train_step)
+        return jax.jit(step, in_shardings=(s, b), out_shardings=(s, whole), donate_argnums=0)
+
+    def output_step(s: Tree) -> Callable[[Tree, Batch], Tree]:
+        return jax.jit(within(p.output_step), in_shardings=(s, v), out_shardings=whole)
+
+    def init(*args: Tree) -> Tree:
+        made = laid(jax.eval_shape(p.init, *args))
+        return jax.jit(p.init, out_shardings=made, compiler_options=called_once())(*args)
+
+    return Program(init, _placing(train_step, laid, b), _placing(output_step, laid, v))
 
 
 def _placing(
-    function: Callable[[Tree, Batch], Tree], s: NamedSharding, b: NamedSharding
+    compiled: Callable[[Tree], Callable[[Tree, Batch], Tree]],
+    laid: Callable[[Tree], Tree],
+    b: NamedSharding,
 ) -> Callable[[Tree, Batch], Tree]:
-    """`function(state, batch)` that first puts this host's state and batch where they belong."""
+    """A function of (state, batch), compiled for the shardings that are `laid` for its first state,
+    that puts this host's state and batch where they belong before it is called.
+    """
+    made: list[tuple[Tree, Callable[[Tree, Batch], Tree]]] = []
 
     def placed(state: Tree, batch: Batch) -> Tree:
         for name, x in batch.items():
             for rows, axis in zip(x.shape, b.spec, strict=False):
-                parts = 1 if axis is None else b.mesh.shape[axis] // hosts.count()
-                if rows % parts:
+                names = () if axis is None else axis if isinstance(axis, tuple) else (axis,)
+                parts = math.prod(b.mesh.shape[name] for name in names) // hosts.count()
+                if names and rows % parts:
                     raise ConfigError(
                         f"{name} {list(x.shape)}: {rows} rows cannot be split evenly over "
                         f"{parts} devices; choose a fitting batch_size"
                     )
+        if not made:
+            s = laid(state)
+            made.append((s, compiled(s)))
+        s, function = made[0]
         return function(hosts.everywhere(state, s), hosts.put(batch, b))
 
     return placed

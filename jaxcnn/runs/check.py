@@ -7,10 +7,11 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import numpy as np
 
-from jaxcnn.core import hosts
+from jaxcnn.core import hosts, meshes
 from jaxcnn.core.checks import check_numbers
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.forward import prepare
+from jaxcnn.core.meshes import Layout
 from jaxcnn.core.program import State, make_program
 from jaxcnn.core.protocols import Batch, Program, Tree
 from jaxcnn.core.transforms import predicting
@@ -76,6 +77,21 @@ def check_divides(e: Experiment, *, devices: int | None = None) -> None:
             f"batch_size={e.batch_size}: cannot be split evenly over {count} devices, which train "
             f"a run together; choose {nearest}, or {fewer}"
         )
+    layout = Layout.of(e)
+    if layout != Layout():
+        if devices is None:
+            meshes.arranged(layout)
+        share_of_state(e, count)
+
+
+def share_of_state(e: Experiment, devices: int) -> tuple[int, int]:
+    """(bytes of the state on each of so many devices, how many of them hold it together).
+
+    Errors: ConfigError for a mesh or layout that does not fit.
+    """
+    layout = Layout.of(e)
+    group = meshes.parse(layout.mesh, devices)["fsdp"]
+    return meshes.bytes_per_device(abstract_state(e), layout, devices), group
 
 
 def check_classes(e: Experiment) -> None:
@@ -164,6 +180,7 @@ def pre_flight(e: Experiment) -> dict[str, Any]:
     return {
         "inputs": {name: [*entries[name].shape[1:]] for name in e.task.inputs},
         **_sizes_of(state),
+        "state_bytes_per_device": share_of_state(e, len(hosts.devices()))[0],
         "batch_bytes": _size(batch),
         **{f"{split}_examples": count for split, count in sizes.items()},
         "steps": steps if known else None,

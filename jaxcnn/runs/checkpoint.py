@@ -14,19 +14,22 @@ import numpy as np
 from jaxcnn.core import trees
 from jaxcnn.core.protocols import AnyState, Tree
 from jaxcnn.errors import CheckpointError, ResourceError
-from jaxcnn.weights.files import write_arrays
+from jaxcnn.weights.files import bytes_of, write_arrays
 from jaxcnn.weights.identity import NAME, metadata_of, read_checkpoint
 
 Template = Tree  # a state of the expected structure; shapes will do
+Arrays = dict[str, np.ndarray]
 
 
-def to_arrays(state: Tree) -> dict[str, np.ndarray]:
-    """{'params/Conv_0/kernel': host array, …} of a state; PRNG keys become their uint32 data."""
+def to_arrays(state: Tree) -> Arrays:
+    """{'params/Conv_0/kernel': host array, …} of a state; PRNG keys become their uint32 data. On
+    CPU the arrays are the state's own memory.
+    """
     leaves = trees.flatten(state)
     return dict(zip(leaves, jax.device_get([trees.raw(x) for x in leaves.values()]), strict=True))
 
 
-def from_arrays(template: Template, arrays: dict[str, np.ndarray], *, source: str) -> Tree:
+def from_arrays(template: Template, arrays: Arrays, *, source: str) -> Tree:
     """`arrays` in the structure of `template`.
 
     Errors: CheckpointError listing all that differs.
@@ -58,11 +61,11 @@ def digest(state: Tree) -> str:
     return _digest(to_arrays(state))
 
 
-def _digest(arrays: dict[str, np.ndarray]) -> str:
+def _digest(arrays: Arrays) -> str:
     sha = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         sha.update(f"{name} {array.dtype} {array.shape}\n".encode())
-        sha.update(np.ascontiguousarray(array).tobytes())
+        sha.update(bytes_of(array))
     return sha.hexdigest()
 
 
@@ -86,9 +89,10 @@ class Checkpoints:
 
         Errors: ResourceError; older checkpoints are kept.
         """
-        if not self.writes:
-            return None
-        arrays = to_arrays(state)
+        return self.write(to_arrays(state), step=step, best=best) if self.writes else None
+
+    def write(self, arrays: Arrays, *, step: int, best: bool = False) -> str:
+        """As `save`, of a state's arrays."""
         seal = _digest(arrays)
         metadata = metadata_of(run=self.run, step=step, best=best, digest=seal)
         last = self._path("last", step)

@@ -25,9 +25,10 @@ class Event(NamedTuple):
     """Something that happened.
 
     kind: "start" (once a process; record: steps, replicas), "train" (means over the steps since the
-        last one: loss, grad_norm, learning_rate, …), "eval" (record["metrics"]), "save" (a
-        checkpoint was written), "stop" (a replica stopped for good: record["why"], e.g. "diverged",
-        "stopped early", "dropped at a rung"), "end" (the process leaves the run).
+        last one: loss, grad_norm, learning_rate, …), "eval" (record["metrics"]), "save" (the
+        checkpoint of the record's step was written, which ends some steps later), "stop" (a replica
+        stopped for good: record["why"], e.g. "diverged", "stopped early", "dropped at a rung"),
+        "end" (the process leaves the run).
     step: updates made. record: JSON-able; what metrics.jsonl gets for "train", "eval" and "stop".
     state: a call that gives the replica's state, as arrays of its own that outlive the step; in a
         solo run's form, whatever the way. It costs a copy, so call it only when it is needed.

@@ -3,11 +3,13 @@
 import dataclasses
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 
 import jax
 
 from jaxcnn.core import hosts
 from jaxcnn.core.experiment import Experiment
+from jaxcnn.core.meshes import Layout
 from jaxcnn.core.protocols import AnyState, Numbers, Program, Tree
 from jaxcnn.core.rendering import Json
 from jaxcnn.data.dataset import Source
@@ -44,14 +46,17 @@ class Group:
     timed: int = 0  # the step from which the speed counts: the last record's or compiled one
     since: float = 0.0  # monotonic time at which it was made
     saved: float = 0.0  # monotonic time of the last save
-    failed_save: ResourceError | None = None
+    # the save that is being written (jaxcnn.runs.saving), and what to do then
+    writing: tuple[Future[None], Callable[[], None]] | None = None
+    failed_save: ResourceError | None = None  # the last save, if it could not be written
     told: set[str] = dataclasses.field(default_factory=set)
     agree: hosts.Agree = dataclasses.field(default_factory=hosts.Agree)
 
     def take(self, active: list[Replica], states: list[AnyState]) -> None:
         """Train these replicas from these states of solo runs."""
         self.way = self.way.resized(len(active))
-        self.active, self.bundles = active, self.way.bundles(self.program)
+        layout = Layout.of(self.experiment)
+        self.active, self.bundles = active, self.way.bundles(self.program, layout=layout)
         parts = by_bundle(self.way.sizes, states)
         self.states = [b.join(part) for b, part in zip(self.bundles, parts, strict=True)]
         self.pending = [[] for _ in self.bundles]
@@ -75,15 +80,23 @@ class Group:
         base = {"kind": kind, "step": self.step, "epoch": self.epoch(), **which}
         return {**base, **content, "seconds": self.seconds()}
 
-    def tell(self, kind: str, replica: Replica, record: Record) -> None:
-        """Notify the observers of a replica."""
+    def tell(
+        self,
+        kind: str,
+        replica: Replica,
+        record: Record,
+        *,
+        state: Callable[[], AnyState] | None = None,
+    ) -> None:
+        """Notify the observers of a replica. state: that of the record, if it is not of now."""
 
-        def state() -> AnyState:
+        def current() -> AnyState:
             own = self.solo_states()[self.active.index(replica)]
             return replica.to_file(jax.tree.map(jax.numpy.copy, own))
 
         about = (replica.folder, replica.experiment, self.eval)
-        replica.notify(Event(kind, self.step, record, state, replica.index, *about))
+        event = Event(kind, record["step"], record, state or current, replica.index, *about)
+        replica.notify(event)
 
     def once(self, what: str, text: str) -> None:
         """Say something, the first time that `what` is found."""

@@ -16,7 +16,7 @@ from jaxcnn.core import hosts
 from jaxcnn.core.memory import Fitting
 from jaxcnn.core.protocols import Batch, Tree
 from jaxcnn.errors import ConfigError, DataError, Preempted, ResourceError
-from jaxcnn.runs import evaluation
+from jaxcnn.runs import evaluation, saving
 from jaxcnn.runs.feed import batches, pieces
 from jaxcnn.runs.group import Group
 from jaxcnn.runs.profiling import compilations
@@ -24,7 +24,7 @@ from jaxcnn.runs.replica import Replica
 from jaxcnn.runs.stopping import diverge, drop_due, going_on, raise_if_lost, stop_replica
 from jaxcnn.runs.ways import by_bundle
 
-# At most so much work is lost by a kill; a save takes milliseconds at LeNet size.
+# At most so much work, and what a save takes, is lost by a kill.
 SAVE_SECONDS = 30.0
 GO_ON, SAVE, STOP = 0, 1, 2  # what each host wishes, and all do
 
@@ -46,9 +46,12 @@ def run(group: Group, stop: Callable[[], bool]) -> None:
         if group.step == 0 or not going_on(group):
             raise
         _save(group)
+        saving.settle(group)
         if group.failed_save:
             raise
         raise DataError(f"{error}; stopped at step {group.step} of {group.steps}") from error
+    finally:
+        saving.leave(group)
     raise_if_lost(group)
 
 
@@ -59,7 +62,12 @@ def _train(group: Group, stop: Callable[[], bool]) -> None:
         drop_due(group)
         rungs = [step for step in group.rungs if step > group.step]
         if _train_until(group, min([*rungs, group.steps]), stop):
+            saving.settle(group)
+            if group.failed_save:
+                text = f"{group.failed_save}; stopped by a signal at step {group.step}, not saved"
+                raise ResourceError(text)
             raise Preempted(f"stopped by a signal at step {group.step} of {group.steps}")
+    saving.settle(group)
 
 
 def _owes_evaluation(group: Group) -> bool:
@@ -90,7 +98,9 @@ def _train_until(group: Group, end: int, stop: Callable[[], bool]) -> bool:
         if after % e.log_every == 0:
             _log(group)
         evaluating = after % interval == 0 or after == end
+        saving.settle(group, if_done=True)
         overdue = hosts.first() and time.monotonic() - group.saved > SAVE_SECONDS
+        overdue = overdue and group.writing is None
         asked = group.agree(STOP if stop() else SAVE if overdue else GO_ON)
         stopping = asked == STOP or after == group.until
         if evaluating:
@@ -246,22 +256,7 @@ def _row(results: list[tuple[int, Tree]], i: int) -> list[tuple[int, Tree]]:
 
 
 def _save(group: Group, *, best: Set[int] = frozenset()) -> None:
-    """Log what is pending, so that the histories are whole up to the checkpoints, and save all that
-    go on.
-
-    A full disk is reported and training goes on, with the older checkpoints kept.
-    """
+    """Log what is pending, so that the histories are whole up to the checkpoints, and save."""
     _log(group)
     group.saved = time.monotonic()
-    states = group.solo_states()
-    try:
-        for replica, state in zip(group.active, states, strict=True):
-            if replica.stopped is None:
-                is_best = replica.index in best
-                replica.history.sync()
-                replica.checkpoints.save(replica.to_file(state), step=group.step, best=is_best)
-                group.tell("save", replica, group.record("save", replica, best=is_best))
-        group.failed_save = None
-    except ResourceError as error:
-        group.failed_save = error
-        group.say(f"warning: {error}; training goes on, the next save will be tried")
+    saving.begin(group, best=best)

@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxcnn.core import hosts
 from jaxcnn.core.experiment import Experiment
+from jaxcnn.core.meshes import Layout
 from jaxcnn.core.program import make_program
 from jaxcnn.core.protocols import AnyState, Batch, Program
 from jaxcnn.core.rendering import render
@@ -124,6 +125,7 @@ def train_group(
             steps=steps,
             about=[render(base), {n: str(s) for n, s in base.data.spec().items()}],
             say=say,
+            layout=Layout.of(base),
             progress=plan.console.progress,
         ),
     )

@@ -3,7 +3,8 @@ the gradients. Nothing here was measured on that many devices.
 
 As jaxcnn trains on several devices: the batch is divided among them, each holds the whole training
 state, and after the backward pass the gradients are summed over all (Goyal et al., Accurate, large
-minibatch SGD: training ImageNet in 1 hour, 2017, section 4).
+minibatch SGD: training ImageNet in 1 hour, 2017, section 4). Along "fsdp" of a mesh each holds a
+part of the state (jaxcnn.core.meshes).
 """
 
 from typing import Any
@@ -12,7 +13,13 @@ LINK = 50.0  # GB/s, of which `check` says that it is assumed
 
 
 def device_share(
-    found: dict[str, Any], count: int, *, batch_size: int, link: float
+    found: dict[str, Any],
+    count: int,
+    *,
+    batch_size: int,
+    link: float,
+    group: int = 1,
+    state_bytes: int | None = None,
 ) -> dict[str, Any]:
     """The share of one of `count` devices in a step, among which the batch divides
     (jaxcnn.runs.check.check_divides).
@@ -20,6 +27,7 @@ def device_share(
     found: `pre_flight`'s facts, with "step_flops" and, where it was measured on one device,
         "step_bytes" and "step_seconds".
     link: what a device sends to its neighbour in GB/s (1e9 bytes).
+    group, state_bytes: how many devices hold the state together, and what each holds of it.
 
     {"devices"; "batch": examples of one device; "state_bytes", "batch_bytes" of one device;
     "step_bytes": with the temporaries, which are taken to grow with the examples; "step_flops";
@@ -31,20 +39,25 @@ def device_share(
     (Patarasuk and Yuan, Bandwidth optimal all-reduce algorithms for clusters of workstations, 2009,
     section 3); latency, which rules for small networks, is left out. Summed are the gradients of
     all parameters, in the parameters' dtype: that those of frozen layers are not is left out, too.
+    A group sends as much in other words: it gathers the parameters once, and sums each gradient to
+    where it lies, (n - 1) / n of the bytes each; between groups only such a part is summed.
     Statistics of BatchNorm are summed in the passes; they are few bytes.
     """
-    shared = found["state_bytes"] + found["batch_bytes"] / count
+    held = found["state_bytes"] if state_bytes is None else state_bytes
+    shared = held + found["batch_bytes"] / count
     whole, flops = found.get("step_bytes"), found["step_flops"]
     arguments = found["state_bytes"] + found["batch_bytes"]
     gradients = found.get("param_bytes")
-    sent = None if gradients is None else 2 * (count - 1) / count * gradients
+    groups = count // group
+    share = 2 * (group - 1) / group + 2 * (groups - 1) / groups / group
+    sent = None if gradients is None else share * gradients
     sums = None if sent is None else sent / (link * 1e9)
     alone = found.get("step_seconds")
     step = None if alone is None or sums is None else alone / count + sums
     return {
         "devices": count,
         "batch": batch_size // count,
-        "state_bytes": found["state_bytes"],
+        "state_bytes": held,
         "batch_bytes": found["batch_bytes"] // count,
         "step_bytes": None if whole is None else round(shared + (whole - arguments) / count),
         "step_flops": None if flops is None else flops // count,

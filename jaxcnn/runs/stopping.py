@@ -9,7 +9,7 @@ from jaxcnn.core.program import State
 from jaxcnn.core.rendering import Json
 from jaxcnn.data.dataset import batch_indices
 from jaxcnn.errors import DivergedError, ResourceError
-from jaxcnn.runs import evaluation
+from jaxcnn.runs import evaluation, saving
 from jaxcnn.runs.diagnosis import first_non_finite
 from jaxcnn.runs.group import Group
 from jaxcnn.runs.replica import Replica, replace
@@ -42,6 +42,7 @@ def diverge(group: Group, place: int) -> None:
     if isinstance(state, State) and e.program is None:
         where = first_non_finite(e, state, group.train.take(indices))
     good = replace(state, live=jax.numpy.ones((), bool))
+    saving.settle(group)
     try:
         replica.checkpoints.save(replica.to_file(good), step=at)
     except ResourceError as error:

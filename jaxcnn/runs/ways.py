@@ -17,6 +17,7 @@ from typing import TypeVar
 import jax
 
 from jaxcnn.core import hosts, transforms
+from jaxcnn.core.meshes import Layout
 from jaxcnn.core.protocols import AnyState, Batch, Device, Program, Tree
 from jaxcnn.core.rendering import Json
 from jaxcnn.errors import ConfigError, ResourceError, did_you_mean
@@ -24,6 +25,7 @@ from jaxcnn.runs import environment
 from jaxcnn.weights.files import write_atomically
 
 T = TypeVar("T")
+ON_ALL = Layout()
 KINDS = ("loop", "vmap", "unrolled", "devices")
 SHARE = 0.1  # of the run's expected time that a trial of ways may take
 # What compiling a step may take, in compilations of the solo step, rounded up: vmapped it took 1.22
@@ -112,15 +114,20 @@ class Way:
         """The same way for another number of replicas."""
         return Way.from_text(self.text(), replicas)
 
-    def bundles(self, program: Program) -> list[Bundle]:
+    def bundles(self, program: Program, *, layout: Layout = ON_ALL) -> list[Bundle]:
         """The compiled programs of all replicas, in their order; equal bundles share one."""
+        if self.kind == "devices" and layout != ON_ALL:
+            raise ConfigError(
+                "--replicas-by devices: each device trains replicas of its own, so a mesh or layout"
+                " has no place; leave it out, or say vmap"
+            )
         made: dict[int, Bundle] = {}
         out = []
         for i, size in enumerate(self.sizes):
             device = jax.devices()[i % len(jax.devices())] if self.kind == "devices" else None
             kind = "solo" if size == 1 else "unrolled" if self.kind == "unrolled" else "vmap"
             if size not in made:
-                made[size] = _bundle(program, kind, size, apart=device is not None)
+                made[size] = _bundle(program, kind, size, layout if device is None else None)
             out.append(dataclasses.replace(made[size], device=device))
         return out
 
@@ -130,8 +137,8 @@ def _chunks(replicas: int, size: int) -> tuple[int, ...]:
     return (size,) * whole + ((rest,) if rest else ())
 
 
-def _bundle(program: Program, kind: str, count: int, *, apart: bool) -> Bundle:
-    """`apart`: each bundle on a device of its own, so none is split over devices."""
+def _bundle(program: Program, kind: str, count: int, layout: Layout | None) -> Bundle:
+    """layout: None where each bundle has a device of its own, so that none is split."""
     if kind == "vmap":
         program = transforms.replicate(program)
     elif kind == "unrolled":
@@ -139,7 +146,9 @@ def _bundle(program: Program, kind: str, count: int, *, apart: bool) -> Bundle:
     axes = 0 if kind == "solo" else 1
 
     def compiled(p: Program, axes: int) -> Program:
-        return transforms.compile(p) if apart else transforms.on_devices(p, axes=axes)
+        if layout is None:
+            return transforms.compile(p)
+        return transforms.on_devices(p, layout=layout, axes=axes)
 
     return Bundle(
         kind, count, compiled(program, axes), compiled(transforms.scan(program), axes + 1)
@@ -164,6 +173,7 @@ class Trial:
     say: Callable[[str], None]
     # (number of ways done, of all, what comes next): the console shows a bar
     progress: Callable[[int, int, str], None] = lambda done, total, text: None
+    layout: Layout = ON_ALL
 
 
 def choose(trial: Trial, *, forced: str | None = None) -> Way:
@@ -186,14 +196,15 @@ def choose(trial: Trial, *, forced: str | None = None) -> Way:
             return Way.from_text(json.loads(remembered.read_text())["way"], trial.replicas)
         except (ValueError, KeyError, TypeError, AttributeError, ConfigError):
             remembered.unlink(missing_ok=True)
-    seconds = measure(trial, candidates(trial.replicas))
+    names = candidates(trial.replicas, layout=trial.layout)
+    seconds = measure(trial, names)
     best = min(seconds, key=lambda name: seconds[name] * (0.97 if name == "loop" else 1.0))
     shown = ", ".join(
         f"{name} {1e3 * s / trial.replicas:.2f}"
         for name, s in sorted(seconds.items(), key=lambda item: item[1])
     )
     trial.say(f"replicas by {best!r} (ms per replica and step: {shown})")
-    if len(seconds) <= len(candidates(trial.replicas)):  # a longer run would try more
+    if len(seconds) <= len(names):  # a longer run would try more
         return Way.from_text(best, trial.replicas)
     try:
         remembered.parent.mkdir(parents=True, exist_ok=True)
@@ -204,10 +215,10 @@ def choose(trial: Trial, *, forced: str | None = None) -> Way:
     return Way.from_text(best, trial.replicas)
 
 
-def candidates(replicas: int) -> list[str]:
+def candidates(replicas: int, *, layout: Layout = ON_ALL) -> list[str]:
     """The ways worth a trial, those that are likeliest to pay first."""
     names = ["vmap", *(str(size) for size in (4, 16) if size < replicas)]
-    if len(jax.devices()) > 1:
+    if len(jax.devices()) > 1 and layout == ON_ALL:
         names.append("devices")
     # unrolling compiles every replica anew
     return [*names, "unrolled"] if replicas <= 8 else names
@@ -261,7 +272,7 @@ class _Runner:
         way = Way.from_text(name, trial.replicas)
         states = iter(trial.states())
         self.batches = trial.batches(way)
-        self.bundles = way.bundles(trial.program)
+        self.bundles = way.bundles(trial.program, layout=trial.layout)
         self.states = [b.join([next(states) for _ in range(b.count)]) for b in self.bundles]
         self.step()
 

@@ -30,9 +30,9 @@ class History:
     the run was interrupted.
 
     Records have "kind" ("train", "eval" or "stop"), "step", "epoch", "seconds" (training time so
-    far) and numbers. Where the disk is full they wait in memory for the next `sync`. Lines that are
-    no records are left out and named in `faults`; before the file is written anew without them, it
-    is kept as metrics.jsonl.damaged.
+    far) and numbers. Where the disk is full they wait in memory for the next `flush`. Lines that
+    are no records are left out and named in `faults`; before the file is written anew without them,
+    it is kept as metrics.jsonl.damaged.
     """
 
     def __init__(self, path: Path):
@@ -45,10 +45,10 @@ class History:
             self.append(event.record)
 
     def append(self, record: Record) -> None:
-        """Add a record; one that cannot be written now is kept for `sync`."""
+        """Add a record; one that cannot be written now is kept for `flush`."""
         self.records.append(record)
         self._unwritten.append(json.dumps(record) + "\n")
-        with contextlib.suppress(OSError):  # `sync` tries again, and reports it
+        with contextlib.suppress(OSError):  # `flush` tries again, and reports it
             self._write()
 
     def _write(self) -> None:
@@ -56,13 +56,18 @@ class History:
             file.write("".join(self._unwritten))
         self._unwritten = []
 
-    def sync(self) -> None:
-        """Make sure that what was appended survives a power cut. Errors: ResourceError."""
-        if not self.records:
+    def flush(self) -> None:
+        """Write what could not be written. Errors: ResourceError."""
+        if self._unwritten:  # part of a line may have been written: write all of it anew
+            self._rewrite()
+
+    def fsync(self) -> None:
+        """Make sure that what was written survives a power cut; another thread may do so while this
+        one appends. Errors: ResourceError.
+        """
+        if not self.path.is_file():
             return
         try:
-            if self._unwritten:  # part of a line may have been written: write all of it anew
-                self._rewrite()
             with open(self.path, "a") as file:
                 os.fsync(file.fileno())
         except OSError as error:

@@ -74,6 +74,7 @@ NEAREST: dict[str, tuple[str, ...]] = {
     "jaxcnn/core/forward.py": (*CORE, "tests/core/test_seams.py"),
     "jaxcnn/core/freezing.py": ("tests/core/test_freezing.py",),
     "jaxcnn/core/hosts.py": ("tests/runs/test_hosts.py",),
+    "jaxcnn/core/meshes.py": ("tests/core/test_meshes.py",),
     "jaxcnn/core/memory.py": ("tests/core/test_memory.py",),
     "jaxcnn/core/optimizers.py": ("tests/core/test_optimizers.py",),
     "jaxcnn/core/dotted.py": ("tests/core/test_override.py",),
@@ -120,6 +121,7 @@ NEAREST: dict[str, tuple[str, ...]] = {
     "jaxcnn/runs/listing.py": ("tests/runs/test_listing.py",),
     "jaxcnn/runs/litert.py": ("tests/runs/test_export.py", "tests/runs/test_litert.py"),
     "jaxcnn/runs/litert_child.py": ("tests/runs/test_litert.py",),
+    "jaxcnn/runs/saving.py": ("tests/runs/test_saving.py", *RUN),
     "jaxcnn/runs/loop.py": (*RUN, "tests/runs/test_events.py", "tests/runs/test_data_fault.py"),
     "jaxcnn/runs/members.py": ("tests/runs/test_sweep.py", *RUN),
     **{

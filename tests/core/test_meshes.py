@@ -1,0 +1,166 @@
+"""Meshes: a state that is divided among eight simulated devices ends where one device does, and its
+checkpoints are those of any number of devices.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AbstractMesh, PartitionSpec
+
+import jaxcnn
+from jaxcnn.core import meshes
+from jaxcnn.core.meshes import Layout
+from jaxcnn.errors import ConfigError, Preempted
+from jaxcnn.runs.train import go_on
+from tests.conftest import ROOT
+from tests.tiny import Lines, TinyNet, stop_at, tiny
+
+EIGHT = AbstractMesh((1, 8), meshes.AXES)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """With a run that one device began, and was stopped."""
+    folder = tmp_path_factory.mktemp("runs")
+    e = tiny(mesh="fsdp=-1", model=TinyNet(dropout=0.0))
+    with pytest.raises(Preempted):
+        jaxcnn.train(e, folder / "from one", observe=[stop_at(7)], quiet=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(folder):
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "NPROC": "16",  # fewer threads than devices in flight can deadlock (docs/LOG.md)
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "PYTHONPATH": str(ROOT),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.core.meshes_checks", str(folder)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("mesh", ["data=8", "data=4,fsdp=2", "fsdp=-1"])
+def test_a_divided_state_ends_where_that_of_one_device_does(found, mesh):
+    assert found["differences"][mesh] <= 1e-6
+
+
+def test_each_device_holds_its_part_and_check_says_so(found):
+    held, whole = found["bytes"]["held"], found["bytes"]["whole"]
+    assert len(held) == 8
+    assert max(held) <= 1.05 * whole / 8
+    # of the key, which is not counted there, each has eight bytes
+    assert found["bytes"]["said"] == max(held) + 8
+
+
+def test_parameters_are_gathered_and_activations_do_not_move(found):
+    counts = found["collectives"]
+    assert counts["all-gather"]
+    assert counts["all-reduce"]
+    assert counts["all-to-all"] == counts["collective-permute"] == 0
+
+
+def test_runs_of_eight_devices_and_of_one_go_on_with_one_another(found, folder):
+    runs, console = found["runs"], Lines()
+    e = tiny(mesh="data=2,fsdp=-1", model=TinyNet(dropout=0.0))
+    assert "stopped by a signal at step 7" in runs["stopped"]
+    with pytest.raises(ConfigError, match="does not make up 1 devices"):
+        go_on(e, folder / "stopped", {}, console=console)
+    assert jaxcnn.open(folder / "eight", e).evaluate()["loss"] == pytest.approx(
+        runs["eight"]["loss"], abs=1e-5
+    )
+    assert any("num_devices: 1 then, 8 now" in line for line in runs["from one"])
+    ended = jaxcnn.open(folder / "from one").summary["eval"]
+    for metrics in (ended, runs["replica"]):
+        assert metrics["loss"] == pytest.approx(runs["eight"]["loss"], abs=1e-4)
+
+
+def test_what_does_not_fit_is_refused_before_there_is_a_folder(found):
+    runs = found["runs"]
+    for name, text in {
+        "count": "does not make up 8 devices",
+        "rule": "the rule 'kernle' matches nothing of the state",
+        "axis": "axis -2 of params/Conv_0/kernel [3, 3, 1, 4] cannot be divided among 8 devices",
+    }.items():
+        assert text in runs[name][0]
+        assert not runs[name][1]
+
+
+def test_of_a_divided_state_that_diverges_the_layer_is_named(found):
+    assert "in the output of layer 'BatchNorm_0'" in found["runs"]["diverged"]
+
+
+@pytest.mark.parametrize(
+    ("text", "count", "sizes"),
+    [
+        (None, 8, (8, 1)),
+        ("data=4,fsdp=2", 8, (4, 2)),
+        ("fsdp=-1", 8, (1, 8)),
+        (" fsdp = 2 , data = -1 ", 8, (4, 2)),
+        ("fsdp=-1", 1, (1, 1)),
+    ],
+)
+def test_a_mesh_is_read(text, count, sizes):
+    assert tuple(meshes.parse(text, count).values()) == sizes
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("fdsp=2", "did you mean 'fsdp'"),
+        ("data=0", "with a number of devices"),
+        ("data=2,data=4", "each axis once"),
+        ("data=-1,fsdp=-1", "at most one axis"),
+        ("data=3", "does not make up 8 devices"),
+        ("data", "with a number of devices"),
+        ("", "is no axis"),
+        ("fsdp=-2", "with a number of devices"),
+    ],
+)
+def test_what_is_no_mesh_is_refused(text, says):
+    with pytest.raises(ConfigError, match=says):
+        meshes.parse(text, 8)
+
+
+def test_the_largest_axis_that_fits_is_divided_and_rules_come_first():
+    def shape(*sizes):
+        return jax.ShapeDtypeStruct(sizes, np.float32)
+
+    state = {
+        "kernel": shape(3, 3, 64, 128),
+        "square": shape(3, 3, 64, 64),
+        "tall": shape(512, 10),
+        "bias": shape(8),
+        "odd": shape(7, 9),
+        "number": shape(),
+    }
+    specs = meshes.specs(state, EIGHT, (("tall", None), ("square", -2)))
+    assert specs["kernel"] == PartitionSpec(None, None, None, "fsdp")
+    assert specs["square"] == PartitionSpec(None, None, "fsdp")
+    assert specs["bias"] == PartitionSpec("fsdp")
+    assert specs["tall"] == specs["odd"] == specs["number"] == PartitionSpec()
+    assert meshes.specs(state, EIGHT, ())["tall"] == PartitionSpec("fsdp")
+    assert meshes.specs(state, EIGHT, ())["square"] == PartitionSpec(None, None, None, "fsdp")
+    halved = meshes.bytes_per_device(
+        {"tall": state["tall"], "odd": state["odd"]}, Layout("fsdp=-1"), 2
+    )
+    assert halved == 4 * (512 * 10 // 2 + 63)
+
+
+def test_fields_that_are_none_are_refused():
+    for fields in ({"mesh": 8}, {"layout": (("kernel", 1),)}, {"layout": (("kernel",),)}):
+        with pytest.raises(ConfigError, match=next(iter(fields))):
+            tiny(**fields)
