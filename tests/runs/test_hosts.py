@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
@@ -135,6 +136,26 @@ def test_two_processes_train_as_one(file, together, tmp_path, monkeypatch):
     assert run.record["environment"]["num_hosts"] == 2
     said = environment.differences(alone.record["environment"], run.record["environment"])
     assert "num_hosts: 1 then, 2 now" in said
+
+
+@pytest.mark.slow
+def test_two_processes_each_of_which_divides_the_state(file, tmp_path, monkeypatch):
+    """Among its two devices: the checkpoint is whole, and one process has the same numbers after
+    a step, and goes on with it.
+    """
+    monkeypatch.setenv("ROWS", str(tmp_path / "rows"))
+    alone = jaxcnn.train(file, tmp_path / "alone", overrides=["steps=1"], quiet=True)
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+    monkeypatch.setenv("NPROC", "8")
+    words = (file, "steps=1", "mesh=data=2,fsdp=-1", "--run-dir", tmp_path / "run")
+    ended = Hosts(*words, rows=tmp_path / "rows").end()
+    assert [code for code, _ in ended] == [0, 0], ended
+    run = jaxcnn.open(tmp_path / "run")
+    for a, b in zip(
+        jax.tree.leaves(run.state.params), jax.tree.leaves(alone.state.params), strict=True
+    ):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    assert run.evaluate()["loss"] == pytest.approx(alone.summary["eval"]["loss"], abs=1e-5)
 
 
 def test_each_process_decodes_its_rows_alone(together):
