@@ -3,17 +3,17 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= auto
-# of the newest and of the oldest packages: the step, optimizers, metrics, layers, some ops, files
+# of the newest and of the oldest packages: the step, optimizers, metrics, boxes, checkpoints
 # (pyenv's names of Pythons that are not chosen do not start, its paths do)
 PYTHON_NEWEST ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.13*/bin/python) python3.13)
 PYTHON_OLDEST ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.11*/bin/python) python3.11)
 CHOICE = tests/test_imports.py tests/test_api.py tests/test_dependencies.py tests/core/test_program.py \
-  tests/core/test_optimizers.py tests/core/test_override.py tests/metrics tests/layers tests/ops/test_boxes.py \
-  tests/ops/test_heatmaps.py tests/ops/test_pooling.py tests/runs/test_checkpoint.py tests/runs/test_predict_files.py
+  tests/core/test_optimizers.py tests/core/test_override.py tests/metrics tests/ops/test_boxes.py \
+  tests/runs/test_checkpoint.py tests/runs/test_saving.py
 MINUTES ?= 30
 PARITY = $(shell grep -rlE "importorskip|torchvision_peer|find_spec" tests --include="test_*.py")
 
-.PHONY: demo test test-slow test-newest test-oldest mutants fuzz faults test-parity docs docs-site lint clean
+.PHONY: demo test test-slow test-newest test-oldest envs mutants fuzz faults test-parity docs docs-site lint clean
 
 demo: $(VENV)/.installed  ## install, train LeNet-5 on the embedded digits, say how well and where
 	$(BIN)/python launch.py train digits_lenet5
@@ -24,22 +24,28 @@ test: $(VENV)/.test  ## install what tests need, and pass them
 test-slow: $(VENV)/.test  ## the proofs that take minutes
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow
 
-test-newest:  ## some minutes of tests with the newest Python and the newest packages; skipped, and said, without that Python
-	@if ! $(PYTHON_NEWEST) -c "" 2>/dev/null; then \
+test-newest: .venv-newest/.test  ## some minutes of tests with the newest Python and the newest packages; skipped, and said, without that Python
+	@! test -x .venv-newest/bin/python || .venv-newest/bin/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow" $(CHOICE)
+
+test-oldest: .venv-oldest/.test  ## the same with Python 3.11 and the oldest packages that pyproject.toml allows
+	@! test -x .venv-oldest/bin/python || .venv-oldest/bin/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow" $(CHOICE)
+
+envs: .venv-newest/.test .venv-oldest/.test  ## what the two above need, which may be made beside other work
+
+.venv-newest/.test: pyproject.toml
+	@mkdir -p .venv-newest; if ! $(PYTHON_NEWEST) -c "" 2>/dev/null; then \
 	  echo "skipped: $(PYTHON_NEWEST) does not start here; set PYTHON_NEWEST"; exit 0; fi; \
 	set -e; $(PYTHON_NEWEST) -m venv .venv-newest; \
 	.venv-newest/bin/pip install --quiet --upgrade --upgrade-strategy eager -e ".[test]"; \
-	.venv-newest/bin/pip list | grep -iE "^(jax|flax|optax|numpy|scipy) "; \
-	.venv-newest/bin/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow" $(CHOICE)
+	.venv-newest/bin/pip list | grep -iE "^(jax|flax|optax|numpy|scipy) "; touch $@
 
-test-oldest:  ## the same with Python 3.11 and the oldest packages that pyproject.toml allows
-	@if ! $(PYTHON_OLDEST) -c "import sys; sys.exit(sys.version_info[:2] != (3, 11))" 2>/dev/null; then \
+.venv-oldest/.test: pyproject.toml tests/oldest.py
+	@mkdir -p .venv-oldest; if ! $(PYTHON_OLDEST) -c "import sys; sys.exit(sys.version_info[:2] != (3, 11))" 2>/dev/null; then \
 	  echo "skipped: $(PYTHON_OLDEST) is no Python 3.11 that starts here; set PYTHON_OLDEST"; exit 0; fi; \
 	set -e; $(PYTHON_OLDEST) -m venv .venv-oldest; \
 	.venv-oldest/bin/python tests/oldest.py > .venv-oldest/constraints.txt; \
 	.venv-oldest/bin/pip install --quiet -c .venv-oldest/constraints.txt -e ".[test]"; \
-	.venv-oldest/bin/pip list | grep -iE "^(jax|flax|optax|numpy|scipy) "; \
-	.venv-oldest/bin/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow" $(CHOICE)
+	.venv-oldest/bin/pip list | grep -iE "^(jax|flax|optax|numpy|scipy) "; touch $@
 
 mutants: $(VENV)/.test  ## put small faults into a copy, one at a time: do the nearest tests see them? (an hour and more)
 	$(BIN)/python -m tests.mutants --sample 5 --out .cache/mutants.json

@@ -30,7 +30,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 # What the tests of these folders compare holds for any code that XLA makes, and optimizing it takes
-# more than half of their time. Whole runs, commands and faults are compiled as users' are.
+# up to more than half of their time. Commands and faults are compiled as users' are, and of runs
+# those in which bits are compared that several processes or many steps make.
 QUICKLY_COMPILED = (
     "core",
     "data",
@@ -42,7 +43,8 @@ QUICKLY_COMPILED = (
     "ops",
     "recipes",
 )
-QUICKLY_COMPILED += ("tasks", "weights", "test_experiments.py")
+QUICKLY_COMPILED += ("runs", "tasks", "weights", "test_experiments.py")
+AS_USERS = ("every_step", "hosts", "launch", "loop", "replay", "saving", "sweep", "systems")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -51,6 +53,7 @@ def pytest_runtest_setup(item):
     way is forgotten, so that both sides of a comparison of bits are of one.
     """
     quickly = item.path.relative_to(ROOT / "tests").parts[0] in QUICKLY_COMPILED
+    quickly = quickly and item.path.stem.removeprefix("test_") not in AS_USERS
     if quickly != _compiled.get("quickly"):
         _compiled["quickly"] = quickly
         jax.config.update("jax_disable_most_optimizations", quickly)

@@ -45,7 +45,7 @@ RECIPES = {
 # the task and the kind of network of another file, with other data or another augmentation
 OF_OTHERS = {
     *("fashion_mnist_trivial", "fashion_mnist_speed", "digits_unbalanced", "rgb_digits_lenet"),
-    *("mnist_lenet5_modern", "mnist_dense"),
+    *("mnist_lenet5_modern", "mnist_dense", "fashion_mnist_lenet_rates", "digits_rotation"),
 }
 
 

@@ -104,7 +104,7 @@ def main(args: Any) -> int:
                 shown = "unknown until the data are there" if value is None else shown
                 print(f"{name.removesuffix('_bytes').replace('_', ' '):28} {shown}")
         said = f"{link:g} GB/s" + ("" if args.link else " (assumed; --link)")
-        for line in cost_lines(result, batch_size=size) + device_lines(result, shares, link=said):
+        for line in cost_lines(result, batch_size=size) + device_lines(shares, link=said):
             print(line)
     seen: dict[str, Any] = {}
     if not args.no_data:
@@ -196,7 +196,7 @@ def cost_lines(found: dict[str, Any], *, batch_size: int) -> list[str]:
     return lines
 
 
-def device_lines(found: dict[str, Any], shares: list[dict[str, Any]], *, link: str) -> list[str]:
+def device_lines(shares: list[dict[str, Any]], *, link: str) -> list[str]:
     """A table of what a step costs each of so many devices, and what is taken for granted."""
     from jaxcnn.core.memory import format_bytes
 
@@ -215,7 +215,7 @@ def device_lines(found: dict[str, Any], shares: list[dict[str, Any]], *, link: s
         row += (f"{share['step_seconds']:.2g} s", f"{share['efficiency']:.0%}") if timed else ()
         rows.append(row)
     widths = [max(map(len, column)) for column in zip(*rows, strict=False)]
-    parts = any(share["state_bytes"] < found["state_bytes"] for share in shares)
+    parts = any(share["group"] > 1 for share in shares)
     whole = "its part of the state, as the mesh divides it" if parts else "the whole state"
     held = "state, batch and temporaries" if shares[0]["step_bytes"] else "state and batch"
     return [

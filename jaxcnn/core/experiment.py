@@ -115,7 +115,7 @@ class Experiment:
     weights: str | None = None
     steps_per_dispatch: int | None = None
     mesh: str | None = None
-    layout: tuple[tuple[str, int | None], ...] = ()
+    layout: tuple[tuple[str, int | None], ...] | None = None
     objective: Objective | None = None
     program: MakeProgram | None = None
     initialize: Initialize | None = None
@@ -200,7 +200,7 @@ def _problems(e: Experiment) -> Iterator[str]:
         yield f"rates={e.rates!r}: must be a tuple of (regular expression, multiplier) pairs"
     if not (isinstance(e.mesh, str) or e.mesh is None):
         yield f"mesh={e.mesh!r}: must be a text like 'data=4,fsdp=2' or None"
-    if not (
+    if e.layout is not None and not (
         isinstance(e.layout, tuple)
         and all(isinstance(r, tuple) and len(r) == 2 and _names_axis(*r) for r in e.layout)
     ):

@@ -41,7 +41,7 @@ class Layout(NamedTuple):
     @staticmethod
     def of(e: Experiment) -> "Layout":
         """That of an experiment."""
-        return Layout(e.mesh, e.layout)
+        return Layout(e.mesh, e.layout or ())
 
 
 def parse(text: str | None, count: int) -> dict[str, int]:

@@ -29,7 +29,7 @@ def device_share(
     link: what a device sends to its neighbour in GB/s (1e9 bytes).
     group, state_bytes: how many devices hold the state together, and what each holds of it.
 
-    {"devices"; "batch": examples of one device; "state_bytes", "batch_bytes" of one device;
+    {"devices"; "group"; "batch": examples of one device; "state_bytes", "batch_bytes" of one;
     "step_bytes": with the temporaries, which are taken to grow with the examples; "step_flops";
     "sent_bytes": what each sends to sum the gradients; "sum_seconds": how long that takes;
     "step_seconds": were each as fast as the device that was measured, and nothing summed while it
@@ -56,6 +56,7 @@ def device_share(
     step = None if alone is None or sums is None else alone / count + sums
     return {
         "devices": count,
+        "group": group,
         "batch": batch_size // count,
         "state_bytes": held,
         "batch_bytes": found["batch_bytes"] // count,

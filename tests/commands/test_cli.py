@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jaxcnn.commands._main import main
 from tests.conftest import ROOT
 
 FAST = ("steps=6", "batch_size=32", "log_every=2")
@@ -190,11 +191,11 @@ def test_models_by_name():
 
 def test_a_sweep_leaves_a_table_and_replicas_that_can_be_asked(tmp_path):
     folder = tmp_path / "sweep"
-    axes = ("--sweep", "seed=0..1", "optimizer.learning_rate=0.002,0.004", "batch_size=32,64")
+    axes = ("--sweep", "seed=0..1", "optimizer.learning_rate=0.002,0.004")
     done = launch(
         "train",
         "digits_lenet5",
-        "steps=40",
+        "steps=20",
         "--replicas-by",
         "loop",
         "--run-dir",
@@ -205,8 +206,8 @@ def test_a_sweep_leaves_a_table_and_replicas_that_can_be_asked(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
-    assert len(summary["replicas"]) == 8
-    assert len(summary["settings"]) == 4
+    assert len(summary["replicas"]) == 4
+    assert len(summary["settings"]) == 2
     assert summary["best"]["mean"] == max(row["mean"] for row in summary["settings"])
     chosen = json.loads(launch("evaluate", folder, "--replica", 3, "--json").stdout)
     assert chosen["accuracy"] == summary["replicas"][3]["eval"]["accuracy"]
@@ -214,8 +215,8 @@ def test_a_sweep_leaves_a_table_and_replicas_that_can_be_asked(tmp_path):
     assert together["ensemble_gain"] == pytest.approx(
         together["accuracy"] - together["mean_of_replicas"]
     )
-    assert launch("evaluate", folder).returncode == 2  # which one?
-    assert launch("evaluate", folder, "--replica", 8).returncode == 2
+    for which in ((), ("--replica", "4")):
+        assert main(["evaluate", str(folder), *which]) == 2
     assert (folder / "sweep.png").exists()
     assert (
         json.loads(launch("train", "--resume", folder, "--json", "--quiet").stdout)["replicas"]

@@ -386,8 +386,9 @@ def bars(rows, seed):
 
 @pytest.mark.parametrize(
     "name, compute_dtype",
-    [("lstm", "float32"), pytest.param("transformer", "bfloat16", marks=pytest.mark.slow)],
+    [("lstm", "float32"), ("transformer", "bfloat16")],
 )
+@pytest.mark.slow
 def test_the_program_learns_and_predicts_without_captions(name, compute_dtype):
     decoder = (
         AttentionLSTM(V, 24, 16)

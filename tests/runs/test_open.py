@@ -299,9 +299,9 @@ def test_a_run_shows_itself_shortly(tmp_path):
 def test_import_is_quick_and_offers_the_names():
     code = """
         import time, sys
-        started = time.perf_counter()
+        started = time.process_time()  # other processes may have the processor meanwhile
         import jaxcnn
-        seconds = time.perf_counter() - started
+        seconds = time.process_time() - started
         assert 'jax' not in sys.modules and 'numpy' not in sys.modules
         assert {"Experiment", "train", "open", "evaluate", "Program", "State"} <= set(dir(jaxcnn))
         assert all(getattr(jaxcnn, name) is not None for name in jaxcnn.__all__)

@@ -81,16 +81,30 @@ def ask(server, path="/predict", body=b"", *, method="POST", **headers):
 PICTURES = [png(image[..., 0]) for image in arrays(24, seed=5)["image"]]
 
 
+def near(a, b):
+    """Whether answers are equal but for rounding: XLA may round a row by its place in the batch,
+    and which place it gets depends on who else asks.
+    """
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(near(a[name], b[name]) for name in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(near, a, b))
+    return a == pytest.approx(b, abs=1e-6) if isinstance(a, float) else a == b
+
+
 def test_answers_are_those_of_predict_one_by_one_and_at_once(server, folder, tmp_path):
     for i, picture in enumerate(PICTURES):
         (tmp_path / f"{i:02}.png").write_bytes(picture)
     rows = as_json(open_run(folder, tiny(steps=2)).predict(tmp_path, batch_size=4))
     expected = [{key: value for key, value in row.items() if key != "path"} for row in rows]
-    assert ask(server, body=PICTURES[0]) == (200, expected[0])
+    status, alone = ask(server, body=PICTURES[0])
+    assert status == 200
+    assert near(alone, expected[0])
     server.answers.batches.sizes.clear()
     with ThreadPoolExecutor(12) as pool:
         found = list(pool.map(lambda picture: ask(server, body=picture), PICTURES))
-    assert found == [(200, row) for row in expected]
+    assert {status for status, _ in found} == {200}
+    assert near([row for _, row in found], expected)
     assert sum(server.answers.batches.sizes) == len(PICTURES)
     assert 1 < max(server.answers.batches.sizes) <= 4
 
