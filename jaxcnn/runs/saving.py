@@ -3,8 +3,12 @@ longer: a thread hashes and writes them. One save at a time, so that files come 
 steps: the next one waits until this one is written.
 """
 
+import contextlib
 import dataclasses
 import functools
+import os
+import sys
+import threading
 from collections.abc import Set
 from concurrent.futures import ThreadPoolExecutor, wait
 
@@ -106,4 +110,11 @@ def _failed(group: Group, error: ResourceError) -> None:
 @functools.cache
 def _thread() -> ThreadPoolExecutor:
     """The one that writes; Python waits for it at its end."""
-    return ThreadPoolExecutor(1, thread_name_prefix="save")
+    return ThreadPoolExecutor(1, thread_name_prefix="save", initializer=_give_way)
+
+
+def _give_way() -> None:
+    """On Linux, where threads have priorities of their own: the training's threads come first."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
