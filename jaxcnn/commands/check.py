@@ -92,9 +92,8 @@ def main(args: Any) -> int:
     size, link = experiment.batch_size, args.link or LINK
     shares = []
     for n in counts:
-        held, group = share_of_state(experiment, n)
-        more = {"group": group, "state_bytes": held}
-        shares.append(device_share(result, n, batch_size=size, link=link, **more))
+        held = share_of_state(experiment, n)
+        shares.append(device_share(result, n, batch_size=size, link=link, state_bytes=held))
     if not args.json:
         print(render_text(experiment), end="\n\n")
         for name, value in result.items():
@@ -215,14 +214,15 @@ def device_lines(shares: list[dict[str, Any]], *, link: str) -> list[str]:
         row += (f"{share['step_seconds']:.2g} s", f"{share['efficiency']:.0%}") if timed else ()
         rows.append(row)
     widths = [max(map(len, column)) for column in zip(*rows, strict=False)]
-    parts = any(share["group"] > 1 for share in shares)
+    parts = any(share["divided"] for share in shares)
     whole = "its part of the state, as the mesh divides it" if parts else "the whole state"
+    why = "to gather parameters and sum gradients" if parts else "to sum the gradients"
     held = "state, batch and temporaries" if shares[0]["step_bytes"] else "state and batch"
     return [
         "",
         "on so many devices, on paper, each:",
         *("  ".join(f"{x:>{n}}" for x, n in zip(row, widths, strict=False)) for row in rows),
-        f"memory: {held}; every device holds {whole}. sends: to sum the gradients, at {link};",
+        f"memory: {held}; every device holds {whole}. sends: {why}, at {link};",
         "latency is left out, and that a sum can begin before the backward pass ends. "
         + ("step: were each as fast as this machine" if timed else "the time of a step: --compile"),
     ]

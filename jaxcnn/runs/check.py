@@ -84,14 +84,12 @@ def check_divides(e: Experiment, *, devices: int | None = None) -> None:
         share_of_state(e, count)
 
 
-def share_of_state(e: Experiment, devices: int) -> tuple[int, int]:
-    """(bytes of the state on each of so many devices, how many of them hold it together).
+def share_of_state(e: Experiment, devices: int) -> int:
+    """Bytes of the state on each of so many devices.
 
     Errors: ConfigError for a mesh or layout that does not fit.
     """
-    layout = Layout.of(e)
-    group = meshes.parse(layout.mesh, devices)["fsdp"]
-    return meshes.bytes_per_device(abstract_state(e), layout, devices), group
+    return meshes.bytes_per_device(abstract_state(e), Layout.of(e), devices)
 
 
 def check_classes(e: Experiment) -> None:
@@ -180,7 +178,7 @@ def pre_flight(e: Experiment) -> dict[str, Any]:
     return {
         "inputs": {name: [*entries[name].shape[1:]] for name in e.task.inputs},
         **_sizes_of(state),
-        "state_bytes_per_device": share_of_state(e, len(hosts.devices()))[0],
+        "state_bytes_per_device": share_of_state(e, len(hosts.devices())),
         "batch_bytes": _size(batch),
         **{f"{split}_examples": count for split, count in sizes.items()},
         "steps": steps if known else None,

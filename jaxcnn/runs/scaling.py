@@ -18,7 +18,6 @@ def device_share(
     *,
     batch_size: int,
     link: float,
-    group: int = 1,
     state_bytes: int | None = None,
 ) -> dict[str, Any]:
     """The share of one of `count` devices in a step, among which the batch divides
@@ -27,9 +26,10 @@ def device_share(
     found: `pre_flight`'s facts, with "step_flops" and, where it was measured on one device,
         "step_bytes" and "step_seconds".
     link: what a device sends to its neighbour in GB/s (1e9 bytes).
-    group, state_bytes: how many devices hold the state together, and what each holds of it.
+    state_bytes: what each device holds of the state; None: all of it.
 
-    {"devices"; "group"; "batch": examples of one device; "state_bytes", "batch_bytes" of one;
+    {"devices"; "divided": whether each holds a part of the state; "batch": examples of one device;
+    "state_bytes", "batch_bytes" of one;
     "step_bytes": with the temporaries, which are taken to grow with the examples; "step_flops";
     "sent_bytes": what each sends to sum the gradients; "sum_seconds": how long that takes;
     "step_seconds": were each as fast as the device that was measured, and nothing summed while it
@@ -39,8 +39,9 @@ def device_share(
     (Patarasuk and Yuan, Bandwidth optimal all-reduce algorithms for clusters of workstations, 2009,
     section 3); latency, which rules for small networks, is left out. Summed are the gradients of
     all parameters, in the parameters' dtype: that those of frozen layers are not is left out, too.
-    A group sends as much in other words: it gathers the parameters once, and sums each gradient to
-    where it lies, (n - 1) / n of the bytes each; between groups only such a part is summed.
+    It is as much where g of n devices hold the state together: gathering the parameters in such a
+    group and summing each gradient to where it lies sends (g - 1) / g of the bytes each, and
+    between the n / g groups a g-th is summed.
     Statistics of BatchNorm are summed in the passes; they are few bytes.
     """
     held = found["state_bytes"] if state_bytes is None else state_bytes
@@ -48,15 +49,13 @@ def device_share(
     whole, flops = found.get("step_bytes"), found["step_flops"]
     arguments = found["state_bytes"] + found["batch_bytes"]
     gradients = found.get("param_bytes")
-    groups = count // group
-    share = 2 * (group - 1) / group + 2 * (groups - 1) / groups / group
-    sent = None if gradients is None else share * gradients
+    sent = None if gradients is None else 2 * (count - 1) / count * gradients
     sums = None if sent is None else sent / (link * 1e9)
     alone = found.get("step_seconds")
     step = None if alone is None or sums is None else alone / count + sums
     return {
         "devices": count,
-        "group": group,
+        "divided": held < found["state_bytes"],
         "batch": batch_size // count,
         "state_bytes": held,
         "batch_bytes": found["batch_bytes"] // count,

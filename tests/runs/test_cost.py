@@ -133,3 +133,19 @@ def test_check_prints_what_each_of_many_devices_would_do(capsys):
     sent = found["on_devices"][1]["sent_bytes"]
     assert format_bytes(sent) in lines
     assert f"{sent / 1e10:.2g} s" in lines
+
+
+def test_check_says_what_each_device_holds_of_a_state_that_a_mesh_divides(capsys):
+    words = ["check", "digits_lenet5", "--no-data", "--devices", "1,8", "batch_size=64"]
+    assert main([*words, "--json"]) == 0
+    plain, *_ = json.loads(capsys.readouterr().out)["on_devices"]
+    assert main([*words, "mesh=fsdp=-1", "--json"]) == 0
+    one, eight = json.loads(capsys.readouterr().out)["on_devices"]
+    assert plain == one
+    assert eight["divided"]
+    # of LeNet-5's 60,000 parameters those of C5 and F6 fit, and their optimizer's numbers
+    assert one["state_bytes"] / 8 < eight["state_bytes"] < one["state_bytes"] / 4
+    assert main([*words, "mesh=fsdp=-1"]) == 0
+    assert "every device holds its part of the state" in capsys.readouterr().out
+    assert main([*words, "mesh=data=3"]) == 2
+    assert "does not make up" in capsys.readouterr().err
