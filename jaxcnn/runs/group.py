@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import jax
 
@@ -46,7 +46,8 @@ class Group:
     timed: int = 0  # the step from which the speed counts: the last record's or compiled one
     since: float = 0.0  # monotonic time at which it was made
     saved: float = 0.0  # monotonic time of the last save
-    # the save that is being written (jaxcnn.runs.saving), and what to do then
+    writer: ThreadPoolExecutor | None = None  # of saves, see jaxcnn.runs.saving
+    # the save that is being written, and what to do then
     writing: tuple[Future[None], Callable[[], None]] | None = None
     failed_save: ResourceError | None = None  # the last save, if it could not be written
     told: set[str] = dataclasses.field(default_factory=set)

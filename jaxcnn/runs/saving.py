@@ -5,12 +5,11 @@ steps: the next one waits until this one is written.
 
 import contextlib
 import dataclasses
-import functools
 import os
 import sys
 import threading
 from collections.abc import Set
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 
@@ -58,7 +57,9 @@ def begin(group: Group, *, best: Set[int] = frozenset()) -> None:
     except ResourceError as error:
         _failed(group, error)
     else:
-        group.writing = (_thread().submit(_write, copies), lambda: _tell(group, copies))
+        if group.writer is None:
+            group.writer = ThreadPoolExecutor(1, "save", initializer=_give_way)
+        group.writing = (group.writer.submit(_write, copies), lambda: _tell(group, copies))
 
 
 def settle(group: Group, *, if_done: bool = False) -> None:
@@ -78,9 +79,9 @@ def settle(group: Group, *, if_done: bool = False) -> None:
 
 
 def leave(group: Group) -> None:
-    """Wait until nothing is written any more, whatever becomes of it: the run ends by an error."""
-    if group.writing is not None:
-        wait([group.writing[0]])
+    """Wait until nothing is written any more, whatever becomes of it: the run ends."""
+    if group.writer is not None:
+        group.writer.shutdown()
 
 
 def _held(state: AnyState) -> Arrays:
@@ -105,12 +106,6 @@ def _tell(group: Group, copies: list[_Copy]) -> None:
 def _failed(group: Group, error: ResourceError) -> None:
     group.failed_save = error
     group.say(f"warning: {error}; training goes on, the next save will be tried")
-
-
-@functools.cache
-def _thread() -> ThreadPoolExecutor:
-    """The one that writes; Python waits for it at its end."""
-    return ThreadPoolExecutor(1, thread_name_prefix="save", initializer=_give_way)
 
 
 def _give_way() -> None:

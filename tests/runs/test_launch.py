@@ -22,8 +22,7 @@ from tests.tiny import Lines, tiny
 
 # whoever evaluates the third time while the file FLAG lies there takes it away and is killed
 FILE = """
-import dataclasses, itertools, os, signal
-from jaxcnn.runs import saving
+import dataclasses, itertools, os, signal, time
 from jaxcnn.tasks.classification import Classification
 from tests.tiny import tiny
 
@@ -39,7 +38,7 @@ class Deadly(Classification):
             except FileNotFoundError:
                 pass
             else:
-                saving._thread().submit(int).result()  # what was begun is written
+                time.sleep(2)  # what was begun is written
                 os.kill(os.getpid(), signal.SIGKILL)
         return super().metrics(sums, records)
 
