@@ -51,6 +51,8 @@ def main() -> int:
     if args.list:
         print("\n".join(f"{name}: {(c.call.__doc__ or '').strip()}" for name, c in CLASSES.items()))
         return 0
+    if unknown := [name for name in args.only or () if name not in CLASSES]:
+        sys.exit(f"--only {unknown[0]!r}: no class; they are: {', '.join(CLASSES)}")
     chosen = {name: CLASSES[name] for name in args.only or CLASSES}
     tallies = {name: Tally() for name in chosen}
     world, begun = World(folder, args.seed, args.recipes or NAMES), time.monotonic()

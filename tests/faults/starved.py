@@ -14,7 +14,7 @@ from tests.faults.world import Tally, World
 
 RESOURCES = 6
 MIB = 2**20
-SMALL = ("plain", "EMA", "patience", "GAN", "sweep by vmap")
+SMALL = ("plain", "EMA", "patience", "sweep by vmap")  # whose checkpoints 4 MB hold
 
 
 # ---- disk ----------------------------------------------------------------------------------------
