@@ -94,12 +94,12 @@ def put(batch: Batch, sharding: NamedSharding) -> Batch:
 
 def everywhere(tree: Tree, shardings: Tree) -> Tree:
     """A tree that each host has, as arrays of all devices, laid out as `shardings` says: a tree of
-    NamedSharding, or one for all; what is laid out already stays.
+    NamedSharding, or one for all; what is laid out so already stays.
     """
-    if count() == 1:
-        return tree
 
     def place(x: Any, sharding: NamedSharding) -> Any:
+        if count() == 1:
+            return x if getattr(x, "sharding", None) == sharding else jax.device_put(x, sharding)
         if isinstance(x, jax.Array) and not x.is_fully_addressable:
             return x
         if isinstance(x, jax.Array) and trees.is_key(x):

@@ -16,9 +16,10 @@ import jaxcnn
 from jaxcnn.core import meshes, transforms
 from jaxcnn.core.meshes import Layout
 from jaxcnn.core.program import make_program
+from jaxcnn.data.memory import Arrays
 from jaxcnn.errors import ConfigError, DivergedError, Preempted
 from jaxcnn.runs.train import go_on
-from tests.tiny import Lines, TinyNet, stop_at, tiny
+from tests.tiny import Lines, TinyNet, arrays, stop_at, tiny
 
 SGD = partial(optax.sgd, learning_rate=0.05, momentum=0.9)
 MESHES = ("data=8", "data=4,fsdp=2", "fsdp=-1")
@@ -95,9 +96,15 @@ def runs(folder):
         tiny(mesh="fsdp=-1", model=TinyNet(dropout=0.0)), folder / "from one", {}, console=console
     )
     out["from one"] = [line for line in console.lines if "not bit-exact" in line]
-    points = [{"seed": 0}, {"seed": 1}]
-    sweep = jaxcnn.train(e, folder / "sweep", points=points, way="vmap", quiet=True)
-    out["replica"] = sweep.replicas[0].summary["eval"]
+    # a test split is evaluated without the mesh; at a rung replicas leave their program
+    data = Arrays(train=arrays(50), eval=arrays(21, seed=1), test=arrays(21, seed=2))
+    tested = tiny(mesh="data=2,fsdp=-1", model=TinyNet(dropout=0.0), data=data)
+    for way in ("vmap", "unrolled"):
+        points = [{"seed": 0}, {"seed": 1}]
+        sweep = jaxcnn.train(
+            tested, folder / way, points=points, way=way, halving=2, quiet=True
+        )
+        out[way] = [replica.summary.get("test", {}).get("loss") for replica in sweep.replicas]
     for name, fields in {
         "count": {"mesh": "data=3,fsdp=2"},
         "rule": {"mesh": "fsdp=8", "layout": (("kernle", -1),)},

@@ -84,8 +84,14 @@ def test_runs_of_eight_devices_and_of_one_go_on_with_one_another(found, folder):
     )
     assert any("num_devices: 1 then, 8 now" in line for line in runs["from one"])
     ended = jaxcnn.open(folder / "from one").summary["eval"]
-    for metrics in (ended, runs["replica"]):
-        assert metrics["loss"] == pytest.approx(runs["eight"]["loss"], abs=1e-4)
+    assert ended["loss"] == pytest.approx(runs["eight"]["loss"], abs=1e-4)
+
+
+def test_replicas_leave_a_divided_program_and_the_last_is_tested(found):
+    (vmapped,), (unrolled,) = (
+        [loss for loss in found["runs"][way] if loss is not None] for way in ("vmap", "unrolled")
+    )
+    assert vmapped == pytest.approx(unrolled, abs=1e-4)
 
 
 def test_what_does_not_fit_is_refused_before_there_is_a_folder(found):
