@@ -101,9 +101,7 @@ def runs(folder):
     tested = tiny(mesh="data=2,fsdp=-1", model=TinyNet(dropout=0.0), data=data)
     for way in ("vmap", "unrolled"):
         points = [{"seed": 0}, {"seed": 1}]
-        sweep = jaxcnn.train(
-            tested, folder / way, points=points, way=way, halving=2, quiet=True
-        )
+        sweep = jaxcnn.train(tested, folder / way, points=points, way=way, halving=2, quiet=True)
         out[way] = [replica.summary.get("test", {}).get("loss") for replica in sweep.replicas]
     for name, fields in {
         "count": {"mesh": "data=3,fsdp=2"},
