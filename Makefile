@@ -3,12 +3,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= auto
-# of the newest and of the oldest packages: the step, optimizers, metrics, boxes, checkpoints
+# of the newest and of the oldest packages: the step, optimizers, metrics, layers, primitives, checkpoints
 # (pyenv's names of Pythons that are not chosen do not start, its paths do)
 PYTHON_NEWEST ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.13*/bin/python) python3.13)
 PYTHON_OLDEST ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.11*/bin/python) python3.11)
 CHOICE = tests/test_imports.py tests/test_api.py tests/test_dependencies.py tests/core/test_program.py \
-  tests/core/test_optimizers.py tests/core/test_override.py tests/metrics tests/ops/test_boxes.py \
+  tests/core/test_optimizers.py tests/core/test_override.py tests/metrics tests/layers tests/ops/test_boxes.py tests/ops/test_pooling.py \
   tests/runs/test_checkpoint.py tests/runs/test_saving.py
 MINUTES ?= 30
 PARITY = $(shell grep -rlE "importorskip|torchvision_peer|find_spec" tests --include="test_*.py")

@@ -46,9 +46,7 @@ def once(experiment, seconds: float) -> float:
         if event.kind == "train":
             seen.append(time.perf_counter())
         elif event.kind == "save":
-            sizes.append(
-                sum(x.stat().st_size for x in event.folder.glob("checkpoints/last-*")) // 2
-            )
+            sizes.append(max(event.folder.glob("checkpoints/last-*")).stat().st_size)
 
     loop.SAVE_SECONDS = seconds
     with tempfile.TemporaryDirectory() as folder:

@@ -90,10 +90,10 @@ def main(args: Any) -> int:
     if args.compile:
         result |= measure_step(experiment, steps=result["steps"] or 1)
     size, link = experiment.batch_size, args.link or LINK
-    shares = []
-    for n in counts:
-        held = share_of_state(experiment, n)
-        shares.append(device_share(result, n, batch_size=size, link=link, state_bytes=held))
+    held = {n: share_of_state(experiment, n) for n in counts}
+    shares = [
+        device_share(result, n, batch_size=size, link=link, state_bytes=held[n]) for n in counts
+    ]
     if not args.json:
         print(render_text(experiment), end="\n\n")
         for name, value in result.items():

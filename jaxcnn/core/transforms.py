@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import jax
-import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxcnn.core import hosts, meshes
@@ -20,7 +19,7 @@ from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.forward import with_numbers
 from jaxcnn.core.memory import Fitting
 from jaxcnn.core.meshes import Layout
-from jaxcnn.core.protocols import Batch, Device, HasNumbers, Numbers, Program, Tree
+from jaxcnn.core.protocols import Batch, HasNumbers, Numbers, Program, Tree
 from jaxcnn.core.views import show, views_of
 from jaxcnn.errors import ConfigError
 from jaxcnn.tasks.task import Outputs, Task
@@ -170,11 +169,6 @@ def on_devices(p: Program, *, layout: Layout = Layout(), axes: int = 0) -> Progr
         batch=PartitionSpec(*(None,) * axes, *meshes.ROWS),
         eval_batch=meshes.ROWS,
     )
-
-
-def data_mesh(*, devices: Sequence[Device] | None = None) -> Mesh:
-    """A one-axis mesh "data" over `devices` (default: all)."""
-    return Mesh(np.array(hosts.devices() if devices is None else devices), ("data",))
 
 
 def shard(

@@ -19,6 +19,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import jaxcnn
 from jaxcnn.core import transforms
 from jaxcnn.core.memory import call_bytes
+from jaxcnn.core.meshes import Layout, arranged
 from jaxcnn.core.program import make_program
 from jaxcnn.errors import ConfigError
 from jaxcnn.runs.check import pre_flight
@@ -60,7 +61,7 @@ def main():
         solo, solo_metrics = train(one, one.init(jax.random.key(0)), batches)
         for devices in (2, 4) if name == "plain" else (4,):
             many = transforms.shard(
-                make_program(e, steps=12), transforms.data_mesh(devices=jax.devices()[:devices])
+                make_program(e, steps=12), arranged(Layout(), devices=jax.devices()[:devices])
             )
             got, metrics = train(many, many.init(jax.random.key(0)), batches)
             out[f"{name}, {devices} devices"] = max(
@@ -70,7 +71,7 @@ def main():
                 float(solo_metrics["loss"] - metrics["loss"])
             )
 
-    four = transforms.shard(make_program(e, steps=12), transforms.data_mesh())
+    four = transforms.shard(make_program(e, steps=12), arranged(Layout()))
     try:
         four.train_step(None, source.take(np.arange(6)))
     except ConfigError as error:
@@ -180,7 +181,7 @@ def on_paper():
     """What `check --devices 4` says of a step, and the step that is compiled for four devices."""
     e = tiny(model=TinyNet(width=64), batch_size=64)
     whole, split = (
-        NamedSharding(transforms.data_mesh(), PartitionSpec(*axes)) for axes in ((), ("data",))
+        NamedSharding(arranged(Layout()), PartitionSpec(*axes)) for axes in ((), ("data",))
     )
     program, batch = make_program(e, steps=12), e.data.open("train").take(np.arange(64) % 50)
     step = jax.jit(

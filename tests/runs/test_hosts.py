@@ -141,7 +141,7 @@ def test_two_processes_train_as_one(file, together, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_two_processes_each_of_which_divides_the_state(file, tmp_path, monkeypatch):
     """Among its two devices: the checkpoint is whole, and one process has the same numbers after
-    a step, and goes on with it.
+    a step, and evaluates it alike.
     """
     monkeypatch.setenv("ROWS", str(tmp_path / "rows"))
     alone = jaxcnn.train(file, tmp_path / "alone", overrides=["steps=1"], quiet=True)
