@@ -68,7 +68,8 @@ def main(name: str, steps: int, seconds: float, rounds: int, *overrides: str) ->
     saving.begin, saving._write = timed(saving.begin, waits), timed(saving._write, writes)
     without, with_saves = [], []
     once(e, 1e9)  # compiles
-    waits.clear(), writes.clear()
+    waits.clear()
+    writes.clear()
     for _ in range(rounds):
         for interval, times in ((1e9, without), (seconds, with_saves)):
             times.append(once(e, interval))

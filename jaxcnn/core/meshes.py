@@ -100,7 +100,7 @@ def specs(state: Tree, mesh: Mesh, rules: Rules) -> Tree:
     """
     group = mesh.shape.get("fsdp", 1)
     leaves = trees.flatten(state)
-    _check_rules(rules, list(leaves))
+    trees.check_rules("layout", rules, list(leaves), of="array of the state")
     found = [_spec(name, leaf, group, rules) for name, leaf in leaves.items()]
     return jax.tree.unflatten(jax.tree.structure(state), found)
 
@@ -131,7 +131,7 @@ def bytes_per_device(state: Tree, layout: Layout, count: int) -> int:
     """Of a state (shapes will do) on each of `count` devices."""
     group = parse(layout.mesh, count)["fsdp"]
     leaves = trees.flatten(state)
-    _check_rules(layout.rules, list(leaves))
+    trees.check_rules("layout", layout.rules, list(leaves), of="array of the state")
     sizes = {name: x.size * x.dtype.itemsize for name, x in leaves.items()}
     return sum(
         size // group if any(_spec(name, leaves[name], group, layout.rules)) else size
@@ -143,21 +143,6 @@ def shardings(mesh: Mesh, tree_of_specs: Tree) -> Tree:
     """A tree of PartitionSpecs (or one) on a mesh."""
     is_spec = lambda x: isinstance(x, PartitionSpec)  # noqa: E731 (a tuple to JAX)
     return jax.tree.map(lambda spec: NamedSharding(mesh, spec), tree_of_specs, is_leaf=is_spec)
-
-
-def _check_rules(rules: Rules, names: list[str]) -> None:
-    for expression, _ in rules:
-        try:
-            found = any(re.search(expression, name) for name in names)
-        except re.error as error:
-            raise ConfigError(
-                f"layout: {expression!r} is not a regular expression: {error}"
-            ) from None
-        if not found:
-            raise ConfigError(
-                f"layout: the rule {expression!r} matches nothing of the "
-                f"state{did_you_mean(expression, names)} It holds: {', '.join(names)}"
-            )
 
 
 def _spec(name: str, leaf: jax.Array, group: int, rules: Rules) -> PartitionSpec:

@@ -17,8 +17,8 @@ import optax
 from jax import Array
 
 from jaxcnn.core.protocols import OptState, Params, Tree
-from jaxcnn.core.trees import name_of
-from jaxcnn.errors import ConfigError, did_you_mean
+from jaxcnn.core.trees import check_rules, name_of
+from jaxcnn.errors import ConfigError
 
 T = TypeVar("T")
 Number = float | jax.Array
@@ -78,19 +78,7 @@ def rate_multipliers(params: Params, rules: Rules) -> Tree:
     """
     tree = path_names(params)
     names = jax.tree.leaves(tree)
-    for expression, _ in rules:
-        try:
-            found = any(re.search(expression, name) for name in names)
-        except re.error as error:
-            raise ConfigError(
-                f"rate_multipliers: {expression!r} is not a regular expression: {error}"
-            ) from None
-        if not found:
-            raise ConfigError(
-                f"rate_multipliers: the rule {expression!r} matches no "
-                f"parameter{did_you_mean(expression, names)} "
-                f"They are: {', '.join(names)}"
-            )
+    check_rules("rate_multipliers", rules, names, of="parameter")
     return jax.tree.map(
         lambda name: next((rate for expression, rate in rules if re.search(expression, name)), 1.0),
         tree,

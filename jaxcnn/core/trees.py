@@ -2,12 +2,14 @@
 "/", such as "params/Conv_0/kernel". Rules, checkpoints and weights files all name leaves so.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
 
 from jaxcnn.core.protocols import Tree
+from jaxcnn.errors import ConfigError, did_you_mean
 
 
 def name_of(path: tuple[object, ...]) -> str:
@@ -31,6 +33,24 @@ def unflatten(leaves: Mapping[str, Any]) -> dict[str, Tree]:
             node = node.setdefault(part, {})
         node[last] = leaf
     return tree
+
+
+def check_rules(what: str, rules: Iterable[tuple[str, Any]], names: list[str], *, of: str) -> None:
+    """ConfigError where the regular expression that a rule begins with is none, or is found in no
+    one of the names. what: whose rules; of: what the names are.
+    """
+    for expression, _ in rules:
+        try:
+            found = any(re.search(expression, name) for name in names)
+        except re.error as error:
+            raise ConfigError(
+                f"{what}: {expression!r} is not a regular expression: {error}"
+            ) from None
+        if not found:
+            raise ConfigError(
+                f"{what}: the rule {expression!r} matches no {of}"
+                f"{did_you_mean(expression, names)} They are: {', '.join(names)}"
+            )
 
 
 def is_key(leaf: jax.Array | jax.ShapeDtypeStruct) -> bool:

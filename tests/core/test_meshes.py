@@ -2,11 +2,6 @@
 checkpoints are those of any number of devices.
 """
 
-import json
-import os
-import subprocess
-import sys
-
 import jax
 import numpy as np
 import pytest
@@ -17,7 +12,7 @@ from jaxcnn.core import meshes
 from jaxcnn.core.meshes import Layout
 from jaxcnn.errors import ConfigError, Preempted
 from jaxcnn.runs.train import go_on
-from tests.conftest import ROOT
+from tests.simulated import found_by
 from tests.tiny import Lines, TinyNet, stop_at, tiny
 
 EIGHT = AbstractMesh((1, 8), meshes.AXES)
@@ -35,22 +30,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def found(folder):
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "NPROC": "16",  # fewer threads than devices in flight can deadlock (docs/LOG.md)
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "PYTHONPATH": str(ROOT),
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.core.meshes_checks", str(folder)],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
+    return found_by("meshes_checks", folder, devices=8)
 
 
 @pytest.mark.parametrize("mesh", ["data=8", "data=4,fsdp=2", "fsdp=-1"])
@@ -98,7 +78,7 @@ def test_what_does_not_fit_is_refused_before_there_is_a_folder(found):
     runs = found["runs"]
     for name, text in {
         "count": "does not make up 8 devices",
-        "rule": "the rule 'kernle' matches nothing of the state",
+        "rule": "the rule 'kernle' matches no array of the state",
         "axis": "axis -2 of params/Conv_0/kernel [3, 3, 1, 4] cannot be divided among 8 devices",
     }.items():
         assert text in runs[name][0]

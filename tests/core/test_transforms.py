@@ -2,36 +2,14 @@
 1e-6 on weights and loss.
 """
 
-import json
-import os
-import subprocess
-import sys
-
 import pytest
 
-from tests.conftest import ROOT
+from tests.simulated import found_by
 
 
 @pytest.fixture(scope="module")
 def results():
-    # Simulated devices wait for one another on XLA's thread pool: fewer threads than devices in
-    # flight can deadlock (docs/LOG.md).
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-        "NPROC": "16",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiling takes most of the time
-        "PYTHONPATH": str(ROOT),
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.core.transforms_checks"],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
+    return found_by("transforms_checks", devices=4)
 
 
 @pytest.mark.parametrize(
