@@ -99,7 +99,8 @@ def everywhere(tree: Tree, shardings: Tree) -> Tree:
 
     def place(x: Any, sharding: NamedSharding) -> Any:
         if count() == 1:
-            return x if getattr(x, "sharding", None) == sharding else jax.device_put(x, sharding)
+            there = isinstance(x, jax.Array) and x.sharding == sharding
+            return x if there else jax.device_put(x, sharding)
         if isinstance(x, jax.Array) and not x.is_fully_addressable:
             return x
         if isinstance(x, jax.Array) and trees.is_key(x):
