@@ -8,7 +8,7 @@ them. NumPy, on the host.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import jax
 import numpy as np
@@ -31,7 +31,17 @@ COMPANIONS: Mapping[str, tuple[str, ...]] = {
 }
 OBJECT_ENTRIES = ("boxes", "instance_masks", "points")  # that have a row for each object
 
-Picture = Path | bytes | np.ndarray  # a file, its bytes, or pixels uint8 [h, w, C]
+
+class Part(NamedTuple):
+    """`count` bytes from byte `first` of a file, by its place (see `jaxcnn.data.stores`)."""
+
+    place: str
+    first: int
+    count: int
+
+
+# a file, a part of one, its bytes, or pixels uint8 [h, w, C]
+Picture = Path | Part | bytes | np.ndarray
 LabelMap = Callable[[Faults], np.ndarray]  # -> the class of each pixel of the original, int [h, w]
 
 
@@ -149,6 +159,59 @@ class Example:
     def path(self) -> Path:
         """The picture's file, or its name."""
         return self.image if isinstance(self.image, Path) else Path(self.name)
+
+
+class Examples(Sequence[Example]):
+    """The examples of a split, made when they are asked for: a million of them take the memory of
+    what they are made of.
+
+    make: from a number in [0, size) to its example. labels: int32 [size], the class of each; None
+        where one has none. rows: int [N], of which numbers these are; None for all, in order.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[int], Example],
+        size: int,
+        *,
+        labels: np.ndarray | None,
+        rows: np.ndarray | None = None,
+    ):
+        self._make, self._size, self._labels = make, size, labels
+        self._rows = np.arange(size) if rows is None else rows
+
+    @staticmethod
+    def of(examples: Sequence[Example]) -> "Examples":
+        """Those that are made already."""
+        if isinstance(examples, Examples):
+            return examples
+        labels = [example.label for example in examples if example.label is not None]
+        known = np.array(labels, np.int32) if len(labels) == len(examples) else None
+        return Examples(examples.__getitem__, len(examples), labels=known)
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """The class of each, int32 [N]; None where one has none."""
+        return None if self._labels is None else self._labels[self._rows]
+
+    def keep(self, chosen: np.ndarray) -> "Examples":
+        """Only those, by a mask bool [N]."""
+        return Examples(self._make, self._size, labels=self._labels, rows=self._rows[chosen])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "Examples": ...
+
+    def __getitem__(self, index: int | slice) -> "Example | Examples":
+        if isinstance(index, slice):
+            rows = self._rows[index]
+            return Examples(self._make, self._size, labels=self._labels, rows=rows)
+        return self._make(int(self._rows[index]))
 
 
 def with_companions(names: Sequence[str], *, crops: bool = False) -> tuple[str, ...]:

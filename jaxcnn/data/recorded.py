@@ -1,5 +1,6 @@
 """What a run recorded of its data: enough to predict and to export where the data are gone."""
 
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -10,8 +11,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxcnn.data import stores
 from jaxcnn.data.dataset import SPLITS, Dataset, Source
-from jaxcnn.errors import DataError
+from jaxcnn.errors import DataError, DependencyError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +102,7 @@ def files_of(data: Any) -> dict[str, list[Any]]:
     return {field: _listing(place) for field, place in _places(data, "")}
 
 
-def _places(value: Any, prefix: str) -> Iterator[tuple[str, Path]]:
+def _places(value: Any, prefix: str) -> Iterator[tuple[str, str]]:
     if isinstance(value, tuple):
         for i, item in enumerate(value):
             yield from _places(item, f"{prefix}{i}.")
@@ -109,11 +111,20 @@ def _places(value: Any, prefix: str) -> Iterator[tuple[str, Path]]:
     for field in dataclasses.fields(value):
         item, path = getattr(value, field.name, None), f"{prefix}{field.name}"
         if isinstance(item, str) and item and field.name.split("_")[-1] in PLACES:
-            place = Path(item).expanduser()
-            if place.exists():
-                yield path, place
+            if _is_there(item):
+                yield path, item
         else:
             yield from _places(item, f"{path}.")
+
+
+def _is_there(place: str) -> bool:
+    """Whether there is a file or a folder, or a pattern stands for some."""
+    if not stores.is_elsewhere(place) and Path(place).expanduser().exists():
+        return True
+    try:
+        return (stores.is_elsewhere(place) or stores.is_pattern(place)) and bool(stores.find(place))
+    except (DataError, DependencyError):  # who opens the data hears of it
+        return False
 
 
 def located(data: Any, start: Path) -> Any:
@@ -147,22 +158,35 @@ def _place(name: str, value: str, start: Path, root: object) -> str:
     if word == "labels" and isinstance(root, str) and (start / root / value).exists():
         return value  # TextLines' labels are a file within its folder
     place = Path(value).expanduser()
-    return str(start / place) if not place.is_absolute() and (start / place).exists() else value
+    if stores.is_elsewhere(value) or place.is_absolute():
+        return value
+    return str(start / place) if _is_there(str(start / place)) else value
 
 
-def _listing(place: Path) -> list[Any]:
+def _listing(place: str) -> list[Any]:
     found: list[tuple[str, int]] = []
-    if place.is_file():
-        found.append((place.name, place.stat().st_size))
-    for folder, inside, names in os.walk(place, followlinks=True):
-        inside[:] = [name for name in inside if not name.startswith(".")]
-        for name in names:
-            file = Path(folder, name)
-            if not name.startswith(".") and file.exists():
-                found.append((file.relative_to(place).as_posix(), file.stat().st_size))
+    root = os.path.expanduser(place)
+    if os.path.isdir(root):
+        found += _inside(root)
+    else:
+        # the names alone, since the run may be moved together with its data
+        found += [(os.path.basename(file.place), file.size) for file in stores.find(place)]
     text = "\0".join(f"{name}\0{size}" for name, size in sorted(found))
     digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
     return [len(found), sum(size for _, size in found), digest]
+
+
+def _inside(root: str) -> Iterator[tuple[str, int]]:
+    """(path below a folder, bytes) of its files, links followed."""
+    start = len(root.rstrip(os.sep)) + 1
+    for folder, inside, names in os.walk(root, followlinks=True):
+        inside[:] = [name for name in inside if not name.startswith(".")]
+        below = folder[start:].replace(os.sep, "/")
+        for name in names:
+            if not name.startswith("."):
+                with contextlib.suppress(OSError):  # a link that leads nowhere
+                    size = os.stat(os.path.join(folder, name)).st_size
+                    yield (f"{below}/{name}" if below else name), size
 
 
 def check_unchanged(old: dict[str, Any], data: Dataset, *, where: str) -> list[str]:

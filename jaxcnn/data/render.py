@@ -12,10 +12,11 @@ import jax
 import numpy as np
 
 from jaxcnn.core.batch import IGNORED
-from jaxcnn.data.example import Example, Numbered, Objects, Picture, Shape
+from jaxcnn.data.example import Example, Numbered, Objects, Part, Picture, Shape
 from jaxcnn.data.files.faults import Faults
 from jaxcnn.data.files.images import decode_image, resize_image, resize_nearest
 from jaxcnn.data.files.label_images import read_index_mask
+from jaxcnn.data.stores import read
 from jaxcnn.data.vocabulary import encode_captions
 from jaxcnn.ops import masks
 from jaxcnn.ops.alphabet import encode
@@ -97,6 +98,7 @@ def _picture(
     else:
         name = name or (os.fspath(file) if isinstance(file, Path) else "image")
         wanted = size if window is None else None
+        file = read(*file) if isinstance(file, Part) else file
         whole = decode_image(file, name=name, size=wanted, channels=channels)
     if window is not None:
         whole = cut(whole, window, fill=0)

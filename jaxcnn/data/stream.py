@@ -2,18 +2,15 @@
 are asked for.
 """
 
-import contextlib
-import hashlib
 import os
 import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import jax
 import numpy as np
 
-from jaxcnn.data.files.npz import read_npz
+from jaxcnn.data.kept import keep, kept_path, read_kept
 from jaxcnn.data.memory import MemorySource, check_indices
 from jaxcnn.errors import DataError
 
@@ -118,45 +115,13 @@ def in_memory_if_small(
     """
     if len(source) * example_bytes(spec) > memory_mib * 2**20:
         return source
-    path = _cache_path(f"{cache_key} {dict(spec)} {len(source)}") if cache_key else None
-    arrays = _read_cache(path, spec) if path else None
+    path = kept_path(f"{cache_key} {dict(spec)} {len(source)}") if cache_key else None
+    arrays = read_kept(path, spec) if path else None
     if arrays is None:
         if len(source) >= LONG:
             kept = f", to be kept in {path.parent}" if path else ""
             print(f"{where}: decoding {len(source):,} examples{kept}", file=sys.stderr, flush=True)
         arrays = source.take(np.arange(len(source)))
         if path:
-            _write_cache(path, arrays)
+            keep(path, arrays)
     return MemorySource(arrays)
-
-
-def _cache_path(key: str) -> Path:
-    root = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "jaxcnn"
-    return root / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
-
-
-def _read_cache(
-    path: Path, spec: Mapping[str, jax.ShapeDtypeStruct]
-) -> dict[str, np.ndarray] | None:
-    """The arrays of a cache file, whose checksums are compared; None where there is none or it is
-    damaged.
-    """
-    try:
-        return {name: read_npz(str(path), name) for name in spec}
-    except DataError:
-        return None
-
-
-def _write_cache(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write a cache file whole or not at all. A full or read-only disk is no error: the cache only
-    saves time.
-    """
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with open(temporary, "wb") as file:
-            np.savez(file, **dict(arrays))  # pyright: ignore[reportArgumentType]
-        os.replace(temporary, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ import json
 import os
 import resource
 import struct
+import tarfile
 import time
 import tracemalloc
 import warnings
@@ -31,6 +32,7 @@ from jaxcnn.data.files.idx import Idx
 from jaxcnn.data.files.mask_folder import MaskFolder
 from jaxcnn.data.files.npz import Npz
 from jaxcnn.data.files.series import Series
+from jaxcnn.data.files.shards import Shards
 from jaxcnn.data.files.text_lines import TextLineFolder
 from jaxcnn.data.files.voc import Voc
 from jaxcnn.data.files.yolo import Yolo
@@ -64,6 +66,16 @@ def npz(**arrays: np.ndarray) -> bytes:
     file = io.BytesIO()
     np.savez_compressed(file, **arrays)
     return file.getvalue()
+
+
+def tar(files: dict[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return out.getvalue()
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -120,6 +132,10 @@ PARSERS = {
     "jpeg": Parser(
         {"a/1.png": png(), "b/1.jpg": png(form="JPEG"), "b/2.png": png()}, "b/1.jpg",
         lambda f: Folder(str(f), image_size=SIZE, eval_fraction=0.0),
+    ),
+    "tar": Parser(
+        {"a.tar": tar({"1.png": png(), "1.cls": b"0", "2.png": png(), "2.cls": b"1"})}, "a.tar",
+        lambda f: Shards(str(f / "a.tar"), image_size=SIZE, eval_fraction=0.0, memory_mib=0),
     ),
     "mask": Parser(
         {"i/1.png": png(), "m/1.png": png("L")}, "m/1.png",

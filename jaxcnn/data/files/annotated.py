@@ -3,7 +3,7 @@ splits, what is held out, limits, crops, shapes and arrays follow from its examp
 """
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -14,6 +14,7 @@ from jaxcnn.data.dataset import SPLITS
 from jaxcnn.data.example import (
     OBJECT_ENTRIES,
     Example,
+    Examples,
     crop_objects,
     entry_specs,
     with_companions,
@@ -26,7 +27,7 @@ from jaxcnn.data.stream import StreamSource, in_memory_if_small
 from jaxcnn.errors import ConfigError, DataError
 
 CROP_ENTRIES = ("points", "label")
-Parsed = tuple[tuple[str, ...], list[Example]]
+Parsed = tuple[tuple[str, ...], Sequence[Example]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,16 +122,16 @@ class Annotated:
         return self.wants("instance_masks", "segmentation")
 
     @functools.cached_property
-    def _read(self) -> tuple[tuple[str, ...], dict[str, list[Example]]]:
+    def _read(self) -> tuple[tuple[str, ...], dict[str, Examples]]:
         names: tuple[str, ...] = ()
-        items: dict[str, list[Example]] = {}
+        items: dict[str, Examples] = {}
         for split in SPLITS:
             faults = Faults(f"{self._where()}, {split}", self.invalid)
             parsed = self.parse(split, names, faults)
             if parsed is None:
                 continue
             names = parsed[0] if split == "train" else names
-            items[split] = [self._limit(example, faults) for example in parsed[1]]
+            items[split] = self._limited(parsed[1], faults)
             faults.warn()
         if not items.get("train"):
             raise DataError(
@@ -140,22 +141,18 @@ class Annotated:
         if "eval" not in items:
             items["train"], items["eval"] = self.hold_out(items["train"], names)
         if self.crops:  # only now, so that the objects of a picture stay on one side
-            items = {split: self._crop(found) for split, found in items.items()}
+            items = {split: Examples.of(self._crop(found)) for split, found in items.items()}
         return names, items
 
     def hold_out(
-        self, items: list[Example], names: tuple[str, ...]
-    ) -> tuple[list[Example], list[Example]]:
+        self, items: Sequence[Example], names: tuple[str, ...]
+    ) -> tuple[Examples, Examples]:
         """The examples for training and, evenly spread (over the classes, where each has a label),
         those for evaluation."""
-        found = [item.label for item in items]
-        labels = np.zeros(len(found), np.int32) if None in found else np.array(found, np.int32)
-        chosen = held_out(labels, self.eval_fraction, names=names, where=self._where())
-        train, held = (
-            [item for item, out in zip(items, chosen, strict=True) if out == side]
-            for side in (False, True)
-        )
-        return train, held
+        items = Examples.of(items)
+        labels = np.zeros(len(items), np.int32) if items.labels is None else items.labels
+        held = held_out(labels, self.eval_fraction, names=names, where=self._where())
+        return items.keep(~held), items.keep(held)
 
     def _crop(self, items: Iterable[Example]) -> list[Example]:
         pointed = "points" in self.wanted
@@ -165,12 +162,18 @@ class Annotated:
             for part in crop_objects(item, self.image_size, margin=self.margin, pointed=pointed)
         ]
 
-    def _limit(self, example: Example, faults: Faults) -> Example:
-        """`example` with at most `max_items` objects, if that is not 0."""
-        if not self.max_items or self.crops or example.objects is None:
-            return example
-        found = limit_objects(example.objects, self.max_items, name=example.name, faults=faults)
-        return replace(example, objects=found)
+    def _limited(self, examples: Sequence[Example], faults: Faults) -> Examples:
+        """`examples` with at most `max_items` objects each, if that is not 0."""
+
+        def limit(example: Example) -> Example:
+            if example.objects is None:
+                return example
+            found = limit_objects(example.objects, self.max_items, name=example.name, faults=faults)
+            return replace(example, objects=found)
+
+        if self.max_items and not self.crops:
+            examples = [limit(example) for example in examples]
+        return Examples.of(examples)
 
     def _where(self) -> str:
         return f"{type(self).__name__} {getattr(self, 'path', '')}".rstrip()
@@ -178,6 +181,11 @@ class Annotated:
     @property
     def label_names(self) -> tuple[str, ...]:
         return self.words if self.wanted == ("captions",) else self._read[0]
+
+    @property
+    def workers(self) -> int:
+        """Threads that read and decode; 0 for as many as there are cores."""
+        return 0
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -230,9 +238,8 @@ class Annotated:
                 for i in indices
             ]
 
-        labels = [item.label for item in items if item.label is not None]
-        columns = {"label": np.array(labels, np.int32)} if len(labels) == len(items) else {}
-        streamed = StreamSource(read, len(items), spec, columns=columns)
+        columns = {} if items.labels is None else {"label": items.labels}
+        streamed = StreamSource(read, len(items), spec, columns=columns, workers=self.workers)
         source = in_memory_if_small(streamed, spec, memory_mib=self.memory_mib, where=faults.where)
         faults.warn()
         faults.say_at_once = source is streamed

@@ -7,7 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaxcnn.data.example import Example
+import numpy as np
+
+from jaxcnn.data.example import Example, Examples
 from jaxcnn.data.files.annotated import Annotated, Parsed
 from jaxcnn.data.files.class_listing import Files, list_labelled
 from jaxcnn.data.files.faults import Faults
@@ -61,8 +63,12 @@ class Folder(Annotated, _Positional):
         found = files[split]
         if self.skip_damaged or self.invalid != "error":
             found = _readable(found, self.channels)
-        # the size is nobody's business: no label says a place
-        return classes, [Example(image=path, size=(0, 0), label=label) for path, label in found]
+
+        def make(i: int) -> Example:
+            # the size is nobody's business: no label says a place
+            return Example(image=Path(found.paths[i]), size=(0, 0), label=int(found.labels[i]))
+
+        return classes, Examples(make, len(found.paths), labels=found.labels)
 
     @functools.cached_property
     def _parts(self) -> tuple[tuple[str, ...], dict[str, Files]]:
@@ -71,33 +77,24 @@ class Folder(Annotated, _Positional):
             Path(self.path).expanduser(), image_endings(), nested=self.nested, where=self._where()
         )
 
-    @property
-    def _listing(self) -> tuple[tuple[str, ...], dict[str, Files]]:
-        """The class names, and the files of each split, after holding out."""
-        names, items = self._read
-        return names, {
-            split: [(item.path, item.label) for item in found if item.label is not None]
-            for split, found in items.items()
-        }
-
 
 def _readable(files: Files, channels: int) -> Files:
     """`files` without those that do not decode."""
 
-    def reason(entry: tuple[Path, int]) -> str:
+    def reason(path: str) -> str:
         try:
-            read_image(entry[0], size=None, channels=channels)
+            read_image(path, size=None, channels=channels)
         except DataError as error:
             return str(error)
         return ""
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        reasons = list(pool.map(reason, files))
+        reasons = list(pool.map(reason, files.paths))
     damaged = [text for text in reasons if text]
     if damaged:
         warnings.warn(
-            f"{len(damaged)} of {len(files)} images are damaged and left out; the first: "
+            f"{len(damaged)} of {len(reasons)} images are damaged and left out; the first: "
             f"{damaged[0]}",
             stacklevel=2,
         )
-    return [entry for entry, text in zip(files, reasons, strict=True) if not text]
+    return files.keep(np.array([not text for text in reasons], bool))

@@ -9,9 +9,12 @@ import os
 import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from jaxcnn.data.files.names import nfc, require_distinct
-from jaxcnn.data.files.walk import list_folder, walk
+from jaxcnn.data.files.walk import list_folder, walk_found
 from jaxcnn.errors import DataError
 
 # in any case of letters
@@ -21,7 +24,18 @@ SPLIT_FOLDERS = {
     "test": ("test", "testing"),
 }
 SPLIT_WORDS = {word for words in SPLIT_FOLDERS.values() for word in words}
-Files = list[tuple[Path, int]]  # path and label, sorted by class and path
+
+
+class Files(NamedTuple):
+    """Files and their labels, int32 [N], sorted by class and path; strings, since there may be
+    millions."""
+
+    paths: list[str]
+    labels: np.ndarray
+
+    def keep(self, rows: np.ndarray) -> "Files":
+        """Only those, by a mask."""
+        return Files([self.paths[i] for i in np.flatnonzero(rows)], self.labels[rows])
 
 
 def list_labelled(
@@ -135,7 +149,8 @@ def _labelled(root: Path, names: Sequence[str], split: str, endings: Collection[
             f"are {list(names)[:20]}"
             + (f" (compare {alike}: upper and lower case)" if alike else "")
         )
-    out: Files = []
+    paths: list[str] = []
+    labels: list[np.ndarray] = []
     empty, other = [], collections.Counter()
     loose = [file.name for file in loose if file.suffix.lower() in endings]
     if loose:
@@ -145,9 +160,9 @@ def _labelled(root: Path, names: Sequence[str], split: str, endings: Collection[
             stacklevel=2,
         )
     for label, name in enumerate(names):
-        found = list(walk(places[name])) if name in places else []
-        kept = [path for path in found if path.suffix.lower() in endings]
-        kinds = (path.suffix.lower() or path.name for path in found)
+        found = [file.path for file in walk_found(places[name])] if name in places else []
+        kinds = [_kind(path) for path in found]
+        kept = [path for path, kind in zip(found, kinds, strict=True) if kind in endings]
         other.update(kind for kind in kinds if kind not in endings)
         if not kept and split == "train":
             raise DataError(
@@ -155,7 +170,8 @@ def _labelled(root: Path, names: Sequence[str], split: str, endings: Collection[
                 f"put examples of class {name!r} there"
             )
         empty += [] if kept else [name]
-        out += [(path, label) for path in kept]
+        paths += kept
+        labels.append(np.full(len(kept), label, np.int32))
     if other:
         kinds = ", ".join(f"{kind} ({count})" for kind, count in other.most_common(8))
         warnings.warn(
@@ -167,20 +183,27 @@ def _labelled(root: Path, names: Sequence[str], split: str, endings: Collection[
             f"scored: {empty[:10]}",
             stacklevel=2,
         )
-    return out
+    return Files(paths, np.concatenate(labels))
+
+
+def _kind(path: str) -> str:
+    """The ending of a file in lower case, or its name where it has none."""
+    name = os.path.basename(path)
+    stem, dot, ending = name.rpartition(".")
+    return f".{ending.lower()}" if dot and stem and ending else name
 
 
 def _check_links(files: dict[str, Files], names: Sequence[str]) -> None:
     """Refuse a file that links put into two classes, and say where they put it into two parts."""
-    real: dict[Path, str] = {}  # of each folder
-    seen: dict[str, tuple[str, int, Path]] = {}
+    real: dict[str, str] = {}  # of each folder
+    seen: dict[str, tuple[str, int, str]] = {}
     shared = []
     for split, found in files.items():
-        for path, label in found:
-            if path.parent not in real:
-                real[path.parent] = os.path.realpath(path.parent)
-            folder = real[path.parent]
-            place = os.path.realpath(path) if path.is_symlink() else f"{folder}/{path.name}"
+        for path, label in zip(found.paths, found.labels.tolist(), strict=True):
+            folder, name = os.path.split(path)
+            if folder not in real:
+                real[folder] = os.path.realpath(folder)
+            place = os.path.realpath(path) if os.path.islink(path) else f"{real[folder]}/{name}"
             part, other, first = seen.setdefault(place, (split, label, path))
             if other != label:
                 raise DataError(

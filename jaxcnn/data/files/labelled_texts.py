@@ -38,7 +38,10 @@ def read_texts(path: str, *, text: str = "text", label: str = "label") -> dict[s
     if place.is_dir():
         names, files = list_labelled(place, (".txt",), nested=False, where=f"Texts {path}")
         out = {
-            split: [(read_text(file, what="text"), names[number]) for file, number in found]
+            split: [
+                (read_text(Path(file), what="text"), names[number])
+                for file, number in zip(found.paths, found.labels, strict=True)
+            ]
             for split, found in files.items()
         }
     elif not place.exists():

@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from jaxcnn.data.files.names import nfc
 from jaxcnn.errors import DataError
@@ -23,23 +24,38 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in SYSTEM_NAMES
 
 
+class Found(NamedTuple):
+    """A file or folder: its path, and whether a link leads to it."""
+
+    path: str
+    link: bool
+
+
 def list_folder(folder: Path) -> tuple[list[Path], list[Path]]:
     """The folders and the files in a folder that are not hidden, links followed, sorted by name. A
     link that leads nowhere is said. Errors: DataError.
     """
+    folders, files = (
+        [Path(found.path) for found in kind] for kind in _list_folder(os.fspath(folder))
+    )
+    return sorted(folders, key=_order), sorted(files, key=_order)
+
+
+def _list_folder(folder: str) -> tuple[list[Found], list[Found]]:
+    """`list_folder` in no order, with strings, since there may be millions."""
     folders, files, dead = [], [], []
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if is_hidden(entry.name):
                     continue
+                found = Found(entry.path, entry.is_symlink())
                 # without a look at the file, but for links, which may lead to themselves
-                path = Path(entry.path) if entry.is_symlink() else entry
-                if path.is_dir():
-                    folders.append(Path(entry.path))
-                elif path.is_file():
-                    files.append(Path(entry.path))
-                elif entry.is_symlink():
+                if os.path.isdir(found.path) if found.link else entry.is_dir():
+                    folders.append(found)
+                elif os.path.isfile(found.path) if found.link else entry.is_file():
+                    files.append(found)
+                elif found.link:
                     dead.append(entry.name)
     except OSError as error:
         raise DataError(
@@ -50,7 +66,7 @@ def list_folder(folder: Path) -> tuple[list[Path], list[Path]]:
             f"{folder}: {len(dead)} links lead nowhere and are left out; the first: {min(dead)}",
             stacklevel=2,
         )
-    return sorted(folders, key=_order), sorted(files, key=_order)
+    return folders, files
 
 
 def walk(root: Path) -> Iterator[Path]:
@@ -59,12 +75,18 @@ def walk(root: Path) -> Iterator[Path]:
     Links to folders are followed; a folder that links lead to twice, or that holds itself, is
     listed once, where it comes first. Errors: DataError.
     """
-    return iter(sorted(_walk(root, set()), key=lambda path: _order(path.relative_to(root))))
+    return (Path(found.path) for found in walk_found(root))
 
 
-def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
+def walk_found(root: Path) -> list[Found]:
+    """`walk`, with strings."""
+    start = len(os.fspath(root)) + 1
+    return sorted(_walk(os.fspath(root), set()), key=lambda file: _text_order(file.path[start:]))
+
+
+def _walk(folder: str, seen: set[tuple[int, int]]) -> Iterator[Found]:
     try:
-        status = folder.stat()
+        status = os.stat(folder)
     except OSError as error:
         raise DataError(
             f"{folder}: cannot be listed ({type(error).__name__}: {error}); make it readable"
@@ -72,11 +94,11 @@ def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
     if (status.st_dev, status.st_ino) in seen:
         return
     seen.add((status.st_dev, status.st_ino))
-    folders, files = list_folder(folder)
+    folders, files = _list_folder(folder)
     yield from files
     # what really lies here comes before what links lead to
-    for sub in sorted(folders, key=Path.is_symlink):
-        yield from _walk(sub, seen)
+    for sub in sorted(folders, key=lambda sub: (sub.link, _text_order(sub.path))):
+        yield from _walk(sub.path, seen)
 
 
 def stored_path(root: Path, name: str) -> Path | None:
@@ -108,5 +130,10 @@ def _listed_names(folder: Path, changed: int) -> dict[str, str]:
 
 
 def _order(path: Path) -> tuple[str, str]:
+    return _text_order(os.fspath(path))
+
+
+def _text_order(path: str) -> tuple[str, str]:
     """The same on every machine, also where file names are stored decomposed."""
-    return nfc(path.as_posix()), path.as_posix()
+    path = path.replace(os.sep, "/")
+    return nfc(path), path
