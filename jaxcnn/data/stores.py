@@ -12,7 +12,7 @@ import itertools
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO, NamedTuple
 
@@ -70,30 +70,32 @@ def _words(inside: str, pattern: str) -> list[str]:
     )
 
 
-def find(place: str, ending: str = "") -> list[File]:
+def find(place: str, endings: Sequence[str] = ("",)) -> list[File]:
     """The files that a place stands for, sorted by place within each that its braces give: itself,
-    those that a pattern matches, or of a folder those of that ending. Errors: DataError where one
+    those that a pattern matches, or of a folder those of these endings. Errors: DataError where one
     that is named is missing, and where there are none.
     """
     out, missing = [], []
     there = not is_elsewhere(place) and os.path.exists(os.path.expanduser(place))
     places = [place] if there else expand(place)  # a name may hold braces
     for one in places:
-        found = (_find_elsewhere if is_elsewhere(one) else _find_here)(one, ending)
+        found = (_find_elsewhere if is_elsewhere(one) else _find_here)(one, endings)
         out += found
         missing += [] if found else [one]
     if missing:
         many = f" ({len(missing)} of {len(places)} are missing)" if len(missing) > 1 else ""
         raise DataError(
-            f"{missing[0]}: there is no such file, or no {ending or 'file'} in such a folder{many}"
+            f"{missing[0]}: there is no such file, or no {' or '.join(endings)} in such a "
+            f"folder{many}"
         )
     return out
 
 
-def _find_here(place: str, ending: str) -> list[File]:
+def _find_here(place: str, endings: Sequence[str]) -> list[File]:
     path = os.path.expanduser(place)
     if os.path.isdir(path):
-        paths = glob.glob(os.path.join(glob.escape(path), f"*{ending}"))
+        inside = glob.glob(os.path.join(glob.escape(path), "*"))
+        paths = [name for name in inside if name.endswith(tuple(endings))]
     else:
         paths = [path] if os.path.exists(path) else glob.glob(path)
     out = []
@@ -104,11 +106,13 @@ def _find_here(place: str, ending: str) -> list[File]:
     return out
 
 
-def _find_elsewhere(place: str, ending: str) -> list[File]:
+def _find_elsewhere(place: str, endings: Sequence[str]) -> list[File]:
     with _named(place):
         system, inside = _system(place)
         if not is_pattern(inside) and system.isdir(inside):
-            inside = f"{inside.rstrip('/')}/*{ending}"
+            inside = f"{inside.rstrip('/')}/*"
+        else:
+            endings = ("",)
         if is_pattern(inside):
             infos = system.glob(inside, detail=True)
             assert isinstance(infos, dict)
@@ -118,8 +122,8 @@ def _find_elsewhere(place: str, ending: str) -> list[File]:
     scheme = place.partition("://")[0]
     out = []
     for info in found:
-        if info["type"] == "file" and info["size"] is not None:
-            name = info["name"].partition("://")[2] or info["name"]
+        name = info["name"].partition("://")[2] or info["name"]
+        if info["type"] == "file" and name.endswith(tuple(endings)):
             marks = (info.get(key) for key in ("ETag", "etag", "md5Hash", "mtime", "LastModified"))
             changed = next((str(mark) for mark in marks if mark), "")
             # a store that says nothing of changes may still say when it was made
@@ -139,7 +143,8 @@ def read(place: str, first: int, count: int) -> bytes:
             # opening costs hundredths of what decoding does
             with open(place, "rb", buffering=0) as file:
                 file.seek(first)
-                content = file.read(count)
+                left = os.fstat(file.fileno()).st_size - first
+                content = file.read(max(0, min(count, left)))  # memory is taken for what is there
     if len(content) != count:
         raise DataError(
             f"{place}: ends before byte {first + count:,}, to which it was to be read; it was cut "

@@ -19,6 +19,8 @@ from random import Random
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -32,7 +34,7 @@ from jaxcnn.data.files.idx import Idx
 from jaxcnn.data.files.mask_folder import MaskFolder
 from jaxcnn.data.files.npz import Npz
 from jaxcnn.data.files.series import Series
-from jaxcnn.data.files.shards import Shards
+from jaxcnn.data.files.shards import Shards, Tables
 from jaxcnn.data.files.text_lines import TextLineFolder
 from jaxcnn.data.files.voc import Voc
 from jaxcnn.data.files.yolo import Yolo
@@ -75,6 +77,17 @@ def tar(files: dict[str, bytes]) -> bytes:
             member = tarfile.TarInfo(name)
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
+    return out.getvalue()
+
+
+def table(ending: str) -> bytes:
+    rows = pa.table({"image": [png(), png(value=2)], "label": [0, 1]})
+    out = io.BytesIO()
+    if ending == ".parquet":
+        pq.write_table(rows, out)
+    else:
+        with pa.ipc.new_file(out, rows.schema) as writer:
+            writer.write_table(rows)
     return out.getvalue()
 
 
@@ -136,6 +149,14 @@ PARSERS = {
     "tar": Parser(
         {"a.tar": tar({"1.png": png(), "1.cls": b"0", "2.png": png(), "2.cls": b"1"})}, "a.tar",
         lambda f: Shards(str(f / "a.tar"), image_size=SIZE, eval_fraction=0.0, memory_mib=0),
+    ),
+    "parquet": Parser(
+        {"a.parquet": table(".parquet")}, "a.parquet",
+        lambda f: Tables(str(f / "a.parquet"), image_size=SIZE, eval_fraction=0.0, memory_mib=0),
+    ),
+    "arrow": Parser(
+        {"a.arrow": table(".arrow")}, "a.arrow",
+        lambda f: Tables(str(f / "a.arrow"), image_size=SIZE, eval_fraction=0.0, memory_mib=0),
     ),
     "mask": Parser(
         {"i/1.png": png(), "m/1.png": png("L")}, "m/1.png",

@@ -1,23 +1,33 @@
-"""Pictures in tar archives, in the form of WebDataset: more than a file system likes to hold, here
-or in a store elsewhere.
+"""Pictures in large files of many: tar archives in the form of WebDataset, and tables as Hugging
+Face keeps them. More than a file system likes to hold, here or in a store elsewhere.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from jaxcnn.data.example import Example, Examples, Part
 from jaxcnn.data.files.annotated import Annotated, Parsed
 from jaxcnn.data.files.faults import Faults
-from jaxcnn.data.files.tar_index import Index, classes_of, numbers_of, read_index
-from jaxcnn.data.stores import find, is_elsewhere
+from jaxcnn.data.files.sample_index import (
+    Archive,
+    Index,
+    classes_of,
+    numbers_of,
+    read_index,
+)
+from jaxcnn.data.files.table_file import read_table
+from jaxcnn.data.files.tar_archive import read_archive
+from jaxcnn.data.stores import File, find, is_elsewhere
 
 AT_ONCE = 32  # samples that are asked for at once of a store elsewhere
 
 
 @dataclass(frozen=True)
 class _Positional:
-    """The fields of `Shards` that may be given without their names, in this order."""
+    """The fields of `Shards` and `Tables` that may be given without their names, in this order."""
 
     path: str
     image_size: tuple[int, int] = (224, 224)
@@ -26,7 +36,55 @@ class _Positional:
 
 
 @dataclass(frozen=True)
-class Shards(Annotated, _Positional):
+class _Packed(Annotated, _Positional):
+    """What `Shards` and `Tables` share."""
+
+    ENTRIES = ("label",)
+    ENDINGS: ClassVar[Sequence[str]] = ()
+
+    # again, since the base has them by name only
+    image_size: tuple[int, int] = (224, 224)
+    channels: int = 3
+    eval_fraction: float = 0.2
+    eval_path: str = ""
+    test_path: str = ""
+    image: str = ""
+    label: str = ""
+    classes: tuple[str, ...] = ()
+
+    def read_file(self, file: File) -> Archive:
+        """Where the samples of a file lie. Errors: DataError."""
+        raise NotImplementedError
+
+    @property
+    def workers(self) -> int:
+        """See `Annotated.workers`; more of what lies elsewhere, which is mostly waited for."""
+        return AT_ONCE if is_elsewhere(self.path) else 0
+
+    def parse(self, split: str, names: tuple[str, ...], faults: Faults) -> Parsed | None:
+        """See `Annotated.parse`."""
+        path = {"train": self.path, "eval": self.eval_path, "test": self.test_path}[split]
+        if not path:
+            return None
+        where = f"{type(self).__name__} {path}"
+        form = f"{type(self).__name__} {self.image!r} {self.label!r}"
+        index = read_index(find(path, self.ENDINGS), self.read_file, form=form, where=where)
+        places = [place.decode("utf-8", "surrogateescape") for place in index.places.tolist()]
+        index = _whole(index, places, faults)
+        names = names or classes_of(index, names=self.classes, where=where)
+        labels = numbers_of(index.labels, names, where=where)
+
+        def make(i: int) -> Example:
+            place = places[index.files[i]]
+            part = Part(place, int(index.first[i]), int(index.count[i]))
+            name = f"{place}: {index.keys[i].decode('utf-8', 'replace')}"
+            return Example(image=part, size=(0, 0), label=int(labels[i]), name=name)
+
+        return names, Examples(make, len(labels), labels=labels)
+
+
+@dataclass(frozen=True)
+class Shards(_Packed):
     """Samples of tar archives as "image" uint8 [H, W, channels] and "label" int32.
 
     path: archives, as a pattern (`train-{0000..0127}.tar`, `train-*.tar`), a folder of .tar files
@@ -46,51 +104,48 @@ class Shards(Annotated, _Positional):
     invalid="skip".
     """
 
-    ENTRIES = ("label",)
+    ENDINGS = (".tar",)
 
-    # again, since the base has them by name only
-    image_size: tuple[int, int] = (224, 224)
-    channels: int = 3
-    eval_fraction: float = 0.2
-    eval_path: str = ""
-    test_path: str = ""
-    image: str = ""
     label: str = "cls"
-    classes: tuple[str, ...] = ()
 
-    @property
-    def workers(self) -> int:
-        """See `Annotated.workers`; more of what lies elsewhere, which is mostly waited for."""
-        return AT_ONCE if is_elsewhere(self.path) else 0
-
-    def parse(self, split: str, names: tuple[str, ...], faults: Faults) -> Parsed | None:
-        """See `Annotated.parse`."""
-        path = {"train": self.path, "eval": self.eval_path, "test": self.test_path}[split]
-        if not path:
-            return None
-        archives = find(path, ".tar")
-        where = f"Shards {path}"
-        index = read_index(archives, image=self.image, label=self.label, where=where)
-        index = _whole(index, [file.place for file in archives], self.label, faults)
-        names = names or classes_of(index.labels, names=self.classes, where=where)
-        labels = numbers_of(index.labels, names, where=where)
-
-        def make(i: int) -> Example:
-            place = archives[index.archives[i]].place
-            part = Part(place, int(index.first[i]), int(index.count[i]))
-            name = f"{place}: {index.keys[i].decode('utf-8', 'replace')}"
-            return Example(image=part, size=(0, 0), label=int(labels[i]), name=name)
-
-        return names, Examples(make, len(labels), labels=labels)
+    def read_file(self, file: File) -> Archive:
+        """See `tar_archive.read_archive`."""
+        return read_archive(file, image=self.image, label=self.label)
 
 
-def _whole(index: Index, places: list[str], label: str, faults: Faults) -> Index:
+@dataclass(frozen=True)
+class Tables(_Packed):
+    """Rows of Parquet or Arrow files as "image" uint8 [H, W, channels] and "label" int32, as the
+    packages of Hugging Face write them.
+
+    path, eval_path, test_path: as of `Shards`, of .parquet files, or of the .arrow files that
+        `datasets.Dataset.save_to_disk` writes.
+    image: the column of the pictures: the bytes of image files, or a struct with an entry "bytes".
+    label: the column of the classes, numbers or names.
+    classes: their names, in the order of their numbers; () for those that the files give, else for
+        the different labels, sorted, or for the numbers themselves.
+
+    Arrow files on disk are read where they lie. Parquet files are compressed in groups of rows, so
+    that no row can be read by itself: their pictures are copied once into the cache folder, which
+    takes as much room as they do. Rows without a picture or a label: as of `Shards`.
+    """
+
+    ENDINGS = (".parquet", ".arrow")
+
+    image: str = "image"
+    label: str = "label"
+
+    def read_file(self, file: File) -> Archive:
+        """See `table_file.read_table`."""
+        return read_table(file, image=self.image, label=self.label)
+
+
+def _whole(index: Index, places: list[str], faults: Faults) -> Index:
     """The samples that have a picture and a label."""
     whole = (index.count > 0) & (index.labels != b"")
     for i in np.flatnonzero(~whole):
-        missing = "picture" if index.count[i] == 0 else f"label ({label})"
+        missing = "picture" if index.count[i] == 0 else "label"
         key = index.keys[i].decode("utf-8", "replace")
-        faults.add(
-            f"{places[index.archives[i]]}: sample {key!r} has no {missing}", kind=f"no {missing}"
-        )
-    return Index(*(column[whole] for column in index))
+        message = f"{places[index.files[i]]}: sample {key!r} has no {missing}"
+        faults.add(message, kind=f"no {missing}")
+    return index.keep(whole)

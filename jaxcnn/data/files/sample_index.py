@@ -1,0 +1,154 @@
+"""Where each sample of large files lies, so that any is read by itself, in any order.
+
+A file is read once, from its start to its end, and what is found is kept in the cache folder as
+long as no file changes its name, size or time.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxcnn.data.kept import keep, kept_path, read_kept
+from jaxcnn.data.stores import File, is_elsewhere
+from jaxcnn.errors import DataError
+
+LONG = 1 << 28  # bytes of files from which on their reading is said beforehand
+AT_ONCE = 8  # files that are read at the same time
+FORM = "2"  # of what is kept; another one is made anew
+
+
+class Sample(NamedTuple):
+    """Its name, its label as text ("" where it has none), and the bytes of its picture in the file
+    (`count` is 0 where it has none).
+    """
+
+    key: str
+    label: str = ""
+    first: int = 0
+    count: int = 0
+
+
+class Archive(NamedTuple):
+    """The samples of a file. place: where their pictures are read, the file itself or a copy.
+    classes: names that the file gives to the numbers of its labels."""
+
+    place: str
+    samples: list[Sample]
+    classes: tuple[str, ...] = ()
+
+
+class Index(NamedTuple):
+    """Samples, in the order of the files and within them. places, classes: UTF-8, see `Archive`;
+    keys, labels: UTF-8, [N]; files: which of the places, int32 [N]; first, count: int64 [N]."""
+
+    places: np.ndarray
+    classes: np.ndarray
+    keys: np.ndarray
+    labels: np.ndarray
+    files: np.ndarray
+    first: np.ndarray
+    count: np.ndarray
+
+    def keep(self, rows: np.ndarray) -> "Index":
+        """Only those samples, by a mask."""
+        return Index(*self[:2], *(column[rows] for column in self[2:]))
+
+
+def read_index(
+    files: Sequence[File], read: Callable[[File], Archive], *, form: str, where: str
+) -> Index:
+    """The index of files, kept from the last time as long as nothing changes. `read` finds the
+    samples of one, and is called from several threads; `form` says all that this depends on besides
+    the file. Errors: those of `read`; DataError where files name their classes differently.
+    """
+    named = [
+        file if is_elsewhere(file.place) else file._replace(place=os.path.abspath(file.place))
+        for file in files
+    ]
+    path = kept_path(f"index {FORM} {form} {named}")
+    arrays = read_kept(path, Index._fields)
+    if arrays is not None:
+        index = Index(**arrays)
+        places = [place.decode("utf-8", "surrogateescape") for place in index.places.tolist()]
+        if all(is_elsewhere(place) or os.path.exists(place) for place in places):
+            return index
+    size = sum(file.size for file in files)
+    if size >= LONG:
+        print(
+            f"{where}: looking through {len(files):,} files of {size / 1e9:,.1f} GB; what is found "
+            f"is kept in {path.parent}",
+            file=sys.stderr,
+            flush=True,
+        )
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        found = list(pool.map(read, named))
+    different = {archive.classes for archive in found}
+    if len(different) > 1:
+        raise DataError(
+            f"{where}: the files name different classes: "
+            f"{' and '.join(str(list(names)[:10]) for names in sorted(different)[:2])}"
+        )
+    index = _index_of(found)
+    keep(path, index._asdict())
+    return index
+
+
+def _index_of(found: Sequence[Archive]) -> Index:
+    samples = [sample for archive in found for sample in archive.samples]
+    counts = [len(archive.samples) for archive in found]
+    return Index(
+        places=_texts([archive.place for archive in found]),
+        classes=_texts(list(found[0].classes) if found else []),
+        keys=_texts([sample.key for sample in samples]),
+        labels=_texts([sample.label for sample in samples]),
+        files=np.repeat(np.arange(len(found), dtype=np.int32), counts),
+        first=np.array([sample.first for sample in samples], np.int64),
+        count=np.array([sample.count for sample in samples], np.int64),
+    )
+
+
+def _texts(texts: list[str]) -> np.ndarray:
+    """UTF-8 of a fixed width, [N]."""
+    encoded = [text.encode("utf-8", "surrogateescape") for text in texts]
+    return np.array(encoded or [b""], "S")[: len(texts)]
+
+
+def classes_of(index: Index, *, names: tuple[str, ...], where: str) -> tuple[str, ...]:
+    """The names of the classes: `names` where they are given, else those that the files give; of
+    labels that are whole numbers "0" to the highest; else the different labels, sorted."""
+    names = names or tuple(name.decode("utf-8") for name in index.classes.tolist())
+    if names:
+        return names
+    labels = index.labels
+    different = [text.decode("utf-8") for text in np.unique(labels).tolist()]
+    if not all(re.fullmatch(r"[0-9]{1,9}", text) for text in different):
+        return tuple(different)
+    count = max(map(int, different), default=-1) + 1
+    if count > 10 * len(different) + 1000:
+        raise DataError(
+            f"{where}: labels go up to {count - 1:,}, and there are {len(different):,} different "
+            "ones; if they are no numbers of classes, give their names: classes=(…)"
+        )
+    return tuple(map(str, range(count)))
+
+
+def numbers_of(labels: np.ndarray, classes: tuple[str, ...], *, where: str) -> np.ndarray:
+    """The class of each label, int32 [N]: the place of its name among `classes`, or the number that
+    it is. Errors: DataError naming the label."""
+    places = {name: i for i, name in enumerate(classes)}
+    different, inverse = np.unique(labels, return_inverse=True)
+    numbers = []
+    for text in (label.decode("utf-8") for label in different.tolist()):
+        number = places.get(text, int(text) if re.fullmatch(r"[0-9]{1,9}", text) else -1)
+        if not 0 <= number < len(classes):
+            raise DataError(
+                f"{where}: the label {text!r} is none of the {len(classes)} classes "
+                f"{list(classes[:20])}"
+            )
+        numbers.append(number)
+    return np.array(numbers, np.int32)[inverse.reshape(-1)] if numbers else np.zeros(0, np.int32)

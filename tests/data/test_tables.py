@@ -1,0 +1,205 @@
+"""Rows of Parquet and Arrow files, written by pyarrow: what they give is what the same pictures
+give in a folder, whatever the format, the batches and the place.
+"""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jaxcnn.data.files.class_folder import Folder
+from jaxcnn.data.files.shards import Tables
+from jaxcnn.errors import DataError, ResourceError
+from tests.data.test_shards import CLASSES, SIZE, picture
+
+COUNT = 10
+STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def table(kind=STRUCT, *, labels=None, names=(), count: int = COUNT) -> pa.Table:
+    """Rows as the package `datasets` writes them, with the names of classes in the schema."""
+    pictures = [picture(i) for i in range(count)]
+    rows = [{"bytes": p, "path": "x.png"} for p in pictures] if kind is STRUCT else pictures
+    labels = pa.array([i % 3 for i in range(count)] if labels is None else labels)
+    schema = pa.schema([("other", pa.int8()), ("image", kind), ("label", labels.type)])
+    if names:
+        said = {"info": {"features": {"label": {"names": list(names), "_type": "ClassLabel"}}}}
+        schema = schema.with_metadata({"huggingface": json.dumps(said)})
+    columns = [pa.array([0] * count, pa.int8()), pa.array(rows, kind), labels]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def write(path, rows: pa.Table, form: str):
+    """The file of a form: its ending, and how it is written."""
+    path = path.with_suffix(form.split()[0])
+    if form.startswith(".parquet"):
+        pq.write_table(rows, path, row_group_size=4, compression=form.split()[1])
+        return path
+    options = pa.ipc.IpcWriteOptions(compression="zstd" if "zstd" in form else None)
+    new = pa.ipc.new_file if "file" in form else pa.ipc.new_stream
+    with pa.OSFile(str(path), "wb") as out, new(out, rows.schema, options=options) as writer:
+        writer.write_table(rows, max_chunksize=3)
+    return path
+
+
+FORMS = [".parquet snappy", ".parquet zstd", ".parquet none", ".arrow stream", ".arrow file"]
+
+
+@pytest.mark.parametrize("kind", [STRUCT, pa.binary(), pa.large_binary()], ids=str)
+@pytest.mark.parametrize("form", FORMS)
+def test_they_give_what_the_same_pictures_give_in_folders(tmp_path, form, kind):
+    for i in range(COUNT):
+        folder = tmp_path / "plain" / str(i % 3)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{i:04d}.png").write_bytes(picture(i))
+    plain = Folder(str(tmp_path / "plain"), SIZE, eval_fraction=0.0).open("train")
+    path = write(tmp_path / "a", table(kind, names=CLASSES), form)
+    data = Tables(str(path), SIZE, eval_fraction=0.0, memory_mib=0)
+    assert (data.label_names, data.size("train")) == (CLASSES, COUNT)
+    rows = np.random.default_rng(0).permutation(COUNT)
+    ours, theirs = data.open("train").take(rows), plain.take(np.arange(COUNT))
+    order = np.argsort(np.argsort(np.arange(COUNT) % 3, kind="stable"))[rows]
+    for name in ("image", "label"):
+        np.testing.assert_array_equal(ours[name], theirs[name][order])
+
+
+@pytest.mark.parametrize("form", [".parquet snappy", ".arrow stream", ".arrow file"])
+def test_several_files_and_a_store_elsewhere_give_the_same(tmp_path, form):
+    fsspec = pytest.importorskip("fsspec")
+    root = tmp_path / "tables"
+    root.mkdir()
+    whole = table()
+    for i, first in enumerate(range(0, COUNT, 4)):
+        write(root / f"part-{i}", whole.slice(first, 4), form)
+    (root / "dataset_info.json").write_text("{}")  # lies beside the files of save_to_disk
+    system = fsspec.filesystem("memory")
+    system.put(str(root), "/tables", recursive=True)
+    try:
+        sources = [
+            Tables(place, SIZE, eval_fraction=0.0, memory_mib=0)
+            .open("train")
+            .take(np.arange(COUNT))
+            for place in (str(root), "memory://tables")
+        ]
+    finally:
+        system.rm("/tables", recursive=True)
+    np.testing.assert_array_equal(sources[0]["image"], sources[1]["image"])
+    np.testing.assert_array_equal(sources[0]["label"], np.arange(COUNT) % 3)
+
+
+def test_a_copy_is_made_once_and_again_where_it_is_gone(tmp_path):
+    path = write(tmp_path / "a", table(), ".parquet snappy")
+    data = Tables(str(path), SIZE, eval_fraction=0.0, memory_mib=0)
+    first = data.open("train").take(np.arange(COUNT))["image"]
+    (copy,) = (tmp_path / "cache" / "jaxcnn").glob("*.pictures")
+    made = copy.stat().st_mtime_ns
+    assert Tables(str(path), SIZE).size("train") > 0
+    assert copy.stat().st_mtime_ns == made
+    copy.unlink()
+    again = Tables(str(path), SIZE, eval_fraction=0.0, memory_mib=0).open("train")
+    np.testing.assert_array_equal(again.take(np.arange(COUNT))["image"], first)
+
+
+def test_names_of_classes_may_be_given_or_be_the_labels(tmp_path):
+    path = write(
+        tmp_path / "a", table(labels=[CLASSES[i % 3] for i in range(COUNT)]), ".arrow file"
+    )
+    assert Tables(str(path), SIZE).label_names == CLASSES
+    path = write(tmp_path / "b", table(names=("x", "y", "z")), ".arrow file")
+    assert Tables(str(path), SIZE).label_names == ("x", "y", "z")
+    assert Tables(str(path), SIZE, classes=CLASSES).label_names == CLASSES
+    path = write(tmp_path / "c", table(), ".arrow file")
+    assert Tables(str(path), SIZE).label_names == ("0", "1", "2")
+
+
+def test_files_that_name_their_classes_differently_are_refused(tmp_path):
+    write(tmp_path / "a", table(names=("x", "y", "z")), ".arrow file")
+    write(tmp_path / "b", table(names=("x", "z", "y")), ".arrow file")
+    with pytest.raises(DataError, match=r"name different classes: \['x', 'y', 'z'\] and"):
+        Tables(str(tmp_path), SIZE).size("train")
+
+
+@pytest.mark.parametrize("form", [".parquet snappy", ".arrow stream"])
+def test_rows_without_a_picture_or_a_label_are_refused_or_counted(tmp_path, form):
+    rows = table(labels=[None, -1, *(i % 3 for i in range(COUNT - 2))]).to_pylist()
+    rows[4]["image"] = None
+    rows[5]["image"] = {"bytes": None, "path": "elsewhere.png"}
+    broken = pa.Table.from_pylist(rows, schema=table().schema)
+    path = write(tmp_path / "a", broken, form)
+    with pytest.raises(DataError, match="row 0' has no label"):
+        Tables(str(path), SIZE, eval_fraction=0.0).size("train")
+    data = Tables(str(path), SIZE, invalid="skip", eval_fraction=0.0, memory_mib=0)
+    with pytest.warns(UserWarning, match=r"4 labels.*no label \(2\), no picture \(2\)"):
+        size = data.size("train")
+    assert size == COUNT - 4
+    whole = write(tmp_path / "b", table(), form)
+    expected = Tables(str(whole), SIZE, eval_fraction=0.0, memory_mib=0).open("train")
+    kept = np.array([2, 3, 6, 7, 8, 9])
+    np.testing.assert_array_equal(
+        data.open("train").take(np.arange(COUNT - 4))["image"], expected.take(kept)["image"]
+    )
+
+
+BAD = {
+    "column": (table(), {"image": "imgae"}, "no column 'imgae'.*did you mean 'image'"),
+    "label": (table(), {"label": "klass"}, "no column 'klass'"),
+    "type": (table(), {"image": "other"}, "'other' is of type int8; pictures are bytes"),
+    "share": (table(labels=[0.5] * COUNT), {}, "row 0 of column 'label' is 0.5"),
+}
+
+
+@pytest.mark.parametrize("form", [".parquet snappy", ".arrow stream"])
+@pytest.mark.parametrize("rows, options, message", BAD.values(), ids=BAD)
+def test_columns_that_do_not_fit_are_named(tmp_path, rows, options, message, form):
+    path = write(tmp_path / "a", rows, form)
+    with pytest.raises(DataError, match=message):
+        Tables(str(path), SIZE, **options).size("train")
+
+
+def test_an_arrow_file_that_is_compressed_within_is_refused(tmp_path):
+    path = write(tmp_path / "a", table(), ".arrow file zstd")
+    with pytest.raises(DataError, match="compressed within"):
+        Tables(str(path), SIZE).size("train")
+
+
+@pytest.mark.parametrize("form", [".parquet snappy", ".arrow stream", ".arrow file"])
+def test_what_is_cut_off_is_refused_and_leaves_no_copy(tmp_path, form):
+    path = write(tmp_path / "a", table(), form)
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(DataError, match=f"a{form.split()[0]}: cannot be read as a table"):
+        Tables(str(path), SIZE).size("train")
+    assert not list((tmp_path / "cache").rglob("*.pictures"))
+    assert not list((tmp_path / "cache").rglob("*.tmp"))
+
+
+def test_where_there_is_no_room_for_a_copy_it_is_said(tmp_path, monkeypatch):
+    path = write(tmp_path / "a", table(), ".parquet snappy")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(ResourceError, match=r"cannot be copied there.*XDG_CACHE_HOME"):
+        Tables(str(path), SIZE).size("train")
+
+
+@pytest.mark.skipif(shutil.which("mount") is None or os.geteuid() != 0, reason="needs root")
+def test_a_full_disk_leaves_no_half_copy(tmp_path, monkeypatch):
+    path = write(tmp_path / "a", table(pa.binary(), count=200), ".parquet none")
+    small = tmp_path / "small"
+    small.mkdir()
+    if os.system(f"mount -t tmpfs -o size=16k tmpfs {small} 2>/dev/null") != 0:
+        pytest.skip("nothing can be mounted here")
+    try:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(small))
+        with pytest.raises(ResourceError, match=r"cannot be copied there.*space"):
+            Tables(str(path), SIZE).size("train")
+        assert not [file for file in small.rglob("*") if file.is_file()]
+    finally:
+        os.system(f"umount {small}")
