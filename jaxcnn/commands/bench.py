@@ -22,7 +22,8 @@ def add_arguments(parser: Any) -> None:
         nargs="*",
         metavar="EXPERIMENT|MODEL",
         help=f"experiments or models by name (default: {code.DEFAULT}), or 'augment': each "
-        "augmentation by itself, of 32x32 and 224x224 images or of shape=H,W,C",
+        "augmentation by itself, of 32x32 and 224x224 images or of shape=H,W,C; or 'data' and "
+        "experiments: how fast their examples are read and decoded",
     )
     parser.set_defaults(overrides=[])  # PATH=VALUE, found among the names
     parser.add_argument(
@@ -127,6 +128,8 @@ def main(args: Any) -> int:
         raise ConfigError("--out, --minutes and --toy belong to --suite; add --suite cpu")
     if names[:1] == ["augment"]:
         return bench_augmentations(args, names[1:])
+    if names[:1] == ["data"]:
+        return bench_data(args, names[1:])
     from jaxcnn.bench import report
     from jaxcnn.bench.process import Peer, environments, require
     from jaxcnn.bench.subjects import choose
@@ -241,6 +244,30 @@ def bench_augmentations(args: Any, names: list[str]) -> int:
             print(augmentation.as_text(result), flush=True)
     if args.form:
         forms = report.FORMS | {"markdown": augmentation.as_markdown}
+        print(forms[args.form](found))
+    return 0
+
+
+def bench_data(args: Any, names: list[str]) -> int:
+    """`bench data EXPERIMENT … [PATH=VALUE …]`. Errors: ConfigError; those of the data."""
+    from jaxcnn.bench import loading, report
+
+    if args.peer or args.dtype or args.synthetic or args.trace or args.batch_size == "auto":
+        raise ConfigError(
+            "bench data: takes --batch-size N and --rounds, not --peer, --dtype, --synthetic, "
+            "--trace or --batch-size auto"
+        )
+    overrides = list(args.overrides)
+    if args.batch_size:
+        overrides.append(f"batch_size={args.batch_size.split(',')[0]}")
+    found = []
+    for name in names or [code.DEFAULT]:
+        e = code.load(code.find(name), overrides=overrides)
+        found.append(loading.result(name, e, rounds=args.rounds))
+        if not args.form:
+            print(loading.as_text(found[-1]), flush=True)
+    if args.form:
+        forms = report.FORMS | {"markdown": loading.as_markdown}
         print(forms[args.form](found))
     return 0
 

@@ -5,7 +5,7 @@ examples make up training step `s` is a pure function of (seed, s), so the step 
 resumed run needs to know of its data.
 """
 
-import functools
+import threading
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -15,6 +15,9 @@ import numpy as np
 from jaxcnn.core.batch import Batch
 
 SPLITS = ("train", "eval", "test")
+# of the orders of epochs that are kept, at most (but two at least): of 128 replicas of MNIST in two
+# epochs, or of 12 of ImageNet
+ORDERS_BYTES = 64 << 20
 
 
 class Source(Protocol):
@@ -96,13 +99,27 @@ def sample_rows(source: Source, count: int) -> np.ndarray:
     return np.union1d(first, rest if len(first) < count else first)
 
 
-@functools.lru_cache(maxsize=256)  # a batch may straddle two epochs; 128 replicas at once
 def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
     """The order of epoch `epoch`: a permutation of range(size), [size] int32; Philox keyed by
     (seed, epoch).
     """
-    key = np.array([seed & 0xFFFFFFFFFFFFFFFF, epoch], np.uint64)
-    return np.random.Generator(np.random.Philox(key=key)).permutation(size).astype(np.int32)
+    key = (seed & 0xFFFFFFFFFFFFFFFF, epoch, size)
+    with _lock:
+        order = _orders.pop(key, None)
+    if order is None:
+        philox = np.random.Philox(key=np.array(key[:2], np.uint64))
+        order = np.random.Generator(philox).permutation(size).astype(np.int32)
+        order.flags.writeable = False
+    with _lock:
+        _orders[key] = order
+        # a batch may straddle two epochs
+        while len(_orders) > 2 and sum(kept.nbytes for kept in _orders.values()) > ORDERS_BYTES:
+            del _orders[next(iter(_orders))]
+    return order
+
+
+_lock = threading.Lock()
+_orders: dict[tuple[int, int, int], np.ndarray] = {}  # the one that was asked for last is the last
 
 
 def batch_indices(seed: int, step: int, *, size: int, batch_size: int) -> np.ndarray:

@@ -52,6 +52,12 @@ class StreamSource:
     def __len__(self) -> int:
         return self._size
 
+    def with_workers(self, workers: int) -> "StreamSource":
+        """The same examples, read by so many threads."""
+        return StreamSource(
+            self._read, self._size, self._spec, workers=workers, columns=self.columns
+        )
+
     def take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """The examples at `indices` (int, any shape [...]) as host arrays [..., *example shape];
         IndexError outside [0, len).

@@ -7,14 +7,16 @@ import csv
 import gzip
 import io
 import json
+import math
 import os
 import re
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
-from jaxcnn.bench import augmentation, measure, report, roofline, subjects, sweep
+from jaxcnn.bench import augmentation, loading, measure, report, roofline, subjects, sweep
 from jaxcnn.commands import _main
 from jaxcnn.commands import bench as command
 from jaxcnn.core.experiment import Experiment
@@ -328,6 +330,46 @@ def test_augmentations_are_timed_one_by_one(capsys):
         assert result["images_per_second"] == pytest.approx(4e3 / result["ms_per_step"])
     assert augmentation.as_markdown(found).count("\n") == 3
     assert "mosaic" in augmentation.as_text(found[0])
+
+
+DATA = """
+from jaxcnn import Experiment
+from jaxcnn.data.files.class_folder import Folder
+from jaxcnn.models.lenet import LeNet5
+from jaxcnn.tasks.classification import Classification
+
+experiment = Experiment(
+    data=Folder(FOLDER, image_size=(12, 12), channels=1, memory_mib=0),
+    model=LeNet5(num_classes=2), task=Classification(num_classes=2), batch_size=4, steps=1,
+)
+"""
+
+
+def test_data_are_timed_by_threads(tmp_path, capsys, monkeypatch):
+    for name in "ab":
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(5):
+            Image.new("L", (20, 20), i).save(tmp_path / "photos" / name / f"{i}.png")
+    path = tmp_path / "own.py"
+    path.write_text(DATA.replace("FOLDER", repr(str(tmp_path / "photos"))))
+    monkeypatch.setattr(loading, "threads", lambda: [1, 2])
+    args = ["bench", "data", str(path), "digits_lenet5", "--rounds", "2"]
+    assert _main.main([*args, "--json"]) == 0
+    own, digits = json.loads(capsys.readouterr().out)
+    assert (own["examples"], own["bytes_per_example"], own["streaming"]) == (8, 148, True)
+    one, two = own["threads"]["1"], own["threads"]["2"]
+    assert one["images_per_second"] == pytest.approx(4e3 / one["ms_per_step"])
+    share = two["images_per_second"] / (2 * one["images_per_second"])
+    assert own["scaling"] == {"1": 1, "2": pytest.approx(share)}
+    assert own["cores_needed"]["5000"] == math.ceil(5000 / one["images_per_second"])
+    assert "threads" not in digits  # they lie on the device
+    assert _main.main([*args, "batch_size=2"]) == 0
+    said = capsys.readouterr().out
+    assert "2 a batch" in said
+    assert "2 threads" in said
+    assert "they lie on the device" in said
+    assert _main.main(["bench", "data", str(path), "--peer", "torch"]) == 2
+    assert "not --peer" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

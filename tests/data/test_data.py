@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcnn.data.dataset import batch_indices
+from jaxcnn.data import dataset
+from jaxcnn.data.dataset import batch_indices, epoch_order
 from jaxcnn.data.made.digits import Digits
 from jaxcnn.data.made.synthetic import Synthetic
 from jaxcnn.data.made.xor import Xor
@@ -39,6 +40,19 @@ def test_order_differs_by_epoch_and_seed_and_depends_on_nothing_else():
     ahead = [batch_indices(1, step, size=30, batch_size=8) for step in (9, 2, 500)]
     again = [batch_indices(1, step, size=30, batch_size=8) for step in (500, 2, 9)][::-1]
     np.testing.assert_array_equal(ahead, again)
+
+
+def test_the_orders_of_epochs_that_are_kept_are_bounded(monkeypatch):
+    monkeypatch.setattr(dataset, "_orders", {})
+    monkeypatch.setattr(dataset, "ORDERS_BYTES", 1000 * 4 * 5)
+    first = [epoch_order(7, epoch, 1000) for epoch in range(20)]
+    assert sum(order.nbytes for order in dataset._orders.values()) <= dataset.ORDERS_BYTES
+    assert epoch_order(7, 19, 1000) is first[19]
+    assert epoch_order(7, 3, 1000) is not first[3]
+    np.testing.assert_array_equal(epoch_order(7, 3, 1000), first[3])
+    monkeypatch.setattr(dataset, "ORDERS_BYTES", 1)
+    two = [epoch_order(0, epoch, 1000) for epoch in (0, 1)]
+    assert [epoch_order(0, epoch, 1000) is two[epoch] for epoch in (0, 1)] == [True, True]
 
 
 def test_order_is_uniform():

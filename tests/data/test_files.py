@@ -15,7 +15,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from jaxcnn.data.example import Example
 from jaxcnn.data.files.class_folder import Folder
@@ -137,6 +137,34 @@ def test_resize_is_antialiased_bilinear_as_in_jax(size):
     out = decode_image(png(image), name="x", size=size, channels=3)
     expected = jax.image.resize(image.astype(np.float32), (*size, 3), "linear", antialias=True)
     np.testing.assert_allclose(out.astype(np.float32), expected, atol=1.01)
+
+
+DRAFTS = [(1, (96, 150), (300, 200)), (1, (210, 280), (1200, 800)), (6, (96, 150), (600, 400))]
+
+
+@pytest.mark.parametrize("turn, size, stored", DRAFTS)
+def test_a_large_jpeg_is_decoded_in_part_and_looks_the_same(turn, size, stored):
+    """At 1/2, 1/4 or 1/8 as long as that is twice the size asked for; else to the bit."""
+    from skimage import data
+
+    picture = Image.fromarray(data.coffee()).resize((1200, 800), Image.Resampling.BICUBIC)
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[0x0112] = turn
+    picture.save(file, "JPEG", quality=95, exif=exif)
+
+    def resized(image):
+        image = ImageOps.exif_transpose(image)
+        return np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR)).astype(int)
+
+    got = decode_image(file.getvalue(), name="x", size=size, channels=3)
+    whole, part = Image.open(file), Image.open(file)
+    part.draft(None, stored)
+    part.load()
+    assert part.size == stored
+    np.testing.assert_array_equal(got, resized(part))
+    apart = abs(got - resized(whole))
+    assert apart.mean() < 0.5  # less than rounding to whole levels may cost
+    assert apart.max() <= 16  # at sharp edges
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "BMP", "TIFF"])
