@@ -14,7 +14,6 @@ from jaxcnn.core.experiment import Experiment
 from jaxcnn.data.dataset import Source, batch_indices
 from jaxcnn.data.stream import StreamSource, example_bytes
 from jaxcnn.runs import environment
-from jaxcnn.runs.evaluation import open_checked
 
 NAME = "data"
 DEVICES = (1_000, 5_000)  # examples a second that a device trains
@@ -33,7 +32,7 @@ def result(name: str, e: Experiment, *, rounds: int = FEWEST_ROUNDS) -> dict[str
     "cores_needed": {examples a second of a device: cores}, "environment"} of the training split, in
     the order of training. Without "threads" where the examples lie in memory.
     """
-    source, spec = open_checked(e, "train"), e.data.spec()
+    source, spec = e.data.open("train"), e.data.spec()
     found: dict[str, Any] = {
         "name": name,
         "examples": len(source),

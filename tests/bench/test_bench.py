@@ -333,6 +333,8 @@ def test_augmentations_are_timed_one_by_one(capsys):
 
 
 DATA = """
+import optax
+
 from jaxcnn import Experiment
 from jaxcnn.data.files.class_folder import Folder
 from jaxcnn.models.lenet import LeNet5
@@ -340,7 +342,7 @@ from jaxcnn.tasks.classification import Classification
 
 experiment = Experiment(
     data=Folder(FOLDER, image_size=(12, 12), channels=1, memory_mib=0),
-    model=LeNet5(num_classes=2), task=Classification(num_classes=2), batch_size=4, steps=1,
+    model=LeNet5(num_classes=2), task=Classification(num_classes=2), optimizer=optax.sgd, batch_size=4, steps=1,
 )
 """
 
