@@ -26,7 +26,9 @@ def threads() -> list[int]:
     return list(dict.fromkeys([*powers, count or 1]))
 
 
-def result(name: str, e: Experiment, *, rounds: int = FEWEST_ROUNDS) -> dict[str, Any]:
+def result(
+    name: str, e: Experiment, *, rounds: int = FEWEST_ROUNDS, steps: int | None = None
+) -> dict[str, Any]:
     """{"name", "examples", "batch_size", "bytes_per_example", "streaming", "threads": {number of
     threads: `timing`}, "scaling": {number: the speed over number x that of one thread},
     "cores_needed": {examples a second of a device: cores}, "environment"} of the training split, in
@@ -47,7 +49,7 @@ def result(name: str, e: Experiment, *, rounds: int = FEWEST_ROUNDS) -> dict[str
         count: _timer(source.with_workers(count), seed=e.seed, batch_size=e.batch_size)
         for count in threads()
     }
-    steps = fitting_steps(timers[1])
+    steps = steps or fitting_steps(timers[1])
     blocks = alternate(timers, steps=steps, rounds=rounds)
     took = {count: timing(block, batch_size=e.batch_size) for count, block in blocks.items()}
     one = took[1]["images_per_second"]

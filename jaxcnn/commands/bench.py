@@ -254,8 +254,8 @@ def bench_data(args: Any, names: list[str]) -> int:
 
     if args.peer or args.dtype or args.synthetic or args.trace or args.batch_size == "auto":
         raise ConfigError(
-            "bench data: takes --batch-size N and --rounds, not --peer, --dtype, --synthetic, "
-            "--trace or --batch-size auto"
+            "bench data: takes --batch-size N, --steps and --rounds, not --peer, --dtype, "
+            "--synthetic, --trace or --batch-size auto"
         )
     overrides = list(args.overrides)
     if args.batch_size:
@@ -263,7 +263,7 @@ def bench_data(args: Any, names: list[str]) -> int:
     found = []
     for name in names or [code.DEFAULT]:
         e = code.load(code.find(name), overrides=overrides)
-        found.append(loading.result(name, e, rounds=args.rounds))
+        found.append(loading.result(name, e, rounds=args.rounds, steps=args.steps))
         if not args.form:
             print(loading.as_text(found[-1]), flush=True)
     if args.form:

@@ -1,6 +1,5 @@
 """What a run recorded of its data: enough to predict and to export where the data are gone."""
 
-import contextlib
 import dataclasses
 import hashlib
 import os
@@ -183,10 +182,13 @@ def _inside(root: str) -> Iterator[tuple[str, int]]:
         inside[:] = [name for name in inside if not name.startswith(".")]
         below = folder[start:].replace(os.sep, "/")
         for name in names:
-            if not name.startswith("."):
-                with contextlib.suppress(OSError):  # a link that leads nowhere
-                    size = os.stat(os.path.join(folder, name)).st_size
-                    yield (f"{below}/{name}" if below else name), size
+            if name.startswith("."):
+                continue
+            try:
+                size = os.stat(f"{folder}{os.sep}{name}").st_size
+            except OSError:  # a link that leads nowhere
+                continue
+            yield (f"{below}/{name}" if below else name), size
 
 
 def check_unchanged(old: dict[str, Any], data: Dataset, *, where: str) -> list[str]:

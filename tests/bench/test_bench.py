@@ -342,7 +342,8 @@ from jaxcnn.tasks.classification import Classification
 
 experiment = Experiment(
     data=Folder(FOLDER, image_size=(12, 12), channels=1, memory_mib=0),
-    model=LeNet5(num_classes=2), task=Classification(num_classes=2), optimizer=optax.sgd, batch_size=4, steps=1,
+    model=LeNet5(num_classes=2), task=Classification(num_classes=2), optimizer=optax.sgd,
+    batch_size=4, steps=1,
 )
 """
 
@@ -355,7 +356,7 @@ def test_data_are_timed_by_threads(tmp_path, capsys, monkeypatch):
     path = tmp_path / "own.py"
     path.write_text(DATA.replace("FOLDER", repr(str(tmp_path / "photos"))))
     monkeypatch.setattr(loading, "threads", lambda: [1, 2])
-    args = ["bench", "data", str(path), "digits_lenet5", "--rounds", "2"]
+    args = ["bench", "data", str(path), "digits_lenet5", "--rounds", "2", "--steps", "2"]
     assert _main.main([*args, "--json"]) == 0
     own, digits = json.loads(capsys.readouterr().out)
     assert (own["examples"], own["bytes_per_example"], own["streaming"]) == (8, 148, True)

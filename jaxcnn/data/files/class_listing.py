@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxcnn.data.files.names import nfc, require_distinct
-from jaxcnn.data.files.walk import list_folder, walk_found
+from jaxcnn.data.files.walk import is_hidden, list_folder, walk_found
 from jaxcnn.errors import DataError
 
 # in any case of letters
@@ -32,10 +32,12 @@ class Files(NamedTuple):
 
     paths: list[str]
     labels: np.ndarray
+    links: list[str]  # those of the paths that are links
 
     def keep(self, rows: np.ndarray) -> "Files":
         """Only those, by a mask."""
-        return Files([self.paths[i] for i in np.flatnonzero(rows)], self.labels[rows])
+        paths = [self.paths[i] for i in np.flatnonzero(rows)]
+        return Files(paths, self.labels[rows], self.links)
 
 
 def list_labelled(
@@ -132,7 +134,14 @@ def _class_names(root: Path, endings: Collection[str], nested: bool, where: str)
 
 def _holds(folder: Path, endings: Collection[str]) -> bool:
     """Whether data lie in the folder itself."""
-    return any(file.suffix.lower() in endings for file in list_folder(folder)[1])
+    try:
+        with os.scandir(folder) as entries:  # up to the first: there may be thousands
+            return any(
+                not is_hidden(entry.name) and _kind(entry.name) in endings and entry.is_file()
+                for entry in entries
+            )
+    except OSError:  # a link that leads to itself, or what list_folder says of the folder
+        return any(_kind(file.name) in endings for file in list_folder(folder)[1])
 
 
 def _labelled(root: Path, names: Sequence[str], split: str, endings: Collection[str]) -> Files:
@@ -150,6 +159,7 @@ def _labelled(root: Path, names: Sequence[str], split: str, endings: Collection[
             + (f" (compare {alike}: upper and lower case)" if alike else "")
         )
     paths: list[str] = []
+    links: list[str] = []
     labels: list[np.ndarray] = []
     empty, other = [], collections.Counter()
     loose = [file.name for file in loose if file.suffix.lower() in endings]
@@ -160,9 +170,10 @@ def _labelled(root: Path, names: Sequence[str], split: str, endings: Collection[
             stacklevel=2,
         )
     for label, name in enumerate(names):
-        found = [file.path for file in walk_found(places[name])] if name in places else []
-        kinds = [_kind(path) for path in found]
-        kept = [path for path, kind in zip(found, kinds, strict=True) if kind in endings]
+        found = walk_found(places[name]) if name in places else []
+        kinds = [_kind(file.path) for file in found]
+        kept = [file.path for file, kind in zip(found, kinds, strict=True) if kind in endings]
+        links += [file.path for file in found if file.link]
         other.update(kind for kind in kinds if kind not in endings)
         if not kept and split == "train":
             raise DataError(
@@ -183,7 +194,7 @@ def _labelled(root: Path, names: Sequence[str], split: str, endings: Collection[
             f"scored: {empty[:10]}",
             stacklevel=2,
         )
-    return Files(paths, np.concatenate(labels))
+    return Files(paths, np.concatenate(labels), links)
 
 
 def _kind(path: str) -> str:
@@ -195,15 +206,17 @@ def _kind(path: str) -> str:
 
 def _check_links(files: dict[str, Files], names: Sequence[str]) -> None:
     """Refuse a file that links put into two classes, and say where they put it into two parts."""
-    real: dict[str, str] = {}  # of each folder
+    folders = {os.path.dirname(path) for found in files.values() for path in found.paths}
+    real = {folder: os.path.realpath(folder) for folder in folders}
+    links = {path for found in files.values() for path in found.links}
+    if not links and len(set(real.values())) == len(real):
+        return  # no file is reached by two paths
     seen: dict[str, tuple[str, int, str]] = {}
     shared = []
     for split, found in files.items():
         for path, label in zip(found.paths, found.labels.tolist(), strict=True):
             folder, name = os.path.split(path)
-            if folder not in real:
-                real[folder] = os.path.realpath(folder)
-            place = os.path.realpath(path) if os.path.islink(path) else f"{real[folder]}/{name}"
+            place = os.path.realpath(path) if path in links else f"{real[folder]}/{name}"
             part, other, first = seen.setdefault(place, (split, label, path))
             if other != label:
                 raise DataError(
