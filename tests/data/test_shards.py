@@ -8,15 +8,19 @@ import os
 import shutil
 import subprocess
 import tarfile
+from functools import partial
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+from jaxcnn.commands import _main
 from jaxcnn.data import stores
 from jaxcnn.data.dataset import batch_indices
 from jaxcnn.data.files.class_folder import Folder
+from jaxcnn.data.files.pack import pack as pack_folder
 from jaxcnn.data.files.shards import Shards
 from jaxcnn.data.recorded import files_of, located
 from jaxcnn.errors import DataError
@@ -285,3 +289,46 @@ def test_a_pattern_beneath_the_folder_of_a_run_is_found_again(tmp_path, monkeypa
     assert data.size("train") + data.size("eval") == 10
     for place in ("s3://bucket/a.tar", "gone-*.tar"):
         assert located(Shards(place), tmp_path / "start").path == place
+
+
+@pytest.mark.parametrize("names", [("1", "02", "10"), ("b", "a", "é")])
+def test_a_folder_that_is_packed_is_read_as_before(tmp_path, names, capsys):
+    for part, count in (("train", 4), ("val", 2)):
+        for k, name in enumerate(names):
+            (tmp_path / "photos" / part / name).mkdir(parents=True)
+            for i in range(count):
+                file = tmp_path / "photos" / part / name / f"{i}.v2.{'PNG' if i % 2 else 'jpg'}"
+                file.write_bytes(picture(10 * k + i, "PNG" if i % 2 else "JPEG"))
+    out = tmp_path / "packed"
+    assert _main.main(["prepare", str(tmp_path / "photos"), "--shards", str(out)]) == 0
+    said = capsys.readouterr().out.partition("data=")[2]
+    packed = eval(said, {"Shards": partial(Shards, image_size=SIZE, memory_mib=0)})
+    plain = Folder(str(tmp_path / "photos"), SIZE)
+    assert packed.label_names == plain.label_names
+    for split in ("train", "eval"):
+        size = plain.size(split)
+        assert packed.size(split) == size
+        ours, theirs = (d.open(split).take(np.arange(size)) for d in (packed, plain))
+        rows = [
+            sorted((int(y), x.tobytes()) for x, y in zip(side["image"], side["label"], strict=True))
+            for side in (ours, jax.device_get(theirs))
+        ]
+        assert rows[0] == rows[1]
+    assert _main.main(["prepare", str(tmp_path / "photos"), "--shards", str(out)]) == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_archives_are_no_larger_than_asked_for(tmp_path):
+    for name in "ab":
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(6):
+            (tmp_path / "photos" / name / f"{i}.png").write_bytes(picture(i) + bytes(1000))
+    pack_folder(str(tmp_path / "photos"), str(tmp_path / "out"), largest=4000)
+    sizes = []
+    for path in sorted((tmp_path / "out").glob("train-*.tar")):
+        with tarfile.open(path) as archive:
+            sizes.append(sum(m.size for m in archive if m.name.endswith(".png")))
+    assert len(sizes) > 2
+    assert max(sizes) <= 4000
+    assert Shards(str(tmp_path / "out"), SIZE, eval_fraction=0.0).size("train") == 12
+    assert not list((tmp_path / "out").glob("*.tmp"))

@@ -14,6 +14,7 @@ from jaxcnn.data.files.annotated import Annotated, Parsed
 from jaxcnn.data.files.class_listing import Files, list_labelled
 from jaxcnn.data.files.faults import Faults
 from jaxcnn.data.files.images import image_endings, read_image
+from jaxcnn.data.stores import is_elsewhere
 from jaxcnn.errors import DataError
 
 
@@ -73,6 +74,11 @@ class Folder(Annotated, _Positional):
     @functools.cached_property
     def _parts(self) -> tuple[tuple[str, ...], dict[str, Files]]:
         """The class names, and the files of each part that there is."""
+        if is_elsewhere(self.path):
+            raise DataError(
+                f"{self._where()}: folders of files are read here alone; pack them (launch.py "
+                "prepare FOLDER --shards OUT) and read the archives where they are: Shards"
+            )
         return list_labelled(
             Path(self.path).expanduser(), image_endings(), nested=self.nested, where=self._where()
         )
