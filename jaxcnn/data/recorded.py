@@ -170,9 +170,11 @@ def _listing(place: str) -> list[Any]:
     else:
         # the names alone, since the run may be moved together with its data
         found += [(os.path.basename(file.place), file.size) for file in stores.find(place)]
-    text = "\0".join(f"{name}\0{size}" for name, size in sorted(found))
-    digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    return [len(found), sum(size for _, size in found), digest]
+    digest = hashlib.sha256()
+    for i, (name, size) in enumerate(sorted(found)):  # one by one: there may be millions
+        text = f"{name}\0{size}" if i == 0 else f"\0{name}\0{size}"
+        digest.update(text.encode("utf-8", "surrogateescape"))
+    return [len(found), sum(size for _, size in found), digest.hexdigest()[:16]]
 
 
 def _inside(root: str) -> Iterator[tuple[str, int]]:
