@@ -147,11 +147,14 @@ def main() -> None:
             "folder": Folder(str(root / "folder"), **options).open("train"),
             "tar": Shards(str(root / "tar"), **options).open("train"),
         }
-        timers: dict[str, Timer] = {
-            kind: partial(feed_epoch, source.with_workers(cores))  # pyright: ignore[reportAttributeAccessIssue]
+        threaded = {
+            kind: source.with_workers(cores)  # pyright: ignore[reportAttributeAccessIssue]
             for kind, source in sources.items()
         }
-        timers["folder, cropped"] = partial(timers["folder"], crop=True)
+        timers: dict[str, Timer] = {
+            kind: partial(feed_epoch, source) for kind, source in threaded.items()
+        }
+        timers["folder, cropped"] = partial(feed_epoch, threaded["folder"], crop=True)
         theirs = torch_epochs(root / "folder", cores)
         timers |= {"torchvision": theirs} if theirs else {}
         for timer in timers.values():
