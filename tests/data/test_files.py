@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from jaxcnn.data.example import Example
+from jaxcnn.data.example import Example, Examples
 from jaxcnn.data.files.class_folder import Folder
 from jaxcnn.data.files.idx import Idx, read_idx
 from jaxcnn.data.files.images import decode_image, read_image
@@ -455,6 +455,21 @@ def test_damaged_npz_is_always_noticed(tmp_path, save):
             np.testing.assert_array_equal(taken["label"], LABELS)
         except DataError as error:
             assert "a.npz" in str(error)  # noqa: PT017
+
+
+def test_examples_are_a_sequence_whatever_is_chosen_of_them():
+    made = [Example(image=b"", size=(0, 0), label=i % 3, name=str(i)) for i in range(20)]
+    kept, expected = Examples.of(made), made
+    for seed in range(3):
+        mask = np.random.default_rng(seed).random(len(kept)) < 0.7
+        kept = kept.keep(mask)
+        expected = [example for example, chosen in zip(expected, mask, strict=True) if chosen]
+        assert list(kept) == expected
+        assert list(kept.labels) == [example.label for example in expected]
+    assert list(kept[1:4]) == expected[1:4]
+    assert kept[-1] is expected[-1]
+    assert list(kept[1:4].labels) == [example.label for example in expected[1:4]]
+    assert Examples.of([*made, Example(image=b"", size=(0, 0))]).labels is None
 
 
 def test_a_large_folder_is_parted_in_a_moment():

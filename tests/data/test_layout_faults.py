@@ -135,6 +135,8 @@ def counts(**options):
                      (CLASSES, (5, 0, 0)), "", id="a link to a file"),
         pytest.param(all_of(TWO, link("cat", "cat/again"), link(".", "dog/up")),
                      "cannot be of the classes 'cat' and 'dog'", "", id="a link to both"),
+        pytest.param(all_of(TWO, link("cat/0.png", "dog/9.png")),
+                     "cannot be of the classes 'cat' and 'dog'", "", id="a link to the other"),
         pytest.param(all_of(TWO, link("cat", "cat/again")), (CLASSES, (4, 0, 0)), "",
                      id="a circle"),
         pytest.param(all_of(TWO, link("nowhere", "cat/9.png")), (CLASSES, (4, 0, 0)),

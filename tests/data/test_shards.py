@@ -216,6 +216,17 @@ def test_one_that_is_cut_off_later_is_noticed_when_it_is_read(tmp_path):
         source.take(np.array([1]))
 
 
+def test_memory_is_taken_for_what_is_there(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    with pytest.raises(DataError, match="a: ends before byte 1,099,511,627,777"):
+        stores.read(str(tmp_path / "a"), 1, 1 << 40)
+
+
+def test_what_lies_elsewhere_is_asked_for_by_many_threads():
+    assert Shards("memory://a.tar").workers > os.cpu_count()
+    assert Shards("a.tar").workers == 0  # one for each core
+
+
 def test_compressed_archives_and_sparse_files_are_refused(tmp_path):
     path = pack(tmp_path / "a.tar", sample(0, "0"))
     packed = tmp_path / "b.tar"
@@ -227,7 +238,7 @@ def test_compressed_archives_and_sparse_files_are_refused(tmp_path):
     with open(tmp_path / "hole.png", "wb") as file:
         file.truncate(1 << 20)
     subprocess.run(["tar", "-cSf", "c.tar", "hole.png"], cwd=tmp_path, check=True)
-    with pytest.raises(DataError, match=r"c.tar: cannot be read.*not there"):
+    with pytest.raises(DataError, match=r"c.tar: cannot be read.*hole.png is sparse"):
         Shards(str(tmp_path / "c.tar"), SIZE).size("train")
 
 

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jaxcnn.data.files.class_folder import Folder
+from jaxcnn.data.files.images import decode_image
 from jaxcnn.data.files.shards import Tables
 from jaxcnn.errors import DataError, ResourceError
 from tests.data.test_shards import CLASSES, SIZE, picture
@@ -147,6 +148,45 @@ def test_rows_without_a_picture_or_a_label_are_refused_or_counted(tmp_path, form
     np.testing.assert_array_equal(
         data.open("train").take(np.arange(COUNT - 4))["image"], expected.take(kept)["image"]
     )
+
+
+def test_more_rows_than_are_held_at_a_time(tmp_path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(table(count=150), path)
+    data = Tables(str(path), SIZE, eval_fraction=0.0, memory_mib=0)
+    expected = [decode_image(picture(i), name="x", size=SIZE, channels=3) for i in range(150)]
+    np.testing.assert_array_equal(data.open("train").take(np.arange(150))["image"], expected)
+
+
+def arrow(path, starts, valid):
+    """A file of three rows, of which the first picture is a picture; where they start is given."""
+    content, valid = picture(0) + bytes(50), pa.array(valid).buffers()[1]
+    starts = pa.py_buffer(np.array(starts, np.int32))
+    image = pa.Array.from_buffers(pa.binary(), 3, [valid, starts, pa.py_buffer(content)])
+    rows = pa.Table.from_arrays([image, pa.array([0, 1, 0])], ["image", "label"])
+    return write(path, rows, ".arrow file")
+
+
+def test_a_picture_that_is_missing_may_have_bytes(tmp_path):
+    """The format says nothing of what they are."""
+    first = len(picture(0))
+    path = arrow(tmp_path / "a", (0, first, first + 20, first + 20), [True, False, False])
+    data = Tables(str(path), SIZE, invalid="skip", eval_fraction=0.0)
+    with pytest.warns(UserWarning, match="no picture"):
+        size = data.size("train")
+    assert size == 1
+
+
+def test_lengths_that_lie_outside_the_file_are_refused(tmp_path):
+    first = len(picture(0))
+    path = arrow(tmp_path / "a", (0, first, first + 20, first + 21), [True] * 3)
+    content = path.read_bytes()
+    bounds = np.array([first + 20, first + 21], np.int32).tobytes()
+    assert content.count(bounds) == 1
+    wrong = np.array([first + 20, first + 10_000], np.int32).tobytes()
+    path.write_bytes(content.replace(bounds, wrong))
+    with pytest.raises(DataError, match="cannot be read as a table"):
+        Tables(str(path), SIZE).size("train")
 
 
 BAD = {
