@@ -14,6 +14,7 @@ import pytest
 from jaxcnn.data.files.class_folder import Folder
 from jaxcnn.data.files.images import decode_image
 from jaxcnn.data.files.shards import Tables
+from jaxcnn.data.files.table_file import _extents
 from jaxcnn.errors import DataError, ResourceError
 from tests.data.test_shards import CLASSES, SIZE, picture
 
@@ -187,6 +188,15 @@ def test_lengths_that_lie_outside_the_file_are_refused(tmp_path):
     path.write_bytes(content.replace(bounds, wrong))
     with pytest.raises(DataError, match="cannot be read as a table"):
         Tables(str(path), SIZE).size("train")
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()], ids=str)
+@pytest.mark.parametrize("first", [0, 3])
+def test_lengths_of_a_part_of_a_column(kind, first):
+    texts = [b"a" * (i * i) if i != 4 else None for i in range(9)]
+    starts, counts = _extents(pa.array(texts, kind)[first:8])
+    assert counts.tolist() == [len(text or b"") for text in texts[first:8]]
+    assert starts.tolist() == np.cumsum([0, *(len(t or b"") for t in texts)])[first:8].tolist()
 
 
 BAD = {
