@@ -96,6 +96,8 @@ $(VENV)/.parity: $(VENV)/.test
 	$(BIN)/pip install --quiet wandb mlflow trackio tensorboard
 	$(BIN)/pip install --quiet huggingface_hub
 	$(BIN)/pip install --quiet -e ".[onnx,litert,slurm,ray]"
+	# litert-converter's xdsl wants an older one, with which the trackers' pydantic does not start; both run with this
+	$(BIN)/pip install --quiet -c constraints.txt typing_extensions
 	touch $@
 
 clean:

@@ -164,7 +164,7 @@ class _Placing:
                 continue
             if change == "adapted":
                 adapted.append(f"{path}: {arrays[full].shape} -> {ours[path].shape}")
-            new[path] = jnp.asarray(_floats(full, value), ours[path].dtype)
+            new[path] = jnp.asarray(_floats(full, value, ours[path].dtype), ours[path].dtype)
         for path, bias in folded.items():
             new[path] = new[path] - jnp.asarray(bias, new[path].dtype)
         report = WeightReport(
@@ -190,15 +190,17 @@ def _is_parameter(name: str) -> bool:
     return not name.startswith("batch_stats/")
 
 
-def _floats(name: str, array: np.ndarray) -> np.ndarray:
-    """As float32. Errors: ConfigError for other numbers, DataError for such that are not finite."""
+def _floats(name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """As float32, or as float64 where that is wanted. Errors: ConfigError for other numbers,
+    DataError for such that are not finite, or would not be.
+    """
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise ConfigError(
             f"weights: {name!r} holds {array.dtype}, not floats; quantized weights must be turned "
             "back into floats first"
         )
     with np.errstate(over="ignore", invalid="ignore"):
-        array = array.astype(np.float32)
+        array = array.astype(np.float64 if dtype == np.float64 else np.float32)
     if not np.isfinite(array).all():
         raise DataError(
             f"weights: {name!r} holds {int((~np.isfinite(array)).sum())} numbers that are not "

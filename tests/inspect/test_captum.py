@@ -90,16 +90,19 @@ def test_integrated_gradients(both):
 
 def test_smooth_grad(both):
     """Of captum's Saliency the mean over the noise that was drawn here: the two libraries draw
-    other numbers.
+    other numbers. In float64, as integrated gradients are and for the same reason.
     """
     peer, explain, images, theirs, target = both
-    key, total = jax.random.key(0), 0
-    for i in range(4):
-        noise = 0.2 * jax.random.normal(jax.random.fold_in(key, i), images.shape)
-        noisy = theirs + torch.from_numpy(np.array(noise).transpose(0, 3, 1, 2))
-        total = total + captum.Saliency(peer).attribute(noisy, target=target, abs=False)
-    found = explain(partial(attribution.smooth_grad, key, sigma=0.2, samples=4), images)
-    check(found, total / 4, "SmoothGrad")
+    peer, total = copy.deepcopy(peer).double(), 0
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        key, images = jax.random.key(0), np.asarray(images, np.float64)
+        for i in range(4):
+            noise = 0.2 * jax.random.normal(jax.random.fold_in(key, i), images.shape)
+            assert noise.dtype == jnp.float64
+            noisy = theirs.double() + torch.from_numpy(np.array(noise).transpose(0, 3, 1, 2))
+            total = total + captum.Saliency(peer).attribute(noisy, target=target, abs=False)
+        smooth = partial(attribution.smooth_grad, key, sigma=0.2, samples=4)
+        check(np.asarray(explain(smooth, images)), total / 4, "SmoothGrad")
 
 
 def test_occlusion(both):
