@@ -195,6 +195,24 @@ def test_bias_before_batch_norm_goes_into_the_running_mean():
     assert report.unmatched == report.unused == ()
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_numbers_are_kept_as_exactly_as_the_model_holds_them(dtype):
+    with jax.enable_x64(True):
+        kernel = np.random.default_rng(0).normal(size=(2, 3))  # [out, in], as PyTorch has it
+        source = {"fc.weight": kernel, "fc.bias": kernel[:, 0]}
+        ours = {"head": {"kernel": jnp.zeros((3, 2), dtype), "bias": jnp.zeros(2, dtype)}}
+        params, _, _ = load.load_weights(ours, {}, source, ((r"fc\.", "head/"),))
+        assert params["head"]["kernel"].dtype == dtype
+        np.testing.assert_array_equal(params["head"]["kernel"], kernel.T.astype(dtype))
+        large = {"fc.weight": kernel * 1e300, "fc.bias": kernel[:, 0]}
+        if dtype == jnp.float32:  # which does not hold them
+            with pytest.raises(DataError, match="not finite"):
+                load.load_weights(ours, {}, large, ((r"fc\.", "head/"),))
+        else:
+            params, _, _ = load.load_weights(ours, {}, large, ((r"fc\.", "head/"),))
+            np.testing.assert_array_equal(params["head"]["kernel"], 1e300 * kernel.T)
+
+
 def test_report_names_what_was_not_used_and_not_found():
     _, net = torch_net()
     _, _, report = load.load_weights(
