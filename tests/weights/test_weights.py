@@ -195,6 +195,22 @@ def test_bias_before_batch_norm_goes_into_the_running_mean():
     assert report.unmatched == report.unused == ()
 
 
+def test_bias_before_batch_norm_leaves_the_mean_by_that_much():
+    """Normalizing x + b by the mean m is normalizing x by m - b."""
+    unit, random = ConvNorm(4, 3, activation=None), np.random.default_rng(0)
+    variables = dict(unit.init(jax.random.key(0), jnp.zeros((1, 6, 8, 3)), train=False))
+    norm = {name: random.normal(size=4) for name in ("weight", "bias", "running_mean")}
+    source = {f"1.{name}": x for name, x in norm.items()} | {"1.running_var": np.ones(4)}
+    source |= {"0.weight": random.normal(size=(4, 3, 3, 3)), "0.bias": random.normal(size=4)}
+    _, state, report = load.load_weights(
+        variables.pop("params"), variables, source, ((r"0\.", "conv/"), (r"1\.", "norm/"))
+    )
+    mean = state["batch_stats"]["norm"]["mean"]
+    expected = norm["running_mean"] - source["0.bias"]
+    np.testing.assert_allclose(mean, expected, rtol=1e-5, atol=1e-6)
+    assert report.unused == ()
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_numbers_are_kept_as_exactly_as_the_model_holds_them(dtype):
     with jax.enable_x64(True):
