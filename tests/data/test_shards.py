@@ -21,9 +21,9 @@ from jaxcnn.data import stores
 from jaxcnn.data.dataset import batch_indices
 from jaxcnn.data.files.class_folder import Folder
 from jaxcnn.data.files.pack import pack as pack_folder
-from jaxcnn.data.files.shards import Shards
+from jaxcnn.data.files.shards import Shards, Tables
 from jaxcnn.data.recorded import files_of, located
-from jaxcnn.errors import DataError
+from jaxcnn.errors import ConfigError, DataError, ResourceError
 
 SIZE = (8, 8)
 CLASSES = ("ant", "bee", "cat")
@@ -342,4 +342,33 @@ def test_archives_are_no_larger_than_asked_for(tmp_path):
     assert len(sizes) > 2
     assert max(sizes) <= 4000
     assert Shards(str(tmp_path / "out"), SIZE, eval_fraction=0.0).size("train") == 12
-    assert not list((tmp_path / "out").glob("*.tmp"))
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", "out", "cache"}
+
+
+def test_packing_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    for name in "ab":
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        (tmp_path / "photos" / name / "0.png").write_bytes(picture(0))
+
+    def fail(self):
+        raise OSError("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", fail)
+        with pytest.raises(DataError, match=r"0.png: cannot be read \(gone\)"):
+            pack_folder(str(tmp_path / "photos"), str(tmp_path / "out"))
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+    with pytest.raises(ResourceError, match="cannot be written"):
+        pack_folder(str(tmp_path / "photos"), str(tmp_path / "photos" / "a" / "0.png" / "out"))
+    with pytest.raises(ConfigError, match=r"out\*: .* name another folder"):
+        pack_folder(str(tmp_path / "photos"), str(tmp_path / "out*"))
+
+
+@pytest.mark.parametrize("kind, ending", [(Shards, "tar"), (Tables, "parquet")])
+def test_parts_in_one_folder_are_not_taken_for_one(tmp_path, kind, ending):
+    for name in ("train-00000-of-00001", "validation-00000-of-00001", "other"):
+        pack(tmp_path / f"{name}.{ending}", sample(0, "0"))
+    with pytest.raises(DataError, match=r"train-00000.*validation-00000.*different parts"):
+        kind(str(tmp_path), SIZE).size("train")
+    with pytest.raises(DataError, match=r"are by their names different parts"):
+        kind(f"{tmp_path}/*0000*.{ending}", SIZE).size("train")

@@ -5,13 +5,15 @@ and other readers of WebDataset's form.
 import io
 import os
 import tarfile
-from collections.abc import Iterable, Iterator
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from jaxcnn.data.files.class_listing import Files, list_labelled
 from jaxcnn.data.files.images import image_endings
+from jaxcnn.data.stores import is_pattern
 from jaxcnn.errors import ConfigError, DataError, ResourceError
 
 LARGEST = 500_000_000  # bytes of pictures of an archive, but for a single picture that has more
@@ -28,13 +30,21 @@ def pack(folder: str, out: str, *, largest: int = LARGEST, nested: bool = False)
     """
     root, place = Path(folder).expanduser(), Path(out).expanduser()
     names, parts = list_labelled(root, image_endings(), nested=nested, where=f"Folder {folder}")
-    if place.exists():
-        raise ConfigError(f"{place}: is there already; name a folder that is not")
+    if place.exists() or is_pattern(str(place)):
+        raise ConfigError(
+            f"{place}: is there already, or has one of {{*?[ in its name; name another folder"
+        )
+    parcels = {split: _parcels(files, largest) for split, files in parts.items()}
     try:
-        place.mkdir(parents=True)
-        for split, files in parts.items():
-            for number, rows in enumerate(_parcels(files, largest)):
-                _write(place / f"{split}-{number:05d}.tar", files, names, rows)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        # written beside it, so that it is there whole or not at all
+        with tempfile.TemporaryDirectory(dir=place.parent, ignore_cleanup_errors=True) as beside:
+            for split, found in parcels.items():
+                for number, rows in enumerate(found):
+                    path = Path(beside) / "packed" / f"{split}-{number:05d}.tar"
+                    path.parent.mkdir(exist_ok=True)
+                    _write(path, parts[split], names, rows)
+            os.replace(Path(beside) / "packed", place)
     except OSError as error:
         raise ResourceError(f"{place}: cannot be written ({error}); make room there") from error
     return _expression(place, names, parts)
@@ -43,43 +53,48 @@ def pack(folder: str, out: str, *, largest: int = LARGEST, nested: bool = False)
 def _expression(place: Path, names: tuple[str, ...], parts: Iterable[str]) -> str:
     """What reads the archives with the same classes, in the same order."""
     others = [
-        f', {split}_path="{place}/{split}-*.tar"' for split in ("eval", "test") if split in parts
+        f", {split}_path={f'{place}/{split}-*.tar'!r}"
+        for split in ("eval", "test")
+        if split in parts
     ]
     # numbers would be taken for the numbers of classes
     said = f", classes={names!r}" if all(name.isdigit() for name in names) else ""
-    return f'Shards("{place}/train-*.tar"{"".join(others)}{said})'
+    return f"Shards({f'{place}/train-*.tar'!r}{''.join(others)}{said})"
 
 
-def _parcels(files: Files, largest: int) -> Iterator[list[int]]:
-    """Which files lie in which archive."""
+def _parcels(files: Files, largest: int) -> list[list[int]]:
+    """Which files lie in which archive. Errors: DataError."""
     order = np.random.default_rng(0).permutation(len(files.paths)).tolist()
-    rows: list[int] = []
-    total = 0
+    out: list[list[int]] = []
+    left = 0
     for i in order:
-        size = os.stat(files.paths[i]).st_size
-        if rows and total + size > largest:
-            yield rows
-            rows, total = [], 0
-        rows.append(i)
-        total += size
-    if rows:
-        yield rows
+        try:
+            size = os.stat(files.paths[i]).st_size
+        except OSError as error:
+            raise _unreadable(files.paths[i], error) from error
+        if size > left or not out:
+            out.append([])
+            left = largest
+        out[-1].append(i)
+        left -= size
+    return out
+
+
+def _unreadable(picture: str, error: OSError) -> DataError:
+    return DataError(f"{picture}: cannot be read ({error}); make it readable")
 
 
 def _write(path: Path, files: Files, names: tuple[str, ...], rows: list[int]) -> None:
-    """An archive that is there whole, or not at all."""
-    temporary = path.with_suffix(".tmp")
-    with tarfile.open(temporary, "w") as archive:
+    with tarfile.open(path, "w") as archive:
         for i in rows:
             picture = files.paths[i]
             try:
                 content = Path(picture).read_bytes()
             except OSError as error:
-                raise DataError(f"{picture}: cannot be read ({error}); make it readable") from error
+                raise _unreadable(picture, error) from error
             ending = os.path.splitext(picture)[1].lower()
             label = names[files.labels[i]].encode()
             for name, member in ((f"{i:08d}{ending}", content), (f"{i:08d}.cls", label)):
                 info = tarfile.TarInfo(name)
                 info.size = len(member)
                 archive.addfile(info, io.BytesIO(member))
-    os.replace(temporary, path)

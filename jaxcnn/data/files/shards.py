@@ -2,6 +2,8 @@
 Face keeps them. More than a file system likes to hold, here or in a store elsewhere.
 """
 
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,6 +12,7 @@ import numpy as np
 
 from jaxcnn.data.example import Example, Examples, Part
 from jaxcnn.data.files.annotated import Annotated, Parsed
+from jaxcnn.data.files.class_listing import SPLIT_FOLDERS
 from jaxcnn.data.files.faults import Faults
 from jaxcnn.data.files.sample_index import (
     Archive,
@@ -21,6 +24,7 @@ from jaxcnn.data.files.sample_index import (
 from jaxcnn.data.files.table_file import read_table
 from jaxcnn.data.files.tar_archive import read_archive
 from jaxcnn.data.stores import File, find, is_elsewhere
+from jaxcnn.errors import DataError
 
 AT_ONCE = 32  # samples that are asked for at once of a store elsewhere
 
@@ -67,8 +71,10 @@ class _Packed(Annotated, _Positional):
         if not path:
             return None
         where = f"{type(self).__name__} {path}"
+        files = find(path, self.ENDINGS)
+        _require_one_part(files, where)
         form = f"{type(self).__name__} {self.image!r} {self.label!r}"
-        index = read_index(find(path, self.ENDINGS), self.read_file, form=form, where=where)
+        index = read_index(files, self.read_file, form=form, where=where)
         places = [place.decode("utf-8", "surrogateescape") for place in index.places.tolist()]
         index = _whole(index, places, faults)
         names = names or classes_of(index, names=self.classes, where=where)
@@ -88,7 +94,8 @@ class Shards(_Packed):
     """Samples of tar archives as "image" uint8 [H, W, channels] and "label" int32.
 
     path: archives, as a pattern (`train-{0000..0127}.tar`, `train-*.tar`), a folder of .tar files
-        or a URL of either (s3://, gs://, hf://, …, see `jaxcnn.data.stores`).
+        or a URL of either (s3://, gs://, hf://, …, see `jaxcnn.data.stores`). Files whose names
+        begin with the words of different parts (train-…, val-…) are refused.
     eval_path, test_path: the same of these splits; without eval_path, `eval_fraction` of each class
         is held out.
     image: the ending of the pictures; "" for any that pictures have.
@@ -127,7 +134,8 @@ class Tables(_Packed):
 
     Arrow files on disk are read where they lie. Parquet files are compressed in groups of rows, so
     that no row can be read by itself: their pictures are copied once into the cache folder, which
-    takes as much room as they do. Rows without a picture or a label: as of `Shards`.
+    takes as much room as they do. Rows without a picture or a label (-1 is none: so test sets keep
+    theirs secret): as of `Shards`.
     """
 
     ENDINGS = (".parquet", ".arrow")
@@ -138,6 +146,24 @@ class Tables(_Packed):
     def read_file(self, file: File) -> Archive:
         """See `table_file.read_table`."""
         return read_table(file, image=self.image, label=self.label)
+
+
+def _require_one_part(files: Sequence[File], where: str) -> None:
+    """DataError for files whose names begin with the words of different parts, such as train-0.tar
+    and val-0.tar: what is scored would be trained on."""
+    words = {word: split for split, found in SPLIT_FOLDERS.items() for word in found}
+    parts: dict[str, str] = {}  # the first file of each
+    for file in files:
+        name = file.place.replace(os.sep, "/").rpartition("/")[2]
+        part = words.get(re.split(r"[^a-z]", name.lower(), maxsplit=1)[0])
+        if part:
+            parts.setdefault(part, name)
+    if len(parts) > 1:
+        raise DataError(
+            f"{where}: {' and '.join(parts.values())} are by their names different parts of the "
+            f"data; name each by itself: path='…/{parts.get('train', 'train')}' or a pattern of "
+            "such, eval_path=, test_path="
+        )
 
 
 def _whole(index: Index, places: list[str], faults: Faults) -> Index:

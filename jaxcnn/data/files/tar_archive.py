@@ -76,9 +76,9 @@ def _members(source: BinaryIO, file: File) -> Iterator[tuple[str, str, tarfile.T
         raise
     except Exception as error:
         raise DataError(
-            f"{file.place}: cannot be read as a tar archive ({type(error).__name__}: {error}); a "
-            "compressed one must be unpacked first (gzip -d), since its samples are read one by "
-            "one, in any order"
+            f"{file.place}: cannot be read as a tar archive ({type(error).__name__}: {error}); if "
+            "it is whole and can be reached, it may be compressed, and must be unpacked first "
+            "(gzip -d), since its samples are read one by one, in any order"
         ) from error
 
 
