@@ -56,7 +56,7 @@ fuzz: $(VENV)/.test  ## 20,000 damaged inputs for each reader
 faults: $(VENV)/.test  ## kill, damage, starve and interrupt real runs for MINUTES; see docs/reliability.md
 	$(BIN)/python -m tests.faults --minutes $(MINUTES)
 
-test-parity: $(VENV)/.parity  ## compare with torchvision, timm, captum, Keras, pycocotools, ONNX Runtime, LiteRT, the trackers, submitit and Ray, installed for this; build the site
+test-parity: $(VENV)/.parity  ## compare with torchvision, timm, captum, Keras, pycocotools, ONNX Runtime, LiteRT, the trackers, submitit, Ray, an S3 service, WebDataset and Hugging Face's datasets, installed for this; build the site
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(PARITY)
 
 docs: $(VENV)/.test  ## write docs/api.md, the gallery's pages and the outputs of docs/notebook.ipynb anew
@@ -96,6 +96,7 @@ $(VENV)/.parity: $(VENV)/.test
 	$(BIN)/pip install --quiet wandb mlflow trackio tensorboard
 	$(BIN)/pip install --quiet huggingface_hub
 	$(BIN)/pip install --quiet -e ".[onnx,litert,slurm,ray]"
+	$(BIN)/pip install --quiet "moto[server]" s3fs webdataset datasets
 	# litert-converter's xdsl wants an older one, with which the trackers' pydantic does not start; both run with this
 	$(BIN)/pip install --quiet -c constraints.txt typing_extensions
 	touch $@

@@ -76,14 +76,14 @@ class _Packed(Annotated, _Positional):
         form = f"{type(self).__name__} {self.image!r} {self.label!r}"
         index = read_index(files, self.read_file, form=form, where=where)
         places = [place.decode("utf-8", "surrogateescape") for place in index.places.tolist()]
-        index = _whole(index, places, faults)
+        index = _whole(index, files, faults)
         names = names or classes_of(index, names=self.classes, where=where)
         labels = numbers_of(index.labels, names, where=where)
 
         def make(i: int) -> Example:
             place = places[index.files[i]]
             part = Part(place, int(index.first[i]), int(index.count[i]))
-            name = f"{place}: {index.keys[i].decode('utf-8', 'replace')}"
+            name = f"{files[index.files[i]].place}: {index.keys[i].decode('utf-8', 'replace')}"
             return Example(image=part, size=(0, 0), label=int(labels[i]), name=name)
 
         return names, Examples(make, len(labels), labels=labels)
@@ -166,12 +166,12 @@ def _require_one_part(files: Sequence[File], where: str) -> None:
         )
 
 
-def _whole(index: Index, places: list[str], faults: Faults) -> Index:
+def _whole(index: Index, files: Sequence[File], faults: Faults) -> Index:
     """The samples that have a picture and a label."""
     whole = (index.count > 0) & (index.labels != b"")
     for i in np.flatnonzero(~whole):
         missing = "picture" if index.count[i] == 0 else "label"
         key = index.keys[i].decode("utf-8", "replace")
-        message = f"{places[index.files[i]]}: sample {key!r} has no {missing}"
+        message = f"{files[index.files[i]].place}: sample {key!r} has no {missing}"
         faults.add(message, kind=f"no {missing}")
     return index.keep(whole)
