@@ -70,7 +70,7 @@ def _words(inside: str, pattern: str) -> list[str]:
     )
 
 
-def find(place: str, endings: Sequence[str] = ("",)) -> list[File]:
+def find(place: str, *, endings: Sequence[str] = ("",)) -> list[File]:
     """The files that a place stands for, sorted by place within each that its braces give: itself,
     those that a pattern matches, or of a folder those of these endings. Errors: DataError where one
     that is named is missing, and where there are none.

@@ -71,7 +71,7 @@ class _Packed(Annotated, _Positional):
         if not path:
             return None
         where = f"{type(self).__name__} {path}"
-        files = find(path, self.ENDINGS)
+        files = find(path, endings=self.ENDINGS)
         _require_one_part(files, where)
         form = f"{type(self).__name__} {self.image!r} {self.label!r}"
         index = read_index(files, self.read_file, form=form, where=where)

@@ -3,7 +3,7 @@ Parquet file, which is compressed in groups of rows and has no row by itself, in
 kept.
 
 "Arrow columnar format", version 1.5, section "Serialization and interprocess communication";
-"Apache Parquet", section "File format". Read by pyarrow, which tensorflow-datasets brings.
+"Apache Parquet", section "File format". Read by pyarrow.
 """
 
 import contextlib
