@@ -170,7 +170,7 @@ def main() -> None:
             f"{spread(each)} ms{doubts(each)}"
         )
     for kind in (*sources, "folder, cropped") if theirs else ():
-        print(f"{kind} is {order(took[kind], took['torchvision'])} than torchvision's")
+        print(f"{kind}, against torchvision's: {order(took[kind], took['torchvision'])}")
 
 
 if __name__ == "__main__":
