@@ -15,7 +15,6 @@ from jaxcnn.data.dataset import Source, batch_indices
 from jaxcnn.data.stream import StreamSource, example_bytes
 from jaxcnn.runs import environment
 
-NAME = "data"
 DEVICES = (1_000, 5_000)  # examples a second that a device trains
 
 

@@ -372,3 +372,8 @@ def test_parts_in_one_folder_are_not_taken_for_one(tmp_path, kind, ending):
         kind(str(tmp_path), SIZE).size("train")
     with pytest.raises(DataError, match=r"are by their names different parts"):
         kind(f"{tmp_path}/*0000*.{ending}", SIZE).size("train")
+
+
+def test_folders_elsewhere_are_refused_with_what_is_read_there():
+    with pytest.raises(DataError, match=r"s3://bucket/photos: .* --shards OUT.*Shards"):
+        Folder("s3://bucket/photos").size("train")
