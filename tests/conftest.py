@@ -21,6 +21,8 @@ import jax  # noqa: E402 (after the environment is set)
 import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
 
+from tests.rounding import OPTIONS, options_are_known  # noqa: E402
+
 # before anything of jaxcnn is imported; an int is a float, as PEP 484 has it
 jaxtyping.install_import_hook(
     ["jaxcnn.ops", "jaxcnn.metrics"],
@@ -45,6 +47,8 @@ QUICKLY_COMPILED = (
     "recipes",
 )
 QUICKLY_COMPILED += ("runs", "tasks", "weights", "test_experiments.py")
+# Most programs of tests are small: kernels by way of MLIR, and LLVM in 32 parts, take half their
+# time. So compiled, numbers are computed anew for each of their uses, rounded otherwise in some.
 AS_USERS = ("every_step", "hosts", "launch", "loop", "replay", "saving", "sweep", "systems")
 
 
@@ -56,12 +60,33 @@ def pytest_runtest_setup(item):
     quickly = item.path.relative_to(ROOT / "tests").parts[0] in QUICKLY_COMPILED
     quickly = quickly and item.path.stem.removeprefix("test_") not in AS_USERS
     if quickly != _compiled.get("quickly"):
-        _compiled["quickly"] = quickly
+        _compiled.update(quickly=quickly, anew=quickly and options_are_known())
         jax.config.update("jax_disable_most_optimizations", quickly)
         jax.clear_caches()
 
 
 _compiled: dict[str, bool] = {}
+
+
+def _quickly(options):
+    """XLA's options for a compilation (`jax.jit`'s own win), with those that make it shorter."""
+    if _compiled.get("anew"):
+        named = dict(options.env_option_overrides)
+        options.env_option_overrides = list((OPTIONS | named).items())
+    return options
+
+
+def pytest_configure(config):
+    """XLA_FLAGS would hold for all that a process compiles, and for the processes that it starts:
+    here they hold for some tests. Without these names in JAX the tests take longer, no more.
+    """
+    try:
+        from jax._src import compiler
+
+        options_of = compiler.get_compile_options
+    except (ImportError, AttributeError):
+        return
+    compiler.get_compile_options = lambda *args, **kwargs: _quickly(options_of(*args, **kwargs))
 
 
 def pytest_collection_finish(session):

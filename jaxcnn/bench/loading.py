@@ -11,7 +11,7 @@ from typing import Any
 from jaxcnn.bench.report import doubts, spread
 from jaxcnn.bench.timing import FEWEST_ROUNDS, Timer, alternate, fitting_steps, timing
 from jaxcnn.core.experiment import Experiment
-from jaxcnn.data.dataset import Source, batch_indices
+from jaxcnn.data.dataset import Source, training_batch
 from jaxcnn.data.stream import StreamSource, example_bytes
 from jaxcnn.runs import environment
 
@@ -68,8 +68,7 @@ def _timer(source: Source, *, seed: int, batch_size: int) -> Timer:
         nonlocal step
         start = time.perf_counter()
         for _ in range(steps):
-            rows = batch_indices(seed, step, size=len(source), batch_size=batch_size)
-            source.take(rows)
+            training_batch(source, seed, step, batch_size=batch_size)
             step += 1
         return time.perf_counter() - start
 

@@ -285,15 +285,15 @@ def draw_sheet(e: "Experiment", path: Path) -> None:
     import jax
 
     from jaxcnn.core.forward import prepare
-    from jaxcnn.data.dataset import batch_indices
+    from jaxcnn.data.dataset import training_batch
     from jaxcnn.inspect.contact_sheet import contact_sheet
 
     source = e.data.open("train")
-    rows = batch_indices(e.seed, 0, size=len(source), batch_size=e.batch_size)
+    taken = training_batch(source, e.seed, 0, batch_size=e.batch_size)
     # the keys of `descend` and `supervised` at step 0
     step_key = jax.random.fold_in(jax.random.split(jax.random.key(e.seed))[1], 0)
     key = jax.random.split(step_key)[0]
-    batch = jax.jit(lambda batch: prepare(e, batch, key=key))(source.take(rows))
+    batch = jax.jit(lambda batch: prepare(e, batch, key=key))(taken)
     sheet = contact_sheet(jax.device_get(batch), names=tuple(e.data.label_names))
     try:
         sheet.save(path)

@@ -7,7 +7,7 @@ resumed run needs to know of its data.
 
 import threading
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast, runtime_checkable
 
 import jax
 import numpy as np
@@ -44,6 +44,22 @@ class Source(Protocol):
         Images are uint8 [..., H, W, C] (converted to float32 in [0, 1] by the program), labels
         int32. Memory-resident sources gather on the device and return JAX arrays; streaming sources
         decode on the host and return NumPy arrays.
+        """
+        ...
+
+
+@runtime_checkable
+class DrawnSource(Protocol):
+    """A source that may give an example otherwise at each visit, such as another window of it."""
+
+    @property
+    def drawn(self) -> bool:
+        """Whether `draws` change anything."""
+        ...
+
+    def take(self, indices: np.ndarray, draws: np.ndarray | None = None) -> Batch:
+        """As `Source.take`. `draws`: uint64, of the shape of `indices`, of which all that is random
+        follows, see `draws_of_steps`; None for the examples as they are evaluated.
         """
         ...
 
@@ -120,6 +136,35 @@ def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
 
 _lock = threading.Lock()
 _orders: dict[tuple[int, int, int], np.ndarray] = {}  # the one that was asked for last is the last
+
+
+def is_drawn(source: object) -> bool:
+    """Whether what a source gives in training depends on the visit."""
+    return isinstance(source, DrawnSource) and source.drawn
+
+
+def take_drawn(source: Source, indices: np.ndarray, draws: np.ndarray | None) -> Batch:
+    """`source.take`, with the draws if it knows of any."""
+    if is_drawn(source):
+        return cast(DrawnSource, source).take(indices, draws)
+    return source.take(indices)
+
+
+def training_batch(source: Source, seed: int, step: int, *, batch_size: int) -> Batch:
+    """The batch of training step `step` as a run has it, arrays [batch_size, *example shape]."""
+    rows = batch_indices(seed, step, size=len(source), batch_size=batch_size)
+    draws = draws_of_steps(seed, step, step + 1, batch_size=batch_size)[0]
+    return take_drawn(source, rows, draws)
+
+
+def draws_of_steps(seed: int, first: int, end: int, *, batch_size: int) -> np.ndarray:
+    """A number for each row of the training steps [first, end), of which what is random in its
+    decoding follows: uint64 [end - first, batch_size]. The rows of a seed have different ones; the
+    first of all comes of NumPy's SeedSequence of (seed, 1).
+    """
+    start = np.random.SeedSequence((seed & 0xFFFFFFFFFFFFFFFF, 1)).generate_state(1, np.uint64)
+    places = np.arange(first * batch_size, end * batch_size, dtype=np.uint64)
+    return (start + places).reshape(end - first, batch_size)
 
 
 def batch_indices(seed: int, step: int, *, size: int, batch_size: int) -> np.ndarray:

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from jaxcnn.core.batch import IGNORED
+from jaxcnn.data.crops import Cropping, Window
 from jaxcnn.data.example import Example, Numbered, Objects, Part, Picture, Shape
 from jaxcnn.data.files.faults import Faults
 from jaxcnn.data.files.images import decode_image, resize_image, resize_nearest
@@ -29,10 +30,13 @@ def render(
     faults: Faults,
     alphabet: str = "",
     vocabulary: Sequence[str] = (),
+    crop: Cropping | None = None,
 ) -> dict[str, np.ndarray]:
-    """The entries of `spec` for one example. Errors: DataError, by `faults` too."""
+    """The entries of `spec` for one example; with `crop` a window of a picture that has none yet
+    and no labels with places but a map. Errors: DataError, by `faults` too."""
     shape = spec["image"].shape
-    out = {"image": _picture(example, example.image, example.name, example.window, shape)}
+    window = example.window or crop
+    out = {"image": _picture(example, example.image, example.name, window, shape)}
     if example.target is not None and "target" in spec:
         name, larger = f"{example.name}, target", spec["target"].shape
         scale, window = larger[0] // shape[0], example.window
@@ -43,7 +47,7 @@ def render(
     if example.objects is not None:
         out |= _rows(example, example.objects, spec)
     if "segmentation" in spec:
-        out["segmentation"] = _label_map(example, spec["segmentation"].shape, faults)
+        out["segmentation"] = _label_map(example, spec["segmentation"].shape, faults, crop)
     if example.polygons is not None:
         corners, ignored = example.polygons
         columns = {"polygons": corners, "polygons_mask": ~ignored, "polygons_ignored": ignored}
@@ -88,7 +92,7 @@ def _picture(
     example: Example,
     file: Picture,
     name: str,
-    window: Any,
+    window: Window | Cropping | None,
     shape: tuple[int, ...],
 ) -> np.ndarray:
     """uint8 [*shape]"""
@@ -97,9 +101,14 @@ def _picture(
         whole = file
     else:
         name = name or (os.fspath(file) if isinstance(file, Path) else "image")
-        wanted = size if window is None else None
         file = read(*file) if isinstance(file, Part) else file
-        whole = decode_image(file, name=name, size=wanted, channels=channels)
+        # a window that is drawn lies within the picture, so that it can be decoded for its size
+        within = None if isinstance(window, tuple) else window
+        wanted = None if isinstance(window, tuple) else size
+        whole = decode_image(file, name=name, size=wanted, channels=channels, window=within)
+        window = None if within else window
+    if callable(window):
+        return resize_image(whole, size, window=window(whole.shape[:2]))
     if window is not None:
         whole = cut(whole, window, fill=0)
     return resize_image(whole, size)
@@ -171,13 +180,18 @@ def draw(
     )
 
 
-def _label_map(example: Example, size: tuple[int, ...], faults: Faults) -> np.ndarray:
+def _label_map(
+    example: Example, size: tuple[int, ...], faults: Faults, crop: Cropping | None
+) -> np.ndarray:
     """int32 [*size]"""
     height, width = size
     if example.segmentation is None:
         return paint(example, (height, width))
     pixels = example.segmentation(faults)
-    if example.window is not None:
+    if crop is not None:
+        top, left, bottom, right = crop((pixels.shape[0], pixels.shape[1]))
+        pixels = pixels[top:bottom, left:right]
+    elif example.window is not None:
         pixels = cut(pixels, example.window, fill=IGNORED)
     return resize_nearest(pixels, (height, width)).astype(np.int32)
 

@@ -15,6 +15,7 @@ from jaxcnn.data.memory import MemorySource, check_indices
 from jaxcnn.errors import DataError
 
 Read = Callable[[list[int]], list[dict[str, np.ndarray]]]
+ReadDrawn = Callable[[list[int], list[int]], list[dict[str, np.ndarray]]]
 CHUNK = 32  # examples a thread reads at a time, at most; a single thread reads 16 times as many
 # Bytes of a decoded example below which threads only wait for each other's interpreter lock
 # (MNIST: 2x slower).
@@ -23,12 +24,14 @@ LONG = 1000  # examples from which on their decoding is said beforehand: it may 
 
 
 class StreamSource:
-    """A split read by index. What `take` gives is a function of the indices alone; the number of
-    threads changes nothing but the time.
+    """A split read by index. What `take` gives is a function of the indices and draws alone; the
+    number of threads changes nothing but the time.
 
     `read`: from a list of indices to their examples, callable from several threads; raises
-        DataError naming the file. `spec`: of one
-    example. `workers`: threads; 0 for one per core, or a single one where examples are small.
+        DataError naming the file. `read_drawn`: the same from indices and the draws of their visits
+        (see `jaxcnn.data.dataset.DrawnSource`), where examples are not alike at each. `spec`: of
+        one example. `workers`: threads; 0 for one per core, or a single one where examples are
+        small.
     `columns`: entries of all examples, [N, ...] each, that are known without decoding: labels that
         are checked, balanced and held out by.
     """
@@ -44,9 +47,11 @@ class StreamSource:
         *,
         workers: int = 0,
         columns: Mapping[str, np.ndarray] | None = None,
+        read_drawn: ReadDrawn | None = None,
     ):
         self.columns = dict(columns or {})
         self._read, self._size, self._spec = read, size, dict(spec)
+        self._read_drawn = read_drawn
         self._workers = workers or (1 if example_bytes(spec) < SMALL else os.cpu_count() or 1)
 
     def __len__(self) -> int:
@@ -55,15 +60,26 @@ class StreamSource:
     def with_workers(self, workers: int) -> "StreamSource":
         """The same examples, read by so many threads."""
         return StreamSource(
-            self._read, self._size, self._spec, workers=workers, columns=self.columns
+            self._read,
+            self._size,
+            self._spec,
+            workers=workers,
+            columns=self.columns,
+            read_drawn=self._read_drawn,
         )
 
-    def take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+    @property
+    def drawn(self) -> bool:
+        """See `jaxcnn.data.dataset.DrawnSource`."""
+        return self._read_drawn is not None
+
+    def take(self, indices: np.ndarray, draws: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """The examples at `indices` (int, any shape [...]) as host arrays [..., *example shape];
-        IndexError outside [0, len).
+        IndexError outside [0, len). `draws`: see `jaxcnn.data.dataset.DrawnSource`.
         """
         indices = check_indices(indices, self._size)
         flat = indices.ravel().tolist()
+        by = None if draws is None else draws.reshape(indices.shape).ravel().tolist()
         out = {
             name: np.empty((len(flat), *entry.shape), entry.dtype)
             for name, entry in self._spec.items()
@@ -73,7 +89,12 @@ class StreamSource:
         )
 
         def fill(start: int) -> None:
-            for row, example in enumerate(self._read(flat[start : start + chunk]), start):
+            part = slice(start, start + chunk)
+            if by is None or self._read_drawn is None:
+                read = self._read(flat[part])
+            else:
+                read = self._read_drawn(flat[part], by[part])
+            for row, example in enumerate(read, start):
                 for name, entry in self._spec.items():
                     if np.shape(example[name]) != entry.shape:
                         raise DataError(

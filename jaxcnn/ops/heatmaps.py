@@ -4,9 +4,10 @@ Heatmaps are [B, H, W, J], one channel a joint or class. Points are (y, x) in [0
 centered at ((i + 0.5) / H, (j + 0.5) / W). Widths (sigma) and offsets are in cells.
 """
 
+import itertools
+
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Int32
 
@@ -68,15 +69,20 @@ def find_peaks(
     """The highest cells that no neighbor exceeds. [B, H, W, K] -> score [B, N], label [B, N] int32,
     cell [B, N, 2] int32 (row, column)
 
-    A cell remains if it equals the maximum of the 3 x 3 cells around it, in place of non-maximum
+    A cell remains if it is the maximum of the 3 x 3 cells around it, in place of non-maximum
     suppression (Zhou et al., "Objects as points", 2019, section 4). Where there are fewer peaks
     than `num_peaks`, the rest have score 0. Heatmaps must not be negative.
     """
-    batch, _, width, num_classes = heatmap.shape
-    # by a number of the host JAX knows, under `jit` too, that this is a maximum, with a derivative
-    least = np.array(-np.inf, heatmap.dtype)
-    around = lax.reduce_window(heatmap, least, lax.max, (1, 3, 3, 1), (1, 1, 1, 1), "SAME")
-    peaks = jnp.where(heatmap == around, heatmap, 0).reshape(batch, -1)
+    batch, height, width, num_classes = heatmap.shape
+    # By its neighbors alone: its own number need not equal itself where XLA computes it for the
+    # maximum once more, rounded otherwise.
+    padded = jnp.pad(heatmap, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
+    exceeded = jnp.zeros(heatmap.shape, bool)
+    for down, along in itertools.product(range(3), range(3)):
+        if (down, along) != (1, 1):
+            neighbor = padded[:, down : down + height, along : along + width]
+            exceeded = exceeded | (neighbor > heatmap)
+    peaks = jnp.where(exceeded, 0, heatmap).reshape(batch, -1)
     score, index = lax.top_k(peaks, num_peaks)
     place, label = index // num_classes, index % num_classes
     return score, label, jnp.stack([place // width, place % width], axis=-1)

@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, Shaped
 
 from jaxcnn.ops import convolution
 from jaxcnn.ops.geometry import WindowGeometry
-from jaxcnn.ops.pooling_primitives import bind, bind_max, find_first, pad, take, take_first
+from jaxcnn.ops.pooling_primitives import bind, bind_max, find_first, places, take_first
 
 Padding = str | Sequence[tuple[int, int]]
 
@@ -97,14 +97,14 @@ def max_pooled_convolution(
         (((n + low + high - e) // s + 1) * s // step - 1) * step + e
         for n, e, s, step, (low, high) in axes
     ]
-    places = []
+    parts = []
     for offset in itertools.product(*map(range, window)):
         lows = [low - o * s for o, (_, _, s, _, (low, _)) in zip(offset, axes, strict=True)]
         pads = [
             (low, span - n - low) for low, span, n in zip(lows, spans, lhs.shape[1:-1], strict=True)
         ]
-        places.append(convolve(lhs, rhs, steps, pads))
-    return _largest(*places)
+        parts.append(convolve(lhs, rhs, steps, pads))
+    return _largest(*parts)
 
 
 @jax.custom_jvp
@@ -115,26 +115,18 @@ def _largest(*arrays):
 
 @_largest.defjvp
 def _largest_jvp(arrays, tangents):
-    y = functools.reduce(jnp.maximum, arrays)
-    tangent = jnp.zeros_like(y)
-    for x, t in reversed(list(zip(arrays, tangents, strict=True))):
-        tangent = jnp.where(x == y, t, tangent)
-    return y, tangent
+    first = find_first([lax.stop_gradient(x) for x in arrays])
+    tangent = tangents[0]
+    for position, t in enumerate(tangents[1:], 1):
+        tangent = jnp.where(first == position, t, tangent)
+    return _largest(*arrays), tangent
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))
 def _max_pool(x, window, strides, padding):
     # Not as a window reduction, which XLA 0.10 for CPUs joins to the products that follow: VGG-11
     # infers five times as slowly then.
-    padded = pad(x, padding, -jnp.inf)
-    spatial = [
-        (n - k) // s + 1 for n, k, s in zip(padded.shape[1:-1], window, strides, strict=True)
-    ]
-    taken = [
-        take(padded, offset, strides, (x.shape[0], *spatial, x.shape[-1]))
-        for offset in itertools.product(*map(range, window))
-    ]
-    return functools.reduce(jnp.maximum, taken)
+    return functools.reduce(jnp.maximum, places(x, window, strides, padding))
 
 
 @_max_pool.defjvp
@@ -152,8 +144,8 @@ def _max_pool_jvp(window, strides, padding, primals, tangents):
         y, first = bind_max(x, geometry)
         taken = bind("take", tangent, first, geometry)
         return (y[:, 0], taken[:, 0]) if plane else (y, taken)
-    y = nn.max_pool(x, window, strides, padding)
-    first = find_first(lax.stop_gradient(x), lax.stop_gradient(y), window, strides, padding)
+    y = _max_pool(x, window, strides, padding)
+    first = find_first(places(lax.stop_gradient(x), window, strides, padding))
     return y, take_first(tangent, first, window, strides, padding)
 
 

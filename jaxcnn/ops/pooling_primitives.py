@@ -20,15 +20,30 @@ from jaxcnn.ops.geometry import WindowGeometry
 from jaxcnn.ops.primitive import mapped_size, primitive, vary_alike
 
 
-def find_first(x, y, window, strides, padding):
-    """The position in its window of the first element of x that equals y. [B, *spatial, C], [B,
-    *smaller, C] -> uint8 [B, *smaller, C].
-    """
-    offsets = list(itertools.product(*map(range, window)))
+def places(x, window, strides, padding):
+    """The elements at each position of all windows, in row-major order: arrays [B, *smaller, C] of
+    x [B, *spatial, C], -inf outside of it."""
     padded = pad(x, padding, -jnp.inf)
-    first = jnp.full_like(y, len(offsets), jnp.uint8)
-    for position, offset in reversed(list(enumerate(offsets))):
-        first = jnp.where(take(padded, offset, strides, y.shape) == y, jnp.uint8(position), first)
+    spatial = [
+        (n - k) // s + 1 for n, k, s in zip(padded.shape[1:-1], window, strides, strict=True)
+    ]
+    shape = (x.shape[0], *spatial, x.shape[-1])
+    return [
+        take(padded, offset, strides, shape) for offset in itertools.product(*map(range, window))
+    ]
+
+
+def find_first(values):
+    """Which of equally large arrays has the first of the largest elements, uint8 of their shape.
+
+    By what is larger than all before it, not by what equals the maximum: where XLA computes x anew
+    for each of its uses, rounded otherwise in one of them, nothing need be equal.
+    """
+    largest = values[0]
+    first = jnp.zeros_like(largest, jnp.uint8)
+    for position, value in enumerate(values[1:], 1):
+        first = jnp.where(value > largest, jnp.uint8(position), first)
+        largest = jnp.maximum(largest, value)
     return first
 
 
@@ -108,7 +123,7 @@ def _pure(name, *operands, geometry):
     if name == "max":
         (x,) = operands
         y = nn.max_pool(x, *arguments)
-        return [y, find_first(x, y, *arguments)]
+        return [y, find_first(places(x, *arguments))]
     operand, first = operands
     if name == "take":
         return take_first(operand, first, *arguments)

@@ -16,7 +16,7 @@ from jaxcnn.core.program import make_program
 from jaxcnn.core.protocols import Program, Tree
 from jaxcnn.core.rendering import Json
 from jaxcnn.core.transforms import ensemble, predicting, scored, viewed
-from jaxcnn.data.dataset import Batch, Source, sample_rows
+from jaxcnn.data.dataset import Batch, Source, is_drawn, sample_rows, take_drawn
 from jaxcnn.data.layout import question_rows
 from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.runs.events import Record
@@ -168,14 +168,14 @@ class CheckedStream:
     arrays = None
 
     def __init__(self, source: Source, check: Callable[[Batch], None]):
-        self._source, self._check = source, check
+        self._source, self._check, self.drawn = source, check, is_drawn(source)
 
     def __len__(self) -> int:
         return len(self._source)
 
-    def take(self, indices: np.ndarray) -> Batch:
+    def take(self, indices: np.ndarray, draws: np.ndarray | None = None) -> Batch:
         """The examples at `indices` (int, any shape [...]), checked."""
-        batch = self._source.take(indices)
+        batch = take_drawn(self._source, indices, draws)
         self._check({name: x.reshape(-1, *x.shape[indices.ndim :]) for name, x in batch.items()})
         return batch
 

@@ -11,7 +11,14 @@ import numpy as np
 
 from jaxcnn.core import hosts
 from jaxcnn.core.experiment import Experiment
-from jaxcnn.data.dataset import Batch, Source, indices_of_steps
+from jaxcnn.data.dataset import (
+    Batch,
+    Source,
+    draws_of_steps,
+    indices_of_steps,
+    is_drawn,
+    take_drawn,
+)
 
 # on accelerators: enough to hide the host, few enough to stop soon after a signal
 STEPS_PER_DISPATCH = 16
@@ -70,9 +77,14 @@ def batches(
             order = indices_of_steps(seed, first, end, size=len(source), batch_size=batch_size)
             return hosts.own_rows(order.reshape(*shape, batch_size))
 
-        if isinstance(seed, int):
-            return source.take(rows(seed))
-        return source.take(np.stack([rows(one) for one in seed], axis=-2))
+        def draws(seed: int) -> np.ndarray:
+            drawn = draws_of_steps(seed, first, end, batch_size=batch_size)
+            return hosts.own_rows(drawn.reshape(*shape, batch_size))
+
+        def together(of: Callable[[int], np.ndarray]) -> np.ndarray:
+            return of(seed) if isinstance(seed, int) else np.stack(list(map(of, seed)), axis=-2)
+
+        return take_drawn(source, together(rows), together(draws) if is_drawn(source) else None)
 
     def take_piece(piece: tuple[int, int]) -> Batch:
         length = piece[1] - piece[0]

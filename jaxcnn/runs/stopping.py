@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxcnn.core.program import State
 from jaxcnn.core.rendering import Json
-from jaxcnn.data.dataset import batch_indices
+from jaxcnn.data.dataset import training_batch
 from jaxcnn.errors import DivergedError, ResourceError
 from jaxcnn.runs import evaluation, saving
 from jaxcnn.runs.diagnosis import first_non_finite
@@ -37,10 +37,10 @@ def diverge(group: Group, place: int) -> None:
     """
     replica, state = group.active[place], group.solo_states()[place]
     at, e = int(state.step), replica.experiment
-    indices = batch_indices(e.seed, at, size=len(group.train), batch_size=e.batch_size)
     where = "the experiment's own program, so no layer is known"
     if isinstance(state, State) and e.program is None:
-        where = first_non_finite(e, state, group.train.take(indices))
+        batch = training_batch(group.train, e.seed, at, batch_size=e.batch_size)
+        where = first_non_finite(e, state, batch)
     good = replace(state, live=jax.numpy.ones((), bool))
     saving.settle(group)
     try:

@@ -124,7 +124,9 @@ def _of_the_program(node: ast.AST) -> Iterator[ast.AST]:
                 and getattr(node.func, "attr", "") == "reshape"
                 and isinstance(child, ast.UnaryOp)
             )
-            if isinstance(child, ast.AST) and not (text or alias or rest):
+            # of zip: an assertion, which no program that keeps it can be seen without
+            asserted = isinstance(child, ast.keyword) and child.arg == "strict"
+            if isinstance(child, ast.AST) and not (text or alias or rest or asserted):
                 yield from _of_the_program(child)
 
 
@@ -186,7 +188,7 @@ def _of_call(node: ast.AST) -> Iterator[_Edit]:
         swapped = ast.Call(node.func, [node.args[1], node.args[0], *node.args[2:]], node.keywords)
         yield _Edit(node, "arguments swapped", ast.unparse(swapped))
     for i, keyword in enumerate(node.keywords):
-        if keyword.arg is not None:
+        if keyword.arg not in (None, "strict"):
             rest = [*node.keywords[:i], *node.keywords[i + 1 :]]
             without = ast.Call(node.func, node.args, rest)
             yield _Edit(node, f"{keyword.arg}= dropped", ast.unparse(without))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxcnn.ops import boxes, heatmaps
+from tests.rounding import computed_anew, normalized
 
 SIZE = (24, 32)
 
@@ -132,6 +133,21 @@ def test_peaks_equal_a_loop_over_cells():
     np.testing.assert_array_equal(
         np.take_along_axis(np.asarray(gathered), label[..., None], axis=-1)[..., 0], score
     )
+
+
+def test_no_peak_is_lost_where_numbers_are_computed_anew():
+    x = jax.random.normal(jax.random.key(0), (4, 16, 16, 3))
+    scale, offset = jnp.array([1.1, 0.9, 1.3]), jnp.array([0.1, -0.2, 0.3])
+
+    def found(scale, offset):
+        return heatmaps.find_peaks(jax.nn.sigmoid(normalized(x, scale, offset)), num_peaks=30)
+
+    with jax.disable_jit():
+        want = found(scale, offset)
+    got = computed_anew(found, scale, offset)
+    np.testing.assert_allclose(want[0], got[0], rtol=1e-5)
+    np.testing.assert_array_equal(want[1], got[1])
+    np.testing.assert_array_equal(want[2], got[2])
 
 
 def test_missing_peaks_have_score_0():

@@ -11,6 +11,7 @@ import pytest
 from flax import linen as nn
 
 from jaxcnn.ops import convolution, pooling
+from tests.rounding import computed_anew, normalized
 
 # input shape, window, strides, padding
 POOLS = {
@@ -162,3 +163,45 @@ def test_average_pool_counts_padding_only_if_asked():
     np.testing.assert_allclose(
         pooling.avg_pool(x, **options, count_include_pad=False), 1.0, rtol=1e-6
     )
+
+
+@pytest.mark.parametrize("formulation", ["fast", "natural"])
+def test_no_gradient_is_lost_where_numbers_are_computed_anew(formulation):
+    """After a normalization that a program computes for the maximum and for the comparison apart:
+    each window's gradient goes somewhere, and where it goes without compilation."""
+    x = jax.random.normal(jax.random.key(0), (8, 8, 8, 4))
+    numbers = jnp.array([1.1, 0.9, 1.0, 1.2]), jnp.array([0.1, -0.2, 0.05, 0.3])
+    weights = jax.random.normal(jax.random.key(1), (8, 4, 4, 4))
+
+    def total(numbers):
+        pooled = pooling.max_pool(nn.relu(normalized(x, *numbers)), (2, 2))
+        return jnp.sum(weights * jnp.square(pooled))
+
+    with convolution.formulation(formulation):
+        with jax.disable_jit():
+            want = jax.grad(total)(numbers)
+        got = computed_anew(jax.grad(total), numbers)
+    for a, b in zip(want, got, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_nor_of_a_convolution_that_is_pooled():
+    x = jax.random.normal(jax.random.key(0), (4, 9, 9, 2))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 2, 3))
+
+    def total(scale):
+        pooled = pooling.max_pooled_convolution(
+            normalized(x, scale, 0.1 * scale),
+            kernel,
+            (1, 1),
+            "SAME",
+            window=(2, 2),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        return jnp.sum(jnp.square(pooled))
+
+    with convolution.formulation("fast"):
+        scale = jnp.array([1.1, 0.8])
+        want = jax.grad(total)(scale)
+        got = computed_anew(jax.grad(total), scale)
+    np.testing.assert_allclose(want, got, rtol=1e-4)

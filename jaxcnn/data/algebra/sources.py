@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from jaxcnn.core.batch import Batch
-from jaxcnn.data.dataset import Source, column
+from jaxcnn.data.dataset import Source, column, is_drawn, take_drawn
 from jaxcnn.data.memory import MemorySource, check_indices
 from jaxcnn.errors import DataError
 
@@ -20,7 +20,7 @@ class Rows:
 
     def __init__(self, source: Source, rows: np.ndarray):
         self._source, self._rows = source, np.asarray(rows)
-        self.streaming = source.streaming
+        self.streaming, self.drawn = source.streaming, is_drawn(source)
         known = getattr(source, "columns", {})
         self.columns = {name: x[self._rows] for name, x in known.items()}
 
@@ -33,9 +33,9 @@ class Rows:
         arrays = self._source.arrays
         return None if arrays is None else {n: np.asarray(x)[self._rows] for n, x in arrays.items()}
 
-    def take(self, indices: np.ndarray) -> Batch:
-        """As every `Source.take`."""
-        return self._source.take(self._rows[check_indices(indices, len(self))])
+    def take(self, indices: np.ndarray, draws: np.ndarray | None = None) -> Batch:
+        """As every `DrawnSource.take`."""
+        return take_drawn(self._source, self._rows[check_indices(indices, len(self))], draws)
 
 
 def rows_of(source: Source, rows: np.ndarray) -> Source:
@@ -57,12 +57,13 @@ class Joined:
         self._parts, self._spec = tuple(parts), dict(spec)
         self._ends = np.cumsum([len(part) for part in parts])
         self.columns = _columns(parts, spec)
+        self.drawn = any(map(is_drawn, parts))
 
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """As every `Source.take`. Errors: DataError for a part that does not keep the spec."""
+    def take(self, indices: np.ndarray, draws: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """As every `DrawnSource.take`. Errors: DataError for a part that does not keep the spec."""
         indices = check_indices(indices, len(self))
         flat = indices.ravel()
         out = {n: np.empty((len(flat), *s.shape), s.dtype) for n, s in self._spec.items()}
@@ -74,7 +75,8 @@ class Joined:
             rows = flat[chosen] - (self._ends[i] - len(part))
             if not part.streaming:  # it compiles for each number of rows: let there be few
                 rows = np.resize(rows, 1 << (len(rows) - 1).bit_length())
-            taken = part.take(rows)
+            by = None if draws is None else draws.ravel()[chosen]
+            taken = take_drawn(part, rows, by)
             for name, array in out.items():
                 found = np.asarray(taken[name])[: len(chosen)]
                 if found.shape[1:] != array.shape[1:]:
@@ -121,14 +123,16 @@ class Changed:
         columns: Mapping[str, np.ndarray] | None = None,
     ):
         self._source, self._change, self.columns = source, change, dict(columns or {})
+        self.drawn = is_drawn(source)
 
     def __len__(self) -> int:
         return len(self._source)
 
-    def take(self, indices: np.ndarray) -> Batch:
-        """As every `Source.take`."""
+    def take(self, indices: np.ndarray, draws: np.ndarray | None = None) -> Batch:
+        """As every `DrawnSource.take`."""
         indices = check_indices(indices, len(self))
-        flat = self._change(jax.device_get(dict(self._source.take(indices.ravel()))))
+        by = None if draws is None else draws.ravel()
+        flat = self._change(jax.device_get(dict(take_drawn(self._source, indices.ravel(), by))))
         return {n: np.reshape(x, (*indices.shape, *x.shape[1:])) for n, x in flat.items()}
 
 

@@ -10,6 +10,7 @@ from typing import ClassVar
 import jax
 import numpy as np
 
+from jaxcnn.data.crops import Cropping, check_cropping, croppings
 from jaxcnn.data.dataset import SPLITS
 from jaxcnn.data.example import (
     OBJECT_ENTRIES,
@@ -27,6 +28,7 @@ from jaxcnn.data.stream import StreamSource, in_memory_if_small
 from jaxcnn.errors import ConfigError, DataError
 
 CROP_ENTRIES = ("points", "label")
+WITHOUT_PLACES = ("label", "segmentation")  # a window of a picture has them, too
 Parsed = tuple[tuple[str, ...], Sequence[Example]]
 
 
@@ -54,6 +56,12 @@ class Annotated:
         picture. See `faults.Faults`.
     memory_mib: splits of at most so many MiB are decoded once and live on the device; larger ones
         stream.
+    crop_area: in training each visit of a picture shows a window of it, resized to image_size: its
+        least and its largest share of the picture, such as (0.08, 1.0); see `crops.cropping`. Cut
+        from the picture as it is stored, while it is decoded, so that the training examples stream.
+        A function of (seed, step, place in the batch). Evaluation and prediction see whole
+        pictures. For entries without places ("label") and "segmentation". None: none.
+    crop_aspect: the least and the largest width over height of such a window; None for (3/4, 4/3).
 
     Where the fields say all shapes (`max_items` is not 0, …), `spec` reads no file.
     """
@@ -69,6 +77,8 @@ class Annotated:
     eval_fraction: float = 0.2
     invalid: str = "error"
     memory_mib: int = 1024
+    crop_area: tuple[float, float] | None = None
+    crop_aspect: tuple[float, float] | None = None
 
     def __post_init__(self):
         name = type(self).__name__
@@ -92,6 +102,16 @@ class Annotated:
             raise ConfigError(
                 f"{name}: max_items is {self.max_items}; it is room for so many objects or "
                 "polygons, 0 for as many as there are"
+            )
+
+        check_cropping(self.crop_area, self.crop_aspect, where=name)
+        placed = [entry for entry in self.wanted if entry not in WITHOUT_PLACES]
+        if self.crop_area and (placed or self.crops):
+            found = ", ".join(placed) or "objects (crops)"
+            raise ConfigError(
+                f"{name}: crop_area draws windows of pictures, with which {found} would have to "
+                "move; augment.crop_resized moves them, or let entries be of "
+                f"{', '.join(WITHOUT_PLACES)} alone"
             )
 
     def parse(self, split: str, names: tuple[str, ...], faults: Faults) -> Parsed | None:
@@ -232,15 +252,27 @@ class Annotated:
         alphabet = "".join(self.label_names) if "text" in spec else ""
         vocabulary = self.words if "captions" in spec else ()
 
-        def read(indices: list[int]) -> list[dict[str, np.ndarray]]:
-            return [
-                render(items[i], spec, faults=faults, alphabet=alphabet, vocabulary=vocabulary)
-                for i in indices
-            ]
+        def made(i: int, crop: Cropping | None = None) -> dict[str, np.ndarray]:
+            return render(
+                items[i], spec, faults=faults, alphabet=alphabet, vocabulary=vocabulary, crop=crop
+            )
 
-        columns = {} if items.labels is None else {"label": items.labels}
-        streamed = StreamSource(read, len(items), spec, columns=columns, workers=self.workers)
-        source = in_memory_if_small(streamed, spec, memory_mib=self.memory_mib, where=faults.where)
+        def read_drawn(indices: list[int], draws: list[int]) -> list[dict[str, np.ndarray]]:
+            assert self.crop_area is not None
+            crops = croppings(draws, area=self.crop_area, aspect=self.crop_aspect)
+            return [made(i, crop) for i, crop in zip(indices, crops, strict=True)]
+
+        drawn = split == "train" and self.crop_area is not None
+        streamed = StreamSource(
+            lambda indices: [made(i) for i in indices],
+            len(items),
+            spec,
+            columns={} if items.labels is None else {"label": items.labels},
+            workers=self.workers,
+            read_drawn=read_drawn if drawn else None,
+        )
+        memory_mib = 0 if drawn else self.memory_mib
+        source = in_memory_if_small(streamed, spec, memory_mib=memory_mib, where=faults.where)
         faults.warn()
         faults.say_at_once = source is streamed
         return source

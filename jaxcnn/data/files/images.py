@@ -5,6 +5,7 @@ to a model in both.
 import contextlib
 import functools
 import io
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from jaxcnn.data.crops import Cropping, Window
 from jaxcnn.data.files.walk import walk
 from jaxcnn.errors import ConfigError, DataError
 
@@ -40,25 +42,58 @@ def read_image(
 
 
 def decode_image(
-    file: bytes | str | os.PathLike, *, name: str, size: tuple[int, int] | None, channels: int
+    file: bytes | str | os.PathLike,
+    *,
+    name: str,
+    size: tuple[int, int] | None,
+    channels: int,
+    window: Cropping | None = None,
 ) -> np.ndarray:
-    """`read_image` for a path or the bytes of an image file; `name` stands for it in errors."""
-    from PIL import Image
-
+    """`read_image` for a path or the bytes of an image file; `name` stands for it in errors.
+    `window`: from the (height, width) of the upright picture to the part of it that is resized.
+    """
     if channels not in (1, 3):
         raise ConfigError(
             f"channels is {channels}; an image is read with 1 (grey) or 3 (RGB) channels"
         )
     with open_image(file, name=name) as image:
-        if size is not None:
-            # a JPEG at 1/2, 1/4 or 1/8 of its size, where that is still twice what is asked for, or
-            # more: some of the decoding is spared, and the filter has enough to go by
-            width, height = size if orientation(image) >= 5 else size[::-1]
-            image.draft(None, (2 * width, 2 * height))
-        image = _converted(image, "L" if channels == 1 else "RGB")
-        if size is not None and image.size != (size[1], size[0]):
-            image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+        mode = "L" if channels == 1 else "RGB"
+        if size is None:
+            image = _converted(image, mode)
+        elif image.format in ("JPEG", "MPO"):
+            image = _resized_jpeg(image, mode, size, window)
+        else:
+            image = _converted(image, mode)
+            image = _resized(image, size, window((image.height, image.width)) if window else None)
         return np.asarray(image, np.uint8).reshape(image.height, image.width, channels)
+
+
+def _resized_jpeg(image: Any, mode: str, size: tuple[int, int], window: Cropping | None) -> Any:
+    """A JPEG decoded at 1/2, 1/4 or 1/8 of its size, where that is still twice what is asked for,
+    or more: some of the decoding is spared, and the filter has enough to go by.
+    """
+    turned = orientation(image) >= 5
+    height, width = image.size if turned else image.size[::-1]
+    top, left, bottom, right = window((height, width)) if window else (0, 0, height, width)
+    enough = (
+        math.ceil(2 * size[0] * height / (bottom - top)),
+        math.ceil(2 * size[1] * width / (right - left)),
+    )
+    image.draft(None, enough if turned else enough[::-1])
+    image = _converted(image, mode)
+    down, along = image.height / height, image.width / width
+    return _resized(image, size, (top * down, left * along, bottom * down, right * along))
+
+
+def _resized(image: Any, size: tuple[int, int], window: tuple[float, ...] | None) -> Any:
+    """A picture, or a window (top, left, bottom, right) of it, at `size`."""
+    from PIL import Image
+
+    top, left, bottom, right = window or (0, 0, image.height, image.width)
+    if (image.height, image.width) == tuple(size) == (bottom - top, right - left):
+        return image
+    box = (left, top, min(right, image.width), min(bottom, image.height))
+    return image.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box)
 
 
 class _File(io.BufferedReader):
@@ -225,18 +260,18 @@ def _eight_bits(image: Any) -> Any:
     return Image.fromarray(np.round(pixels * (255 / top)).astype(np.uint8))
 
 
-def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """An image uint8 [H, W, 1 or 3] at another size, by the same filter as `images.read_image`. ->
-    uint8 [*size, C]
+def resize_image(
+    image: np.ndarray, size: tuple[int, int], *, window: Window | None = None
+) -> np.ndarray:
+    """An image uint8 [H, W, 1 or 3], or a window of it, at another size, by the same filter as
+    `images.read_image`. -> uint8 [*size, C]
     """
     from PIL import Image
 
-    if image.shape[:2] == tuple(size):
+    if image.shape[:2] == tuple(size) and window is None:
         return image
     pixels = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    return np.asarray(pixels.resize((size[1], size[0]), Image.Resampling.BILINEAR)).reshape(
-        *size, image.shape[-1]
-    )
+    return np.asarray(_resized(pixels, size, window)).reshape(*size, image.shape[-1])
 
 
 def resize_nearest(grids: np.ndarray, size: tuple[int, int]) -> np.ndarray:

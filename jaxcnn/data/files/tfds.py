@@ -8,12 +8,14 @@ A set is prepared once, by `python launch.py prepare NAME`, which does need Tens
 import functools
 import os
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 
+from jaxcnn.data.crops import Cropping, croppings
 from jaxcnn.data.files.faults import Faults
 from jaxcnn.data.files.images import decode_image
 from jaxcnn.data.files.mask_values import scan_values
@@ -22,7 +24,7 @@ from jaxcnn.data.files.tfds_features import Wanted, check_features, feature_spec
 from jaxcnn.data.files.tfds_folder import prepare_again, read_builder, read_info
 from jaxcnn.data.memory import MemorySource, check_split
 from jaxcnn.data.render import render
-from jaxcnn.data.stream import Read, StreamSource, in_memory_if_small
+from jaxcnn.data.stream import StreamSource, in_memory_if_small
 from jaxcnn.errors import ConfigError, DataError, did_you_mean
 
 
@@ -94,11 +96,16 @@ class Tfds(Wanted):
                 "expression of the set, such as 'test'"
             )
         read = self._reader(self._expression(split), info, spec, faults)
-        streamed = StreamSource(read, self.size(split), spec)
+        drawn = split == "train" and self.crop_area is not None
+        streamed = StreamSource(read, self.size(split), spec, read_drawn=read if drawn else None)
         chosen = [getattr(self, field.name) for field in fields(Wanted)]
         key = f"tfds {_fingerprint(info)} {self._expression(split)} {chosen}"
         source = in_memory_if_small(
-            streamed, spec, memory_mib=self.memory_mib, cache_key=key, where=faults.where
+            streamed,
+            spec,
+            memory_mib=0 if drawn else self.memory_mib,
+            cache_key=key,
+            where=faults.where,
         )
         faults.warn()
         faults.say_at_once = source is streamed
@@ -106,8 +113,8 @@ class Tfds(Wanted):
 
     def _reader(
         self, expression: str, info: Any, spec: dict[str, jax.ShapeDtypeStruct], faults: Faults
-    ) -> Read:
-        """A function from indices to decoded examples, for StreamSource."""
+    ) -> "_Read":
+        """A function from indices, and draws of windows, to decoded examples, for StreamSource."""
         builder = read_builder(self.name, self.data_dir)
         try:
             records = builder.as_data_source(
@@ -128,13 +135,16 @@ class Tfds(Wanted):
                 found = scan_values(masks, lambda i: self._mask_pixels(records, i, info))
                 self.meaning.judge(found, (), where=f"Tfds({self.name!r}), {expression}")
 
-        def read(indices: list[int]) -> list[dict[str, np.ndarray]]:
+        def read(indices: list[int], draws: list[int] | None = None) -> list[dict[str, np.ndarray]]:
             with lock:  # once, by the first thread, and not where the split comes from the cache
                 judge()
             rows = sorted({index // self.crops for index in indices})
             found = dict(zip(rows, self._records(records, rows, info), strict=True))
             out, at, image = [], -1, np.empty(0)
-            for index in indices:
+            crops: Sequence[Cropping | None] = [None] * len(indices)
+            if draws is not None and self.crop_area is not None:
+                crops = croppings(draws, area=self.crop_area, aspect=self.crop_aspect)
+            for index, crop in zip(indices, crops, strict=True):
                 row = index // self.crops
                 place, file = _place(info, row), value_at(found[row], self.image)
                 # crops of one image follow one another where a split is read from end to end
@@ -142,7 +152,7 @@ class Tfds(Wanted):
                     image = decode_image(file, name=place, size=None, channels=channels)
                     at = row
                 example = make_example(self, found[row], image, spec, place, index, faults=faults)
-                out.append(render(example, spec, faults=faults))
+                out.append(render(example, spec, faults=faults, crop=crop))
             return out
 
         return read
@@ -166,6 +176,12 @@ class Tfds(Wanted):
                         f"{prepare_again(self.name, self.data_dir)}"
                     ) from error
             raise
+
+
+class _Read(Protocol):
+    def __call__(
+        self, indices: list[int], draws: list[int] | None = None, /
+    ) -> list[dict[str, np.ndarray]]: ...
 
 
 def _skip_images(features: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxcnn.data.crops import check_cropping
 from jaxcnn.data.example import COMPANIONS, entry_specs
 from jaxcnn.data.files.mask_values import Colour, Meaning
 from jaxcnn.errors import ConfigError, DataError, did_you_mean
@@ -55,6 +56,8 @@ class Wanted:
     fit: "stretch" resizes to image_size without regard to the aspect ratio; "crop" cuts it out (of
         images and segmentation only): the middle, or, with `crops` above 1, so many examples an
         image at random places, which are functions of the example's number.
+    crop_area, crop_aspect: windows that are drawn anew at each visit in training, of images and
+        segmentation alone, see `annotated.Annotated`.
     target: the same picture `target_scale` times larger, for super-resolution, cut at the same
         place; "target" uint8.
     invalid: labels that break a rule (boxes that are empty or outside, features of different
@@ -83,6 +86,8 @@ class Wanted:
     point_units: str = "pixels"
     fit: str = "stretch"
     crops: int = 1
+    crop_area: tuple[float, float] | None = None
+    crop_aspect: tuple[float, float] | None = None
     target: str = ""
     target_scale: int = 2
     invalid: str = "skip"
@@ -141,6 +146,7 @@ def check_features(wanted: Wanted, features: Any) -> dict[str, Any]:
                 f"{there}{did_you_mean(name, there)}"
                 + ("; label='' for none" if field == "label" and "label" not in there else "")
             ) from None
+    check_cropping(wanted.crop_area, wanted.crop_aspect, where=f"Tfds({wanted.name!r})")
     wanted.meaning.check(f"Tfds({wanted.name!r})", ())
     for problem in _problems(wanted):
         raise ConfigError(f"Tfds({wanted.name!r}): {problem}")
@@ -162,6 +168,11 @@ def _problems(wanted: Wanted) -> Iterator[str]:
         )
     if wanted.fit == "crop" and (wanted.boxes or wanted.points):
         yield ("fit='crop' moves images and segmentation only; boxes and points need fit='stretch'")
+    if wanted.crop_area and (wanted.boxes or wanted.points or wanted.fit == "crop"):
+        yield (
+            "crop_area draws windows of images and segmentation only; leave out boxes, points and "
+            "fit='crop', or let augment.crop_resized move them"
+        )
     if wanted.segmentation_offset and wanted.meaning != Meaning(fields="segmentation_"):
         yield (
             f"segmentation_offset is {wanted.segmentation_offset} and values, colours or ignored "
