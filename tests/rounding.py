@@ -3,6 +3,7 @@ some of them: what must hold however a program is compiled is looked at so, too.
 """
 
 import functools
+import os
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,16 @@ def computed_anew(function, *arguments):
     if not options_are_known():
         pytest.skip(f"this XLA does not know all of {', '.join(OPTIONS)}")
     return jax.jit(function, compiler_options=OPTIONS)(*arguments)
+
+
+def quick_environment(*flags: str) -> dict[str, str]:
+    """The environment in which a process compiles so, and sooner; `flags`: more of XLA's."""
+    options = [f"--{name}={value}" for name, value in OPTIONS.items()]
+    known = options if options_are_known() else []
+    return os.environ | {
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "XLA_FLAGS": " ".join([*flags, *known]).lower(),
+    }
 
 
 def normalized(x, scale, offset):

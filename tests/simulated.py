@@ -1,23 +1,19 @@
 """Checks that need several devices, in a process of its own that sees simulated ones."""
 
 import json
-import os
 import subprocess
 import sys
 
 from tests.conftest import ROOT
+from tests.rounding import quick_environment
 
 
 def found_by(module, *words, devices):
     """What the module `tests.core.<module>` prints as JSON."""
     # Simulated devices wait for one another on XLA's thread pool: fewer threads than devices in
     # flight can deadlock (docs/LOG.md).
-    environment = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        "NPROC": "16",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiling takes most of the time
-        "PYTHONPATH": str(ROOT),
-    }
+    environment = quick_environment(f"--xla_force_host_platform_device_count={devices}")
+    environment |= {"NPROC": "16", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-m", f"tests.core.{module}", *map(str, words)],
         cwd=ROOT,

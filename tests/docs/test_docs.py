@@ -1,7 +1,6 @@
 """What the documentation shows is true: its code runs, its commands parse, its paths exist."""
 
 import importlib.util
-import os
 import subprocess
 import sys
 
@@ -15,6 +14,7 @@ from jaxcnn.runs.check import abstract_state
 from jaxcnn.runs.sweep import parse
 from tests.conftest import ROOT
 from tests.docs import pages
+from tests.rounding import quick_environment
 
 RUN = ("README.md", "CONTRIBUTING.md", "docs/tutorial.md", "docs/howto.md")
 # LOG and CHANGELOG tell of the past, and performance.md of when its figures were taken
@@ -32,7 +32,7 @@ def test_the_code_runs(page, tmp_path):
     """The blocks of a page, in one process of their own, without a file, as in a notebook."""
     (tmp_path / "page.py").write_text(pages.script(ROOT / page, have()))
     start = f"exec(compile(open('page.py').read(), {page!r}, 'exec'))"
-    quickly = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # much is compiled, little run
+    quickly = quick_environment()  # much is compiled, little run
     done = subprocess.run(
         [sys.executable, "-c", start], cwd=tmp_path, capture_output=True, text=True, env=quickly
     )

@@ -18,6 +18,7 @@ from PIL import Image
 
 from tests.conftest import ROOT
 from tests.docs import pages
+from tests.rounding import quick_environment
 
 README = ROOT / "README.md"
 MINUTES = 20  # of a command, at most, beside other work
@@ -154,7 +155,7 @@ fewer = ["steps=6", "data.image_size=16,16", "batch_size=16"]
 assert main(["train", "mine.py", "--run-dir", "runs/mine", *fewer, "--no-report"]) == 0
 assert main(["predict", "runs/mine", "new/"]) == 0
 """
-    quickly = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    quickly = quick_environment()
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, env=quickly
     )
