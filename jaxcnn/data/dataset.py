@@ -57,7 +57,7 @@ class DrawnSource(Protocol):
         """Whether `draws` change anything."""
         ...
 
-    def take(self, indices: np.ndarray, draws: np.ndarray | None = None) -> Batch:
+    def take(self, indices: np.ndarray, *, draws: np.ndarray | None = None) -> Batch:
         """As `Source.take`. `draws`: uint64, of the shape of `indices`, of which all that is random
         follows, see `draws_of_steps`; None for the examples as they are evaluated.
         """
@@ -146,7 +146,7 @@ def is_drawn(source: object) -> bool:
 def take_drawn(source: Source, indices: np.ndarray, draws: np.ndarray | None) -> Batch:
     """`source.take`, with the draws if it knows of any."""
     if is_drawn(source):
-        return cast(DrawnSource, source).take(indices, draws)
+        return cast(DrawnSource, source).take(indices, draws=draws)
     return source.take(indices)
 
 

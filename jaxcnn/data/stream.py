@@ -73,7 +73,9 @@ class StreamSource:
         """See `jaxcnn.data.dataset.DrawnSource`."""
         return self._read_drawn is not None
 
-    def take(self, indices: np.ndarray, draws: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    def take(
+        self, indices: np.ndarray, *, draws: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
         """The examples at `indices` (int, any shape [...]) as host arrays [..., *example shape];
         IndexError outside [0, len). `draws`: see `jaxcnn.data.dataset.DrawnSource`.
         """

@@ -173,7 +173,7 @@ class CheckedStream:
     def __len__(self) -> int:
         return len(self._source)
 
-    def take(self, indices: np.ndarray, draws: np.ndarray | None = None) -> Batch:
+    def take(self, indices: np.ndarray, *, draws: np.ndarray | None = None) -> Batch:
         """The examples at `indices` (int, any shape [...]), checked."""
         batch = take_drawn(self._source, indices, draws)
         self._check({name: x.reshape(-1, *x.shape[indices.ndim :]) for name, x in batch.items()})

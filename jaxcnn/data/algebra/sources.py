@@ -33,7 +33,7 @@ class Rows:
         arrays = self._source.arrays
         return None if arrays is None else {n: np.asarray(x)[self._rows] for n, x in arrays.items()}
 
-    def take(self, indices: np.ndarray, draws: np.ndarray | None = None) -> Batch:
+    def take(self, indices: np.ndarray, *, draws: np.ndarray | None = None) -> Batch:
         """As every `DrawnSource.take`."""
         return take_drawn(self._source, self._rows[check_indices(indices, len(self))], draws)
 
@@ -62,7 +62,9 @@ class Joined:
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def take(self, indices: np.ndarray, draws: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    def take(
+        self, indices: np.ndarray, *, draws: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
         """As every `DrawnSource.take`. Errors: DataError for a part that does not keep the spec."""
         indices = check_indices(indices, len(self))
         flat = indices.ravel()
@@ -128,7 +130,7 @@ class Changed:
     def __len__(self) -> int:
         return len(self._source)
 
-    def take(self, indices: np.ndarray, draws: np.ndarray | None = None) -> Batch:
+    def take(self, indices: np.ndarray, *, draws: np.ndarray | None = None) -> Batch:
         """As every `DrawnSource.take`."""
         indices = check_indices(indices, len(self))
         by = None if draws is None else draws.ravel()
