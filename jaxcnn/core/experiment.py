@@ -84,6 +84,9 @@ class Experiment:
         (jaxcnn.core.meshes). None: all along "data".
     layout: (regular expression over names such as 'params/Conv_0/kernel', axis counted from the
         end, or None for whole) of what is not to be divided along its largest fitting axis.
+    remat: regular expressions over names of modules ('a/b') whose inner numbers are computed anew
+        in the backward pass in place of being kept: less memory, more time (jaxcnn.core.remat). The
+        same loss and gradients, up to rounding.
     objective: what is minimized; default `jaxcnn.core.program.supervised`, the task's loss of the
         augmented batch. For all that is one gradient of one loss: distillation, contrastive
         learning, regularizers.
@@ -116,6 +119,7 @@ class Experiment:
     steps_per_dispatch: int | None = None
     mesh: str | None = None
     layout: tuple[tuple[str, int | None], ...] | None = None
+    remat: tuple[str, ...] | None = None
     objective: Objective | None = None
     program: MakeProgram | None = None
     initialize: Initialize | None = None
@@ -208,6 +212,10 @@ def _problems(e: Experiment) -> Iterator[str]:
             f"layout={e.layout!r}: must be a tuple of (regular expression, axis) pairs; axes count "
             "from the end, -1 is the last; None keeps an array whole"
         )
+    if e.remat is not None and not (
+        isinstance(e.remat, tuple) and all(isinstance(r, str) for r in e.remat)
+    ):
+        yield f"remat={e.remat!r}: must be a tuple of regular expressions over names of modules"
     if not callable(e.optimizer):
         yield (
             f"optimizer={e.optimizer!r}: must be an optax factory with its numbers, e.g. "

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from jaxcnn.core import freezing, meshes
+from jaxcnn.core import freezing, meshes, remat
 from jaxcnn.core.batch import unit_interval
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.override import replace_at
@@ -65,7 +65,8 @@ def apply_model(
     params, model_state = meshes.gathered((params, model_state))
     # Flax takes "params" for every name that is not given; "dropout" is given for its own bits.
     rngs = None if key is None else {"dropout": key, "params": key}
-    with freezing.as_in_evaluation(params, e.rates):
+    anew = e.remat or () if train else ()
+    with freezing.as_in_evaluation(params, e.rates), remat.computed_anew(anew):
         result = e.model.apply(
             {"params": params, **model_state},
             *inputs,

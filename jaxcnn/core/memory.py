@@ -6,7 +6,7 @@ does the kernel where more was promised than is there. What a function needs is 
 compiled.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -37,18 +37,21 @@ class Fitting(Generic[R]):
         remedy: str,
         *,
         donated: tuple[int, ...] = (),
-        options: dict[str, int] | None = None,
+        options: Mapping[str, int | str] | None = None,
     ):
         self.name, self.remedy = name, remedy
-        self._jitted = jax.jit(function, donate_argnums=donated, compiler_options=options)
+        self._within = jax.jit(function, donate_argnums=donated)  # other functions, without options
+        given = None if options is None else dict(options)
+        self._jitted = jax.jit(function, donate_argnums=donated, compiler_options=given)
         self._asked: set[tuple[tuple[int, ...], ...]] = set()
 
     def __call__(self, *args: Tree) -> R:
+        if any(isinstance(x, Tracer) for x in jax.tree.leaves(args)):
+            return self._within(*args)
         shapes = tuple(np.shape(x) for x in jax.tree.leaves(args[-1]))
         if shapes not in self._asked:
             self._asked.add(shapes)
-            traced = any(isinstance(x, Tracer) for x in jax.tree.leaves(args))
-            if jax.default_backend() == "cpu" and not traced:
+            if jax.default_backend() == "cpu":
                 check(COMPILING, f"compiling {self.name}", self.remedy)
                 needed = call_bytes(self._jitted.lower(*args).compile())
                 check(needed or 0, self.name, self.remedy)

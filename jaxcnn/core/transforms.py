@@ -20,6 +20,7 @@ from jaxcnn.core.forward import with_numbers
 from jaxcnn.core.memory import Fitting
 from jaxcnn.core.meshes import Layout
 from jaxcnn.core.protocols import Batch, HasNumbers, Numbers, Program, Tree
+from jaxcnn.core.remat import KEEP_BARRIERS
 from jaxcnn.core.views import show, views_of
 from jaxcnn.errors import ConfigError
 from jaxcnn.tasks.task import Outputs, Task
@@ -91,7 +92,7 @@ def compile(p: Program) -> Program:
     smaller = "choose a smaller eval_batch_size or smaller inputs"
     return Program(
         Fitting(p.init, "the initial state", "choose a smaller model", options=called_once()),
-        Fitting(p.train_step, "the training step", less, donated=(0,)),
+        Fitting(p.train_step, "the training step", less, donated=(0,), options=stepping()),
         Fitting(p.output_step, "the forward pass", smaller),
     )
 
@@ -104,6 +105,13 @@ def called_once() -> dict[str, int] | None:
     if jax.default_backend() != "cpu" or least:
         return None
     return {"xla_backend_optimization_level": 1}
+
+
+def stepping() -> dict[str, str] | None:
+    """Compiler options for a training step: on CPU those with which `Experiment.remat` saves
+    memory.
+    """
+    return KEEP_BARRIERS if jax.default_backend() == "cpu" else None
 
 
 def replicate(p: Program) -> Program:
@@ -204,7 +212,13 @@ def shard(
 
     def train_step(s: Tree) -> Callable[[Tree, Batch], Tree]:
         step = within(p.train_step)
-        return jax.jit(step, in_shardings=(s, b), out_shardings=(s, whole), donate_argnums=0)
+        return jax.jit(
+            step,
+            in_shardings=(s, b),
+            out_shardings=(s, whole),
+            donate_argnums=0,
+            compiler_options=stepping(),
+        )
 
     def output_step(s: Tree) -> Callable[[Tree, Batch], Tree]:
         return jax.jit(within(p.output_step), in_shardings=(s, v), out_shardings=whole)

@@ -49,7 +49,7 @@ def check_rules(what: str, rules: Iterable[tuple[str, Any]], names: list[str], *
         if not found:
             raise ConfigError(
                 f"{what}: the rule {expression!r} matches no {of}"
-                f"{did_you_mean(expression, names)} They are: {', '.join(names)}"
+                f"{did_you_mean(expression, names) or '.'} They are: {', '.join(names)}"
             )
 
 

@@ -1,0 +1,79 @@
+"""Modules whose inner numbers are computed anew in the backward pass in place of being kept: more
+arithmetic for less memory (T. Chen et al., "Training deep nets with sublinear memory cost", 2016).
+"""
+
+import contextlib
+import re
+from collections.abc import Callable, Generator, Iterable
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from jaxcnn.core.protocols import Tree
+from jaxcnn.core.trees import check_rules
+from jaxcnn.errors import ConfigError
+
+# XLA's pass for CPUs that takes away, before common expressions are joined, the barriers which hold
+# what is computed twice apart: without it nothing would be saved.
+KEEP_BARRIERS = {"xla_disable_hlo_passes": "cse_barrier_expander"}
+
+
+@contextlib.contextmanager
+def computed_anew(expressions: Iterable[str]) -> Generator[None]:
+    """A scope in which the modules in whose names 'a/b' one of the regular expressions is found
+    keep their inputs and outputs alone, the outermost of those that lie in one another.
+
+    Errors: ConfigError for an expression that is found in the name of no module that is called.
+    """
+    expressions = tuple(expressions)
+    if not expressions:
+        yield
+        return
+    for expression in expressions:
+        try:
+            re.compile(expression)
+        except re.error as error:
+            raise ConfigError(
+                f"remat: {expression!r} is not a regular expression: {error}"
+            ) from None
+    names: dict[str, None] = {}
+    within = False
+
+    def call(
+        method: Callable[..., Tree],
+        arguments: tuple[Tree, ...],
+        keywords: dict[str, Tree],
+        context: nn.module.InterceptorContext,
+    ) -> Tree:
+        name = "/".join(context.module.path)
+        if context.method_name != "__call__" or not name:
+            return method(*arguments, **keywords)
+        names[name] = None
+        if within or not any(re.search(expression, name) for expression in expressions):
+            return method(*arguments, **keywords)
+        everything = {**dict(enumerate(arguments)), **keywords}
+        arrays = {key: value for key, value in everything.items() if _is_traced(value)}
+
+        def body(module: nn.Module, arrays: dict[int | str, Tree]) -> Tree:
+            nonlocal within
+            given = {key: arrays.get(key, value) for key, value in everything.items()}
+            within = True
+            try:
+                return module(  # pyright: ignore[reportCallIssue]
+                    *(given[i] for i in range(len(arguments))), **{k: given[k] for k in keywords}
+                )
+            finally:
+                within = False
+
+        return nn.remat(body)(context.module, arrays)
+
+    with nn.intercept_methods(call):
+        yield
+    check_rules("remat", [(each, None) for each in expressions], list(names), of="module")
+
+
+def _is_traced(value: Tree) -> bool:
+    """Whether an argument consists of arrays, so that it may be handed on as such."""
+    leaves = jax.tree.leaves(value)
+    return bool(leaves) and all(isinstance(leaf, (jax.Array, np.ndarray)) for leaf in leaves)
