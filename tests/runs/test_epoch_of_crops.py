@@ -88,10 +88,10 @@ def pack(path, rows, photographs):
                 archive.addfile(member, io.BytesIO(content))
 
 
-def start(folder, run, *words, **environment):
-    command = [sys.executable, str(ROOT / "launch.py"), "train", *words, "--quiet", "--no-report"]
+def start(folder, *words, **environment):
+    words = ("train", *map(str, words), "--quiet", "--no-report")
     env = os.environ | {"PYTHONPATH": str(ROOT)} | environment
-    return subprocess.Popen([*command, "--run-dir", str(run)], cwd=folder, env=env)
+    return subprocess.Popen([sys.executable, str(ROOT / "launch.py"), *words], cwd=folder, env=env)
 
 
 def steps_of(run) -> list[int]:
@@ -112,14 +112,14 @@ def test_an_epoch_that_is_killed_sees_each_row_once(tmp_path, monkeypatch):
     (tmp_path / "crops.py").write_text(EXPERIMENT.replace("FOLDER", str(tmp_path / "train")))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     killed, peace, log = tmp_path / "killed", tmp_path / "peace", tmp_path / "rows.txt"
-    assert start(tmp_path, peace, "crops.py").wait(600) == 0
-    process = start(tmp_path, killed, "crops.py", ROWS=str(log))
+    assert start(tmp_path, "crops.py", "--run-dir", peace).wait(600) == 0
+    process = start(tmp_path, "crops.py", "--run-dir", killed, ROWS=str(log))
     for limit in (60, 170, 310):
         while process.poll() is None and max(steps_of(killed), default=0) < limit:
             time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-        process = start(tmp_path, killed, "--resume", ROWS=str(log))
+        process = start(tmp_path, "--resume", killed, ROWS=str(log))
     assert process.wait(600) == 0
 
     steps = COUNT // BATCH
