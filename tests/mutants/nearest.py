@@ -103,6 +103,7 @@ NEAREST: dict[str, tuple[str, ...]] = {
         *CORE,
         "tests/core/test_freezing.py",
     ),
+    "jaxcnn/core/remat.py": ("tests/core/test_remat.py",),
     "jaxcnn/core/rendering.py": ("tests/core/test_override.py",),
     "jaxcnn/core/schedules.py": ("tests/core/test_schedules.py",),
     "jaxcnn/core/transforms.py": (*CORE, "tests/core/test_transforms.py"),
