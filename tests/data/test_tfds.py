@@ -3,6 +3,7 @@ prepared.
 """
 
 import argparse
+import dataclasses
 import importlib.util
 import io
 import os
@@ -919,3 +920,27 @@ def test_real_mnist():
         with Image.open(io.BytesIO(raw[index]["image"])) as image:
             np.testing.assert_array_equal(taken["image"][index, ..., 0], np.asarray(image))
         assert taken["label"][index] == raw[index]["label"]
+
+
+def test_windows_are_drawn_at_each_visit_in_training_alone(prepared):
+    from jaxcnn.data.crops import cropping
+    from jaxcnn.data.dataset import is_drawn, take_drawn
+    from jaxcnn.data.files.images import resize_image
+
+    data = tiny(prepared, label="number", image_size=(4, 4), crop_area=(0.2, 0.6))
+    source, whole = data.open("train"), tiny(prepared, label="number", image_size=(4, 4))
+    assert is_drawn(source)
+    assert not is_drawn(data.open("eval"))
+    assert isinstance(data.open("eval"), MemorySource)
+    rows, draws = np.array([[3, 3], [17, 0]]), np.array([[5, 6], [7, 8]], np.uint64)
+    taken = take_drawn(source, rows, draws)
+    for place in np.ndindex(2, 2):
+        window = cropping(int(draws[place]), area=(0.2, 0.6), aspect=(3 / 4, 4 / 3))
+        want = resize_image(picture(taken["label"][place]), (4, 4), window=window((6, 5)))
+        np.testing.assert_array_equal(taken["image"][place], want)
+    np.testing.assert_array_equal(
+        source.take(rows)["image"], np.asarray(whole.open("train").take(rows)["image"])
+    )
+    for wrong in ({"fit": "crop"}, {"crop_area": (0.0, 1.0)}, {"crop_area": None}):
+        with pytest.raises(ConfigError, match="crop_area"):
+            dataclasses.replace(data, **wrong, crop_aspect=(0.5, 1.0)).spec()
