@@ -52,16 +52,18 @@ def computed_anew(expressions: Iterable[str]) -> Generator[None]:
         names[name] = None
         if within or not any(re.search(expression, name) for expression in expressions):
             return method(*arguments, **keywords)
-        everything = {**dict(enumerate(arguments)), **keywords}
+        # by their places and names
+        everything = {str(i): value for i, value in enumerate(arguments)} | keywords
         arrays = {key: value for key, value in everything.items() if _is_traced(value)}
 
-        def body(module: nn.Module, arrays: dict[int | str, Tree]) -> Tree:
+        def body(module: nn.Module, arrays: dict[str, Tree]) -> Tree:
             nonlocal within
             given = {key: arrays.get(key, value) for key, value in everything.items()}
             within = True
             try:
                 return module(  # pyright: ignore[reportCallIssue]
-                    *(given[i] for i in range(len(arguments))), **{k: given[k] for k in keywords}
+                    *(given[str(i)] for i in range(len(arguments))),
+                    **{name: given[name] for name in keywords},
                 )
             finally:
                 within = False

@@ -38,12 +38,13 @@ def measure_step(e: Experiment, *, steps: int) -> dict[str, Any]:
     "steps_timed"; "compile_seconds"}. Errors: ResourceError where the host's memory does not
     suffice.
     """
-    program = transforms.compile(make_program(e, steps=steps))
-    state = program.init(jax.random.key(e.seed))
+    program = make_program(e, steps=steps)
+    state = transforms.compile(program).init(jax.random.key(e.seed))
     spec = e.data.spec()
     batch = {n: jnp.zeros((e.batch_size, *s.shape), s.dtype) for n, s in spec.items()}
     start = time.perf_counter()
-    step = program.train_step.trace(state, batch).lower().compile()
+    jitted = jax.jit(program.train_step, donate_argnums=0, compiler_options=transforms.stepping())
+    step = jitted.lower(state, batch).compile()
     compiled = time.perf_counter() - start
     memory.check(memory.call_bytes(step) or 0, "the training step", "choose a smaller batch_size")
     taken: list[float] = []

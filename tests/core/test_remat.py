@@ -4,6 +4,7 @@ import dataclasses
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -41,7 +42,7 @@ class Net(nn.Module):
     def __call__(self, image, *, train: bool):
         x = nn.Conv(8, (3, 3))(image)
         for i in range(8):
-            x = Block(name=f"block{i}")(x, train, scale=0.5)
+            x = Block(name=f"block{i}")(x, train, scale=jnp.float32(0.5))
         return nn.Dense(3)(x.mean((1, 2)))
 
 
