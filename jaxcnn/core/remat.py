@@ -3,7 +3,6 @@ arithmetic for less memory (T. Chen et al., "Training deep nets with sublinear m
 """
 
 import contextlib
-import re
 from collections.abc import Callable, Generator, Iterable
 
 import jax
@@ -11,8 +10,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxcnn.core.protocols import Tree
-from jaxcnn.core.trees import check_rules
-from jaxcnn.errors import ConfigError
+from jaxcnn.core.trees import check_rules, pattern_of
 
 # XLA's pass for CPUs that takes away, before common expressions are joined, the barriers which hold
 # what is computed twice apart: without it nothing would be saved.
@@ -30,13 +28,7 @@ def computed_anew(expressions: Iterable[str]) -> Generator[None]:
     if not expressions:
         yield
         return
-    for expression in expressions:
-        try:
-            re.compile(expression)
-        except re.error as error:
-            raise ConfigError(
-                f"remat: {expression!r} is not a regular expression: {error}"
-            ) from None
+    patterns = [pattern_of("remat", expression) for expression in expressions]
     names: dict[str, None] = {}
     within = False
 
@@ -50,7 +42,7 @@ def computed_anew(expressions: Iterable[str]) -> Generator[None]:
         if context.method_name != "__call__" or not name:
             return method(*arguments, **keywords)
         names[name] = None
-        if within or not any(re.search(expression, name) for expression in expressions):
+        if within or not any(pattern.search(name) for pattern in patterns):
             return method(*arguments, **keywords)
         # by their places and names
         everything = {str(i): value for i, value in enumerate(arguments)} | keywords

@@ -35,18 +35,21 @@ def unflatten(leaves: Mapping[str, Any]) -> dict[str, Tree]:
     return tree
 
 
+def pattern_of(what: str, expression: str) -> re.Pattern[str]:
+    """A regular expression; ConfigError, naming whose it is, where it is none."""
+    try:
+        return re.compile(expression)
+    except re.error as error:
+        raise ConfigError(f"{what}: {expression!r} is not a regular expression: {error}") from None
+
+
 def check_rules(what: str, rules: Iterable[tuple[str, Any]], names: list[str], *, of: str) -> None:
     """ConfigError where the regular expression that a rule begins with is none, or is found in no
     one of the names. what: whose rules; of: what the names are.
     """
     for expression, _ in rules:
-        try:
-            found = any(re.search(expression, name) for name in names)
-        except re.error as error:
-            raise ConfigError(
-                f"{what}: {expression!r} is not a regular expression: {error}"
-            ) from None
-        if not found:
+        pattern = pattern_of(what, expression)
+        if not any(pattern.search(name) for name in names):
             raise ConfigError(
                 f"{what}: the rule {expression!r} matches no {of}"
                 f"{did_you_mean(expression, names) or '.'} They are: {', '.join(names)}"

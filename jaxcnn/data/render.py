@@ -185,9 +185,9 @@ def _label_map(
 ) -> np.ndarray:
     """int32 [*size]"""
     height, width = size
-    if example.segmentation is None:
+    if example.segmentation is None and crop is None:
         return paint(example, (height, width))
-    pixels = example.segmentation(faults)
+    pixels = example.segmentation(faults) if example.segmentation else paint(example, example.size)
     if crop is not None:
         top, left, bottom, right = crop((pixels.shape[0], pixels.shape[1]))
         pixels = pixels[top:bottom, left:right]

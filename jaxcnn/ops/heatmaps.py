@@ -77,12 +77,12 @@ def find_peaks(
     # By its neighbors alone: its own number need not equal itself where XLA computes it for the
     # maximum once more, rounded otherwise.
     padded = jnp.pad(heatmap, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
-    exceeded = jnp.zeros(heatmap.shape, bool)
+    kept = jnp.ones(heatmap.shape, bool)
     for down, along in itertools.product(range(3), range(3)):
         if (down, along) != (1, 1):
             neighbor = padded[:, down : down + height, along : along + width]
-            exceeded = exceeded | (neighbor > heatmap)
-    peaks = jnp.where(exceeded, 0, heatmap).reshape(batch, -1)
+            kept = kept & (neighbor <= heatmap)  # so written, none beside a NaN
+    peaks = jnp.where(kept, heatmap, 0).reshape(batch, -1)
     score, index = lax.top_k(peaks, num_peaks)
     place, label = index // num_classes, index % num_classes
     return score, label, jnp.stack([place // width, place % width], axis=-1)

@@ -92,6 +92,14 @@ def test_loss_gradients_and_statistics_are_the_same(remat):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
+def test_frozen_modules_stay_frozen_within():
+    rules = (("block[0-3]", 0.0),)
+    plain = gradients(experiment(rates=rules))
+    anew = gradients(experiment(rates=rules, remat=("block",)))
+    for a, b in zip(*map(jax.tree.leaves, (plain, anew)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
 def kept(e) -> int:
     """Bytes that one step's compiled program needs besides its arguments."""
     p, state = step_of(e)

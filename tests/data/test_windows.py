@@ -3,6 +3,7 @@ says, and that each visit of a run has its own, whatever stands between the file
 
 import dataclasses
 import io
+import json
 import math
 from functools import partial
 
@@ -175,6 +176,44 @@ def test_a_map_of_classes_is_cut_where_its_picture_is(tmp_path):
     assert off.max() == 1
     assert np.mean(off > 0) < 0.12
     assert len({x.tobytes() for x in seen["segmentation"]}) > 15
+
+
+def test_a_map_that_is_painted_of_shapes_is_cut_where_its_picture_is(tmp_path):
+    """The lower half of a picture, by a polygon."""
+    height = 48
+    Image.fromarray(smooth(height, 64)).save(tmp_path / "a.png")
+    half = [0, height / 2, 64, height / 2, 64, height, 0, height]
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "height": height, "width": 64}],
+        "categories": [{"id": 1, "name": "below"}],
+        "annotations": [
+            {
+                "id": 1,
+                "image_id": 1,
+                "category_id": 1,
+                "bbox": [0, height / 2, 64, height / 2],
+                "area": 32 * height,
+                "iscrowd": 0,
+                "segmentation": [half],
+            }
+        ],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    data = Coco(
+        str(tmp_path / "a.json"),
+        images=str(tmp_path),
+        entries=("segmentation",),
+        image_size=(16, 16),
+        eval_path=str(tmp_path / "a.json"),
+        eval_images=str(tmp_path),
+        crop_area=AREA,
+    )
+    rows, draws = np.zeros(20, int), np.arange(20, dtype=np.uint64)
+    seen = take_drawn(data.open("train"), rows, draws)
+    off = seen["segmentation"] != (seen["image"][..., 0] > 127)
+    assert np.mean(off) < 0.06  # at the edge alone
+    assert 0 < np.mean(seen["segmentation"] > 0) < 1
+    assert len({x.tobytes() for x in seen["segmentation"]}) > 5  # it lies in many places
 
 
 # ---- in runs -------------------------------------------------------------------------------------
