@@ -13,15 +13,14 @@ import inspect
 import math
 import sys
 import typing
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from jaxcnn.core.rendering import added_by_linen
 from jaxcnn.errors import ConfigError, did_you_mean
-
-HIDDEN = ("parent", "name")  # fields that Linen adds to every module
 
 
 def parsed(text: str) -> ast.expr | None:
@@ -99,7 +98,7 @@ def _call(tree: ast.Call, *, options: bool) -> Any:
     return called(name, function, *positional, **keywords)
 
 
-def called(name: str, function: Any, *positional: Any, **keywords: Any) -> Any:
+def called(name: str, function: Any, /, *positional: Any, **keywords: Any) -> Any:
     """The result of a call. Errors: ConfigError, whatever it raises."""
     try:
         return function(*positional, **keywords)
@@ -109,7 +108,7 @@ def called(name: str, function: Any, *positional: Any, **keywords: Any) -> Any:
         raise ConfigError(f"{name}(…): {type(error).__name__}: {error}") from error
 
 
-def _check_keywords(name: str, function: object, keywords: Iterable[str]) -> None:
+def _check_keywords(name: str, function: Callable[..., Any], keywords: Iterable[str]) -> None:
     """ConfigError for a keyword that a function does not have."""
     parameters = _parameters(function)
     if parameters is None or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
@@ -123,23 +122,22 @@ def _check_keywords(name: str, function: object, keywords: Iterable[str]) -> Non
             )
 
 
-def _parameters(function: object) -> dict[str, inspect.Parameter] | None:
+def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter] | None:
     """By name; None of what was not written in Python."""
-    if not callable(function):
-        return None
     try:
         parameters = inspect.signature(function).parameters
     except (ValueError, TypeError):
         return None
-    return {name: p for name, p in parameters.items() if name not in HIDDEN}
+    hidden = added_by_linen(function, parameters)
+    return {name: p for name, p in parameters.items() if name not in hidden}
 
 
-def _first_keywords(function: object) -> str:
+def _first_keywords(function: Callable[..., Any]) -> str:
     names = list(_parameters(function) or ("name",))
     return ", ".join(f"{name}=…" for name in names[:2])
 
 
-def _as_floats(function: object, keywords: dict[str, object]) -> dict[str, object]:
+def _as_floats(function: Callable[..., Any], keywords: dict[str, object]) -> dict[str, object]:
     """Integers as floats where the function takes floats: learning_rate=1 can then be swept."""
     parameters = _parameters(function) or {}
 

@@ -9,7 +9,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 import jax
 import optax
@@ -135,7 +135,7 @@ class Experiment:
         return (
             self.steps
             if self.steps is not None
-            else max(1, math.ceil(self.epochs * train_size / self.batch_size))
+            else math.ceil(self.epochs * train_size / self.batch_size)
         )
 
     def eval_interval(self, train_size: int) -> int:
@@ -156,7 +156,7 @@ def _problems(e: Experiment) -> Iterator[str]:
     ):
         value = getattr(e, name)
         optional = name in ("eval_batch_size", "steps", "patience", "steps_per_dispatch")
-        if not (isinstance(value, int) and not isinstance(value, bool) and value >= 1) and not (
+        if not (_is_number(value) and isinstance(value, int) and value >= 1) and not (
             optional and value is None
         ):
             yield (
@@ -165,11 +165,11 @@ def _problems(e: Experiment) -> Iterator[str]:
             )
     for name in ("epochs", "eval_every", "clip_norm"):
         value = getattr(e, name)
-        if not (isinstance(value, (int, float)) and math.isfinite(value) and value > 0) and not (
+        if not (_is_number(value) and math.isfinite(value) and value > 0) and not (
             name == "clip_norm" and value is None
         ):
             yield f"{name}={value!r}: must be a positive number"
-    if not isinstance(e.seed, int) or not 0 <= e.seed < 2**32:
+    if not (_is_number(e.seed) and isinstance(e.seed, int) and 0 <= e.seed < 2**32):
         yield f"seed={e.seed!r}: must be an integer in [0, 2**32)"
     if (
         isinstance(e.batch_size, int)
@@ -180,12 +180,12 @@ def _problems(e: Experiment) -> Iterator[str]:
         yield f"accumulate={e.accumulate}: must divide batch_size={e.batch_size}"
     options = e.optimizer.keywords if isinstance(e.optimizer, partial) else {}
     rate = options.get("learning_rate")
-    if isinstance(rate, (int, float)) and not (rate >= 0 and math.isfinite(rate)):
+    if isinstance(rate, int | float) and not _is_multiplier(rate):
         yield (
             f"optimizer.learning_rate={rate!r}: must be a number of at least 0; a negative one "
             "climbs the loss (negate the loss where that is meant)"
         )
-    if e.ema is not None and not 0 < e.ema < 1:
+    if e.ema is not None and not (_is_number(e.ema) and 0 < e.ema < 1):
         yield f"ema={e.ema!r}: must lie between 0 and 1, e.g. 0.999, or be None"
     if e.compute_dtype not in ("float32", "bfloat16"):
         yield f"compute_dtype={e.compute_dtype!r}: must be 'float32' or 'bfloat16'"
@@ -200,8 +200,12 @@ def _problems(e: Experiment) -> Iterator[str]:
     if not (
         isinstance(e.rates, tuple)
         and all(isinstance(r, tuple) and len(r) == 2 and isinstance(r[0], str) for r in e.rates)
+        and all(_is_multiplier(r[1]) for r in e.rates)
     ):
-        yield f"rates={e.rates!r}: must be a tuple of (regular expression, multiplier) pairs"
+        yield (
+            f"rates={e.rates!r}: must be a tuple of (regular expression, multiplier) pairs, and a "
+            "multiplier a number of at least 0"
+        )
     if not (isinstance(e.mesh, str) or e.mesh is None):
         yield f"mesh={e.mesh!r}: must be a text like 'data=4,fsdp=2' or None"
     if e.layout is not None and not (
@@ -234,6 +238,15 @@ def _problems(e: Experiment) -> Iterator[str]:
         found = () if isinstance(value, type) else dir(value)
         if missing := [member for member in members(protocol) if member not in found]:
             yield f"{name}={value!r}: lacks {', '.join(missing)}; see the {name} protocol"
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    """Python's True is 1, and none of the fields means it."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_multiplier(value: object) -> bool:
+    return _is_number(value) and math.isfinite(value) and value >= 0
 
 
 def _names_axis(expression: object, axis: object) -> bool:

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from jaxcnn.core import dotted
+from jaxcnn.core.rendering import added_by_linen
 from jaxcnn.errors import ConfigError, did_you_mean
 
 T = TypeVar("T")
@@ -122,7 +123,7 @@ def _require(node: _Node, name: str, path: str) -> None:
 
 def _node(tree: object, path: str) -> _Node:
     if isinstance(tree, partial | types.FunctionType):
-        return _partial_node(tree if isinstance(tree, partial) else partial(tree))
+        return _partial_node(partial(tree))  # of a partial that partial
     if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
         return _dataclass_node(tree)
     if isinstance(tree, tuple):
@@ -158,9 +159,11 @@ def _dataclass_node(tree: Any) -> _Node:
         except (NameError, TypeError):  # an annotation that cannot be resolved: no types to offer
             return ()
 
+    names = [f.name for f in dataclasses.fields(tree) if f.init]
+    hidden = added_by_linen(type(tree), names)
     return _Node(
         label=type(tree).__name__,
-        names=[f.name for f in dataclasses.fields(tree) if f.init and f.name not in dotted.HIDDEN],
+        names=[name for name in names if name not in hidden],
         get=lambda name: getattr(tree, name),
         put=lambda name, value: dataclasses.replace(tree, **{name: value}),
         allowed=allowed,

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import importlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -19,8 +19,15 @@ import numpy as np
 from jaxcnn.errors import ConfigError
 
 Json = Any  # what `json.dumps` takes and `json.loads` gives, which are typed Any themselves
-HIDDEN = ("parent", "name")  # fields that Linen adds to every module
 NAMES = ("type", "partial", "function")
+
+
+def added_by_linen(kind: object, names: Iterable[str]) -> tuple[str, ...]:
+    """Of a class's fields or keywords those that Linen adds to every module, which say nothing of
+    it; () of any other class, whose "name" is its own. Flax is not imported to ask.
+    """
+    added = ("parent", "name")
+    return added if hasattr(kind, "apply") and set(added) <= set(names) else ()
 
 
 def render(value: Any) -> Json:
@@ -30,8 +37,9 @@ def render(value: Any) -> Json:
         named = dict(zip(names, value.args, strict=False)) | value.keywords
         return {"partial": _name(value.func)} | {k: render(v) for k, v in named.items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = [f for f in dataclasses.fields(value) if f.init and f.repr]
-        names = [f.name for f in fields if f.name not in HIDDEN]
+        fields = dataclasses.fields(value)
+        hidden = added_by_linen(type(value), [f.name for f in fields])
+        names = [f.name for f in fields if f.init and f.repr and f.name not in hidden]
         return {"type": _name(type(value))} | {n: render(getattr(value, n)) for n in names}
     if isinstance(value, dict):
         return {str(k): render(v) for k, v in value.items()}
@@ -119,9 +127,7 @@ def _lines(value: Json, indent: int) -> list[str]:
     for key, item in pairs:
         if key in NAMES:
             continue
-        if isinstance(item, dict) and set(item) == {"function"}:
-            out.append(f"{pad}{key}: {item['function'].rpartition(':')[2]}")
-        elif isinstance(item, dict) or _holds_dicts(item):
+        if isinstance(item, dict) or _holds_dicts(item):
             out += [f"{pad}{key}: {_head(item)}".rstrip(), *_lines(item, indent + 1)]
         else:
             out.append(f"{pad}{key}: {item}")

@@ -290,7 +290,7 @@ def test_schedule_free_is_evaluated_at_its_average():
 
 
 def test_schedule_free_leaves_what_is_frozen():
-    e = experiment(OPTIMIZERS["schedule-free sgd"], rates=(("bias", 0.0),))
+    e = experiment(OPTIMIZERS["schedule-free sgd"], rates=(("bias", 0.0), ("kernel", 1.0)))
     first, *_, last = states(e, 3)
     at = evaluation_variables(last)["params"]["Dense_0"]
     np.testing.assert_array_equal(at["bias"], first.params["Dense_0"]["bias"])

@@ -215,6 +215,14 @@ def test_statistics_stay_where_every_parameter_is_frozen(name):
         assert moved == {norm not in frozen}, norm
 
 
+def test_statistics_of_other_kinds_stay_and_move_with_their_module():
+    """By a rule of 0 that is the only one."""
+    for rules, moves in [((("^counter/", 0.0),), False), ((("^stem/", 0.0),), True)]:
+        first, last = train(frozen_body(rates=rules))
+        seen = [float(s.model_state["counts"]["counter"]["seen"]) for s in (first, last)]
+        assert (seen[0] != seen[1]) == moves
+
+
 @pytest.mark.parametrize("rules", [((".*", 0.0),), (("^head/", 0), (".", 0.0))])
 def test_rules_that_freeze_everything_are_refused(rules, tmp_path):
     with pytest.raises(ConfigError, match="freezes every parameter"):

@@ -89,6 +89,11 @@ def test_of_a_divided_state_that_diverges_the_layer_is_named(found):
     assert "in the output of layer 'BatchNorm_0'" in found["runs"]["diverged"]
 
 
+def test_keys_are_whole_on_each_device():
+    specs = meshes.specs({"rng": jax.random.split(jax.random.key(0), 8)}, EIGHT, ())
+    assert specs == {"rng": PartitionSpec()}
+
+
 @pytest.mark.parametrize(
     ("text", "count", "sizes"),
     [

@@ -1,22 +1,75 @@
 import dataclasses
+import hashlib
 import sys
 from functools import partial
+from typing import Optional
 
 import jax
+import numpy as np
 import optax
 import pytest
 from flax import linen as nn
 
-from jaxcnn.core import optimizers, schedules
+from jaxcnn.core import dotted, optimizers, schedules
 from jaxcnn.core.experiment import optimizer_numbers
 from jaxcnn.core.override import get_at, override, override_all
 from jaxcnn.core.program import supervised
-from jaxcnn.core.rendering import render, render_text
+from jaxcnn.core.rendering import build, fields, render, render_text
 from jaxcnn.data import augment
+from jaxcnn.data.made.digits import Digits
 from jaxcnn.errors import ConfigError
 from jaxcnn.runs.check import abstract_state
 from jaxcnn.tasks.classification import Classification
 from tests.tiny import TinyNet, tiny
+
+
+@dataclasses.dataclass(frozen=True)
+class Nested:
+    """Fields of every kind."""
+
+    sizes: tuple
+    mixed: tuple
+    act: object
+    pairs: tuple
+    kept: object = dataclasses.field(default=None, repr=False)
+    made: int = dataclasses.field(default=0, init=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Typed:
+    """What annotations allow besides the type of the value."""
+
+    ratio: float = 1
+    maybe: Optional[int] = None  # noqa: UP045 (the old way to write it)
+    name: str = "train"
+    sizes: tuple[int, ...] = (1,)
+
+
+class Bare(nn.Module):
+    """Without a field."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Of:
+    """No module."""
+
+    name: str
+    parent: str
+
+
+def three_classes(label_smoothing):
+    """A task."""
+    return Classification(num_classes=3, label_smoothing=label_smoothing)
+
+
+def loose(first, **more):
+    """Takes any keyword."""
+    return {"first": first, **more}
+
+
+def numbers(a: float, b: int, c: float | int, d=1.0, e=None, f: float | None = None, **more):
+    """Numbers of all annotations."""
+    return {"a": a, "b": b, "c": c, "d": d, "e": e, "f": f, **more}
 
 
 @pytest.mark.parametrize(
@@ -62,7 +115,11 @@ def test_an_override_replaces_exactly_one_leaf(path, text, expected):
         ("optimizer.learning_rate", "1e999", "finite"),
         ("optimizer.learning_rate", "True", "expected float"),
         ("clip_norm", "True", "expected float"),
-        ("patience", "soon", "expected int or None"),
+        ("patience", "soon", "expected int or None like None"),
+        ("clip_norm", "optax.sgd", "expected float like 1.0, got str|expected float or None"),
+        ("model.name", "'a'", "no field 'name'"),
+        ("model", "5", "now it is TinyNet"),
+        ("optimizer", "5", "now it is adamw"),
         ("augment.1.pixels", "3", "it has: 0"),
         ("seed.x", "1", "is a value"),
         ("accumulate", "3", "must divide"),
@@ -74,10 +131,101 @@ def test_a_wrong_override_is_refused_with_the_reason(path, text, message):
         override(tiny(), path, text)
 
 
+def test_what_is_not_set_has_the_default_of_its_function():
+    assert get_at(tiny(), "optimizer.b1") == 0.9
+    assert get_at(tiny(), "optimizer.mask") is None
+    assert get_at(tiny(optimizer=optax.sgd), "optimizer.learning_rate") is None  # has none
+    with pytest.raises(ConfigError, match="no field 'lr' in adamw"):
+        get_at(tiny(), "optimizer.lr")
+
+
+@pytest.mark.parametrize(
+    "path, text, expected",
+    [
+        ("ratio", "2.5", 2.5),
+        ("ratio", "2", 2),
+        ("maybe", "3", 3),
+        ("maybe", "None", None),
+        ("name", "2024", "2024"),
+        ("name", "None", "None"),
+        ("name", "'a b'", "a b"),
+        ("sizes", "[1, 2]", (1, 2)),
+    ],
+)
+def test_annotations_widen_what_a_value_says(path, text, expected):
+    found = getattr(override(Typed(), path, text), path)
+    assert (found, type(found)) == (expected, type(expected))
+
+
+@pytest.mark.parametrize(
+    "tree, path, text, message",
+    [
+        (Typed(), "maybe", "soon", "expected int or None like None, got str"),
+        (Typed(), "maybe", "optax.sgd", "expected int or None"),
+        (Typed(), "sizes", "3", "expected tuple"),
+        (tiny(clip_norm=None), "clip_norm", "optax.sgd", "expected float or None"),
+        (tiny(layout=(("a", -1),)), "layout.0.1", "optax.sgd", "expected int"),
+        (tiny(schedule=schedules.constant), "schedule", "0.5", "now it is constant"),
+    ],
+)
+def test_what_annotations_do_not_allow(tree, path, text, message):
+    with pytest.raises(ConfigError, match=message):
+        override(tree, path, text)
+
+
+def test_what_is_called_and_what_is_set():
+    """Where a function stands a call sets its keywords; elsewhere, and within, it is made."""
+    here = "tests.core.test_override"
+    e = override(tiny(), "task", f"{here}.three_classes(label_smoothing=0.25)")
+    assert e.task == Classification(num_classes=3, label_smoothing=0.25)
+    e = override(tiny(), "optimizer.mask", f"{here}.loose(first=1, second=2)")
+    assert e.optimizer.keywords["mask"] == {"first": 1, "second": 2}
+    e = override(tiny(), "schedule", f"{here}.loose(first={here}.loose(first=1), other=2)")
+    assert e.schedule.keywords == {"first": {"first": 1}, "other": 2}
+    e = override(tiny(), "optimizer.mask", f"{here}.loose({here}.loose(3))")
+    assert e.optimizer.keywords["mask"] == {"first": {"first": 3}}
+
+
+def test_whole_numbers_become_floats_where_floats_are_taken():
+    call = "tests.core.test_override.numbers(a=1, b=1, c=1, d=1, e=1, f=1, g=1, h=True)"
+    found = override(tiny(), "schedule", call).schedule.keywords
+    types = {"a": float, "b": int, "c": int, "d": float, "e": int, "f": float, "g": int, "h": bool}
+    assert {name: type(value) for name, value in found.items()} == types
+    assert set(found.values()) == {1}
+
+
+def test_names_in_a_text():
+    assert dotted.names_in("(1, optax.sgd(x=jax.numpy.pi), jax)") == [
+        *("optax.sgd", "jax.numpy.pi", "jax.numpy"),
+    ]
+    for text in ("3", "adam", "(1, 'optax.sgd')", "not python"):
+        assert dotted.names_in(text) == []
+        assert dotted.parsed(text) is None
+
+
+def test_a_module_of_a_package_that_nobody_imported(tmp_path, monkeypatch):
+    (tmp_path / "late_package").mkdir()
+    (tmp_path / "late_package" / "__init__.py").write_text("")
+    (tmp_path / "late_package" / "inner.py").write_text("VALUE = 7\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert dotted.named("late_package.inner.VALUE") == 7
+    with pytest.raises(ConfigError, match=r"late_package.inner has no 'VALEU'; did you mean"):
+        dotted.named("late_package.inner.VALEU")
+
+
+def test_a_member_of_a_tuple_keeps_its_type():
+    e = tiny(layout=(("kernel", -1), ("bias", None)))
+    assert get_at(override(e, "layout.0.1", "-2"), "layout") == (("kernel", -2), ("bias", None))
+    assert get_at(override(e, "layout.1.0", "scale"), "layout.1") == ("scale", None)
+    with pytest.raises(ConfigError, match="expected int"):
+        override(e, "layout.0.1", "first")
+
+
 def test_all_wrong_overrides_are_named_at_once():
     with pytest.raises(ConfigError) as caught:
         override_all(tiny(), ["modle.width=3", "batch_size=x", "epochs"])
     assert all(word in str(caught.value) for word in ("modle", "batch_size=x", "'epochs'"))
+    assert len(str(caught.value).splitlines()) == 3
 
 
 def test_values_are_read_never_evaluated(tmp_path):
@@ -96,15 +244,84 @@ def test_rendering_names_types_functions_and_numbers():
     assert "momentum: 0.9" in render_text(tiny(optimizer=partial(optax.sgd, 0.1, momentum=0.9)))
 
 
-@pytest.mark.parametrize("rate", [-1.0, -1e-9, float("nan"), float("inf")])
-def test_a_rate_that_climbs_the_loss_is_refused(rate):
-    from functools import partial
+def test_what_is_rendered_is_built_again():
+    e = tiny(
+        optimizer=partial(optax.sgd, 0.1, momentum=0.9),
+        rates=(("bias", 0.5),),
+        objective=supervised,
+    )
+    rendered = render(dataclasses.replace(e, data=Digits()))
+    assert render(build(rendered)) == rendered
+    assert build(rendered).rates == (("bias", 0.5),)
+    assert build({"a": [1, {"b": None}], "c": "text"}) == {"a": (1, {"b": None}), "c": "text"}
+    for made, said in [
+        (render(tiny().data.train), "cannot be made again from its rendering"),
+        ({"array": "float32[2]", "sha256": "…"}, "float32.2.: cannot be made again"),
+        ({"repr": "<thing>"}, "<thing>: cannot be made again"),
+        ({"type": "jaxcnn.no_such:Thing"}, "'Thing' of module 'jaxcnn.no_such'"),
+        ({"function": "__main__:mine"}, "of a notebook or a script cannot be found"),
+        ({"type": "tests.tiny:TinyNet", "widht": 1}, "tests.tiny:TinyNet: .*widht"),
+    ]:
+        with pytest.raises(ConfigError, match=said):
+            build(made)
 
-    from tests.tiny import tiny
 
-    with pytest.raises(ConfigError, match=r"learning_rate=.*must be a number of at least 0"):
-        tiny(optimizer=partial(optax.sgd, learning_rate=rate))
-    tiny(optimizer=partial(optax.sgd, learning_rate=0.0))
+class Shaped:
+    """No array, though it has a shape."""
+
+    shape = (2,)
+
+    def __repr__(self):
+        return "Shaped()"
+
+
+def test_a_field_called_name_is_hidden_in_modules_alone():
+    assert render(Typed(name="other"))["name"] == "other"
+    assert build(render(Typed(name="other"))) == Typed(name="other")
+    for module in (TinyNet(name="tiny"), Bare(name="bare")):
+        assert not {"name", "parent"} & set(render(module))
+    assert render(Of("a", "b")) == {"type": f"{__name__}:Of", "name": "a", "parent": "b"}
+    call = "tests.core.test_override.Typed(name='other')"
+    assert override(tiny(), "optimizer.mask", call).optimizer.keywords["mask"].name == "other"
+    with pytest.raises(ConfigError, match="no keyword 'name'"):
+        override(tiny(), "model", "tests.tiny.TinyNet(name='a')")
+
+
+def test_arrays_are_told_by_their_bytes():
+    array = np.float32([[1, 2]])
+    said = {"array": "float32[1, 2]", "sha256": hashlib.sha256(array).hexdigest()[:16]}
+    assert render(array) == render(jax.numpy.asarray(array)) == said
+    assert render(array.T.copy().T) == said  # however it lies in memory
+    assert render(array + 1)["sha256"] != said["sha256"]
+    assert render(Shaped()) == {"repr": "Shaped()"}
+    assert render({1: b"x"}) == {"1": {"repr": "b'x'"}}
+
+
+def test_a_rendering_has_no_line_for_each_number_and_one_for_each_thing():
+    tree = {
+        "type": "a.b:C",
+        "sizes": [1, 2],
+        "mixed": [3, {"partial": "d.e:f", "x": 4}],
+        "act": {"function": "g:h.relu"},
+        "pairs": [["k", 0.5]],
+        "none": None,
+    }
+    assert list(fields(tree)) == [
+        ("sizes", [1, 2]),
+        ("mixed.0", 3),
+        ("mixed.1", "f"),
+        ("mixed.1.x", 4),
+        ("act", "h.relu"),
+        ("pairs.0", ["k", 0.5]),
+        ("none", None),
+    ]
+    mixed = ("type", partial(abs, 4))
+    text = render_text(Nested(sizes=(1, 2), mixed=mixed, act=abs, pairs=(("k", 1),), kept=3))
+    assert text.splitlines() == [
+        *("sizes: [1, 2]", "mixed:", "  0: type", "  1: abs", "    x: 4", "act: abs"),
+        "pairs: [['k', 1]]",
+    ]
+    assert render_text({"a": {"b": 1}}, indent=1).splitlines() == ["  a:", "    b: 1"]
 
 
 @pytest.mark.parametrize(
@@ -154,7 +371,8 @@ def test_numbers_of_a_swapped_optimizer_are_changed_and_live_in_the_state():
         ("optimizer=optax.sdg(learning_rate=1.0)", "optax has no 'sdg'; did you mean 'sgd'"),
         ("optimizer=optax.contrib.nothing.at.all", "optax.contrib has no 'nothing'"),
         ("optimizer=optax.adamw(lr=1.0)", "no keyword 'lr'; it has: learning_rate, b1"),
-        ("optimizer=optax.sgd(1.0)", "by its keyword, learning_rate=…"),
+        ("optimizer=optax.sgd(1.0)", "by its keyword, learning_rate=…, momentum=…, so that"),
+        ("optimizer=adamw(learning_rate=1.0)", "give it with its module, such as optax.adamw"),
         ("optimizer=optax.sgd(learning_rate=1e999)", "must be finite"),
         ("optimizer=optax.sgd(learning_rate=abs)", "abs: give a name with its module"),
         ("optimizer=optax.sgd(learning_rate=0.1 * 2)", "is neither a literal"),
