@@ -2,39 +2,37 @@
 
 import ast
 
-import pytest
-
 from tests.conftest import ROOT
 
 PACKAGE = ROOT / "jaxcnn"
 
 
 def functions():
+    """(place, function, class or None) of all public ones of the package."""
     for path in sorted(PACKAGE.rglob("*.py")):
-        tree = ast.parse(path.read_text())
-        for node in tree.body:
+        for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
-                yield pytest.param(path, node, None, id=f"{path.relative_to(PACKAGE)}:{node.name}")
+                yield f"{path.relative_to(PACKAGE)}:{node.name}", node, None
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 for child in node.body:
                     if isinstance(child, ast.FunctionDef) and not child.name.startswith("_"):
-                        yield pytest.param(
-                            path,
-                            child,
-                            node,
-                            id=f"{path.relative_to(PACKAGE)}:{node.name}.{child.name}",
-                        )
+                        place = f"{path.relative_to(PACKAGE)}:{node.name}.{child.name}"
+                        yield place, child, node
 
 
-@pytest.mark.parametrize("path, node, owner", list(functions()))
-def test_grammar(path, node, owner):
-    names = [a.arg for a in node.args.posonlyargs + node.args.args]
-    assert "rng" not in names + [a.arg for a in node.args.kwonlyargs], "a PRNG key is called key"
-    positional = [n for n in names if n not in ("self", "cls", "e", "experiment")]
-    if "key" in positional and owner is None:
-        objective = names[:1] == ["e"] and positional[-2:] == ["batch", "key"]
-        assert positional.index("key") == 0 or objective, "key comes first, or last as objectives"
-    assert not names or all(not n.endswith(("_fn", "_lib")) for n in names)
+def test_grammar():
+    wrong = []
+    for place, node, owner in functions():
+        names = [a.arg for a in node.args.posonlyargs + node.args.args]
+        if "rng" in names + [a.arg for a in node.args.kwonlyargs]:
+            wrong.append(f"{place}: a PRNG key is called key")
+        positional = [n for n in names if n not in ("self", "cls", "e", "experiment")]
+        if "key" in positional and owner is None:
+            objective = names[:1] == ["e"] and positional[-2:] == ["batch", "key"]
+            if positional.index("key") != 0 and not objective:
+                wrong.append(f"{place}: key comes first, or last as objectives")
+        wrong += [f"{place}: {n}" for n in names if n.endswith(("_fn", "_lib"))]
+    assert not wrong
 
 
 # Signatures of somebody else (optax, jax.nn.initializers), and what users type all day.
@@ -45,26 +43,28 @@ POSITIONAL_OPTIONS = (
 )
 
 
-@pytest.mark.parametrize("path, node, owner", list(functions()))
-def test_options_are_keyword_only(path, node, owner):
-    place = f"{path.relative_to(PACKAGE)}:{owner.name + '.' if owner else ''}{node.name}"
-    count = len(node.args.args) - len(node.args.defaults)
-    options = [a.arg for a in node.args.args[count:]]
-    if not place.startswith(POSITIONAL_OPTIONS):
-        assert not options, f"{place}: {options} have defaults, so they are keyword-only"
+def test_options_are_keyword_only():
+    wrong = {}
+    for place, node, _ in functions():
+        count = len(node.args.args) - len(node.args.defaults)
+        options = [a.arg for a in node.args.args[count:]]
+        if options and not place.startswith(POSITIONAL_OPTIONS):
+            wrong[place] = options
+    assert not wrong, "they have defaults, so they are keyword-only"
 
 
-@pytest.mark.parametrize(
-    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE))
-)
-def test_modules_classes_and_functions_say_what_they_are_for(path):
-    tree = ast.parse(path.read_text())
-    if tree.body:
-        assert ast.get_docstring(tree), f"{path}: no docstring"
-    for node in tree.body:
-        public = isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
-        if public and "commands" not in path.parts and len(node.body) > 1:
-            assert ast.get_docstring(node), f"{path.name}:{node.lineno} {node.name}: no docstring"
+def test_modules_classes_and_functions_say_what_they_are_for():
+    wrong = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        if tree.body and not ast.get_docstring(tree):
+            wrong.append(str(path))
+        for node in tree.body:
+            public = isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_"
+            needed = public and "commands" not in path.parts and len(node.body) > 1
+            if needed and not ast.get_docstring(node):
+                wrong.append(f"{path}:{node.lineno} {node.name}")
+    assert not wrong, "no docstring"
 
 
 def test_files_stay_readable():

@@ -19,8 +19,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from jaxcnn.core.rendering import added_by_linen
 from jaxcnn.errors import ConfigError, did_you_mean
+
+
+def added_by_linen(kind: object, names: Iterable[str]) -> tuple[str, ...]:
+    """Of a class's fields or keywords those that Linen adds to every module, which say nothing of
+    it; () of any other class, whose "name" is its own. Flax is not imported to ask.
+    """
+    added = ("parent", "name")
+    return added if hasattr(kind, "apply") and set(added) <= set(names) else ()
 
 
 def parsed(text: str) -> ast.expr | None:

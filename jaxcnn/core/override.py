@@ -17,7 +17,6 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from jaxcnn.core import dotted
-from jaxcnn.core.rendering import added_by_linen
 from jaxcnn.errors import ConfigError, did_you_mean
 
 T = TypeVar("T")
@@ -160,7 +159,7 @@ def _dataclass_node(tree: Any) -> _Node:
             return ()
 
     names = [f.name for f in dataclasses.fields(tree) if f.init]
-    hidden = added_by_linen(type(tree), names)
+    hidden = dotted.added_by_linen(type(tree), names)
     return _Node(
         label=type(tree).__name__,
         names=[name for name in names if name not in hidden],

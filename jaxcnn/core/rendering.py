@@ -10,24 +10,17 @@ import dataclasses
 import hashlib
 import importlib
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from jaxcnn.core.dotted import added_by_linen
 from jaxcnn.errors import ConfigError
 
 Json = Any  # what `json.dumps` takes and `json.loads` gives, which are typed Any themselves
 NAMES = ("type", "partial", "function")
-
-
-def added_by_linen(kind: object, names: Iterable[str]) -> tuple[str, ...]:
-    """Of a class's fields or keywords those that Linen adds to every module, which say nothing of
-    it; () of any other class, whose "name" is its own. Flax is not imported to ask.
-    """
-    added = ("parent", "name")
-    return added if hasattr(kind, "apply") and set(added) <= set(names) else ()
 
 
 def render(value: Any) -> Json:

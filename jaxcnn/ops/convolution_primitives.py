@@ -68,16 +68,18 @@ def natural(role: str, geometry: ConvolutionGeometry, a, b):
     return jax.linear_transpose(lambda w: convolve(a, w), wanted)(b)[0]
 
 
-def fast(role: str, geometry: ConvolutionGeometry, a, b):
+def fast(role: str, geometry: ConvolutionGeometry, a, b, *, undivided: bool = True):
     """y(x, w), x(y, w) or w(x, y), by `role`, in the way that takes XLA's CPU backend the least
-    time.
+    time. undivided: whether all images lie on one device.
     """
     if a.ndim > geometry.rank or b.ndim > geometry.rank:
         return natural(role, geometry, a, b)
     w_shape = geometry.result_shape("w", a.shape, b.shape) if role == "w" else b.shape
     store = functools.partial(_materialize, witness=b)
     if depthwise.suits(geometry, w_shape, a.dtype):
-        return depthwise.convolve(role, geometry, a, b, store)
+        return depthwise.convolve(role, geometry, a, b, store, undivided=undivided)
+    if role == "w" and a.shape[-1] >= FEWEST_STORED_CHANNELS:
+        a = store(a)
     if groups.suits(role, geometry, w_shape):
         return groups.convolve(role, geometry, a, b, fast)
     if small_maps.suits(role, geometry):
@@ -116,10 +118,7 @@ def _on_cpu(role, undivided, a, b, *, geometry, formulation):
         from jaxcnn.ops.cpu import onednn
 
         return onednn.convolve(role, geometry, a, b)
-    stored = role == "w" and a.ndim == b.ndim == geometry.rank
-    if stored and a.shape[-1] >= FEWEST_STORED_CHANNELS:
-        a = _materialize(a, b)
-    return fast(role, geometry, a, b)
+    return fast(role, geometry, a, b, undivided=undivided)
 
 
 def _elsewhere(role, a, b, *, geometry, formulation):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -30,6 +31,27 @@ def launch(*arguments, cwd=ROOT, timeout=120, **environment):
         timeout=timeout,
         env=os.environ | environment,
     )
+
+
+class Answer(NamedTuple):
+    """What a command says, as `launch` gives it."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def ask(capsys, monkeypatch):
+    """A command in this process, for what does not depend on whose process it is."""
+    monkeypatch.chdir(ROOT)
+
+    def answer(*arguments):
+        capsys.readouterr()
+        code = main(list(map(str, arguments)))
+        return Answer(code, *capsys.readouterr())
+
+    return answer
 
 
 @pytest.fixture(scope="module")
@@ -63,17 +85,17 @@ def test_training_leaves_a_run_that_can_be_read(trained):
     ).read_text()
 
 
-def test_evaluate_repeats_the_summary(trained):
+def test_evaluate_repeats_the_summary(trained, ask):
     folder, summary = trained
-    done = launch("evaluate", folder, "--json")
+    done = ask("evaluate", folder, "--json")
     metrics = json.loads(done.stdout)
     assert metrics["accuracy"] == summary["eval"]["accuracy"] > 0.3
     assert metrics["confusion"] == summary["eval"]["confusion"]
     # the digits have no test split
-    assert launch("evaluate", folder, "--split", "test").returncode == 2
+    assert ask("evaluate", folder, "--split", "test").returncode == 2
 
 
-def test_predict_reads_any_image(trained, tmp_path):
+def test_predict_reads_any_image(trained, tmp_path, ask):
     from PIL import Image
 
     from jaxcnn.data.made.digits import Digits
@@ -83,7 +105,7 @@ def test_predict_reads_any_image(trained, tmp_path):
     Image.fromarray(image).save(tmp_path / "digit.png")
     Image.fromarray(image).convert("RGBA").resize((300, 200)).save(tmp_path / "large.tiff")
     rows = json.loads(
-        launch(
+        ask(
             "predict",
             folder,
             tmp_path / "digit.png",
@@ -99,19 +121,19 @@ def test_predict_reads_any_image(trained, tmp_path):
     assert [t["probability"] for t in rows[0]["top"]] == sorted(
         (t["probability"] for t in rows[0]["top"]), reverse=True
     )
-    lines = launch("predict", folder, tmp_path / "digit.png", "--csv").stdout.splitlines()
+    lines = ask("predict", folder, tmp_path / "digit.png", "--csv").stdout.splitlines()
     assert lines[0] == "image,rank,label,name,probability"
     assert len(lines) == 4
     (tmp_path / "text.png").write_text("not a picture")
-    broken = launch("predict", folder, tmp_path / "text.png")
+    broken = ask("predict", folder, tmp_path / "text.png")
     assert broken.returncode == 3
     assert "text.png" in broken.stderr
 
 
-def test_explain_draws_what_speaks_for_a_class(trained, tmp_path):
+def test_explain_draws_what_speaks_for_a_class(trained, tmp_path, ask):
     folder, _ = trained
     digit = ROOT / "docs/images/digit.png"
-    done = launch("explain", folder, digit, "--target", 3, "--output", tmp_path, "--json")
+    done = ask("explain", folder, digit, "--target", 3, "--output", tmp_path, "--json")
     assert (done.returncode, done.stderr) == (0, "")
     (row,) = json.loads(done.stdout)
     assert (row["method"], row["name"], row["layer"]) == ("gradcam", "3", "S4")
@@ -120,14 +142,14 @@ def test_explain_draws_what_speaks_for_a_class(trained, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty/run.json").write_text((folder / "run.json").read_text())
     (tmp_path / "empty/code").symlink_to(folder / "code")
-    assert launch("explain", tmp_path / "empty", digit).returncode == 4
+    assert ask("explain", tmp_path / "empty", digit).returncode == 4
 
 
-def test_an_exported_model_predicts_the_same_without_jaxcnn(trained, tmp_path):
+def test_an_exported_model_predicts_the_same_without_jaxcnn(trained, tmp_path, ask):
     from jaxcnn.data.made.digits import Digits
 
     folder, _ = trained
-    done = launch("export", folder, "--output", tmp_path / "model.jax", "--json")
+    done = ask("export", folder, "--output", tmp_path / "model.jax", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["inputs"] == {"image": "uint8[rows, 28, 28, 1]"}
     images = np.asarray(Digits().open("eval").take(np.arange(7))["image"])
@@ -147,7 +169,7 @@ def test_an_exported_model_predicts_the_same_without_jaxcnn(trained, tmp_path):
     for i, image in enumerate(images):
         Image.fromarray(image[..., 0]).save(tmp_path / f"{i}.png")
     rows = json.loads(
-        launch(
+        ask(
             "predict", folder, *[tmp_path / f"{i}.png" for i in range(7)], "--json", "--top", 10
         ).stdout
     )
@@ -157,16 +179,8 @@ def test_an_exported_model_predicts_the_same_without_jaxcnn(trained, tmp_path):
     np.testing.assert_allclose(json.loads(alone.stdout), ours, atol=1e-5)
 
 
-def test_the_summary_of_the_course_notes(tmp_path):
-    table = json.loads(
-        launch(
-            "summary",
-            "rgb_digits_lenet",
-            "--json",
-            TFDS_DATA_DIR=os.environ.get("TFDS_DATA_DIR", str(tmp_path)),
-        ).stdout
-        or "{}"
-    )
+def test_the_summary_of_the_course_notes(ask):
+    table = json.loads(ask("summary", "rgb_digits_lenet", "--json").stdout or "{}")
     if not table:
         pytest.skip("MNIST is not prepared: set TFDS_DATA_DIR")
     first = table["layers"][0]
@@ -175,8 +189,8 @@ def test_the_summary_of_the_course_notes(tmp_path):
     assert table["params"] == 456 + 2416 + 48_120 + 10_164 + 850
 
 
-def test_models_by_name():
-    rows = json.loads(launch("models", "lenet5", "alexnet", "vgg16", "resnet50", "--json").stdout)
+def test_models_by_name(ask):
+    rows = json.loads(ask("models", "lenet5", "alexnet", "vgg16", "resnet50", "--json").stdout)
     # LeCun et al. 1998; Krizhevsky et al. 2012, by layer; torchvision 0.21's num_params and _ops
     assert [(r["name"], r["params"]) for r in rows[:2]] == [
         ("lenet5", 60_000),
@@ -189,7 +203,7 @@ def test_models_by_name():
     assert rows[0]["input_shape"] == [28, 28, 1]
 
 
-def test_a_sweep_leaves_a_table_and_replicas_that_can_be_asked(tmp_path):
+def test_a_sweep_leaves_a_table_and_replicas_that_can_be_asked(tmp_path, ask):
     folder = tmp_path / "sweep"
     axes = ("--sweep", "seed=0..1", "optimizer.learning_rate=0.002,0.004")
     done = launch(
@@ -209,9 +223,9 @@ def test_a_sweep_leaves_a_table_and_replicas_that_can_be_asked(tmp_path):
     assert len(summary["replicas"]) == 4
     assert len(summary["settings"]) == 2
     assert summary["best"]["mean"] == max(row["mean"] for row in summary["settings"])
-    chosen = json.loads(launch("evaluate", folder, "--replica", 3, "--json").stdout)
+    chosen = json.loads(ask("evaluate", folder, "--replica", 3, "--json").stdout)
     assert chosen["accuracy"] == summary["replicas"][3]["eval"]["accuracy"]
-    together = json.loads(launch("evaluate", folder, "--ensemble", "--json").stdout)
+    together = json.loads(ask("evaluate", folder, "--ensemble", "--json").stdout)
     assert together["ensemble_gain"] == pytest.approx(
         together["accuracy"] - together["mean_of_replicas"]
     )
@@ -219,7 +233,7 @@ def test_a_sweep_leaves_a_table_and_replicas_that_can_be_asked(tmp_path):
         assert main(["evaluate", str(folder), *which]) == 2
     assert (folder / "sweep.png").exists()
     assert (
-        json.loads(launch("train", "--resume", folder, "--json", "--quiet").stdout)["replicas"]
+        json.loads(ask("train", "--resume", folder, "--json", "--quiet").stdout)["replicas"]
         == summary["replicas"]
     )
 
@@ -243,16 +257,16 @@ def test_a_sweep_leaves_a_table_and_replicas_that_can_be_asked(tmp_path):
         (("train", "digits_lenet5", "optimizer.weight_decay=1e30", *FAST), 5, "not finite at step"),
     ],
 )
-def test_a_mistake_gets_one_message_and_a_stable_exit_code(tmp_path, arguments, code, message):
+def test_a_mistake_gets_one_message_and_a_stable_exit_code(tmp_path, ask, arguments, code, message):
     if arguments[0] == "train" and not any(a.startswith("--") for a in arguments):
         arguments += ("--run-dir", tmp_path / "run")
-    done = launch(*arguments)
+    done = ask(*arguments)
     assert done.returncode in (code if isinstance(code, tuple) else (code,)), done.stderr
     assert message in done.stderr
-    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 5
 
 
-def test_errors_in_an_experiment_file_name_file_and_line(tmp_path):
+def test_errors_in_an_experiment_file_name_file_and_line(tmp_path, ask):
     for name, text, message in [
         ("syntax", "x = (", "syntax.py:1"),
         ("name", "\n\nimport jaxcn", "name.py:3"),
@@ -260,10 +274,10 @@ def test_errors_in_an_experiment_file_name_file_and_line(tmp_path):
     ]:
         path = tmp_path / f"{name}.py"
         path.write_text(text)
-        done = launch("check", path)
+        done = ask("check", path)
         assert done.returncode == 2
         assert message in done.stderr
-        assert "Traceback" not in done.stderr
+        assert len(done.stderr.splitlines()) <= 5
 
 
 def test_a_model_is_one_file(tmp_path):

@@ -57,7 +57,7 @@ RIGHT = [
 ]
 
 
-@pytest.mark.parametrize("name, value", WRONG, ids=str)
+@pytest.mark.parametrize("name, value", WRONG)
 def test_a_wrong_field_is_refused_by_its_name_and_alone(name, value):
     with pytest.raises(ConfigError) as caught:
         tiny(**{name: value})
@@ -65,7 +65,7 @@ def test_a_wrong_field_is_refused_by_its_name_and_alone(name, value):
     assert line.startswith(f"{name}={value!r}: ")
 
 
-@pytest.mark.parametrize("name, value", RIGHT, ids=str)
+@pytest.mark.parametrize("name, value", RIGHT)
 def test_a_right_field_is_taken(name, value):
     assert getattr(tiny(**{name: value}), name) == value
 

@@ -134,10 +134,11 @@ NEAREST: dict[str, tuple[str, ...]] = {
     "jaxcnn/runs/cost.py": ("tests/runs/test_cost.py",),
     "jaxcnn/runs/scaling.py": ("tests/runs/test_cost.py",),
     "jaxcnn/runs/checkpoint.py": ("tests/runs/test_checkpoint.py", *RUN),
-    "jaxcnn/runs/code.py": ("tests/runs/test_open.py",),
+    "jaxcnn/runs/code.py": ("tests/runs/test_beginning.py", "tests/runs/test_open.py"),
     "jaxcnn/runs/diagnosis.py": ("tests/runs/test_diagnosis.py", *RUN),
     "jaxcnn/runs/environment.py": ("tests/runs/test_environment.py",),
     "jaxcnn/runs/evaluation.py": (
+        "tests/runs/test_beginning.py",
         *RUN,
         "tests/runs/test_open.py",
         "tests/hostile/test_bad_data.py",
@@ -156,19 +157,25 @@ NEAREST: dict[str, tuple[str, ...]] = {
     "jaxcnn/runs/litert.py": ("tests/runs/test_export.py", "tests/runs/test_litert.py"),
     "jaxcnn/runs/litert_child.py": ("tests/runs/test_litert.py",),
     "jaxcnn/runs/saving.py": ("tests/runs/test_saving.py", *RUN),
-    "jaxcnn/runs/loop.py": (*RUN, "tests/runs/test_events.py", "tests/runs/test_data_fault.py"),
-    "jaxcnn/runs/members.py": ("tests/runs/test_sweep.py", *RUN),
+    "jaxcnn/runs/loop.py": (
+        *RUN,
+        "tests/runs/test_events.py",
+        "tests/runs/test_data_fault.py",
+        "tests/runs/test_sweep.py",
+    ),
+    "jaxcnn/runs/members.py": ("tests/runs/test_replay.py", "tests/runs/test_sweep.py", *RUN),
     **{
-        f"{ONNX}/{name}.py": (
-            "tests/runs/test_onnx.py",
-            "tests/runs/test_export.py",
-        )
+        f"{ONNX}/{name}.py": ("tests/runs/test_onnx.py",)  # which needs the extra
         for name in (
             *("arrays", "elementwise", "graph", "indexing", "int8", "loops", "proto", "runtime"),
             *("windows", "write"),
         )
     },
-    "jaxcnn/runs/open.py": ("tests/runs/test_open.py", "tests/runs/test_folds.py"),
+    "jaxcnn/runs/open.py": (
+        "tests/runs/test_open.py",
+        "tests/runs/test_folds.py",
+        "tests/runs/test_explain.py",
+    ),
     "jaxcnn/runs/predict.py": ("tests/runs/test_predict_files.py", "tests/runs/test_open.py"),
     "jaxcnn/runs/profiling.py": ("tests/runs/test_profile.py",),
     "jaxcnn/runs/card.py": ("tests/runs/test_publish.py",),
@@ -190,7 +197,7 @@ NEAREST: dict[str, tuple[str, ...]] = {
     "jaxcnn/runs/report/solo.py": (f"{REPORT}/test_report.py",),
     "jaxcnn/runs/report/sweep.py": (f"{REPORT}/test_report.py",),
     "jaxcnn/runs/report/write.py": (f"{REPORT}/test_report.py",),
-    "jaxcnn/runs/replica.py": (*RUN, "tests/runs/test_sweep.py"),
+    "jaxcnn/runs/replica.py": ("tests/runs/test_beginning.py", *RUN, "tests/runs/test_sweep.py"),
     "jaxcnn/runs/inventory.py": ("tests/runs/test_replay.py", "tests/runs/test_identity.py"),
     "jaxcnn/runs/keeping.py": ("tests/runs/test_open.py", *RUN),
     "jaxcnn/runs/records.py": ("tests/runs/test_records.py",),

@@ -238,13 +238,14 @@ def test_blocks_are_for_few_channels():
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_tap_by_tap_is_the_same_convolution(rank, stride, role):
     """Windows, dilations and paddings (more than the window needs, and negative), of as many
-    strides as leave places over.
+    strides as leave places over; images that are added in one, two and six at a time, and none.
     """
     with jax.enable_x64(True):
-        for window, dilation, pads in itertools.product(
+        for window, dilation, pads, (images, undivided) in itertools.product(
             [(1, 2, 2), (3, 2, 1)],
             [(1, 1, 1), (2, 1, 2)],
             [((0, 0),) * 3, ((4, -1), (2, 0), (-1, 3))],
+            [(2, True), (11, True), (2, False)] if role == "w" else [(2, True)],
         ):
             sides = (
                 (9, 8, 7)[:rank],
@@ -254,7 +255,7 @@ def test_tap_by_tap_is_the_same_convolution(rank, stride, role):
                 dilation[:rank],
             )
             geometry = ConvolutionGeometry(*sides, 8)
-            x, w = ((2, *geometry.spatial, 8), (*geometry.window, 1, 8))
+            x, w = ((images, *geometry.spatial, 8), (*geometry.window, 1, 8))
             shapes = {"x": x, "w": w, "y": geometry.result_shape("y", x, w)}
             assert depthwise.suits(geometry, w, np.float64)
             a, b = (
@@ -263,8 +264,10 @@ def test_tap_by_tap_is_the_same_convolution(rank, stride, role):
             )
 
             @jax.jit
-            def both(a, b, geometry=geometry):
-                taps = depthwise.convolve(role, geometry, a, b, lambda array: array)
+            def both(a, b, geometry=geometry, undivided=undivided):
+                taps = depthwise.convolve(
+                    role, geometry, a, b, lambda array: array, undivided=undivided
+                )
                 return taps, convolution_primitives.natural(role, geometry, a, b)
 
             np.testing.assert_allclose(*both(a, b), rtol=1e-12, atol=1e-12)

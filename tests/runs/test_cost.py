@@ -12,6 +12,7 @@ from jaxcnn.commands import check
 from jaxcnn.commands._main import main
 from jaxcnn.core.memory import format_bytes
 from jaxcnn.core.program import make_program, supervised
+from jaxcnn.runs import cost
 from jaxcnn.runs.check import pre_flight
 from jaxcnn.runs.cost import measure_step, step_flops
 from jaxcnn.runs.scaling import device_share
@@ -41,6 +42,7 @@ def test_the_memory_is_that_of_the_true_state_and_batch_and_what_the_step_needs_
         assert arguments + activations <= measured["step_bytes"]
         assert measured["step_bytes"] <= arguments + 30 * activations + 200_000
         assert measured["step_seconds"] > 0
+        assert 1 <= measured["steps_timed"] <= cost.TIMED
         assert measured["compile_seconds"] > measured["step_seconds"]
         found[width] = measured["step_bytes"]
     assert found[256] > 10 * found[4]

@@ -11,6 +11,7 @@ import pytest
 from flax import linen as nn
 
 from jaxcnn.core.program import make_program
+from jaxcnn.core.transforms import compile
 from jaxcnn.data.memory import Arrays
 from jaxcnn.runs.diagnosis import first_non_finite
 from jaxcnn.tasks.classification import Classification
@@ -72,6 +73,25 @@ def found(change=None, *, pixels=None, **fields):
 def test_the_batch_comes_first(pixels):
     assert "'image'" in found(pixels=pixels)
     assert "'image'" in found({("first", "below"): 0.0}, pixels=pixels)
+
+
+def spoiled(key, batch):
+    """A batch that every second key spoils."""
+    return {**batch, "image": jnp.where(jax.random.uniform(key) < 0.5, jnp.nan, batch["image"])}
+
+
+def test_the_batch_is_augmented_as_the_step_did():
+    rows = {n: x[:ROWS] for n, x in arrays(50).items()}
+    e = tiny(augment=(spoiled,), ema=None, data=Arrays(train=rows, eval=rows))
+    program = compile(make_program(e, steps=3))
+    seen = set()
+    for seed in range(8):
+        state = program.init(jax.random.key(seed))
+        said = first_non_finite(e, state, {n: jnp.asarray(x) for n, x in rows.items()})
+        after, _ = program.train_step(state, rows)
+        assert ("the batch's 'image'" in said) == (not after.live)
+        seen.add(bool(after.live))
+    assert seen == {True, False}
 
 
 @pytest.mark.parametrize("layer", ["first", "second", "head"])

@@ -17,6 +17,7 @@ from jaxcnn.errors import ConfigError, DependencyError
 from jaxcnn.models.resnet import resnet_cifar
 from jaxcnn.ops.convolution import formulation
 from jaxcnn.runs import litert
+from jaxcnn.runs.export import _described, export_model
 from jaxcnn.runs.onnx_export import elementwise, indexing, loops, windows
 from jaxcnn.runs.onnx_export.graph import RULES, Graph, Value
 from jaxcnn.runs.open import open as open_run
@@ -32,6 +33,22 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("export") / "run"
     train(tiny(), folder, quiet=True)
     return open_run(folder, tiny())
+
+
+def test_an_export_is_for_the_platforms_that_are_asked_for(run):
+    exported, _ = export_model(run.experiment, run.state, platforms=("cpu", "cuda"))
+    assert exported.platforms == ("cpu", "cuda")
+
+
+def test_what_pictures_are_is_said():
+    said = _described("image", jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.uint8))
+    assert said == {
+        "dtype": "uint8", "shape": [2, 8, 8, 3], "layout": "NHWC", "range": [0, 255]}  # fmt: skip
+    assert _described("image", jax.ShapeDtypeStruct((2, 8, 3), jnp.float32))["layout"] == "NWC"
+    floats = _described("left_image", jax.ShapeDtypeStruct((2, 4, 8, 8, 3), jnp.float32))
+    assert (floats["layout"], floats["range"]) == ("NDHWC", [0.0, 1.0])
+    plain = _described("signal", jax.ShapeDtypeStruct((2, 8), jnp.float32))
+    assert plain == {"dtype": "float32", "shape": [2, 8]}
 
 
 def graph_of(function, *shapes):

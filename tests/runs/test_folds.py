@@ -11,7 +11,7 @@ from jaxcnn.data.algebra import Fold
 from jaxcnn.errors import ConfigError, Preempted
 from jaxcnn.runs import sweep
 from jaxcnn.runs.open import open as open_run
-from tests.tiny import fit, stop_at, tiny, train
+from tests.tiny import Lines, fit, stop_at, tiny, train
 
 FEW = {"steps": 4, "eval_every": 0.4}
 
@@ -65,6 +65,14 @@ def test_folds_combine_with_points():
     # what is a fold already is folded anew, not twice
     folded = sweep.at(dataclasses.replace(e, data=Fold(e.data, 0, 9, groups="w")), {"fold": (2, 3)})
     assert folded.data == Fold(e.data, 2, 3, groups="w")
+
+
+def test_folds_of_what_is_a_fold_already_are_told_of_all_its_examples(tmp_path):
+    console = Lines()
+    e = tiny(**FEW)
+    e = dataclasses.replace(e, data=Fold(e.data, 0, 9))
+    train(e, tmp_path / "cv", folds=2, console=console)
+    assert any("folds of the 50 training examples" in line for line in console.lines)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,9 @@ import pytest
 
 import jaxcnn
 from jaxcnn.commands._main import main
+from jaxcnn.core import hosts as core_hosts
 from jaxcnn.runs import environment
+from jaxcnn.runs.hosts import Watch
 from jaxcnn.runs.records import read_history
 from tests.conftest import ROOT
 
@@ -279,6 +281,27 @@ def test_hosts_that_nobody_names_are_not_found():
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     assert "none of SLURM" in done.stderr
+
+
+def test_who_is_behind_the_others_and_does_not_move_hangs(tmp_path, monkeypatch):
+    """By what the hosts tell: the first, which looks, is as far as the third; the second is not."""
+    monkeypatch.setitem(core_hosts._state, "count", 3)
+    watch, said = Watch(tmp_path), []
+    watch._stuck = 0.0
+    watch._find = said.append
+
+    def told(beat, *at):
+        return {i: {"name": f"h{i}", "at": n, "beat": beat} for i, n in enumerate(at)}
+
+    watch._look(told(1, 5, 4, 5))
+    watch._look(told(2, 6, 5, 6))  # behind, but it moves
+    assert said == []
+    watch._look(told(3, 7, 5, 7))
+    assert len(said) == 1
+    assert said[0].startswith("host 1 of 3 (h1) hangs")
+    watch._look(told(4, 7, 7, 7))  # waits, as all do
+    watch._look(told(5, 7, 7, 7))
+    assert len(said) == 1
 
 
 @pytest.mark.slow

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcnn.errors import DataError, ResourceError
+from jaxcnn.data.memory import Arrays
+from jaxcnn.errors import ConfigError, DataError, ResourceError
 from jaxcnn.runs import answers, predict
 from jaxcnn.runs.train import train
 from tests.tiny import tiny
@@ -28,6 +29,17 @@ def pictures(folder, count, *, damaged=()):
         if i in damaged:
             path.write_bytes(path.read_bytes()[:40])
     return sorted(folder.iterdir())
+
+
+@pytest.mark.parametrize("channels, wrong", [(1, False), (3, False), (2, True), (4, True)])
+def test_pictures_are_grey_or_in_colour(channels, wrong):
+    rows = {"image": np.zeros((4, 8, 8, channels), np.uint8), "label": np.zeros(4, np.int32)}
+    e = tiny(data=Arrays(train=rows, eval=rows))
+    if wrong:
+        with pytest.raises(ConfigError, match="pictures will not do"):
+            predict.picture_of(e)
+    else:
+        assert predict.picture_of(e) == ("image", (8, 8), channels)
 
 
 @pytest.mark.parametrize("damaged", [(), (0,), (3, 4), (0, 1, 2, 3), (8,), range(9)])

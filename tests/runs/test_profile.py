@@ -143,6 +143,8 @@ def test_an_older_trace_that_is_damaged_ends_no_run(tmp_path, damage):
     with profile.dispatch(1, 1, settle=lambda: None, say=console.line):
         pass
     assert any(f"{older}: cannot be read" in line for line in console.lines)
+    (line,) = (w for w in profiling.cut_short(tmp_path) if "cannot be read" in w)
+    assert str(older) in line
 
 
 @pytest.mark.slow

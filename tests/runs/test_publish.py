@@ -24,6 +24,7 @@ from jaxcnn.runs.open import open as open_run
 from jaxcnn.runs.publish import publish
 from jaxcnn.runs.published import difference
 from jaxcnn.runs.train import train
+from jaxcnn.weights.files import read_sealed, write_arrays
 from jaxcnn.weights.load import fill
 from tests.conftest import ROOT
 from tests.hub import Hub, reachable
@@ -90,6 +91,14 @@ def test_the_weights_are_those_that_were_evaluated_as_others_read_them(run, made
     assert not np.array_equal(kernel, state.params["Dense_0"]["kernel"])
     mean = np.asarray(state.ema_state["batch_stats"]["BatchNorm_0"]["mean"])
     np.testing.assert_array_equal(found["batch_stats/BatchNorm_0/mean"], mean)
+
+
+def test_weights_of_a_format_of_later_versions_are_refused(made, run, tmp_path):
+    folder = shutil.copytree(made.folder, tmp_path / "later")
+    arrays, metadata = read_sealed(folder / "model.safetensors")
+    write_arrays(folder / "model.safetensors", arrays, {**metadata, "format": "99"})
+    with pytest.raises(CheckpointError, match="is of format '99', and this version knows"):
+        _ = open_run(folder, run.experiment).state
 
 
 def test_jax_alone_gives_the_answer_of_the_sample(made):

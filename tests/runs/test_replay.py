@@ -6,8 +6,10 @@ import shutil
 import numpy as np
 import pytest
 
+import jaxcnn
 from jaxcnn.commands._main import main
 from jaxcnn.errors import BusyError, ConfigError, Preempted
+from jaxcnn.runs.checkpoint import Checkpoints
 from jaxcnn.runs.inventory import inventory, prune
 from jaxcnn.runs.open import open as open_run
 from jaxcnn.runs.replay import verify
@@ -58,6 +60,37 @@ def test_what_cannot_be_verified_says_so(run, tmp_path):
         fit(tiny(), tmp_path / "s", points=[{"seed": 0}, {"seed": 1}], observe=[stop_at(2)])
     with pytest.raises(ConfigError, match="of single runs"):
         verify(tmp_path / "s", experiment=tiny())
+
+
+def test_a_single_checkpoint_of_a_run_that_went_on_from_another_has_no_start(run, tmp_path):
+    """Nothing would be made again, and nothing would be compared."""
+    further = tmp_path / "further"
+    with pytest.raises(Preempted):
+        jaxcnn.train(tiny(), further, start=run, observe=[stop_at(10)], quiet=True)
+    prune(open_run(further), 1)
+    assert len(open_run(further).checkpoints.steps()) == 1
+    with pytest.raises(ConfigError, match="its start lies in the run that it goes on from"):
+        verify(further, experiment=tiny())
+
+
+def test_what_is_carried_over_is_saved_before_the_first_step(run, tmp_path):
+    seen = []
+    further = tmp_path / "further"
+
+    def look(event):
+        seen.append(Checkpoints(further / "checkpoints").steps())
+
+    jaxcnn.train(tiny(), further, start=run, observe=[look], quiet=True)
+    assert seen[0] == [8]
+
+
+def test_a_sweep_keeps_two(tmp_path):
+    folder = tmp_path / "sweep"
+    fit(tiny(steps=9, eval_every=0.5), folder, points=[{"seed": 0}, {"seed": 1}])
+    with pytest.raises(ConfigError, match="keep at least 2"):
+        prune(open_run(folder), 1)
+    prune(open_run(folder), 2)
+    assert {len(one.checkpoints.steps()) for one in open_run(folder).replicas} == {2}
 
 
 def test_the_list_says_what_each_checkpoint_is(run):

@@ -1,0 +1,72 @@
+"""How runs begin and are kept: late imports, where code lies, first numbers, what JSON can hold."""
+
+import math
+import sys
+
+import jax
+import pytest
+
+from jaxcnn.runs import code
+from jaxcnn.runs.evaluation import without_nan
+from jaxcnn.runs.replica import start_variables
+from tests.tiny import tiny
+
+LATE = """
+from functools import partial
+import optax
+from jaxcnn.core.experiment import Experiment
+from jaxcnn.data.made.digits import Digits
+from jaxcnn.models.lenet import LeNet5
+from jaxcnn.tasks.classification import Classification
+
+def late():
+    import neighbour_that_is_imported_late
+    return neighbour_that_is_imported_late.VALUE
+
+experiment = Experiment(
+    model=LeNet5(), task=Classification(num_classes=10), data=Digits(),
+    optimizer=partial(optax.sgd, learning_rate=0.1),
+)
+"""
+
+
+def test_a_neighbour_may_be_imported_after_loading_and_comes_last(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = list(sys.path)
+    (tmp_path / "late_experiment.py").write_text(LATE)
+    (tmp_path / "neighbour_that_is_imported_late.py").write_text("VALUE = 3\n")
+    module = code.module_of(tmp_path / "late_experiment.py")
+    assert module.late() == 3
+    assert sys.path == [*before, str(tmp_path)]
+    code.module_of(tmp_path / "late_experiment.py")
+    assert sys.path == [*before, str(tmp_path)]  # once
+
+
+def test_the_code_of_a_run_lies_in_its_folder(tmp_path):
+    kept = {"file": "mine.py", "module": "mine", "overrides": ["steps=3"]}
+    found = code.origin_in(tmp_path, {"code": kept}, overrides=("seed=1",))
+    assert found == code.Origin(tmp_path / "code" / "mine.py", "mine", ("steps=3", "seed=1"))
+    assert code.origin_in(tmp_path, {"code": {**kept, "file": None}}) is None
+
+
+@pytest.mark.parametrize("lost", [math.nan, math.inf, -math.inf])
+def test_a_number_that_json_cannot_hold_is_none_wherever_it_stands(lost):
+    found = without_nan({"a": lost, "b": [1.5, lost, {"c": (lost, 2)}], "d": "nan", "e": 3})
+    assert found == {"a": None, "b": [1.5, None, {"c": [None, 2]}], "d": "nan", "e": 3}
+
+
+def test_initialize_is_given_parameters_collections_and_the_training_examples():
+    given = []
+
+    def begin(params, model_state, source):
+        given.append((params, model_state, len(source)))
+        return {"new": params}, {"also": model_state}
+
+    e = tiny(initialize=begin)
+    found = start_variables(e, jax.random.key(0), e.data.open("train"), print)
+    ((params, model_state, size),) = given
+    assert set(params) == {"Conv_0", "BatchNorm_0", "Dense_0"}
+    assert set(model_state) == {"batch_stats"}
+    assert size == 50
+    assert found == {"params": {"new": params}, "also": model_state}
+    assert start_variables(tiny(), jax.random.key(0), e.data.open("train"), print) is None
