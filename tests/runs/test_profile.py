@@ -134,7 +134,7 @@ def test_a_file_for_perfetto_that_jax_cuts_is_warned_of(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"no gzip" + b])
-def test_an_older_trace_that_is_damaged_ends_no_run(tmp_path, damage):
+def test_an_older_trace_that_is_damaged_ends_no_run(tmp_path, damage, monkeypatch):
     older = tmp_path / "profile" / "plugins" / "profile" / "older" / "vm.trace.json.gz"
     older.parent.mkdir(parents=True)
     older.write_bytes(damage(gzip.compress(b"some bytes" * 1000)))
@@ -145,6 +145,8 @@ def test_an_older_trace_that_is_damaged_ends_no_run(tmp_path, damage):
     assert any(f"{older}: cannot be read" in line for line in console.lines)
     (line,) = (w for w in profiling.cut_short(tmp_path) if "cannot be read" in w)
     assert str(older) in line
+    monkeypatch.setattr(profiling, "EVENTS", 1)  # the new one is cut, the old one cannot be read
+    assert len(profiling.cut_short(tmp_path)) == 2
 
 
 @pytest.mark.slow
