@@ -81,11 +81,16 @@ def fast(role: str, geometry: ConvolutionGeometry, a, b, *, undivided: bool = Tr
     if role == "w" and a.shape[-1] >= FEWEST_STORED_CHANNELS:
         a = store(a)
     if groups.suits(role, geometry, w_shape):
-        return groups.convolve(role, geometry, a, b, fast)
+        return groups.convolve(role, geometry, a, b, _ungrouped)
+    return _ungrouped(role, geometry, a, b)
+
+
+def _ungrouped(role: str, geometry: ConvolutionGeometry, a, b):
+    """`fast`, of what neither has groups to be joined nor one filter a channel."""
     if small_maps.suits(role, geometry):
         if role == "w":  # whose window is the map of y: XLA's own way is the faster one
             return natural(role, geometry, a, b)
-        return small_maps.convolve(role, geometry, a, b, store)
+        return small_maps.convolve(role, geometry, a, b, functools.partial(_materialize, witness=b))
     inputs, outputs = (a.shape[-1], b.shape[-1]) if role == "w" else (b.shape[-2], b.shape[-1])
     blocks = banded.blocks(role, geometry, inputs, outputs)
     if blocks and role == "y":

@@ -97,7 +97,8 @@ def test_all_that_is_wrong_is_said_at_once():
 
 @pytest.mark.parametrize("rate", [0, 0.0, 1, 0.1])
 def test_a_rate_of_at_least_0(rate):
-    tiny(optimizer=partial(optax.sgd, learning_rate=rate))
+    e = tiny(optimizer=partial(optax.sgd, learning_rate=rate))
+    assert e.optimizer.keywords == {"learning_rate": rate}
 
 
 @pytest.mark.parametrize("rate", [-1, -1e-9, float("nan"), float("inf"), True])

@@ -5,8 +5,8 @@ XLA's CPU backend computes a convolution of many groups one channel at a time. H
 shifted image times one row of the kernel, which is vectorized over channels. The gradient of the
 image is a sum of the same kind. That of the kernel is one sum for each tap, over all places of all
 images. XLA takes long for sums over places (ms of the whole gradient with and without what follows:
-25 and 15 for 3x3 taps on 16 x 48x48x96, 35 and 12 for 7x7 on 4 x 56x56x96, 2 cores of an AMD EPYC
-without AVX-512, 2026-11-30, medians of seven), so that several images are first added to one,
+25 and 16 for 3x3 taps on 16 x 48x48x96, 35 and 13 for 7x7 on 4 x 56x56x96, 2 cores of an AMD EPYC
+without AVX-512, 2026-11-30, medians of seven, script not kept), so that several images are first added to one,
 number by number.
 """
 
