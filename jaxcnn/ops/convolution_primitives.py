@@ -17,6 +17,7 @@ from jax import lax
 from jax.interpreters import ad
 
 from jaxcnn.ops.cpu import banded, depthwise, groups, kernel_gradient, small_maps
+from jaxcnn.ops.cpu.stored import stored
 from jaxcnn.ops.geometry import ConvolutionGeometry
 from jaxcnn.ops.primitive import mapped_size, primitive, vary_alike
 
@@ -75,11 +76,10 @@ def fast(role: str, geometry: ConvolutionGeometry, a, b, *, undivided: bool = Tr
     if a.ndim > geometry.rank or b.ndim > geometry.rank:
         return natural(role, geometry, a, b)
     w_shape = geometry.result_shape("w", a.shape, b.shape) if role == "w" else b.shape
-    store = functools.partial(_materialize, witness=b)
     if depthwise.suits(geometry, w_shape, a.dtype):
-        return depthwise.convolve(role, geometry, a, b, store, undivided=undivided)
+        return depthwise.convolve(role, geometry, a, b, undivided=undivided)
     if role == "w" and a.shape[-1] >= FEWEST_STORED_CHANNELS:
-        a = store(a)
+        a = stored(a, b)
     if groups.suits(role, geometry, w_shape):
         return groups.convolve(role, geometry, a, b, _ungrouped)
     return _ungrouped(role, geometry, a, b)
@@ -90,7 +90,7 @@ def _ungrouped(role: str, geometry: ConvolutionGeometry, a, b):
     if small_maps.suits(role, geometry):
         if role == "w":  # whose window is the map of y: XLA's own way is the faster one
             return natural(role, geometry, a, b)
-        return small_maps.convolve(role, geometry, a, b, functools.partial(_materialize, witness=b))
+        return small_maps.convolve(role, geometry, a, b)
     inputs, outputs = (a.shape[-1], b.shape[-1]) if role == "w" else (b.shape[-2], b.shape[-1])
     blocks = banded.blocks(role, geometry, inputs, outputs)
     if blocks and role == "y":
@@ -106,15 +106,6 @@ def _ungrouped(role: str, geometry: ConvolutionGeometry, a, b):
         else natural(role, geometry, a, b)
     )
     return blocks.to_w(result, inputs) if blocks else result
-
-
-def _materialize(x, witness):
-    """x, written to memory once: XLA's CPU backend fuses nothing through a conditional, whereas it
-    removes an optimization barrier before it fuses. The predicate is false for every number (also
-    NaN and infinity), which the compiler cannot know.
-    """
-    number = lax.stop_gradient(witness[(0,) * witness.ndim])
-    return lax.cond(number * 0 == 1, lambda x: x * 2, lambda x: x, x)
 
 
 def _on_cpu(role, undivided, a, b, *, geometry, formulation):

@@ -142,11 +142,14 @@ def _max_pool_jvp(window, strides, padding, primals, tangents):
         x, tangent = (jnp.expand_dims(operand, 1) if plane else operand for operand in (x, tangent))
         geometry = WindowGeometry(x.shape[1:-1], window, strides, padding, (1, 1))
         y, first = bind_max(x, geometry)
-        taken = bind("take", tangent, first, geometry)
+        taken = bind("take", tangent, first, geometry, "onednn")
         return (y[:, 0], taken[:, 0]) if plane else (y, taken)
     y = _max_pool(x, window, strides, padding)
     first = find_first(places(lax.stop_gradient(x), window, strides, padding))
-    return y, take_first(tangent, first, window, strides, padding)
+    if _is_explicit(x):
+        return y, take_first(tangent, first, window, strides, padding)
+    geometry = WindowGeometry(x.shape[1:-1], window, strides, padding, (1,) * len(window))
+    return y, bind("take", tangent, first, geometry, "fast")
 
 
 def _has_calls(x, window, padding) -> bool:
@@ -156,8 +159,12 @@ def _has_calls(x, window, padding) -> bool:
         and len(window) in (1, 2)
         and all(n >= 0 for pair in padding for n in pair)
     )
-    explicit = any(axis is not None for axis in jax.typeof(x).sharding.spec)
-    return fits and not explicit and convolution.current_formulation() == "onednn"
+    return fits and not _is_explicit(x) and convolution.current_formulation() == "onednn"
+
+
+def _is_explicit(x) -> bool:
+    """True where the type of x says how it is divided over devices."""
+    return any(axis is not None for axis in jax.typeof(x).sharding.spec)
 
 
 def avg_pool(

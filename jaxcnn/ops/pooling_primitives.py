@@ -1,9 +1,9 @@
-"""The position of the winner of max-pooling, and the linear map that takes it: in pure JAX, and as
-JAX primitives that are compiled code on CPU (`jaxcnn.ops.cpu.onednn.pool`).
+"""The position of the winner of max-pooling, and the linear map that takes it, as JAX primitives:
+in pure JAX, or on CPU compiled code (`jaxcnn.ops.cpu.onednn.pool`, of float32 images [B, H, W, C]).
 
-The primitives, over float32 images [B, H, W, C]: "max" (x -> y, first), and the linear "take" (x,
-first -> y) and "put" (y, first -> x), each other's transposes. `first` [B, H', W', C] uint8 is the
-position of the winner in its window, in row-major order.
+The primitives, over x [B, *spatial, C] and y [B, *smaller, C] of any float: "max" (x -> y, first),
+and the linear "take" (x, first -> y) and "put" (y, first -> x), each other's transposes. `first`
+[B, *smaller, C] uint8 is the position of the winner in its window, in row-major order.
 """
 
 import functools
@@ -16,6 +16,7 @@ from flax import linen as nn
 from jax import lax
 from jax.interpreters import ad
 
+from jaxcnn.ops.cpu.stored import stored
 from jaxcnn.ops.geometry import WindowGeometry
 from jaxcnn.ops.primitive import mapped_size, primitive, vary_alike
 
@@ -110,15 +111,19 @@ def bind_max(x, geometry: WindowGeometry):
     return MAX.bind(x, geometry=geometry)
 
 
-def bind(name: str, operand, first, geometry: WindowGeometry):
-    """The linear map `name`: "take" (x, first -> y) or "put" (y, first -> x)."""
-    return LINEAR[name].bind(*vary_alike(operand, first), geometry=geometry)
+def bind(name: str, operand, first, geometry: WindowGeometry, formulation: str):
+    """The linear map `name`: "take" (x, first -> y) or "put" (y, first -> x), computed on CPU as
+    `formulation` says ("fast" or "onednn"), elsewhere in pure JAX.
+    """
+    operands = vary_alike(operand, first)
+    return LINEAR[name].bind(*operands, geometry=geometry, formulation=formulation)
 
 
-def _pure(name, *operands, geometry):
+def _pure(name, *operands, geometry, formulation="onednn"):
     """The primitive in pure JAX, for programs that XLA divides over devices and for other
     platforms.
     """
+    del formulation
     arguments = (geometry.window, geometry.strides, geometry.padding)
     if name == "max":
         (x,) = operands
@@ -135,21 +140,26 @@ def _pure(name, *operands, geometry):
     return jax.linear_transpose(lambda x: take_first(x, first, *arguments), wanted)(operand)[0]
 
 
-def _on_cpu(name, undivided, *operands, geometry):
-    if not undivided:
-        return _pure(name, *operands, geometry=geometry)
-    from jaxcnn.ops.cpu import onednn
+def _on_cpu(name, undivided, *operands, geometry, formulation="onednn"):
+    if undivided and formulation == "onednn":
+        from jaxcnn.ops.cpu import onednn
 
-    return onednn.pool(name, geometry, *operands)
+        return onednn.pool(name, geometry, *operands)
+    if name != "max" and geometry.window != geometry.strides:
+        # Several windows see a place of x: XLA would compute what `first` and the gradient of y
+        # come from anew for each of them.
+        operands = [stored(operand, operands[0]) for operand in operands]
+    return _pure(name, *operands, geometry=geometry)
 
 
-def _abstract(name, operand, *first, geometry):
+def _abstract(name, operand, *first, geometry, formulation="onednn"):
+    del formulation
     spatial = geometry.spatial if name == "put" else geometry.output_spatial()
     result = operand.update(shape=(operand.shape[0], *spatial, operand.shape[-1]), weak_type=False)
     return [result, result.update(dtype=jnp.dtype(jnp.uint8))] if name == "max" else result
 
 
-def _batch(name, operands, axes, *, geometry):
+def _batch(name, operands, axes, *, geometry, formulation="onednn"):
     """Images are pooled independently: replicas are simply more of them."""
     size = mapped_size(operands, axes)
     stacked = [
@@ -163,7 +173,7 @@ def _batch(name, operands, axes, *, geometry):
         return [
             result.reshape(size, -1, *result.shape[1:]) for result in bind_max(images[0], geometry)
         ], [0, 0]
-    result = bind(name, images[0], images[1], geometry)
+    result = bind(name, images[0], images[1], geometry, formulation)
     return result.reshape(size, -1, *result.shape[1:]), 0
 
 
@@ -171,19 +181,19 @@ def _max_jvp(primals, tangents, *, geometry):
     y, first = bind_max(primals[0], geometry)
     tangent = ad.instantiate_zeros(tangents[0])
     return [y, first], [
-        bind("take", tangent, first, geometry),
+        bind("take", tangent, first, geometry, "onednn"),
         ad.Zero(jax.typeof(first).to_tangent_aval()),
     ]
 
 
-def _linear_jvp(name, tangent, operand, first, *, geometry):
-    return bind(name, tangent, first, geometry)
+def _linear_jvp(name, tangent, operand, first, **parameters):
+    return bind(name, tangent, first, **parameters)
 
 
-def _transpose(name, cotangent, operand, first, *, geometry):
+def _transpose(name, cotangent, operand, first, **parameters):
     if type(cotangent) is ad.Zero:
         return ad.Zero(operand.aval), None
-    return bind(TRANSPOSED[name], cotangent, first, geometry), None
+    return bind(TRANSPOSED[name], cotangent, first, **parameters), None
 
 
 def _define(name: str):

@@ -55,6 +55,7 @@ NEAREST: dict[str, tuple[str, ...]] = {
     "jaxcnn/ops/cpu/groups.py": CONVOLUTION,
     "jaxcnn/ops/cpu/kernel_gradient.py": CONVOLUTION,
     "jaxcnn/ops/cpu/small_maps.py": CONVOLUTION,
+    "jaxcnn/ops/cpu/stored.py": POOLING,
     "jaxcnn/ops/ctc.py": ("tests/ops/test_ctc.py", "tests/tasks/test_text.py"),
     "jaxcnn/ops/decoding.py": ("tests/ops/test_decoding.py",),
     "jaxcnn/ops/equivariance.py": ("tests/ops/test_equivariance.py",),

@@ -216,6 +216,18 @@ def test_blocks_of_columns_are_the_same_convolution(geometry, role):
             np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-12)
 
 
+def test_the_sum_over_blocks_does_not_grow_with_their_number():
+    """The gradient of x adds up what each block saw of a column: as many as see it, five here."""
+
+    def terms(side):
+        geometry = ConvolutionGeometry((side, side), (5, 5), (1, 1), ((2, 2), (2, 2)), (1, 1), 1)
+        blocks = banded.of_width(geometry, 1)
+        seen = jnp.ones((1, side, blocks.count, blocks.columns * 3))
+        return str(jax.make_jaxpr(blocks.to_x)(seen)).count("add_any")
+
+    assert terms(8) == terms(32) <= 5
+
+
 def test_blocks_are_for_few_channels():
     """Shapes on which they were slower when measured (docs/performance.md)."""
 
@@ -265,9 +277,7 @@ def test_tap_by_tap_is_the_same_convolution(rank, stride, role):
 
             @jax.jit
             def both(a, b, geometry=geometry, undivided=undivided):
-                taps = depthwise.convolve(
-                    role, geometry, a, b, lambda array: array, undivided=undivided
-                )
+                taps = depthwise.convolve(role, geometry, a, b, undivided=undivided)
                 return taps, convolution_primitives.natural(role, geometry, a, b)
 
             np.testing.assert_allclose(*both(a, b), rtol=1e-12, atol=1e-12)

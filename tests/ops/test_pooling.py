@@ -3,6 +3,7 @@ ties.
 """
 
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -205,3 +206,40 @@ def test_nor_of_a_convolution_that_is_pooled():
         want = jax.grad(total)(scale)
         got = computed_anew(jax.grad(total), scale)
     np.testing.assert_allclose(want, got, rtol=1e-4)
+
+
+def test_windows_that_overlap_read_what_each_of_them_would_compute():
+    """XLA joins the position of the winner and the gradient of y, with all that they come from, to
+    the sum that reads them nine times, unless they are written to memory: 17 comparisons in it."""
+
+    def total(x):
+        pooled = pooling.max_pool(jnp.tanh(x), (3, 3), strides=(2, 2), padding="SAME")
+        return jnp.sum(jnp.sin(pooled))
+
+    with convolution.formulation("fast"):
+        text = jax.jit(jax.grad(total)).lower(jnp.ones((2, 16, 16, 8))).compile().as_text()
+    parts = [
+        (part.count(" compare("), len(re.findall(r" (?:tanh|cosine)\(", part)))
+        for part in text.split("\n\n")
+    ]
+    assert max(parts) == (9, 0)
+
+
+@pytest.mark.parametrize("overlapping", [False, True])
+def test_without_compilation_the_gradient_is_the_same(overlapping):
+    """`jax.disable_jit`, to look at numbers with a debugger, also of a convolution."""
+    x = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 3, 8))
+    strides = (1, 1) if overlapping else (2, 2)
+
+    def total(x):
+        maps = convolution.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        return jnp.sum(jnp.sin(pooling.max_pool(maps, (2, 2), strides=strides)))
+
+    with convolution.formulation("fast"):
+        want = jax.jit(jax.grad(total))(x)
+        with jax.disable_jit():
+            got = jax.grad(total)(x)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)

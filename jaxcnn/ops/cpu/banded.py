@@ -55,12 +55,16 @@ class Blocks:
         if self.count == 1:
             return x.reshape(*x.shape[:2], 1, -1)
         low, step = self.geometry.padding[1][0], self.width * self.geometry.strides[1]
-        high = (self.count - 1) * step + self.columns - self.geometry.spatial[1] - low
+        # A block is `steps` pieces of so many columns as the next block lies further: a gradient is
+        # then the sum of so few arrays, not of one for each block.
+        steps = -(-self.columns // step)
+        pieces = self.count + steps - 1
+        high = pieces * step - self.geometry.spatial[1] - low
         x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (0, 0, 0), (low, high, 0), (0, 0, 0)))
-        starts = range(0, self.count * step, step)
-        return jnp.stack(
-            [x[:, :, start : start + self.columns].reshape(*x.shape[:2], -1) for start in starts], 2
-        )
+        images, height, _, channels = x.shape
+        x = x.reshape(images, height, pieces, step * channels)
+        seen = jnp.concatenate([x[:, :, i : i + self.count] for i in range(steps)], -1)
+        return seen[..., : self.columns * channels]
 
     def of_y(self, y):
         """[N, H', W', F] -> [N, H', count, width·F]."""

@@ -4,10 +4,10 @@ CPUs.
 XLA's CPU backend computes a convolution of many groups one channel at a time. Here each tap is a
 shifted image times one row of the kernel, which is vectorized over channels. The gradient of the
 image is a sum of the same kind. That of the kernel is one sum for each tap, over all places of all
-images. XLA takes long for sums over places (ms of the whole gradient with and without what follows:
-25 and 16 for 3x3 taps on 16 x 48x48x96, 35 and 13 for 7x7 on 4 x 56x56x96, 2 cores of an AMD EPYC
-without AVX-512, 2026-11-30, medians of seven, script not kept), so that several images are first added to one,
-number by number.
+images. XLA takes long for sums over places, so that several images are first added to one, number by
+number (ms of the whole gradient without and with that: 25 and 16 for 3x3 taps on 16 x 48x48x96, 35
+and 13 for 7x7 on 4 x 56x56x96, 2 cores of an AMD EPYC without AVX-512, 2026-11-30, medians of
+seven, script not kept).
 """
 
 import functools
@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxcnn.ops.cpu.stored import stored
 from jaxcnn.ops.geometry import ConvolutionGeometry
 
 # a tap is an operation in the compiled program, so large windows would compile for long
@@ -42,16 +43,13 @@ def suits(geometry: ConvolutionGeometry, w_shape: tuple[int, ...], dtype) -> boo
     )
 
 
-def convolve(
-    role: str, geometry: ConvolutionGeometry, a, b, materialize, *, undivided: bool = True
-):
+def convolve(role: str, geometry: ConvolutionGeometry, a, b, *, undivided: bool = True):
     """y(x, w), x(y, w) or w(x, y), by `role`: x [B, *spatial, C], w [*window, 1, C], y [B,
     *smaller, C].
 
-    `materialize`: array -> array, which keeps the compiler from computing what it is given anew for
-    each tap. `undivided`: False where images lie on several devices, and so are not added to one
-    another.
+    undivided: False where images lie on several devices, and so are not added to one another.
     """
+    materialize = functools.partial(stored, witness=b)  # else computed anew for each tap
     if role == "x":
         full = [d * (k - 1) for k, d in zip(geometry.window, geometry.dilation, strict=True)]
         spread = [(n - 1) * s + 1 for n, s in zip(a.shape[1:-1], geometry.strides, strict=True)]

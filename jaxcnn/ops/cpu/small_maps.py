@@ -10,12 +10,11 @@ without AVX-512, 2026-11-29, medians of three, nothing else running; the script 
 """
 
 import math
-from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxcnn.ops.cpu.stored import stored
 from jaxcnn.ops.geometry import ConvolutionGeometry
 
 
@@ -27,12 +26,8 @@ def suits(role: str, geometry: ConvolutionGeometry) -> bool:
     return geometry.groups == 1 and math.prod(geometry.window) > math.prod(of)
 
 
-def convolve(
-    role: str, geometry: ConvolutionGeometry, a, b, store: Callable[[jax.Array], jax.Array]
-):
-    """y(x, w) or x(y, w), by `role`; `geometry` as `suits` asks. store: writes an array to memory
-    (else the padding would be taken for one of the convolution's own again).
-    """
+def convolve(role: str, geometry: ConvolutionGeometry, a, b):
+    """y(x, w) or x(y, w), by `role`; `geometry` as `suits` asks."""
     g, axes = geometry, range(1, geometry.rank - 1)
     letters = "0123456789"[: len(axes)]
     extents = [d * (k - 1) + 1 for k, d in zip(g.window, g.dilation, strict=True)]
@@ -49,7 +44,7 @@ def convolve(
         strides, kernel, order = (1,) * len(axes), lax.rev(b, [i - 1 for i in axes]), "OI"
     padded = lax.pad(a, jnp.zeros((), a.dtype), [(0, 0, 0), *padding, (0, 0, 0)])
     return lax.conv_general_dilated(
-        store(padded),
+        stored(padded, b),  # else the padding is taken for one of the convolution's own again
         kernel,
         strides,
         "VALID",
