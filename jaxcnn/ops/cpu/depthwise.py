@@ -5,7 +5,7 @@ XLA's CPU backend computes a convolution of many groups one channel at a time. H
 shifted image times one row of the kernel, which is vectorized over channels. The gradient of the
 image is a sum of the same kind. That of the kernel is one sum for each tap, over all places of all
 images. XLA takes long for sums over places, so that several images are added to one first, number
-by number (ms of the whole gradient without and with that: 25 and 16 for 3x3 taps on 16 x 48x48x96, 35
+by number (ms of the whole gradient without and with that: 25 and 16 for 3x3 on 16 x 48x48x96, 35
 and 13 for 7x7 on 4 x 56x56x96, 2 cores of an AMD EPYC without AVX-512, 2026-11-30, medians of
 seven, script not kept).
 """
