@@ -12,6 +12,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import lax
 from jax.interpreters import ad
@@ -19,6 +20,8 @@ from jax.interpreters import ad
 from jaxcnn.ops.cpu.stored import stored
 from jaxcnn.ops.geometry import WindowGeometry
 from jaxcnn.ops.primitive import mapped_size, primitive, vary_alike
+
+NO_POSITION = 255  # in no window
 
 
 def places(x, window, strides, padding):
@@ -61,6 +64,39 @@ def take_first(x, first, window, strides, padding):
         for i, offset in enumerate(offsets)
     ]
     return functools.reduce(jnp.add, chosen)
+
+
+def put_first(y, first, geometry: WindowGeometry):
+    """The transpose of `take_first`, where windows do not tile x: each element of y [B, *smaller,
+    C], added to the place of x that `first` points to. -> [B, *spatial, C].
+
+    Places of x that lie a whole stride apart are seen from the same positions of windows: each such
+    phase is a sum of shifted arrays, and x the phases interleaved.
+    """
+    window, strides = geometry.window, geometry.strides
+    zero, ones = jnp.zeros((), y.dtype), (1,) * len(window)
+    back = [(k - 1) // s for k, s in zip(window, strides, strict=True)]  # windows that still see it
+    edges = [(0, 0, 0), *((n, n, 0) for n in back), (0, 0, 0)]
+    extents = [n + more for n, more in zip(y.shape[1:-1], back, strict=True)]
+    shape = (y.shape[0], *extents, y.shape[-1])
+    y, first = lax.pad(y, zero, edges), lax.pad(first, np.uint8(NO_POSITION), edges)
+    phases = []
+    for phase in itertools.product(*map(range, map(min, strides, window))):
+        terms = []
+        for position, offset in enumerate(itertools.product(*map(range, window))):
+            steps = [divmod(o - p, s) for o, p, s in zip(offset, phase, strides, strict=True)]
+            if not any(rest for _, rest in steps):
+                start = [n - step for n, (step, _) in zip(back, steps, strict=True)]
+                here = take(first, start, ones, shape) == position
+                terms.append(jnp.where(here, take(y, start, ones, shape), zero))
+        lows = [p - low for p, (low, _) in zip(phase, geometry.padding, strict=True)]
+        places = [
+            (low, n - low - (m - 1) * s - 1, s - 1)
+            for low, n, m, s in zip(lows, geometry.spatial, extents, strides, strict=True)
+        ]
+        added = functools.reduce(jnp.add, terms)
+        phases.append(lax.pad(added, zero, [(0, 0, 0), *places, (0, 0, 0)]))
+    return functools.reduce(jnp.add, phases)
 
 
 def pad(x, padding, value):
@@ -132,6 +168,8 @@ def _pure(name, *operands, geometry, formulation="onednn"):
     operand, first = operands
     if name == "take":
         return take_first(operand, first, *arguments)
+    if geometry.window != geometry.strides:
+        return put_first(operand, first, geometry)
     # Only the type is used; made from an operand, it also says over which axes of a shard_map it
     # varies.
     wanted = jnp.broadcast_to(

@@ -131,7 +131,8 @@ def test_two_processes_train_as_one(file, together, tmp_path, monkeypatch):
     for a, b in zip(run.history, alone.history, strict=True):
         a, b = ({**r, **r.get("metrics", {})} for r in (a, b))
         # BatchNorm amplifies rounding from step to step
-        near = {"abs": 1e-6} if a["step"] == 1 else {"rel": 1e-3, "abs": 1e-4}
+        first = {"rel": 1e-6, "abs": 1e-6}  # the larger holds: a norm is above 3
+        near = first if a["step"] == 1 else {"rel": 1e-3, "abs": 1e-4}
         for name in ("loss", "accuracy", "grad_norm", "update_norm", "param_norm"):
             if name in b:
                 assert a[name] == pytest.approx(b[name], **near), (name, b["step"])
