@@ -90,7 +90,7 @@ def main(args: Any) -> int:
     if args.compile:
         result |= measure_step(experiment, steps=result["steps"] or 1)
     size, link = experiment.batch_size, args.link or LINK
-    held = {n: share_of_state(experiment, n) for n in counts}
+    held = share_of_state(experiment, counts) if counts else {}
     shares = [
         device_share(result, n, batch_size=size, link=link, state_bytes=held[n]) for n in counts
     ]

@@ -37,7 +37,7 @@ def primitive(
 
     def evaluate(*operands, **parameters):
         # under `jax.disable_jit` there is no program, and the call would come back here
-        without = jax.config.jax_disable_jit
+        without = jax.config.jax_disable_jit  # pyright: ignore[reportAttributeAccessIssue]
         return (elsewhere if without else compiled)(*operands, **parameters)
 
     made.def_impl(evaluate)

@@ -2,6 +2,7 @@
 whether data, task and model have the same classes and sizes.
 """
 
+from collections.abc import Iterable
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -40,8 +41,7 @@ def abstract_state(e: Experiment) -> Tree:
             )
         _check_image_size(e, entries)
         program = make_program(e, steps=1)
-        check_program(program, e)
-        state = jax.eval_shape(program.init, jax.random.key(0))
+        state = check_program(program, e)
         _, numbers = jax.eval_shape(program.train_step, state, batch)
         check_numbers("the program's train_step", numbers)
         _check_head(e, program, state, batch)
@@ -81,15 +81,16 @@ def check_divides(e: Experiment, *, devices: int | None = None) -> None:
     if layout != Layout():
         if devices is None:
             meshes.arranged(layout)
-        share_of_state(e, count)
+        share_of_state(e, (count,))
 
 
-def share_of_state(e: Experiment, devices: int) -> int:
-    """Bytes of the state on each of so many devices.
+def share_of_state(e: Experiment, counts: Iterable[int]) -> dict[int, int]:
+    """{number of devices: bytes of the state on each of them}.
 
     Errors: ConfigError for a mesh or layout that does not fit.
     """
-    return meshes.bytes_per_device(abstract_state(e), Layout.of(e), devices)
+    state, layout = abstract_state(e), Layout.of(e)
+    return {count: meshes.bytes_per_device(state, layout, count) for count in counts}
 
 
 def check_classes(e: Experiment) -> None:
@@ -174,11 +175,11 @@ def pre_flight(e: Experiment) -> dict[str, Any]:
     batch = {
         name: jax.ShapeDtypeStruct((e.batch_size, *s.shape), s.dtype) for name, s in spec.items()
     }
-    entries = jax.eval_shape(lambda b: prepare(e, b), batch)
+    entries, devices = jax.eval_shape(lambda b: prepare(e, b), batch), len(hosts.devices())
     return {
         "inputs": {name: [*entries[name].shape[1:]] for name in e.task.inputs},
         **_sizes_of(state),
-        "state_bytes_per_device": share_of_state(e, len(hosts.devices())),
+        "state_bytes_per_device": meshes.bytes_per_device(state, Layout.of(e), devices),
         "batch_bytes": _size(batch),
         **{f"{split}_examples": count for split, count in sizes.items()},
         "steps": steps if known else None,

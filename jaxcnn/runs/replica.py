@@ -16,7 +16,7 @@ from jaxcnn.core import transforms
 from jaxcnn.core.experiment import Experiment, optimizer_numbers
 from jaxcnn.core.forward import fresh_variables
 from jaxcnn.core.program import make_program
-from jaxcnn.core.protocols import AnyState, HasNumbers, HasParams, Program, Variables
+from jaxcnn.core.protocols import AnyState, HasNumbers, HasParams, Program, Tree, Variables
 from jaxcnn.data.dataset import Source
 from jaxcnn.errors import CheckpointError, ConfigError
 from jaxcnn.runs.checkpoint import Checkpoints, digest
@@ -111,8 +111,10 @@ def replace(state: S, **fields: Any) -> S:
     return state._replace(**fields)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def check_program(program: Program, e: Experiment) -> None:
-    """ConfigError for a program whose state lacks what the loop needs, or that is no Program."""
+def check_program(program: Program, e: Experiment) -> Tree:
+    """The program's state as shapes; ConfigError where it lacks what the loop needs, or where it is
+    no Program.
+    """
     if not isinstance(program, Program):
         raise ConfigError(
             f"program={e.program!r}: returned {type(program).__name__}; it must return a "
@@ -128,6 +130,7 @@ def check_program(program: Program, e: Experiment) -> None:
                 f"{jnp.dtype(dtype)} []; it has {seen}. `step` counts updates; `live` turns false "
                 "at a step that is not finite (see jaxcnn.core.program.advance)"
             )
+    return state
 
 
 def pinned_weights(experiments: Iterable[Experiment]) -> dict[str, str]:

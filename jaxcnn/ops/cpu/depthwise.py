@@ -70,7 +70,7 @@ def convolve(role: str, geometry: ConvolutionGeometry, a, b, *, undivided: bool 
             * _row(b, tap)
             for tap, offset in _taps(geometry)
         )
-        return materialize(sum(terms))
+        return materialize(functools.reduce(jnp.add, terms))
     edges = [(low, high, 0) for low, high in geometry.padding]
 
     def part(x, offset):
@@ -78,7 +78,8 @@ def convolve(role: str, geometry: ConvolutionGeometry, a, b, *, undivided: bool 
 
     if role == "y":
         padded = materialize(_pad(a, edges))
-        return materialize(sum(part(padded, o) * _row(b, tap) for tap, o in _taps(geometry)))
+        terms = (part(padded, offset) * _row(b, tap) for tap, offset in _taps(geometry))
+        return materialize(functools.reduce(jnp.add, terms))
     images, terms = len(a), MOST_TERMS // math.prod(geometry.window)
     sums = -(-images // min(MOST_IMAGES, terms)) if undivided else images
     together = -(-images // sums)
