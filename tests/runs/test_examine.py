@@ -158,6 +158,19 @@ def test_a_stream_with_more_classes_than_the_task_is_refused_before_training(tol
         open_checked(e, "train")
 
 
+def test_a_check_traces_the_model_once_for_each_of_its_uses():
+    """Which is what a check of a large network takes its time for: to initialize, train, predict."""
+    uses = []
+
+    class Told(TinyNet):
+        def __call__(self, *inputs, train):
+            uses.append("train" if train else "not train")
+            return super().__call__(*inputs, train=train)
+
+    pre_flight(tiny(model=Told()))
+    assert sorted(uses) == ["not train", "not train", "train"]
+
+
 def test_the_classes_of_data_task_and_model_are_compared():
     data = Arrays(arrays(9), arrays(9), label_names=("ant", "bee", "cat"))
     check_classes(with_data(data))
