@@ -102,7 +102,7 @@ NEAREST: dict[str, tuple[str, ...]] = {
         "tests/core/test_freezing_rules.py",
         "tests/core/test_freezing.py",
     ),
-    "jaxcnn/core/hosts.py": ("tests/runs/test_hosts.py",),
+    "jaxcnn/core/hosts.py": ("tests/core/test_hosts.py", "tests/runs/test_hosts.py"),
     "jaxcnn/core/meshes.py": ("tests/core/test_meshes_by_hand.py", "tests/core/test_meshes.py"),
     "jaxcnn/core/memory.py": ("tests/core/test_memory.py",),
     "jaxcnn/core/optimizers.py": (
@@ -114,6 +114,7 @@ NEAREST: dict[str, tuple[str, ...]] = {
     "jaxcnn/core/override.py": ("tests/core/test_override.py",),
     "jaxcnn/core/program.py": (
         "tests/core/test_program_pieces.py",
+        "tests/core/test_descent.py",
         *CORE,
         "tests/core/test_freezing.py",
         "tests/core/test_extra_arguments.py",
