@@ -74,6 +74,14 @@ def test_micro_batches_are_parts_of_one_mean_and_go_one_after_another(weight, ac
     assert float(found.numbers["draw"]) == pytest.approx(float(np.mean(draws)), rel=1e-6)
 
 
+def test_micro_batches_make_a_loop_but_for_cpus():
+    """On which a convolution inside a loop runs several times slower."""
+    e = experiment(accumulate=4)
+    step = jax.jit(partial(program.gradient, e))
+    text = step.lower(state_of(e), {"x": jnp.asarray(ROWS)}, KEY).as_text()
+    assert ("while" not in text) == (jax.default_backend() == "cpu")
+
+
 def test_what_is_frozen_has_no_gradient_and_is_seen_by_the_objective():
     e = experiment(rates=(("b", 0.0),))
     found = program.gradient(e, state_of(e), {"x": jnp.asarray(ROWS)}, KEY)
@@ -227,6 +235,9 @@ def test_optimizers_that_cannot_be_made_are_refused():
     numbers = {"optimizer.times": jnp.float32(2.0)}
     with pytest.raises(ConfigError, match="its numbers times lie in the training state"):
         jax.eval_shape(partial(made, e), numbers)
+    by_itself = experiment(optimizer=lambda: optax.sgd(float(jnp.ones(()))))  # traced in a step
+    with pytest.raises(ConfigError, match="must know one of them when it is made"):
+        jax.eval_shape(partial(made, by_itself), {})
     with pytest.raises(ConfigError, match="optimizer: lacks learning_rate"):
         program.make_optimizer(experiment(optimizer=optax.adam))
     with pytest.raises(ConfigError, match="optimizer: gives None"):

@@ -13,6 +13,7 @@ from jaxcnn.core import meshes, transforms
 from jaxcnn.core.memory import Fitting
 from jaxcnn.core.meshes import Layout
 from jaxcnn.core.protocols import Program
+from jaxcnn.core.remat import KEEP_BARRIERS
 from jaxcnn.errors import ConfigError
 from jaxcnn.tasks.classification import Classification
 from jaxcnn.tasks.task import View
@@ -169,6 +170,11 @@ def test_what_is_called_once_is_optimized_least_unless_nothing_is():
         assert transforms.called_once() == {"xla_backend_optimization_level": 1}
     finally:
         jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="of CPUs")
+def test_steps_are_compiled_so_that_what_is_computed_anew_saves_memory():
+    assert transforms.stepping() == KEEP_BARRIERS
 
 
 def one_device():
