@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
-from jaxcnn.core import meshes
+from jaxcnn.core import hosts, meshes
 from jaxcnn.core.meshes import Layout
 from jaxcnn.errors import ConfigError
 from tests.tiny import tiny
@@ -73,6 +73,14 @@ def test_devices_are_arranged_group_by_group():
     assert found.axis_names == ("data", "fsdp")
     assert found.devices.tolist() == [["a", "b", "c"], ["d", "e", "f"]]
     assert meshes.arranged(Layout()).devices.tolist() == [[d] for d in jax.local_devices()]
+
+
+def test_a_group_lies_on_one_host(monkeypatch):
+    monkeypatch.setitem(hosts._state, "count", 2)
+    for text in ("data=4", "data=2,fsdp=2"):
+        meshes.arranged(Layout(text), devices=list("abcd"))
+    with pytest.raises(ConfigError, match="fsdp=4 must divide the 2 devices of each host"):
+        meshes.arranged(Layout("fsdp=4"), devices=list("abcd"))
 
 
 STATE = {

@@ -155,6 +155,21 @@ def test_an_optimizer_that_asks_gets_the_loss_the_gradient_and_its_factor():
     assert float(after.opt_state) == 1
 
 
+def test_there_is_another_look_where_there_is_the_batch():
+    names = []
+
+    def apply(updates, state, params, **more):
+        names.append(set(more))
+        return updates, state
+
+    asking = optax.GradientTransformationExtraArgs(lambda _: jnp.zeros(()), apply)
+    e = experiment(optimizer=lambda: asking)
+    program.update(e, state_of(e), FOUND, steps=4)
+    program.update(e, state_of(e), FOUND, steps=4, again=({"x": jnp.asarray(ROWS)}, KEY))
+    plain = {"value", "grad", "scale"}
+    assert names == [plain, plain | {"value_fn", "grad_fn"}]
+
+
 @pytest.mark.parametrize("clip", [None, 0.5])
 def test_an_optimizer_may_look_at_other_parameters_of_the_same_batch(clip):
     """At half the weights: the loss, its slope by JAX, and the gradient, clipped."""
@@ -221,7 +236,7 @@ def test_the_optimizers_state_has_no_weak_types():
         assert float(state["number"]) == value
         assert not state["number"].weak_type
         assert jnp.issubdtype(state["key"].dtype, jax.dtypes.prng_key)
-        _, state = made.update({"w": jnp.ones(2)}, state)
+        _, state = jax.jit(made.update)({"w": jnp.ones(2)}, state)
 
 
 def test_optimizers_that_cannot_be_made_are_refused():
