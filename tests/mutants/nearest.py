@@ -127,6 +127,7 @@ NEAREST: dict[str, tuple[str, ...]] = {
         *CORE,
         "tests/core/test_views.py",
         "tests/core/test_transforms.py",
+        "tests/core/test_meshes.py",
     ),
     "jaxcnn/core/trees.py": ("tests/core/test_trees.py",),
     "jaxcnn/core/views.py": ("tests/core/test_views.py",),
