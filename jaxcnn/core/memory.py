@@ -125,12 +125,12 @@ def _of_machine() -> int:
 def _of_group(root: Path = Path("/sys/fs/cgroup")) -> int | None:
     """Of control groups of the second version; what files hold in the cache is given back."""
     own = next(
-        (x[3:] for x in Path("/proc/self/cgroup").read_text().splitlines() if x.startswith("0::")),
+        (x[4:] for x in Path("/proc/self/cgroup").read_text().splitlines() if x.startswith("0::/")),
         None,
     )
     if own is None:
         return None
-    folder, found = root / own.lstrip("/"), []
+    folder, found = root / own, []
     for place in (folder, *folder.parents):
         if not place.is_relative_to(root) or not (place / "memory.max").exists():
             break

@@ -118,20 +118,17 @@ def with_any_arguments(
     do (`optax.contrib.sam`). The program does this to the optimizer as a whole; within an
     `optax.chain` it is to be done by hand.
     """
-    update = optimizer.update
-    if not isinstance(optimizer, optax.GradientTransformationExtraArgs):
-        return optax.with_extra_args_support(optimizer)
-    parameters = inspect.signature(update).parameters.values()
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return optimizer
+    parameters = inspect.signature(optimizer.update).parameters.values()
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
     named = {p.name for p in parameters}
 
-    def update_with(
+    def update(
         updates: Params, state: OptState, params: Params | None = None, **more: Any
     ) -> tuple[Params, OptState]:
-        return update(updates, state, params, **{k: v for k, v in more.items() if k in named})
+        taken = {k: v for k, v in more.items() if takes_all or k in named}
+        return optimizer.update(updates, state, params, **taken)
 
-    return optax.GradientTransformationExtraArgs(optimizer.init, update_with)
+    return optax.GradientTransformationExtraArgs(optimizer.init, update)
 
 
 class LookaheadState(NamedTuple):

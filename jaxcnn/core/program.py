@@ -20,7 +20,6 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int32
 
 from jaxcnn.core import freezing, optimizers, schedules
@@ -337,9 +336,4 @@ def _strong(tree: Tree) -> Tree:
     """The tree without weak types: one that turns strong after a step, as in optax's line searches,
     would compile that step again.
     """
-
-    def strong(x: ArrayLike) -> jax.Array:
-        x = jnp.asarray(x)
-        return x if jnp.issubdtype(x.dtype, jax.dtypes.extended) else jnp.asarray(x, x.dtype)
-
-    return jax.tree.map(strong, tree)
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.asarray(x).dtype), tree)

@@ -60,7 +60,7 @@ def _look(name: str, image: jax.Array, view: View) -> jax.Array:
             f"tta: {name} is {list(image.shape)}; there are other views of pictures [B, H, W, C]"
         )
     if view.window is not None:
-        sizes = [max(1, round(WINDOW * side)) for side in image.shape[1:3]]
+        sizes = [round(WINDOW * side) for side in image.shape[1:3]]
         top, left = (
             round(share * (side - size))
             for share, side, size in zip(view.window, image.shape[1:3], sizes, strict=True)

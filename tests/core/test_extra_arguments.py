@@ -18,7 +18,7 @@ from jaxcnn.core import optimizers, schedules
 from jaxcnn.core.program import Gradient, evaluation_variables, gradient, make_program, update
 from jaxcnn.core.transforms import compile
 from jaxcnn.data.memory import Arrays
-from jaxcnn.errors import ConfigError, Preempted
+from jaxcnn.errors import Preempted
 from tests.tiny import arrays, fit, stop_at, tiny
 
 
@@ -294,17 +294,6 @@ def test_schedule_free_leaves_what_is_frozen():
     first, *_, last = states(e, 3)
     at = evaluation_variables(last)["params"]["Dense_0"]
     np.testing.assert_array_equal(at["bias"], first.params["Dense_0"]["bias"])
-
-
-FACTORS = {"schedule": schedules.cosine, "ema": 0.9, "rates": (("bias", 2.0),)}
-
-
-@pytest.mark.parametrize("name", UNSCALED)
-@pytest.mark.parametrize("field", FACTORS)
-def test_factors_that_would_break_an_optimizer_are_refused(name, field):
-    e = experiment(OPTIMIZERS[name], **{field: FACTORS[field]})
-    with pytest.raises(ConfigError, match=rf"{field}=.*the optimizer is"):
-        jax.eval_shape(make_program(e, steps=5).init, jax.random.key(0))
 
 
 def middle(progress):

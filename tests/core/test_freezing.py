@@ -11,7 +11,7 @@ import pytest
 from flax import linen as nn
 
 import jaxcnn
-from jaxcnn.core import freezing, schedules
+from jaxcnn.core import schedules
 from jaxcnn.core.forward import apply_model
 from jaxcnn.core.program import gradient, make_program
 from jaxcnn.core.transforms import compile
@@ -254,14 +254,6 @@ class Remembered(nn.Module):
 def test_shared_and_lifted_modules_are_frozen_too():
     first, last = train(frozen_body(model=Twice()))
     same(first.model_state, last.model_state)
-
-
-def test_parts_add_up_to_the_whole():
-    params = {"a": {"kernel": 1, "bias": 2}, "head": {"kernel": 3}}
-    trained, frozen = freezing.split(params, (("^a/kernel", 0.0),))
-    assert trained == {"a": {"kernel": None, "bias": 2}, "head": {"kernel": 3}}
-    assert frozen == {"a": {"kernel": 1, "bias": None}, "head": {"kernel": None}}
-    assert freezing.merge(trained, frozen) == params == freezing.merge(frozen, trained)
 
 
 def test_a_frozen_body_resumes_to_the_same_bits(tmp_path):

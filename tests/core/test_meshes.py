@@ -2,20 +2,13 @@
 checkpoints are those of any number of devices.
 """
 
-import jax
-import numpy as np
 import pytest
-from jax.sharding import AbstractMesh, PartitionSpec
 
 import jaxcnn
-from jaxcnn.core import meshes
-from jaxcnn.core.meshes import Layout
 from jaxcnn.errors import ConfigError, Preempted
 from jaxcnn.runs.train import go_on
 from tests.simulated import found_by
 from tests.tiny import Lines, TinyNet, stop_at, tiny
-
-EIGHT = AbstractMesh((1, 8), meshes.AXES)
 
 
 @pytest.fixture(scope="module")
@@ -87,71 +80,3 @@ def test_what_does_not_fit_is_refused_before_there_is_a_folder(found):
 
 def test_of_a_divided_state_that_diverges_the_layer_is_named(found):
     assert "in the output of layer 'BatchNorm_0'" in found["runs"]["diverged"]
-
-
-def test_keys_are_whole_on_each_device():
-    specs = meshes.specs({"rng": jax.random.split(jax.random.key(0), 8)}, EIGHT, ())
-    assert specs == {"rng": PartitionSpec()}
-
-
-@pytest.mark.parametrize(
-    ("text", "count", "sizes"),
-    [
-        (None, 8, (8, 1)),
-        ("data=4,fsdp=2", 8, (4, 2)),
-        ("fsdp=-1", 8, (1, 8)),
-        (" fsdp = 2 , data = -1 ", 8, (4, 2)),
-        ("fsdp=-1", 1, (1, 1)),
-    ],
-)
-def test_a_mesh_is_read(text, count, sizes):
-    assert tuple(meshes.parse(text, count).values()) == sizes
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("fdsp=2", "did you mean 'fsdp'"),
-        ("data=0", "with a number of devices"),
-        ("data=2,data=4", "each axis once"),
-        ("data=-1,fsdp=-1", "at most one axis"),
-        ("data=3", "does not make up 8 devices"),
-        ("data", "with a number of devices"),
-        ("", "is no axis"),
-        ("fsdp=-2", "with a number of devices"),
-    ],
-)
-def test_what_is_no_mesh_is_refused(text, says):
-    with pytest.raises(ConfigError, match=says):
-        meshes.parse(text, 8)
-
-
-def test_the_largest_axis_that_fits_is_divided_and_rules_come_first():
-    def shape(*sizes):
-        return jax.ShapeDtypeStruct(sizes, np.float32)
-
-    state = {
-        "kernel": shape(3, 3, 64, 128),
-        "square": shape(3, 3, 64, 64),
-        "tall": shape(512, 10),
-        "bias": shape(8),
-        "odd": shape(7, 9),
-        "number": shape(),
-    }
-    specs = meshes.specs(state, EIGHT, (("tall", None), ("square", -2)))
-    assert specs["kernel"] == PartitionSpec(None, None, None, "fsdp")
-    assert specs["square"] == PartitionSpec(None, None, "fsdp")
-    assert specs["bias"] == PartitionSpec("fsdp")
-    assert specs["tall"] == specs["odd"] == specs["number"] == PartitionSpec()
-    assert meshes.specs(state, EIGHT, ())["tall"] == PartitionSpec("fsdp")
-    assert meshes.specs(state, EIGHT, ())["square"] == PartitionSpec(None, None, None, "fsdp")
-    halved = meshes.bytes_per_device(
-        {"tall": state["tall"], "odd": state["odd"]}, Layout("fsdp=-1"), 2
-    )
-    assert halved == 4 * (512 * 10 // 2 + 63)
-
-
-def test_fields_that_are_none_are_refused():
-    for fields in ({"mesh": 8}, {"layout": (("kernel", 1),)}, {"layout": (("kernel",),)}):
-        with pytest.raises(ConfigError, match=next(iter(fields))):
-            tiny(**fields)

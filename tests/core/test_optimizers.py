@@ -160,34 +160,6 @@ def test_ten_steps_equal_numpy(name):
         assert np.abs(ours[k] - START[k]).max() > 1e-3
 
 
-def test_mask_limits_the_decay():
-    decayed, plain = (
-        descend(partial(optimizers.sgd, 0.05, weight_decay=0.5, mask=optimizers.kernels), 1),
-        descend(partial(optimizers.sgd, 0.05), 1),
-    )
-    np.testing.assert_array_equal(decayed["bias"], plain["bias"])
-    np.testing.assert_allclose(
-        decayed["kernel"], plain["kernel"] - 0.05 * 0.5 * START["kernel"], atol=1e-6
-    )
-
-
-def test_decoupled_decay_stays_out_of_the_momentum():
-    """Without a gradient, decoupled decay shrinks by exactly 1 - rate * decay a step; coupled by
-    more, through momentum.
-    """
-    params = {"kernel": jnp.ones((2, 2), jnp.float32)}
-    sizes = {}
-    for decoupled in (True, False):
-        optimizer = optimizers.sgd(0.1, 0.9, weight_decay=0.5, decoupled=decoupled)
-        now, state = params, optimizer.init(params)
-        for _ in range(4):
-            updates, state = optimizer.update(jax.tree.map(jnp.zeros_like, now), state, now)
-            now = optax.apply_updates(now, updates)
-        sizes[decoupled] = float(now["kernel"][0, 0])  # pyright: ignore
-    assert sizes[True] == pytest.approx(0.95**4, rel=1e-6)
-    assert sizes[False] < sizes[True] - 0.1
-
-
 class Small(nn.Module):
     @nn.compact
     def __call__(self, image):
@@ -212,15 +184,6 @@ def test_names_and_kernels():
     }
     assert optimizers.kernels(PARAMS) == {
         module: {leaf: leaf == "kernel" for leaf in leaves} for module, leaves in expected.items()
-    }
-
-
-def test_first_matching_rule_counts():
-    rates = optimizers.rate_multipliers(PARAMS, (("^Conv_0/", 0.0), ("bias$", 2.0)))
-    assert rates == {
-        "Conv_0": {"kernel": 0.0, "bias": 0.0},
-        "BatchNorm_0": {"scale": 1.0, "bias": 2.0},
-        "Dense_0": {"kernel": 1.0, "bias": 2.0},
     }
 
 

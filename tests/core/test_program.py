@@ -11,7 +11,7 @@ import pytest
 from flax import linen as nn
 
 from jaxcnn.core import schedules
-from jaxcnn.core.program import gradient, make_program
+from jaxcnn.core.program import make_program
 from jaxcnn.core.transforms import compile, scan, scored
 from jaxcnn.data.memory import Arrays
 from tests.tiny import TinyNet, arrays, tiny
@@ -108,89 +108,6 @@ def test_micro_batches_add_up_to_the_whole_gradient():
     a, _ = steps_of(plain)
     b, _ = steps_of(dataclasses.replace(plain, accumulate=4))
     assert difference(a.params, b.params) < 1e-6
-
-
-def test_weighted_micro_batches_add_up_and_a_weight_counts_as_copies_do():
-    """A row of weight 2 is two rows, one of weight 0 none; the weights' scale is nothing."""
-    plain = tiny(model=Linear(), optimizer=partial(optax.sgd, learning_rate=0.1), augment=())
-    batch = next(iter(batches(plain, 1)))
-    weight = jnp.asarray([2.0, 0, 1, 1, 0, 2, 0, 2])
-    program = make_program(plain, steps=1)
-    state = program.init(jax.random.key(0))
-    results = [
-        jax.jit(partial(gradient, e))(state, batch | {"weight": w}, jax.random.key(1))
-        for e, w in (
-            (plain, weight),
-            (plain, 100 * weight),
-            (dataclasses.replace(plain, accumulate=4), weight),
-        )
-    ]
-    rows = np.repeat(np.arange(8), weight.astype(int))
-    copies = {name: jnp.asarray(np.asarray(x)[rows]) for name, x in batch.items()}
-    expected = jax.jit(partial(gradient, plain))(state, copies, jax.random.key(1))
-    for found in results:
-        assert found.loss == pytest.approx(float(expected.loss), rel=1e-5)
-        assert difference(found.grads, expected.grads) < 1e-6
-    none = jax.jit(partial(gradient, plain))(
-        state, batch | {"weight": jnp.zeros(8)}, jax.random.key(1)
-    )
-    assert none.loss == 0
-    assert all(bool((g == 0).all()) for g in jax.tree.leaves(none.grads))
-
-
-def test_padding_counts_for_nothing():
-    """Rows of mask 0 are as if they were not there, and a batch of nothing else changes nothing."""
-    e = tiny(model=Linear(), augment=())
-    state = make_program(e, steps=1).init(jax.random.key(0))
-    of_batch, [batch] = jax.jit(partial(gradient, e)), batches(e, 1)
-    real = {name: x[:5] for name, x in batch.items()}
-    padded = batch | {"mask": jnp.asarray([1.0] * 5 + [0.0] * 3)}
-    found, none, expected = (
-        of_batch(state, b, jax.random.key(1))
-        for b in (padded, batch | {"mask": jnp.zeros(8)}, real)
-    )
-    assert found.loss == pytest.approx(float(expected.loss), rel=1e-5)
-    assert difference(found.grads, expected.grads) < 1e-6
-    assert none.loss == 0
-    assert all(bool((g == 0).all()) for g in jax.tree.leaves(none.grads))
-
-
-def test_each_micro_batch_has_a_key_of_its_own():
-    """What an objective draws has a spread over them."""
-
-    def drawing(e, variables, batch, key):
-        draw = jax.random.uniform(key)
-        loss = jnp.zeros(batch["image"].shape[0]) * variables["params"]["Dense_0"]["bias"].sum()
-        return loss, {}, {"mean": draw, "square": draw**2}
-
-    e = tiny(model=Linear(), augment=(), objective=drawing, accumulate=4)
-    state = make_program(e, steps=1).init(jax.random.key(0))
-    [batch] = batches(e, 1)
-    numbers = jax.jit(partial(gradient, e))(state, batch, jax.random.key(1)).numbers
-    assert numbers["square"] - numbers["mean"] ** 2 > 1e-3
-
-
-def test_rate_zero_freezes_and_rate_two_doubles():
-    e = tiny(
-        model=Linear(),
-        optimizer=partial(optax.sgd, learning_rate=0.1),
-        augment=(),
-        clip_norm=None,
-        schedule=schedules.constant,
-    )
-    start = make_program(e, steps=12).init(jax.random.key(0)).params["Dense_0"]
-    plain = steps_of(e, 1)[0].params["Dense_0"]
-    ruled = steps_of(dataclasses.replace(e, rates=(("bias", 0.0), ("kernel", 2.0))), 1)[0].params[
-        "Dense_0"
-    ]
-    assert (ruled["bias"] == start["bias"]).all()
-    assert (plain["bias"] != start["bias"]).any()
-    np.testing.assert_allclose(
-        ruled["kernel"] - start["kernel"],
-        2 * (plain["kernel"] - start["kernel"]),
-        rtol=1e-3,
-        atol=1e-7,
-    )
 
 
 def test_a_step_that_is_not_finite_is_not_taken_nor_any_after_it():

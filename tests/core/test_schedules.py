@@ -9,8 +9,34 @@ import optax
 import pytest
 
 from jaxcnn.core import schedules
+from jaxcnn.errors import ConfigError
 
 STEPS = 200
+
+# by hand: {progress: multiplier} of each schedule as it is without options, called by hand, where
+# an update is a thousandth of the run
+UNSAID = {
+    "constant": {0.0: 1, 0.5: 1, 1.0: 1},
+    "exponential": {0.0: 1, 0.5: 0.1, 1.0: 0.01},
+    "linear": {0.0: 1, 0.25: 0.75, 1.0: 0},
+    "polynomial": {0.0: 1, 0.5: 0.25, 1.0: 0},
+    "cosine": {0.0: 1, 0.5: 0.5, 1.0: 0},
+    "warmup_cosine": {0.0: 0.02, 0.049: 1, 0.05: 1, 0.525: 0.5, 1.0: 0},
+    "triangular": {0.0: 1 / 300, 0.3: 1, 0.65: 0.5, 1.0: 0},
+    "one_cycle": {0.0: 0.04, 0.15: 0.52, 0.3: 1, 0.575: 0.52, 0.85: 0.04, 1.0: 4e-6},
+}
+
+
+@pytest.mark.parametrize("name", UNSAID)
+def test_what_is_not_said_is_as_the_docs_say(name):
+    places, values = zip(*UNSAID[name].items(), strict=True)
+    found = getattr(schedules, name)(jnp.float32(places))
+    np.testing.assert_allclose(found, values, rtol=2e-6, atol=1e-7)
+
+
+def test_steps_are_to_a_tenth_and_have_no_warm_up_unless_it_is_said():
+    found = schedules.step(jnp.float32([0, 0.2, 0.4, 1]), boundaries=(0.3, 0.9))
+    np.testing.assert_allclose(found, [1, 1, 0.1, 0.01], rtol=1e-6)
 
 
 def warmed(shape, *, steps):
@@ -141,6 +167,33 @@ def test_triangular_from_nothing_starts_as_a_warm_up_does():
 
 def test_a_schedule_of_ones_own_gets_the_progress_alone():
     np.testing.assert_allclose(run_of(4, lambda progress: 1 - progress), [1, 0.75, 0.5, 0.25])
+
+
+@pytest.mark.parametrize(
+    "found", [0.5, 1, np.float32(0.5), np.float64(0.5), jnp.float32(0.5)], ids=repr
+)
+def test_a_schedule_may_give_any_kind_of_number(found):
+    assert schedules.multiplier(lambda progress: found, jnp.int32(3), steps=4) is found
+
+
+@pytest.mark.parametrize(
+    "found", ["a half", None, (0.5,), jnp.ones(1), np.ones(2)], ids=lambda x: type(x).__name__
+)
+def test_what_is_not_one_number_is_refused(found):
+    with pytest.raises(ConfigError, match=r"schedule: gives .*it must give one number"):
+        schedules.multiplier(lambda progress: found, jnp.int32(3), steps=4)
+
+
+def test_a_schedule_that_lacks_a_number_is_refused_by_its_name():
+    with pytest.raises(ConfigError, match=r"schedule: missing.*'boundaries'; give it"):
+        schedules.multiplier(schedules.step, jnp.int32(0), steps=4)
+
+
+@pytest.mark.parametrize("schedule", WITH_WARMUP)
+def test_a_run_that_is_warm_up_alone_ends_at_its_peak(schedule):
+    """Nothing is left there of which a share could be taken."""
+    end = schedule(jnp.float32(1.0), warmup=1.0)
+    assert float(end) == pytest.approx(0.1 if "step" in repr(schedule) else 1.0)
 
 
 def test_step_keeps_its_boundaries_under_warmup():

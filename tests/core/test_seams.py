@@ -97,34 +97,6 @@ def test_an_objective_of_a_wrong_form_is_refused_before_training(tmp_path, resul
         fit(tiny(objective=wrong, accumulate=2), tmp_path / "other")
 
 
-@dataclasses.dataclass(frozen=True)
-class MeanLoss(Classification):
-    def loss(self, outputs, batch):
-        return super().loss(outputs, batch).mean()
-
-
-@dataclasses.dataclass(frozen=True)
-class Halved:
-    """An objective that is an object."""
-
-    def __call__(self, e, variables, batch, key):
-        loss, collections, numbers = supervised(e, variables, batch, key)
-        return loss.mean() / 2, collections, numbers
-
-
-@pytest.mark.parametrize(
-    "fields, named",
-    [
-        ({"task": MeanLoss(num_classes=3)}, "the task's loss: the loss has shape"),
-        ({"objective": Halved()}, "Halved: the loss has shape"),
-        ({"objective": partial(Halved())}, "Halved: the loss has shape"),
-    ],
-)
-def test_whose_loss_is_of_a_wrong_form_is_said(fields, named):
-    with pytest.raises(ConfigError, match=named):
-        one_step(tiny(**fields))
-
-
 def test_a_number_that_is_not_finite_is_logged_as_null_and_said(tmp_path):
     from jaxcnn.runs.train import train
     from tests.tiny import Lines

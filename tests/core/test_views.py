@@ -75,6 +75,23 @@ def test_crops_are_windows_of_the_picture():
         )
 
 
+def test_a_picture_of_one_pixel_is_its_own_window():
+    image = np.full((1, 1, 1, 3), 51, np.uint8)
+    for view in views.VIEWS["crops"]:
+        shown = views.show({"image": image}, view, ("image",))["image"]
+        np.testing.assert_allclose(views.unit_interval({"image": shown})["image"], 0.2, atol=1e-6)
+
+
+def test_of_the_inputs_pictures_alone_are_looked_at():
+    """One picture among the inputs suffices; what else there is stays, pictures of targets too."""
+    names = ("image", "table")
+    assert views.views_of("flip", Classification(3, inputs=names)) == views.VIEWS["flip"]
+    batch = {name: np.float32([[[[1], [2]]]]) for name in ("image", "table", "target")}
+    shown = views.show(batch, View(mirrored=True), names)
+    np.testing.assert_array_equal(np.ravel(shown["image"]), [2, 1])
+    assert all(shown[name] is batch[name] for name in ("table", "target"))
+
+
 def test_what_makes_no_sense_is_refused():
     mean = lambda image: image.mean((1, 2))  # noqa: E731
     with pytest.raises(ConfigError, match=r"tta='flop': must be one of flip, crops.*flip"):
