@@ -29,7 +29,7 @@ def test_hostile_text_is_shown_and_never_obeyed(text):
             page.table((text,), [(text,)]),
             page.dotted(text),
             page.details(text, text),
-            charts.line_chart(text, [charts.Series(text, [(0, 1.0), (1, 2.0)])], x_name=text),
+            charts.line_chart(text, [charts.Series(text, [(0, 1.0), (1, 2.0)])]),
             diagrams.confusion([[1, 2], [3, 4]], [text, text]),
             diagrams.parallel([text, "m"], [(text, 1.0), (None, 2.0)], [0, 1]),
         ]
