@@ -195,13 +195,14 @@ NEAREST: dict[str, tuple[str, ...]] = {
     ),
     "jaxcnn/runs/report/examples.py": (
         f"{REPORT}/test_examples_page.py",
+        f"{REPORT}/test_viewer.py",
         f"{REPORT}/test_report.py",
     ),
     "jaxcnn/runs/report/facts.py": (f"{REPORT}/test_report.py",),
-    "jaxcnn/runs/report/network.py": (f"{REPORT}/test_report.py",),
+    "jaxcnn/runs/report/network.py": (f"{REPORT}/test_network_page.py",),
     "jaxcnn/runs/report/page.py": (f"{REPORT}/test_page.py",),
     "jaxcnn/runs/report/parts.py": (f"{REPORT}/test_report.py",),
-    "jaxcnn/runs/report/pictures.py": (f"{REPORT}/test_report.py",),
+    "jaxcnn/runs/report/pictures.py": (f"{REPORT}/test_network_page.py",),
     "jaxcnn/runs/report/reading.py": (f"{REPORT}/test_report.py",),
     "jaxcnn/runs/report/solo.py": (
         f"{REPORT}/test_run_page.py",

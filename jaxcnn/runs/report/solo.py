@@ -254,5 +254,5 @@ def looked_at(viewer: Viewer, album: Pictures, *, most: int) -> Html:
         show("Most confident and wrong", wrong)
     show("Largest loss", seen.worst(SHOWN))
     if seen.right is None and count > SHOWN:  # else those were all
-        show("As they come", np.unique(np.linspace(0, count - 1, min(SHOWN, count)).astype(int)))
+        show("As they come", np.linspace(0, count - 1, SHOWN).astype(int))
     return join(parts)

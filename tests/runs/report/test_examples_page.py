@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxcnn.inspect.drawing import draw
 from jaxcnn.runs.report import cards, examples, solo
 from jaxcnn.runs.report.examples import Seen
 from jaxcnn.runs.report.pictures import Pictures
@@ -173,8 +174,13 @@ def test_what_is_drawn_stands_beside_what_is_true():
     assert [words(one) for one in figure.findall("div/div/figcaption")] == ["true", "said"]
     alts = [one.get("alt") for one in figure.iter("img")]
     assert alts == ["example #0 true", "example #0 said"]
-    pictures = [one.get("src") for one in figure.iter("img")]
-    assert pictures[0] != pictures[1]
+    true, said = (one.get("src") for one in figure.iter("img"))
+    pixels = np.zeros((4, 4, 1), np.uint8)
+    wanted = Pictures().add(draw(pixels, {"objects": [place]}), "its words stand below it")
+    assert said == tree(wanted)[0].get("src") != true
+    others = [{"text": "nothing"}, {"objects": [place]}]
+    grid, _ = of_cards(Told(seen_of([1.0, 2.0]), others, image=images(2)), (0, 1))
+    assert grid.get("class") == "pictures drawn"
 
 
 @pytest.mark.parametrize("target", [False, True])
@@ -197,6 +203,7 @@ def test_a_picture_that_was_made_of_none_stands_alone():
     grid, (figure,) = of_cards(Told(seen_of([1.0]), [made], image=images(1), **given, **numbers))
     assert grid.get("class") == "pictures"
     assert [words(one) for one in figure.findall("div/div/figcaption")] == ["made"]
+    assert words(figure.findall("figcaption")[-1]) == "#0 loss 1", "nothing is true or said of it"
 
 
 def test_without_pictures_there_is_a_table():
@@ -233,13 +240,13 @@ def test_what_was_said_is_short_and_leads_with_the_largest():
 
 
 def test_labels_are_those_of_tasks_that_say_one():
-    batch, task = {"label": np.array([1, 0])}, SimpleNamespace(num_classes=3)
+    batch, task = {"label": np.array([1, 1])}, SimpleNamespace(num_classes=3)
     e = SimpleNamespace(task=task)
-    said = {"label": np.array([1, 1]), "probability": np.array([0.75, 0.25])}
+    said = {"label": np.array([1, 0]), "probability": np.array([0.75, 0.25])}
     found = examples._labels(e, said, batch)
     assert {k: v.tolist() for k, v in found.items()} == {
-        "label": [1, 1],
-        "truth": [1, 0],
+        "label": [1, 0],
+        "truth": [1, 1],
         "confidence": [0.75, 0.25],
     }
     assert found["truth"].dtype == np.int32
