@@ -14,7 +14,7 @@ from PIL import Image
 from jaxcnn.core.program import State, make_program
 from jaxcnn.errors import ConfigError
 from jaxcnn.inspect.summary import Layer
-from jaxcnn.runs.report import network, pictures
+from jaxcnn.runs.report import network, page, pictures
 from jaxcnn.runs.report.pictures import Pictures, tiles
 from tests.runs.report.by_hand import rows, tree, words
 from tests.tiny import tiny
@@ -45,13 +45,15 @@ def test_tiles_stand_in_rows_two_pixels_apart_and_are_enlarged():
 def test_tiles_of_colours_are_stretched_by_one_range():
     maps = np.zeros((1, 1, 2, 3))
     maps[0, 0] = [[-1, 0, 1], [3, 3, 3]]
-    sheet = np.asarray(tiles(maps, least=2))
-    assert sheet.tolist() == [[[0, 63, 127], [255, 255, 255]]]
+    sheet = np.asarray(tiles(maps, least=6))
+    assert sheet.shape == (3, 6, 3)
+    assert sheet[0, [0, 3]].tolist() == [[0, 63, 127], [255, 255, 255]]
 
 
 def test_by_default_eight_tiles_stand_in_a_row_of_32_pixels_each():
     assert tiles(np.zeros((9, 32, 1))).size == (8 * 3 - 2, 2 * 34 - 2)
     assert tiles(np.zeros((1, 31, 1))).size == (2, 62)
+    assert tiles(np.zeros((9, 4, 4))).size == (8 * 34 - 2, 2 * 34 - 2)
     assert tiles(np.zeros((1, 5, 7))).size == (35, 25)
     assert np.unique(np.asarray(tiles(np.full((1, 2, 2), 7.0)))).tolist() == [128]
     nearly = 7.0 + np.array([[[0, 1e-9]]])
@@ -103,6 +105,7 @@ def test_a_picture_that_fills_the_room_is_taken():
     album = Pictures(most=2 * length - 1)
     assert [album.add(picture, "") is None for _ in range(3)] == [False, True, True]
     assert album.refused == 2
+    assert Pictures().room == 3_000_000 < page.MOST_BYTES, "the rest of the page needs some"
 
 
 # ---- layers ----------------------------------------------------------------------------------
@@ -195,7 +198,7 @@ def test_without_room_the_words_are_left():
 
 
 class Steps(nn.Module):
-    """Adds a number to an image, `depth` times, in several channels; then something without maps."""
+    """Adds a number to an image, `depth` times, in `channels`; then something without maps."""
 
     depth: int
     channels: int = 20
