@@ -215,7 +215,7 @@ NEAREST: dict[str, tuple[str, ...]] = {
         f"{REPORT}/test_examples_page.py",
         f"{REPORT}/test_report.py",
     ),
-    "jaxcnn/runs/report/sweep.py": (f"{REPORT}/test_report.py",),
+    "jaxcnn/runs/report/sweep.py": (f"{REPORT}/test_sweep_page.py", f"{REPORT}/test_report.py"),
     "jaxcnn/runs/report/write.py": (
         f"{REPORT}/test_reading.py",
         f"{REPORT}/test_report.py",

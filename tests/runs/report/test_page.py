@@ -126,6 +126,7 @@ def test_a_page_links_its_sections_and_what_is_left_out_ends_it():
     assert [a["href"] for a in found.all("a")] == ["#s0", "#s2"]
     assert [s.get("id") for s in found.all("section")] == ["s0", "s1", "s2", "left-out"]
     assert found.titles == ["first", "second", "Left out"]
+    assert len(found.all("h2")) == 3
     metas = {a.get("name"): a.get("content") for a in found.all("meta")}
     assert metas["viewport"] == "width=device-width, initial-scale=1"
     assert metas["referrer"] == "no-referrer"

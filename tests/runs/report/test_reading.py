@@ -231,6 +231,7 @@ def test_how_it_was_made(tmp_path):
     ]
     assert [words(one) for one in main.iter("code")] == [again[1], "launch.py train 3"]
     assert main.find("div/table").get("class") == "words"
+    assert {cell.get("class") for cell in main.iter("td")} == {None}
 
 
 def test_of_how_it_was_made_what_is_not_known_is_not_said(tmp_path):
@@ -281,8 +282,9 @@ def test_a_report_lies_in_the_folder_or_where_it_is_wanted(tmp_path):
     assert found.titles[-1] == "Left out"
     assert [s for s in left_out if s not in found.text] == []
     assert "by_hand: run" in found.text
-    write_report(run, path=tmp_path / "new" / "r.html", files_only=True, examples=1)
-    assert (tmp_path / "new" / "r.html").read_bytes() == content
+    place = tmp_path / "new" / "er" / "r.html"
+    write_report(run, path=place, files_only=True, examples=1)
+    assert place.read_bytes() == content
     with pytest.raises(ConfigError, match="--examples 0: look at 1"):
         write_report(run, examples=0)
     with pytest.raises(ResourceError, match=r"cannot be written .*--output"):
