@@ -187,8 +187,11 @@ NEAREST: dict[str, tuple[str, ...]] = {
         f"{REPORT}/test_report.py",
     ),
     "jaxcnn/runs/report/charts.py": (f"{REPORT}/test_charts.py", f"{REPORT}/test_page.py"),
-    "jaxcnn/runs/report/compare.py": (f"{REPORT}/test_compare.py",),
-    "jaxcnn/runs/report/compare_page.py": (f"{REPORT}/test_compare.py",),
+    "jaxcnn/runs/report/compare.py": (f"{REPORT}/test_comparison.py", f"{REPORT}/test_compare.py"),
+    "jaxcnn/runs/report/compare_page.py": (
+        f"{REPORT}/test_comparison.py",
+        f"{REPORT}/test_compare.py",
+    ),
     "jaxcnn/runs/report/diagrams.py": (
         f"{REPORT}/test_diagrams.py",
         f"{REPORT}/test_page.py",

@@ -98,8 +98,8 @@ def winner(
         if (value := _value(reading)) is not None
         and {k: v for k, v in point_of(reading).items() if k not in REPEATED} == rows[0]["setting"]
     ]
-    sign = 1 if larger else -1
-    return max(own, key=lambda pair: sign * pair[0])[1]
+    best = max if larger else min
+    return best(own, key=lambda pair: pair[0])[1]
 
 
 def _headline(

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from jaxcnn.runs.open import Run
 from jaxcnn.runs.report import reading, sweep
 from jaxcnn.tasks.task import Blind
 from tests.runs.report.by_hand import RECORD, SUMMARY, evaluation, rows, step, tree, words, write
@@ -34,7 +35,8 @@ def part(parts, title):
     return tree(section.body)
 
 
-def test_the_page_has_the_settings_and_then_the_winner_s_parts(tmp_path):
+def test_the_page_has_the_settings_and_then_the_winner_s_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(Run, "experiment", property(lambda self: pytest.fail("executed")))
     parts = sweep.sections(sweep_of(tmp_path), files_only=True)
     assert [section.title for section in parts.sections] == [
         *("Verdict", "Settings", "Curves by setting", "Parallel coordinates"),
@@ -127,9 +129,9 @@ def test_a_smaller_metric_may_win(tmp_path):
 
 
 def test_a_replica_that_is_the_best_of_a_worse_setting_does_not_win(tmp_path):
-    run = sweep_of(tmp_path, values=(0.1, 0.99, 0.8, 0.7))
+    run = sweep_of(tmp_path, values=(0.1, 0.99, 0.7, 0.8))
     parts = sweep.sections(run, files_only=True)
-    assert "its best replica is 2," in words(part(parts, "Verdict")[1])
+    assert "its best replica is 3," in words(part(parts, "Verdict")[1])
 
 
 @pytest.mark.parametrize("ended", ["diverged at step 3", None])
@@ -159,6 +161,9 @@ def test_replicas_that_have_not_begun_or_cannot_be_read_are_told_of(tmp_path):
         "0 of 4 replicas; 90.5 s of training"
     ]
     assert rows(part(nothing, "Settings"))[0][1] == "mean metric"
+    write(tmp_path / "new" / "replicas" / "0", replica=0, point=POINTS[0], summary=None)
+    begun = sweep.sections(Run(tmp_path / "new"), files_only=True)
+    assert words(part(begun, "Verdict")[1]).startswith("1 of 4 replicas, 1 of them without a")
 
 
 def test_replicas_that_are_no_better_than_blind_are_named(tmp_path):
