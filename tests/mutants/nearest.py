@@ -178,7 +178,7 @@ NEAREST: dict[str, tuple[str, ...]] = {
     ),
     "jaxcnn/runs/predict.py": ("tests/runs/test_predict_files.py", "tests/runs/test_open.py"),
     "jaxcnn/runs/profiling.py": ("tests/runs/test_profile.py",),
-    "jaxcnn/runs/card.py": ("tests/runs/test_publish.py",),
+    "jaxcnn/runs/card.py": ("tests/runs/test_card.py", "tests/runs/test_publish.py"),
     "jaxcnn/runs/publish.py": ("tests/runs/test_publish.py",),
     "jaxcnn/runs/published.py": ("tests/runs/test_publish.py",),
     "jaxcnn/runs/question.py": ("tests/runs/test_explain.py",),

@@ -246,6 +246,7 @@ def test_the_table_of_metrics_has_their_intervals(tmp_path):
     assert rows(tree(compare_page._metrics(found))) == table
     sure = dataclasses.replace(found.readings[0].verdict, interval=(0.5, 0.875))
     found.readings[0] = dataclasses.replace(found.readings[0], verdict=sure)
+    assert found.to_json()["runs"][0]["interval95"] == (0.5, 0.875)
     table.insert(1, ["accuracy, 95 % interval", "0.5000 to 0.8750", "–"])
     assert rows(tree(compare_page._metrics(found))) == table
 
