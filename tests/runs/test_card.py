@@ -55,7 +55,9 @@ def changed(facts, **fields):
     assert text.endswith("\n")
     assert not text.endswith("\n\n")
     parts = text.split("\n## ")
-    return {"": parts[0]} | dict(part.rstrip("\n").split("\n\n", 1) for part in parts[1:])
+    return {"": parts[0].rstrip("\n")} | dict(
+        part.rstrip("\n").split("\n\n", 1) for part in parts[1:]
+    )
 
 
 def recorded(facts, **fields):
