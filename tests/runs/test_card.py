@@ -54,10 +54,8 @@ def changed(facts, **fields):
     text = card(dataclasses.replace(facts, **fields))
     assert text.endswith("\n")
     assert not text.endswith("\n\n")
-    parts = text.split("\n## ")
-    return {"": parts[0].rstrip("\n")} | dict(
-        part.rstrip("\n").split("\n\n", 1) for part in parts[1:]
-    )
+    first, *parts = (part.rstrip("\n") for part in text.split("\n## "))
+    return {"": first} | dict(part.split("\n\n", 1) for part in parts)
 
 
 def recorded(facts, **fields):
