@@ -175,6 +175,9 @@ def test_a_comparison_as_json(tmp_path):
         {"example": 1000, "true": 1, "said": [1, 0], "loss": [0.5, 1.5]},
         {"example": 3000, "true": 0, "said": [0, 1], "loss": [0.25, 0.5]},
     ]
+    mixed = dataclasses.replace(found, seen=[found.seen[0], seen_of(LOSSES[1])])
+    row = {"example": 4000, "true": 1, "said": [1, None], "loss": [1.0, None]}
+    assert mixed.to_json()["disagreements"][0] == row
     alike = found_of(tmp_path, labels=False).to_json()["disagreements"]
     assert alike[0] == {"example": 4000, "loss": [1.0, None]}
 
@@ -206,6 +209,14 @@ def test_long_values_are_cut_in_a_table_of_words():
 
 
 # ---- the page --------------------------------------------------------------------------------
+
+
+def test_of_a_page_that_is_too_long_the_numbers_stay(tmp_path, monkeypatch):
+    monkeypatch.setattr(compare_page.page, "MOST_BYTES", 1000)
+    found = found_of(tmp_path)
+    compare_page.write_comparison([], found, tmp_path / "c.html")
+    titles = check((tmp_path / "c.html").read_bytes()).titles
+    assert titles == [*("Runs", "What differs", "Metrics", "One against the other"), "Left out"]
 
 
 def test_the_page_of_a_comparison(tmp_path):
@@ -287,13 +298,15 @@ def test_examples_on_which_they_disagree(tmp_path):
         ("#3,000 true: catA: x3000 (loss 0.25)B: y3000 (loss 0.5)", ["example 3000"]),
     ]
     drawn = {"objects": [{"box": (0.0, 0.0, 1.0, 1.0), "name": "cat", "score": 0.5}]}
-    for viewer in found.viewers:
+    expected = ["A on 4000"], ["A on 4000", "B on 4000"]
+    for viewer, pictures in zip(found.viewers, expected, strict=True):
         viewer.said = [drawn] * 5000
-    kind, shown = cards(found)
-    assert kind == "pictures drawn"
-    assert shown[0][1] == ["A on 4000", "B on 4000"]
+        kind, shown = cards(found)
+        assert kind == "pictures drawn"
+        assert shown[0][1] == pictures
     for viewer in found.viewers:
-        viewer.batch = {"vector": np.zeros((5000, 3)), "label": viewer.batch["label"]}
+        viewer.batch = {"vector": np.zeros((5000, 3))}
     assert [pictures for _, pictures in cards(found)[1]] == [[], [], []]
+    assert cards(found)[1][0][0].startswith("#4,000A: ")
     alike = dataclasses.replace(found, apart=np.empty(0, int))
     assert words(tree(compare_page._apart(alike))) == "They say the same of every example."
