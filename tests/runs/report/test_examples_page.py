@@ -136,6 +136,13 @@ def test_losses_that_are_not_finite_are_the_worst():
     assert seen.confident_wrong(2).tolist() == [1, 2]
 
 
+def test_examples_that_are_alike_come_in_their_order():
+    label, sure = np.zeros(100, int), np.tile([0.5, 1.0], 50)
+    seen = seen_of(sure, label=label, truth=label + 1, confidence=sure)
+    assert seen.worst(100).tolist() == [*range(1, 100, 2), *range(0, 100, 2)]
+    assert seen.confident_wrong(100).tolist() == seen.worst(100).tolist()
+
+
 # ---- cards -----------------------------------------------------------------------------------
 
 

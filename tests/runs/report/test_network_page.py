@@ -159,7 +159,7 @@ def test_the_filters_of_the_first_convolution():
     """Of two inputs the first is shown; a layer before it has other weights, or none."""
     kernel = np.arange(2 * 3 * 2 * 5, dtype=np.float32).reshape(2, 3, 2, 5)
     given = {"dense": np.ones((4, 4)), "conv": kernel, "late": np.ones((3, 3, 1, 1))}
-    said, image, main = filters("pool", "dense", "conv", "late", **given)
+    said, image, main = filters("pool/deep", "dense", "conv", "late", **given)
     assert said == image.get("alt") == "conv: 5 kernels of 2×3, of 2 input channels the first"
     wanted = tiles(np.stack([kernel[:, :, 0, i] for i in range(5)]))
     np.testing.assert_array_equal(pixels(image)[0], np.asarray(wanted))
@@ -232,7 +232,7 @@ def maps_of(model, names, album=None):
 
 def test_feature_maps_are_those_of_four_layers_at_even_distances():
     names = [f"plus{i}" for i in range(7)]
-    main = maps_of(Steps(7), [*names, "plus6", "flat", "gone"])
+    main = maps_of(Steps(7), [*names, "plus6", "flat", "gone/deeper"])
     assert main[0].get("class") == "charts"
     captions = [words(one) for one in main.iter("figcaption")]
     shown = "channels of 8×8, the first 16"

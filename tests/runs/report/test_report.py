@@ -198,6 +198,7 @@ def test_without_its_data_the_rest_is_told(made, tmp_path):
     kept = [t for t in TITLES if t not in ("Examples", "Feature maps of one example")]
     assert titles(page) == kept
     assert any(s.startswith("Examples: the 'eval' examples") for s in left_out)
+    assert "Feature maps of one example: they need an example" in left_out
     assert all(sentence in page.text for sentence in left_out)
 
 
