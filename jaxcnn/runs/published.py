@@ -77,6 +77,8 @@ def difference(left: Tree, right: Tree) -> float:
             continue
         a, b = a.astype(np.float64), b.astype(np.float64)
         finite = np.isfinite(a)
+        if not np.array_equal(finite, np.isfinite(b)):
+            return np.inf
         if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
             return np.inf
         most = max(most, float(np.abs(a[finite] - b[finite]).max(initial=0.0)))

@@ -22,7 +22,6 @@ from jaxcnn.runs import publish as publish_module
 from jaxcnn.runs.card import _yaml
 from jaxcnn.runs.open import open as open_run
 from jaxcnn.runs.publish import publish
-from jaxcnn.runs.published import difference
 from jaxcnn.runs.train import train
 from jaxcnn.weights.files import read_sealed, write_arrays
 from jaxcnn.weights.load import fill
@@ -277,14 +276,6 @@ def test_a_folder_that_holds_files_is_left_alone(run, tmp_path):
     with pytest.raises(ConfigError, match="holds files already"):
         publish(run, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["mine"]
-
-
-def test_differences():
-    left = {"a": np.array([1.0, np.inf]), "b": np.array([1, 2])}
-    assert difference(left, left) == 0
-    assert difference(left, left | {"a": np.array([1.5, np.inf])}) == 0.5
-    assert difference(left, left | {"a": np.array([1.0, 2.0])}) == np.inf
-    assert difference(left, left | {"b": np.array([1, 3])}) == np.inf
 
 
 def test_the_command(run, tmp_path, capsys, monkeypatch):

@@ -11,9 +11,12 @@ Point = tuple[float, float]
 
 WIDTH, HEIGHT = 360, 210
 LEFT, RIGHT, TOP, BOTTOM = 48, 352, 8, 186  # of the plot within
+GAP = 5  # between a label and what it stands beside
+MIDDLE = 4  # from the middle of its letters down to the line that they stand on
 COLORS = 8
 MOST_POINTS = 400  # of a line
 DECADES = 3.0  # from so many on an axis of positive numbers is logarithmic
+TINY = 1e-290  # what is nearer to 0 is no number to be told apart from it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,36 +45,32 @@ def thinned(points: Sequence[Point], *, most: int = MOST_POINTS) -> list[Point]:
     return kept if kept[-1] == points[-1] else [*kept, points[-1]]
 
 
-def line_chart(
-    title: str, series: Sequence[Series], *, x_name: str = "step", remark: str = ""
-) -> Html | None:
+def line_chart(title: str, series: Sequence[Series]) -> Html | None:
     """A figure with the lines that have points; None where none has two: one value is no curve.
     Positive values that span three decades are drawn on a logarithmic axis, and the caption says
     so.
     """
     drawn = [dataclasses.replace(s, points=thinned(s.points)) for s in series if s.points]
-    if max((len(s.points) for s in drawn), default=0) < 2:
+    if all(len(s.points) < 2 for s in drawn):
         return None
     xs = [x for s in drawn for x, _ in s.points]
     ys = [y for s in drawn for _, y in s.points]
-    log = min(ys) > 1e-300 and math.log10(max(ys) / min(ys)) >= DECADES
+    log = is_logarithmic(min(ys), max(ys))
     low, high, marks = log_ticks(min(ys), max(ys)) if log else ticks(min(ys), max(ys))
-    x0, x1 = min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1
+    x0, x1 = min(xs), max(xs)
 
     def place(x: float, y: float) -> Point:
-        share = (math.log(y / low) / math.log(high / low)) if log else (y - low) / (high - low)
-        return LEFT + (x - x0) / (x1 - x0) * (RIGHT - LEFT), BOTTOM - share * (BOTTOM - TOP)
+        along = share_of(x, x0, x1) if x1 > x0 else 0.0
+        up = share_of(y, low, high, log=log)
+        return LEFT + along * (RIGHT - LEFT), BOTTOM - up * (BOTTOM - TOP)
 
     parts = [_rule(place(x0, y)[1], y) for y in marks]
-    parts += [
-        tag("text", number(x), x=round(place(x, low)[0]), y=BOTTOM + 16, text_anchor=anchor)
-        for x, anchor in ((x0, "start"), (x1, "end"))
-        if x <= max(xs)
-    ]
-    parts.append(tag("text", x_name, x=(LEFT + RIGHT) // 2, y=BOTTOM + 16, text_anchor="middle"))
+    steps = [(LEFT, number(x0), "start"), ((LEFT + RIGHT) / 2, "step", "middle")]
+    steps += [(RIGHT, number(x1), "end")] if x1 > x0 else []
+    parts += [tag("text", s, x=x, y=BOTTOM + 16, text_anchor=anchor) for x, s, anchor in steps]
     parts += [_line(s, [place(*p) for p in s.points]) for s in drawn]
     parts.append(tag("line", y1=TOP, y2=BOTTOM, class_="pointer"))
-    plot = {"left": LEFT, "right": RIGHT, "x0": x0, "x1": x1, "name": x_name}
+    plot = {"left": LEFT, "right": RIGHT, "x0": x0, "x1": x1, "name": "step"}
     image = tag(
         "svg",
         parts,
@@ -81,7 +80,7 @@ def line_chart(
         data_series=json.dumps([_values(s) for s in drawn], separators=(",", ":")),
         data_plot=json.dumps(plot),
     )
-    caption = [tag("b", title), " (logarithmic)" if log else None, f" {remark}" if remark else None]
+    caption = [tag("b", title), " (logarithmic)" if log else None]
     box = tag("div", class_="hover")
     return tag("figure", tag("figcaption", caption), legend(drawn), image, box)
 
@@ -111,7 +110,7 @@ def _in_words(title: str, series: Sequence[Series]) -> str:
     return f"{title} ({', '.join(values)})"
 
 
-def legend(series: Sequence[Series]) -> Html | None:
+def legend(series: Sequence[Series]) -> Html:
     """Which line is which, with its last value; each name once."""
     named = {s.name: s for s in series}
     spans = [
@@ -128,7 +127,7 @@ def _key(s: Series) -> Html:
 
 def _rule(y: float, value: float) -> Html:
     y = round(y, 1)
-    mark = tag("text", number(value), x=LEFT - 5, y=y + 4, text_anchor="end")
+    mark = tag("text", number(value), x=LEFT - GAP, y=y + MIDDLE, text_anchor="end")
     return join([tag("line", x1=LEFT, x2=RIGHT, y1=y, y2=y, class_="axis"), mark])
 
 
@@ -149,15 +148,28 @@ def _values(s: Series) -> dict[str, object]:
     }
 
 
+def is_logarithmic(low: float, high: float) -> bool:
+    """Whether the axis of numbers between these is: positive ones that span DECADES."""
+    return low > TINY and math.log10(high) - math.log10(low) >= DECADES
+
+
+def share_of(value: float, low: float, high: float, *, log: bool = False) -> float:
+    """Where a value lies between the ends of an axis, 0 at `low` and 1 at `high`."""
+    if log:
+        value, low, high = math.log10(value), math.log10(low), math.log10(high)
+    return (value - low) / (high - low)
+
+
 def ticks(low: float, high: float, *, count: int = 4) -> tuple[float, float, list[float]]:
     """(least, largest, marks) of a linear axis: about `count` marks at 1, 2 or 5 times a power of
-    ten around all values.
+    ten around all values. Where the digits of marks do not tell the values apart, as if all were
+    the first.
     """
-    if not high > low:
-        half = abs(low) / 2 or 0.5
-        low, high = low - half, high + half
+    if high - low <= max(1e-8 * abs(high), TINY):
+        half = abs(low) / 2 if abs(low) > TINY else 0.5
+        low, high = low - half, low + half
     rough = (high / count) - (low / count)  # their difference may be larger than any float
-    power = 10.0 ** math.floor(math.log10(max(rough, 1e-300)))
+    power = 10.0 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     marks = [float(f"{i * step:.10g}") for i in range(first, last + 1)]
@@ -165,9 +177,9 @@ def ticks(low: float, high: float, *, count: int = 4) -> tuple[float, float, lis
 
 
 def log_ticks(low: float, high: float) -> tuple[float, float, list[float]]:
-    """(least, largest, marks) of a logarithmic axis: powers of ten around all values, at most six
-    of them marked.
+    """(least, largest, marks) of a logarithmic axis over DECADES and more: powers of ten around all
+    values, at most six of them marked.
     """
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    every = max(1, -(-(last - first) // 5))
+    every = -(-(last - first) // 5)
     return 10.0**first, 10.0**last, [10.0**i for i in range(first, last + 1, every)]

@@ -194,9 +194,9 @@ def text_of(found: Comparison) -> list[str]:
     lines.append("")
     if found.unseen is not None:
         return [*lines, f"answers not compared: {found.unseen}"]
-    if found.seen is not None:
-        lines += [f"warning: {text}" for text in found.changed]
-        lines.append(f"on {len(found.seen[0].indices):,} examples of validation:")
+    assert found.seen is not None
+    lines += [f"warning: {text}" for text in found.changed]
+    lines.append(f"on {len(found.seen[0].indices):,} examples of validation:")
     lines += [f"  {pair_words(pair)}" for pair in found.pairs]
     names = found.readings[0]
     for row in found.to_json().get("disagreements", ()):

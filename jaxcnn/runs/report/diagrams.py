@@ -1,10 +1,9 @@
 """Diagrams of a classification as inline SVG, and the parallel coordinates of a sweep."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
-from jaxcnn.runs.report.charts import COLORS, DECADES
+from jaxcnn.runs.report.charts import COLORS, GAP, MIDDLE, is_logarithmic, share_of
 from jaxcnn.runs.report.page import Html, join, number, tag
 from jaxcnn.runs.report.reading import as_number
 
@@ -18,22 +17,22 @@ def confusion(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Html:
     is the share of the row. Empty cells are not drawn.
     """
     count = len(matrix)
-    margin = min(110, 12 + 6 * max((len(name) for name in names), default=1))
+    margin = min(110, 12 + 6 * max(map(len, names)))
     size = (SIDE - margin) / count
     shown = count <= 50
     parts = []
+    centers = [margin + (i + 0.5) * size for i in range(count)]
     for i, row in enumerate(matrix):
         whole = sum(row)
-        parts.append(
-            _name(names[i], margin - 5, margin + (i + 0.65) * size, "end") if shown else None
-        )
+        if shown:
+            parts.append(_name(names[i], margin - GAP, centers[i] + MIDDLE, "end"))
         for j, n in enumerate(row):
             if n:
                 x, y = round(margin + j * size, 1), round(margin + i * size, 1)
                 parts.append(_cell(x, y, size, n / whole, n, f"{names[i]} called {names[j]}"))
     for j in range(count if shown else 0):
-        turn = f"rotate(-60 {margin + (j + 0.5) * size:.1f} {margin - 5})"
-        parts.append(_name(names[j], margin + (j + 0.5) * size, margin - 5, "start", turn=turn))
+        turn = f"rotate(-60 {centers[j]:.1f} {margin - GAP})"
+        parts.append(_name(names[j], centers[j], margin - GAP, "start", turn=turn))
     parts.append(
         tag("rect", x=margin, y=margin, width=SIDE - margin, height=SIDE - margin, class_="axis")
     )
@@ -60,7 +59,7 @@ def _cell(x: float, y: float, size: float, share: float, n: int, words: str) -> 
         return cell
     kind = "count on-dark" if share > 0.5 else "count"
     label = tag(
-        "text", n, x=round(x + size / 2, 1), y=round(y + size / 2 + 4, 1), class_=kind,
+        "text", n, x=round(x + size / 2, 1), y=round(y + size / 2 + MIDDLE, 1), class_=kind,
         pointer_events="none",
     )  # fmt: skip
     return join([cell, label])
@@ -96,7 +95,7 @@ def reliability(rows: Sequence[dict[str, Any]]) -> Html | None:
     for value in (0, 0.5, 1):
         x, y = left + value * side, top + (1 - value) * side
         frame.append(tag("text", value, x=x, y=top + side + 14, text_anchor="middle"))
-        frame.append(tag("text", value, x=left - 5, y=y + 4, text_anchor="end"))
+        frame.append(tag("text", value, x=left - GAP, y=y + MIDDLE, text_anchor="end"))
     frame.append(
         tag("text", "confidence", x=left + side / 2, y=top + side + 28, text_anchor="middle")
     )
@@ -116,7 +115,8 @@ def parallel(axes: Sequence[str], rows: Sequence[Sequence[Any]], colors: Sequenc
     """
     gap, top, bottom = 125, 28, 220
     scales = [_places([row[i] for row in rows]) for i in range(len(axes))]
-    names, widest = _short(axes), [max(len(label) for label, _ in s[1]) for s in scales]
+    names = _short(axes)
+    widest = [max((len(label) for label, _ in labels), default=0) for _, labels in scales]
     # the outer labels lie outside, and half of each name
     left, right = (
         round(LETTER * max(widest[i], len(names[i]) / 2)) + 8 for i in (0, len(axes) - 1)
@@ -128,8 +128,8 @@ def parallel(axes: Sequence[str], rows: Sequence[Sequence[Any]], colors: Sequenc
         parts.append(tag("line", x1=x, x2=x, y1=top, y2=bottom, class_="axis"))
         parts.append(tag("text", name, x=x, y=top - 12, text_anchor="middle"))
         labels += [
-            tag("text", label, x=x + 5 if last else x - 5, class_="over",
-                y=round(bottom - share * (bottom - top) + 4),
+            tag("text", label, x=x + GAP if last else x - GAP, class_="over",
+                y=round(bottom - share * (bottom - top) + MIDDLE),
                 text_anchor="start" if last else "end")
             for label, share in scales[i][1]
         ]  # fmt: skip
@@ -165,18 +165,16 @@ def _places(values: Sequence[Any]) -> tuple[dict[str, float], list[tuple[str, fl
     """({value: share of the axis}, [(label, share), …]) of the values on an axis."""
     numbers = [as_number(v) for v in values]
     pairs = list(zip(values, numbers, strict=True))
-    known = sorted({n for n in numbers if n is not None})
+    given = {n: v for v, n in pairs if n is not None}
+    known = sorted(given)
     if known and all(v is None or n is not None for v, n in pairs):
         low, high = known[0], known[-1]
-        log = low > 1e-300 and math.log10(high / low) >= DECADES
 
         def place(n: float) -> float:
-            if high == low:
-                return 0.5
-            return math.log(n / low) / math.log(high / low) if log else (n - low) / (high - low)
+            return share_of(n, low, high, log=is_logarithmic(low, high)) if high > low else 0.5
 
         shares = {_key(v): place(n) for v, n in pairs if n is not None}
-        return shares, _apart([(number(n), place(n)) for n in known])
+        return shares, _apart([(number(given[n]), place(n)) for n in known])
     kinds = list(dict.fromkeys(_key(v) for v in values if v is not None))
     at = [i / max(len(kinds) - 1, 1) for i in range(len(kinds))]
     labels = [(kind[:20], share) for kind, share in zip(kinds, at, strict=True)]
@@ -185,8 +183,8 @@ def _places(values: Sequence[Any]) -> tuple[dict[str, float], list[tuple[str, fl
 
 def _apart(labels: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
     """The labels that do not cover one another, the first and the last before all."""
-    kept = [labels[0], *labels[-1:]] if len(labels) > 1 else list(labels)
-    for label in labels[1:-1]:
+    kept = [*labels[:1], *labels[1:][-1:]]
+    for label in labels:
         if all(abs(label[1] - share) >= 0.07 for _, share in kept):
             kept.append(label)
     return kept

@@ -30,8 +30,7 @@ class Pictures:
         from PIL import Image
 
         picture = picture.convert("L" if picture.mode in ("1", "L") else "RGB")
-        if max(picture.size) > LONGEST:
-            picture.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)
+        picture.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)
         kind, content = "png", _encoded(picture, "PNG")
         if len(content) > JPEG_FROM:
             other = _encoded(picture, "JPEG")
@@ -46,7 +45,7 @@ class Pictures:
 
 def _encoded(picture: "Image.Image", form: str) -> bytes:
     stream = io.BytesIO()
-    picture.save(stream, form, optimize=True, **({"quality": QUALITY} if form == "JPEG" else {}))
+    picture.save(stream, form, optimize=True, quality=QUALITY)
     return stream.getvalue()
 
 
@@ -62,7 +61,7 @@ def tiles(maps: np.ndarray, *, columns: int = 8, least: int = 32) -> "Image.Imag
     bytes_ = np.where(flat, 128, 255 * (maps - low) / np.where(flat, 1, high - low)).astype(
         np.uint8
     )
-    factor = max(1, -(-least // max(maps.shape[1:3])))
+    factor = -(-least // max(maps.shape[1:3]))
     bytes_ = bytes_.repeat(factor, axis=1).repeat(factor, axis=2)
     height, width = bytes_.shape[1:3]
     columns = min(columns, len(maps))

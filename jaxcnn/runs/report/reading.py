@@ -23,7 +23,7 @@ def as_number(value: Any) -> float | None:
     """A finite number below LARGEST, or None."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < LARGEST:
         return None
-    return float(value) if math.isfinite(value) else None
+    return float(value)
 
 
 def as_counts(value: Any) -> list[list[int]] | None:
@@ -109,10 +109,11 @@ def _chosen(
     """The last evaluation; for the best checkpoint the first of the best."""
     if not evaluations or checkpoint == "last" or metric is None:
         return evaluations[-1] if evaluations else None
-    sign = 1 if larger else -1
 
     def rank(record: Record) -> float:
         value = as_number(record["metrics"].get(metric))
-        return -math.inf if value is None else sign * value
+        if value is None:
+            return -math.inf
+        return value if larger else -value
 
     return max(evaluations, key=rank)

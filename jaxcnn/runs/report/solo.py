@@ -111,8 +111,9 @@ def _how_sure(reading: Reading, verdict: Verdict) -> Html:
     if verdict.interval is not None:
         low, high = verdict.interval
         text += f", 95 % interval {low:.4f} to {high:.4f} (Wilson)"
-    if (record := reading.evaluation) is not None:
-        text += f"; step {record['step']:,}, epoch {record['epoch']:.4g}. "
+    record = reading.evaluation
+    assert record is not None  # the verdict is of it
+    text += f"; step {record['step']:,}, epoch {record['epoch']:.4g}. "
     blind = verdict.blind
     if blind is None and reading.missing is not None:
         text += "Not compared with a blind answer, since the experiment was not opened."
@@ -140,9 +141,8 @@ def curves(reading: Reading) -> Html:
     wanted = [("loss", _both(reading, "loss", "loss"))]
     metric = reading.verdict.metric if reading.verdict else None
     if metric is not None and metric != "loss":
-        blind = reading.points("eval", f"blind_{metric}")
-        lines = [Series("blind", blind, 2, dashed=True)] if blind else []
-        wanted.append((metric, [*_both(reading, metric, metric), *lines]))
+        blind = Series("blind", reading.points("eval", f"blind_{metric}"), 2, dashed=True)
+        wanted.append((metric, [*_both(reading, metric, metric), blind]))
     rate = Series("learning rate", reading.points("train", "learning_rate"))
     norms = [
         Series(words, reading.points("train", name), i, i == 2)
@@ -182,8 +182,7 @@ def _others(reading: Reading, metric: str | None) -> tuple[list[tuple[str, list[
 
 def metrics(reading: Reading) -> Html | None:
     """All single numbers of the evaluation; of the test split beside it where there is one."""
-    test = reading.run.summary.get("test")
-    test = test if isinstance(test, dict) else {}
+    test = reading.run.summary.get("test") or {}
     rows = [
         (name, number(value), *((number(as_number(test.get(name))),) if test else ()))
         for name, value in reading.metrics.items()
@@ -255,5 +254,5 @@ def looked_at(viewer: Viewer, album: Pictures, *, most: int) -> Html:
         show("Most confident and wrong", wrong)
     show("Largest loss", seen.worst(SHOWN))
     if seen.right is None and count > SHOWN:  # else those were all
-        show("As they come", np.unique(np.linspace(0, count - 1, min(SHOWN, count)).astype(int)))
+        show("As they come", np.linspace(0, count - 1, SHOWN).astype(int))
     return join(parts)

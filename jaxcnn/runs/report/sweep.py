@@ -24,14 +24,16 @@ def sections(run: Run, *, examples: int = LOOKED_AT, files_only: bool = False) -
     readings = []
     for one in run.replicas:
         try:
+            _ = one.summary  # of which later parts make use, if it is not damaged
             readings.append(read(one, files_only=files_only))
         except JaxcnnError as error:
             parts.left_out.append(f"Replica {one.folder.name}: {error}")
     metric, larger = _metric(readings)
     rows = settings(readings, metric, larger)
     best = winner(readings, metric, larger, rows)
+    folds = any("fold" in point_of(reading) for reading in readings)
     parts.add("Verdict", lambda: _headline(run, readings, metric, rows, best), needed=True)
-    parts.add("Settings", lambda: _table(rows, metric), needed=True)
+    parts.add("Settings", lambda: _table(rows, metric, folds=folds), needed=True)
     parts.add("Curves by setting", lambda: _curves(readings, metric))
     parts.add("Parallel coordinates", lambda: _parallel(readings, metric))
     if best is None:
@@ -96,8 +98,8 @@ def winner(
         if (value := _value(reading)) is not None
         and {k: v for k, v in point_of(reading).items() if k not in REPEATED} == rows[0]["setting"]
     ]
-    sign = 1 if larger else -1
-    return max(own, key=lambda pair: sign * pair[0])[1]
+    best = max if larger else min
+    return best(own, key=lambda pair: pair[0])[1]
 
 
 def _headline(
@@ -135,7 +137,7 @@ def _headline(
     return join(parts)
 
 
-def _table(rows: list[Record], metric: str) -> Html:
+def _table(rows: list[Record], metric: str, *, folds: bool) -> Html:
     shown = []
     for row in rows[:MOST_SETTINGS]:
         name = ", ".join(f"{k}={v}" for k, v in row["setting"].items()) or "all seeds"
@@ -143,7 +145,6 @@ def _table(rows: list[Record], metric: str) -> Html:
         interval = "–" if half is None else f"{mean - half:.4g} to {mean + half:.4g}"
         shown.append((name, number(mean), number(row["std"]), interval, row["n"], row["lost"]))
     head = ("setting", f"mean {metric}", "std", "95 % interval of the mean", "n", "lost")
-    folds = any("fold" in row["setting"] for row in rows)
     words = "lost: diverged, dropped, or not ended. Intervals by Student's t."
     words += " Folds share examples, so that theirs are too narrow." if folds else ""
     more = len(rows) - MOST_SETTINGS

@@ -12,7 +12,8 @@ FRAGMENT = re.compile(r"#[\w-]+")
 class Page(HTMLParser):
     """elements: [(name, {attribute: value})]; texts of each element by name; `rows` of all
     tables, a list of cells each; `titles` of its sections; `prose`, the text but for what is
-    preformatted, as code is. Unbalanced elements fail.
+    preformatted, as code is: of a page that shows the code of a test the text has its words.
+    Unbalanced elements fail.
     """
 
     def __init__(self, content: bytes):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxcnn.runs.report import charts, diagrams, page
-from jaxcnn.runs.report.pictures import Pictures, tiles
+from tests.runs.report.by_hand import tree, words
 from tests.runs.report.reader import check
 
 HOSTILE = (
@@ -29,7 +29,7 @@ def test_hostile_text_is_shown_and_never_obeyed(text):
             page.table((text,), [(text,)]),
             page.dotted(text),
             page.details(text, text),
-            charts.line_chart(text, [charts.Series(text, [(0, 1.0), (1, 2.0)])], x_name=text),
+            charts.line_chart(text, [charts.Series(text, [(0, 1.0), (1, 2.0)])]),
             diagrams.confusion([[1, 2], [3, 4]], [text, text]),
             diagrams.parallel([text, "m"], [(text, 1.0), (None, 2.0)], [0, 1]),
         ]
@@ -45,14 +45,6 @@ def test_a_dotted_path_may_be_broken_after_its_parts():
         page.document("t", [page.Section("s", page.table((), [[page.dotted("a.b")]]))])
     ).rows
     assert row == ["a.b"]
-
-
-def test_a_page_that_is_too_long_loses_its_largest_part_and_says_so():
-    large = page.tag("p", "x" * page.MOST_BYTES)
-    parts = [page.Section("large", large), page.Section("small", page.tag("p", "kept"))]
-    found = check(page.document("t", parts))
-    assert "kept" in found.text
-    assert "large: the page would be too long" in found.text
 
 
 def test_a_chart_holds_every_value_under_the_pointer():
@@ -108,22 +100,82 @@ def test_marks_lie_around_all_values_at_1_2_or_5(low, high):
     assert min(abs(lead - m) for m in (1, 2, 5, 10)) < 1e-6
 
 
-def test_tiles_are_the_maps_each_stretched():
-    maps = np.arange(3 * 2 * 2, dtype=float).reshape(3, 2, 2)
-    pixels = np.asarray(tiles(maps, columns=2, least=2))
-    assert pixels.shape == (2 + 2 + 2, 2 + 2 + 2)
-    expected = np.array([[0, 85], [170, 255]])
-    assert (pixels[:2, :2] == expected).all()
-    assert (pixels[:2, 4:] == expected).all()
-    assert (pixels[4:, :2] == expected).all()
-    assert (np.asarray(tiles(np.full((1, 2, 2), np.nan))) == 128).all()
+@pytest.mark.parametrize(
+    "value, shown",
+    [
+        (1234567, "1,234,567"),
+        (-(10**15) + 1, "-999,999,999,999,999"),
+        (10**15, "1e+15"),
+        (0.123456, "0.1235"),
+        (12345.678, "1.235e+04"),
+        (2.0, "2"),
+        (None, "–"),
+        (True, "True"),
+        ("x" * 41, "x" * 40),
+    ],
+    ids=str,
+)
+def test_numbers_in_short(value, shown):
+    assert page.number(value) == shown
 
 
-def test_pictures_end_where_there_is_no_room():
-    from PIL import Image
+def test_a_page_links_its_sections_and_what_is_left_out_ends_it():
+    """One without a title has neither heading nor link."""
+    parts = [page.Section(name, page.note("body")) for name in ("first", "", "second")]
+    found = check(page.document("title", parts, left_out=["gone <b>"]))
+    assert [a["href"] for a in found.all("a")] == ["#s0", "#s2"]
+    assert [s.get("id") for s in found.all("section")] == ["s0", "s1", "s2", "left-out"]
+    assert found.titles == ["first", "second", "Left out"]
+    assert len(found.all("h2")) == 3
+    metas = {a.get("name"): a.get("content") for a in found.all("meta")}
+    assert metas["viewport"] == "width=device-width, initial-scale=1"
+    assert metas["referrer"] == "no-referrer"
+    assert found.all("meta")[0] == {"charset": "utf-8"}
+    assert found.elements[0] == ("html", {"lang": "en"})
+    assert [name for name, _ in found.elements if name in ("header", "nav", "main", "h1")] == [
+        *("header", "h1", "nav", "main")
+    ]
+    assert "left-out" not in [s["id"] for s in check(page.document("t", parts)).all("section")]
 
-    album = Pictures(most=2_000)
-    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32)).astype(np.uint8))
-    found = [album.add(noise, "noise") for _ in range(3)]
-    assert [element is not None for element in found] == [True, False, False]
-    assert album.refused == 2
+
+def test_needed_sections_stay_whatever_their_length():
+    """Of the others the largest, in bytes, go until the page is short enough."""
+    half = page.MOST_BYTES // 2
+    large, wide = page.note("x" * (half - 5000)), page.note("é" * (half // 2 + 5000))
+    parts = [page.Section("large", large), page.Section("wide", wide)]
+    found = check(page.document("t", [*parts, page.Section("small", page.note("kept"))]))
+    assert found.titles == ["large", "small", "Left out"]
+    size = len(wide.encode())
+    assert f"wide: the page would be too long to be mailed ({size:,} bytes)" in found.text
+    needed = [page.Section("a", large, needed=True), page.Section("b", wide, needed=True)]
+    assert len(page.document("t", needed)) > page.MOST_BYTES
+    assert page.MOST_BYTES == 5_000_000
+
+
+def test_elements_of_a_page():
+    assert page.tag("br") == "<br>"
+    assert page.tag("circle", r=3, text_anchor=None, class_="a") == '<circle r="3" class="a"/>'
+    assert page.tag("p", None, ["a", ("<", None)], 3) == "<p>a&lt;3</p>"
+    assert page.tag("p") == "<p></p>"
+    assert page.tag("rect", page.tag("title", "x")) == "<rect><title>x</title></rect>"
+    found = tree(page.details("more", "a", "b", opened=True))[0]
+    assert (found.get("open"), [one.tag for one in found], words(found)) == (
+        *("open", ["summary"]),
+        "moreab",
+    )
+    assert tree(page.details("more"))[0].get("open") is None
+    assert tree(page.note("a", "b"))[0].attrib == {"class": "note"}
+
+
+def test_columns_of_words_and_of_numbers():
+    def kinds(**options):
+        main = tree(page.table(("a", "b", "c"), [("x", 1, 2)], **options))
+        cells = [cell.get("class") for cell in main.iter("td")]
+        return cells, main.find("div/table").get("class"), main.find("div").get("class")
+
+    assert kinds() == ([None, "number", "number"], None, "wide")
+    assert kinds(words=2) == ([None, None, "number"], None, "wide")
+    assert kinds(words=3) == ([None] * 3, "words", "wide")
+    main = tree(page.table((), [("x", 1)]))
+    assert main.find("div/table/thead") is None
+    assert [cell.tag for cell in tree(page.table(("a",), [])).iter("th")] == ["th"]

@@ -59,7 +59,7 @@ class Larger(nn.Module):
 
 
 class Speaker(nn.Module):
-    """Says "b c" of every picture, and knows the mean word."""
+    """Says "<a> b" of every picture, and knows the mean word."""
 
     @nn.compact
     def __call__(self, image, captions, *, train: bool):
@@ -147,7 +147,7 @@ CASES = {
         Speaker(),
         Captioning(6),
         {"image": image(), "captions": captions()},
-        (*SPECIAL_WORDS, "<a>", "b", "c")[:6],
+        (*SPECIAL_WORDS, "<a>", "b"),
     ),
     "painting": (
         Painter(),
@@ -204,7 +204,7 @@ def test_a_page_of_each_task(made):
     pictures = [a for a in page.all("img") if a["alt"].startswith("example")]
     assert len(pictures) == ROWS * DRAWN[name]  # the worst are all five; they come once
     assert [" before" in a["alt"] for a in pictures].count(True) == ROWS * (DRAWN[name] == 3)
-    assert f"{run.summary['eval']['loss']:.4g}" in page.text
+    assert f"{run.summary['eval']['loss']:.4g}" in page.prose
 
 
 def test_of_one_value_there_is_no_curve(made):
@@ -214,7 +214,7 @@ def test_of_one_value_there_is_no_curve(made):
     assert {"loss", "learning rate", "norms"} <= curves
     if (metric := run.experiment.task.metric) != "loss":
         assert metric not in curves
-        assert f"no curve: {metric} (validation {run.summary['eval'][metric]:.4g}" in page.text
+        assert f"no curve: {metric} (validation {run.summary['eval'][metric]:.4g}" in page.prose
 
 
 def test_losses_are_those_of_the_evaluation(made):
@@ -222,7 +222,7 @@ def test_losses_are_those_of_the_evaluation(made):
     seen = Viewer(run).see()
     assert np.mean(seen.loss) == pytest.approx(run.summary["eval"]["loss"], rel=1e-5)
     for loss in seen.loss:
-        assert f"{loss:.4g}" in page.text
+        assert f"{loss:.4g}" in page.prose
 
 
 def test_what_is_said_is_what_is_predicted(made):
@@ -230,9 +230,9 @@ def test_what_is_said_is_what_is_predicted(made):
     name, run, page, _ = made
     rows = run.predict({n: run.experiment.data.eval[n] for n in run.predictor().names})
     for row in rows:
-        assert say(row) in page.text
+        assert say(row) in page.prose
     if name == "captioning":
-        assert "true: <a> b" in page.text
-        assert "said: b c" in page.text
+        assert "true: <unknown> <a>" in page.prose
+        assert "said: <a> b" in page.prose
     if name == "segmentation":
-        assert "background" in page.text
+        assert "background" in page.prose
