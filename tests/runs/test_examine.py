@@ -159,7 +159,7 @@ def test_a_stream_with_more_classes_than_the_task_is_refused_before_training(tol
 
 
 def test_a_check_traces_the_model_once_for_each_of_its_uses():
-    """Which is what a check of a large network takes its time for: to initialize, train, predict."""
+    """To initialize, train and predict: a check of a large network takes its time for that."""
     uses = []
 
     class Told(TinyNet):
