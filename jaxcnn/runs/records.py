@@ -7,6 +7,7 @@ Imports neither JAX nor NumPy: run.json says how JAX is to be started.
 import json
 import math
 import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def _is_whole(value: object) -> bool:
 def _is_finite(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return abs(value) < 2**1023 and math.isfinite(value)
+    return abs(value) <= sys.float_info.max  # of a whole number beyond, isfinite fails; NaN is none
 
 
 def _count(low: int = 0) -> Check:
@@ -59,7 +60,7 @@ def _or_null(check: Check) -> Check:
 def _each(check: Check, *, least: int = 0) -> Check:
     def of(value: Any, key: str) -> Iterator[str]:
         if not isinstance(value, list) or len(value) < least:
-            yield from _of("a list" + (f" of at least {least}" if least else ""), bool)([], key)
+            yield f"{key} must be a list" + (f" of at least {least}" if least else "")
             return
         for i, item in enumerate(value):
             yield from check(item, f"{key}.{i}")
