@@ -138,7 +138,11 @@ NEAREST: dict[str, tuple[str, ...]] = {
         "tests/runs/test_checkpoint.py",
         *RUN,
     ),
-    "jaxcnn/runs/code.py": ("tests/runs/test_beginning.py", "tests/runs/test_open.py"),
+    "jaxcnn/runs/code.py": (
+        "tests/runs/test_code.py",
+        "tests/runs/test_beginning.py",
+        "tests/runs/test_open.py",
+    ),
     "jaxcnn/runs/diagnosis.py": ("tests/runs/test_diagnosis.py", *RUN),
     "jaxcnn/runs/environment.py": ("tests/runs/test_environment.py",),
     "jaxcnn/runs/evaluation.py": (

@@ -19,7 +19,8 @@ from tests.tiny import tiny
 
 FILES = {
     "mine_kept.py": "import json, numpy, jaxcnn\nimport helper_kept as h, pack_kept.sub\n",
-    "helper_kept.py": "import mine_kept\nfrom spaced_kept import one\ndef late():\n    import later_kept, lazy_kept.part\n",
+    "helper_kept.py": "import mine_kept\nfrom spaced_kept import one\n"
+    "def late():\n    import later_kept, lazy_kept.part\n",
     "later_kept.py": "import no_such_module, sys, zipimport\n",
     "pack_kept/__init__.py": "from . import inner\n",
     "pack_kept/inner.py": "from .deep.leaf import x\n",
