@@ -42,7 +42,7 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_finite(value: object) -> bool:
+def is_finite(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return abs(value) <= sys.float_info.max  # of a whole number beyond, isfinite fails; NaN is none
@@ -119,7 +119,7 @@ def _is_point_value(value: object) -> bool:
 _OBJECT = _of("an object {…}", lambda v: isinstance(v, dict))
 _TEXT = _of("a string", lambda v: isinstance(v, str))
 _FLAG = _of("true or false", lambda v: isinstance(v, bool))
-_NUMBER = _of("a finite number", _is_finite)
+_NUMBER = _of("a finite number", is_finite)
 _PLACE = _of("a path inside the folder", _is_place)
 _DTYPE = _of(
     "a dtype",
