@@ -2,10 +2,10 @@
 whether data, task and model have the same classes and sizes.
 """
 
+import math
 from typing import Any, Protocol, runtime_checkable
 
 import jax
-import numpy as np
 
 from jaxcnn.core import hosts, meshes
 from jaxcnn.core.checks import check_numbers
@@ -195,7 +195,7 @@ def _sizes_of(state: Tree) -> dict[str, int]:
         return {"state_bytes": _size(state)}
     return {
         "state_bytes": _size(state),
-        "params": int(sum(np.prod(x.shape, dtype=np.int64) for x in jax.tree.leaves(state.params))),
+        "params": sum(math.prod(x.shape) for x in jax.tree.leaves(state.params)),
         "param_bytes": _size(state.params),
         "optimizer_bytes": _size(state.opt_state),
         "model_state_bytes": _size(state.model_state),
@@ -203,5 +203,4 @@ def _sizes_of(state: Tree) -> dict[str, int]:
 
 
 def _size(tree: Tree) -> int:
-    leaves = jax.tree.leaves(tree)
-    return int(sum(np.prod(x.shape, dtype=np.int64) * x.dtype.itemsize for x in leaves))
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))

@@ -89,7 +89,7 @@ def parse(
             )
         axes[path] = tuple(_read(experiment, path, value) for value in _values(text))
     combine = zipped if zip_axes else grid
-    return combine(**{path.replace(".", "__"): values for path, values in axes.items()})
+    return combine(**axes)
 
 
 def _read(experiment: "Experiment", path: str, text: str) -> Any:
