@@ -130,7 +130,11 @@ NEAREST: dict[str, tuple[str, ...]] = {
     "jaxcnn/runs/beginning.py": ("tests/runs/test_open.py", "tests/runs/test_folds.py", *RUN),
     "jaxcnn/runs/board.py": ("tests/runs/test_board.py",),
     "jaxcnn/runs/carry.py": ("tests/runs/test_open.py",),
-    "jaxcnn/runs/check.py": ("tests/runs/test_examine.py", "tests/core/test_seams.py"),
+    "jaxcnn/runs/check.py": (
+        "tests/runs/test_check.py",
+        "tests/runs/test_examine.py",
+        "tests/core/test_seams.py",
+    ),
     "jaxcnn/runs/cost.py": ("tests/runs/test_cost.py",),
     "jaxcnn/runs/scaling.py": ("tests/runs/test_cost.py",),
     "jaxcnn/runs/checkpoint.py": (
@@ -151,7 +155,7 @@ NEAREST: dict[str, tuple[str, ...]] = {
         "tests/hostile/test_bad_data.py",
     ),
     "jaxcnn/runs/events.py": ("tests/runs/test_events.py",),
-    "jaxcnn/runs/examine.py": ("tests/runs/test_examine.py",),
+    "jaxcnn/runs/examine.py": ("tests/runs/test_examine_by_hand.py", "tests/runs/test_examine.py"),
     "jaxcnn/runs/explain.py": ("tests/runs/test_explain.py",),
     "jaxcnn/runs/export.py": ("tests/runs/test_open.py", "tests/runs/test_export.py"),
     "jaxcnn/runs/feed.py": (*RUN, "tests/runs/test_sweep.py"),
