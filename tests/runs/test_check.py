@@ -104,7 +104,7 @@ def test_what_does_not_fit_together_is_refused_with_the_shapes():
     assert check.abstract_state(tiny(model=Flat())).step.shape == ()
     with pytest.raises(ConfigError, match=r"needs \['noise'\] but the data have only .*'image'"):
         check.abstract_state(tiny(task=Classification(3, inputs=("image", "noise"))))
-    with pytest.raises(ConfigError, match="the model gives 4 classes and task.num_classes=3"):
+    with pytest.raises(ConfigError, match=r"the model gives 4 classes and task\.num_classes=3"):
         check.abstract_state(tiny(model=Flat(4)))
     flat = {**arrays(9), "image": np.zeros((9, 1, 8, 1), np.uint8)}
     with pytest.raises(ConfigError, match=r"refuses these data \(image \[1, 8, 1\] uint8, label"):

@@ -62,6 +62,9 @@ def test_a_row_says_what_files_say_of_a_run(tmp_path):
     assert (row["metric"], row["value"], row["count"]) == (None, None, None)
     row = row_of(put(tmp_path / "first", lines=HISTORY[-1:]))
     assert (row["step"], row["metric"], row["value"]) == (8, None, None)
+    named = {**SOLO, "rendered": {**SOLO["rendered"], "task": {"metric": "accuracy"}}}
+    row = row_of(put(tmp_path / "first", record=named, lines=HISTORY[-1:]))
+    assert (row["metric"], row["value"]) == (None, None)  # of which there is no evaluation yet
 
 
 @pytest.mark.parametrize(
