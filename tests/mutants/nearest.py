@@ -144,10 +144,10 @@ NEAREST: dict[str, tuple[str, ...]] = {
         "tests/runs/test_open.py",
     ),
     "jaxcnn/runs/diagnosis.py": ("tests/runs/test_diagnosis.py", *RUN),
-    "jaxcnn/runs/environment.py": ("tests/runs/test_environment.py",),
+    "jaxcnn/runs/environment.py": ("tests/runs/test_process.py", "tests/runs/test_environment.py"),
     "jaxcnn/runs/evaluation.py": (
+        "tests/runs/test_evaluation.py",
         "tests/runs/test_beginning.py",
-        *RUN,
         "tests/runs/test_open.py",
         "tests/hostile/test_bad_data.py",
     ),
@@ -229,7 +229,7 @@ NEAREST: dict[str, tuple[str, ...]] = {
         "tests/runs/test_sweep.py",
     ),
     "jaxcnn/runs/worth.py": ("tests/tasks/test_verdict.py", "tests/runs/report/test_report.py"),
-    "jaxcnn/runs/writers.py": (*RUN, "tests/commands/test_terminal.py"),
+    "jaxcnn/runs/writers.py": ("tests/runs/test_writers.py",),
 }
 # onednn.py is compiled and called with the extra alone, which `make test` does not install;
 # protocols.py has no code; __init__.py neither

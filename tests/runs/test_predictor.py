@@ -1,4 +1,4 @@
-"""What a model is given of pictures and arrays, and where drawings go: with a model made by hand."""
+"""What a model is given of pictures and arrays, and where drawings go; the model made by hand."""
 
 from types import SimpleNamespace
 
