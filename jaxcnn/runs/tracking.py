@@ -21,7 +21,7 @@ from jaxcnn.core.rendering import Json, fields
 from jaxcnn.errors import CheckpointError
 from jaxcnn.runs.events import Event, numbers_of
 from jaxcnn.runs.records import Record, read_history, read_run, read_summary
-from jaxcnn.weights.files import write_atomically
+from jaxcnn.runs.rundir import write_json
 
 FILE = "track.json"  # within the run's folder
 
@@ -122,7 +122,7 @@ class _Log:
             return
         self._logged[kind] = step
         content = self._read() | {self._name: {"id": self._id, "logged": self._logged}}
-        write_atomically(self._path, [json.dumps(content, indent=1).encode()])
+        write_json(self._path, content)
         self.logger.log(step, numbers_of(record))
 
 
