@@ -172,11 +172,7 @@ NEAREST: dict[str, tuple[str, ...]] = {
             *("windows", "write"),
         )
     },
-    "jaxcnn/runs/open.py": (
-        "tests/runs/test_open.py",
-        "tests/runs/test_folds.py",
-        "tests/runs/test_explain.py",
-    ),
+    "jaxcnn/runs/open.py": ("tests/runs/test_opened.py",),
     "jaxcnn/runs/predict.py": (
         "tests/runs/test_predictor.py",
         "tests/runs/test_predict_files.py",
