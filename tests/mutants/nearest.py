@@ -214,7 +214,11 @@ NEAREST: dict[str, tuple[str, ...]] = {
         "tests/runs/test_tracking_by_hand.py",
         "tests/runs/test_tracking.py",
     ),
-    "jaxcnn/runs/train.py": (*RUN, "tests/runs/test_rundir.py", "tests/runs/test_sweep.py"),
+    "jaxcnn/runs/train.py": (
+        "tests/runs/test_train_plan.py",
+        "tests/runs/test_train_groups.py",
+        *RUN,
+    ),
     "jaxcnn/runs/ways.py": (
         "tests/runs/test_ways_by_hand.py",
         "tests/runs/test_ways.py",

@@ -258,9 +258,12 @@ def test_a_runs_own_modules_are_imported_for_it_alone(two_texts):
     mine, path = sys.modules["helper_twice"], list(sys.path)
     content = {"file": "main_twice.py", "module": "main_twice", "local": {
         "helper_twice": "helper_twice.py"}}  # fmt: skip
+    main = sys.modules["main_twice"] = ModuleType("main_twice")  # another of its name
     with code._own_modules(run / "code", content):
         assert importlib.import_module("helper_twice").x == "run/code"
+        assert "main_twice" not in sys.modules
     assert sys.modules["helper_twice"] is mine
+    assert sys.modules["main_twice"] is main
     assert sys.path == path
     (run / "code" / "helper_twice.py").write_text((project / "helper_twice.py").read_text())
     with code._own_modules(run / "code", content):
