@@ -146,6 +146,5 @@ def _summary(folder: Path, event: Event) -> dict[str, Json]:
     flat: dict[str, Json] = {}
     for name, value in summary.items():
         inside = value.items() if isinstance(value, dict) else ()
-        flat |= {f"{name}/{key}": item for key, item in inside}
-        flat |= {} if isinstance(value, dict) else {name: value}
+        flat |= {name: value, **{f"{name}/{key}": item for key, item in inside}}
     return {k: v for k, v in flat.items() if isinstance(v, bool | int | float | str)}
