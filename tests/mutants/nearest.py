@@ -146,7 +146,7 @@ NEAREST: dict[str, tuple[str, ...]] = {
     ),
     "jaxcnn/runs/events.py": ("tests/runs/test_events.py",),
     "jaxcnn/runs/examine.py": ("tests/runs/test_examine_by_hand.py", "tests/runs/test_examine.py"),
-    "jaxcnn/runs/explain.py": ("tests/runs/test_explain.py",),
+    "jaxcnn/runs/explain.py": ("tests/runs/test_explainer.py", "tests/runs/test_explain.py"),
     "jaxcnn/runs/export.py": ("tests/runs/test_open.py", "tests/runs/test_export.py"),
     "jaxcnn/runs/feed.py": ("tests/runs/test_feed.py",),
     "jaxcnn/runs/formats.py": ("tests/runs/test_export.py",),
