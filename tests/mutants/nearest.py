@@ -164,7 +164,7 @@ NEAREST: dict[str, tuple[str, ...]] = {
         "tests/runs/test_data_fault.py",
         "tests/runs/test_sweep.py",
     ),
-    "jaxcnn/runs/members.py": ("tests/runs/test_replay.py", "tests/runs/test_sweep.py", *RUN),
+    "jaxcnn/runs/members.py": ("tests/runs/test_members.py", *RUN),
     **{
         f"{ONNX}/{name}.py": ("tests/runs/test_onnx.py",)  # which needs the extra
         for name in (
