@@ -159,10 +159,9 @@ NEAREST: dict[str, tuple[str, ...]] = {
     "jaxcnn/runs/litert_child.py": ("tests/runs/test_litert.py",),
     "jaxcnn/runs/saving.py": ("tests/runs/test_saves.py", "tests/runs/test_saving.py"),
     "jaxcnn/runs/loop.py": (
+        "tests/runs/test_loop_by_hand.py",
+        "tests/runs/test_loop_stops.py",
         *RUN,
-        "tests/runs/test_events.py",
-        "tests/runs/test_data_fault.py",
-        "tests/runs/test_sweep.py",
     ),
     "jaxcnn/runs/members.py": ("tests/runs/test_members.py", *RUN),
     **{

@@ -158,12 +158,24 @@ def test_leaving_waits_for_what_is_written(group):
     assert restored(group, 2) == ([2.0] * 3, 5)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no own priority")
-def test_the_thread_that_saves_gives_way_and_alone(group):
-    def own():
-        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+@pytest.mark.parametrize("allowed", [True, False])
+@pytest.mark.parametrize("system", ["linux", "darwin"])
+def test_the_thread_that_saves_gives_way_and_alone(group, monkeypatch, allowed, system):
+    monkeypatch.setattr(sys, "platform", system)
+    asked = []
 
-    before = own()
+    def setpriority(which, who, priority):
+        asked.append((which, who, priority, threading.get_native_id()))
+        if not allowed:
+            raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "setpriority", setpriority)
     saving.begin(group)
-    assert group.writer.submit(own).result() in (10, max(before, 10))
-    assert own() == before
+    saving.settle(group)
+    if system == "linux":  # elsewhere threads have no priority of their own
+        ((which, who, priority, own),) = asked
+        assert (which, priority) == (os.PRIO_PROCESS, 10)
+        assert who == own != threading.get_native_id()
+    else:
+        assert asked == []
+    assert restored(group, 0) == ([0.0] * 3, 5)
