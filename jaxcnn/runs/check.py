@@ -170,7 +170,7 @@ def pre_flight(e: Experiment) -> dict[str, Any]:
     sizes = {split: size_of(e.data, split) for split in SPLITS}
     train_size = sizes["train"]
     known = bool(train_size) or e.steps is not None
-    steps = e.total_steps(train_size or 0) if known else 1
+    steps = e.total_steps(train_size or 0) if known else None
     batch = {
         name: jax.ShapeDtypeStruct((e.batch_size, *s.shape), s.dtype) for name, s in spec.items()
     }
@@ -181,7 +181,7 @@ def pre_flight(e: Experiment) -> dict[str, Any]:
         "state_bytes_per_device": share_of_state(e, len(hosts.devices())),
         "batch_bytes": _size(batch),
         **{f"{split}_examples": count for split, count in sizes.items()},
-        "steps": steps if known else None,
+        "steps": steps,
         "steps_per_epoch": round(train_size / e.batch_size, 2) if train_size else None,
         "steps_per_evaluation": e.eval_interval(train_size) if train_size else None,
         "backend": jax.default_backend(),
