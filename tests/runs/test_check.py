@@ -143,6 +143,13 @@ def test_a_mesh_is_of_the_devices_that_there_are_or_shall_be():
     check.check_divides(tiny(model=Flat(4)))  # of a model nothing is said without a mesh
 
 
+def test_a_group_that_holds_a_state_together_lies_on_one_host(monkeypatch):
+    monkeypatch.setattr(check.hosts, "devices", lambda: [None] * 2)
+    monkeypatch.setattr(check.hosts, "count", lambda: 2)
+    with pytest.raises(ConfigError, match="fsdp=2 must divide the 1 devices of each host"):
+        check.check_divides(tiny(mesh="fsdp=2"))
+
+
 def test_sizes_that_are_not_known_yet_are_none():
     known, unknown = Told(sizes=(5, 0, 3)), Told(sizes=(0, None, None))
     assert [check.size_of(known, split) for split in ("train", "eval", "test")] == [5, 0, 3]
@@ -171,6 +178,12 @@ def test_what_is_known_of_a_run_before_it_begins():
         **{"backend": "cpu", "devices": 1},
     }
     assert check._sizes_of({"a": jax.ShapeDtypeStruct((3, 4), np.float32)}) == {"state_bytes": 48}
+
+
+def test_a_run_whose_batches_no_devices_can_share_is_not_begun(monkeypatch):
+    monkeypatch.setattr(check.hosts, "devices", lambda: [None] * 3)
+    with pytest.raises(ConfigError, match="cannot be split evenly over 3 devices"):
+        check.pre_flight(tiny())
 
 
 @dataclasses.dataclass(frozen=True)

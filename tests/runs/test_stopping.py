@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxcnn.data.dataset import indices_of_steps
 from jaxcnn.errors import DivergedError, ResourceError
 from jaxcnn.runs import stopping
 from jaxcnn.runs.checkpoint import Checkpoints
 from jaxcnn.runs.group import Group
 from jaxcnn.runs.ways import Bundle, Way
-from tests.tiny import tiny
+from tests.tiny import arrays, tiny
 
 
 class State(NamedTuple):
@@ -121,6 +122,31 @@ def test_a_replica_that_diverged_is_saved_as_it_was_before(tmp_path, full):
         template = {"x": np.float32(0), "live": np.bool_(0)}
         state, step = place.restore(template)
         assert (step, bool(state["live"]), float(state["x"])) == (3, True, 0.0)
+
+
+def test_the_layer_of_a_divergence_is_looked_for_in_the_batch_of_its_step(tmp_path, monkeypatch):
+    e, asked = tiny(seed=7), []
+    monkeypatch.setattr(stopping, "State", State)  # whose layers are known
+
+    def first_non_finite(*what):
+        asked.append(what)
+        return "in Conv_0"
+
+    monkeypatch.setattr(stopping, "first_non_finite", first_non_finite)
+    one = Replica(0, History(), Checkpoints(tmp_path), experiment=e)
+    group = group_of(one)
+    group.train = e.data.open("train")
+    group.states[0] = group.states[0]._replace(step=jnp.int32(3))
+    stopping.diverge(group, 0)
+    assert one.stopped["where"] == "in Conv_0"
+    ((given, state, batch),) = asked
+    assert (given, int(state.step)) == (e, 3)
+    rows = indices_of_steps(7, 3, 4, size=50, batch_size=8)[0]
+    np.testing.assert_array_equal(batch["label"], arrays(50)["label"][rows])
+    own = dataclasses.replace(e, program=lambda e, steps: None)
+    one.experiment = own
+    stopping.diverge(group, 0)
+    assert one.stopped["where"].startswith("the experiment's own program")
 
 
 def ranked(*values):
