@@ -14,7 +14,6 @@ import jax
 import pytest
 
 from jaxcnn.runs import environment
-from tests.runs.test_environment import prepared  # noqa: F401 (a fixture)
 
 
 def test_the_package_and_the_users_private_folder(monkeypatch, tmp_path):
@@ -35,29 +34,6 @@ def test_the_processors_of_this_process_are_counted(monkeypatch):
     for counted, number in ((6, 6), (None, 1)):
         monkeypatch.setattr(environment.os, "cpu_count", lambda counted=counted: counted)
         assert environment._processors() == number
-
-
-@pytest.mark.parametrize(
-    "version, flagged",
-    [("0.10", True), ("0.10.3", True), ("0.9.1", False), ("0.100.0", False), ("0.1.0", False)],
-)
-def test_flags_are_those_of_a_series_of_jaxlib(prepared, monkeypatch, version, flagged):  # noqa: F811
-    monkeypatch.setattr(environment, "_version", lambda package: version)
-    flag = "--xla_cpu_experimental_ynn_fusion_type=-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
-    assert prepared()["XLA_FLAGS"] == (flag if flagged else "")
-    assert prepared({"XLA_FLAGS": "--a"})["XLA_FLAGS"] == "--a"  # of a run that names no version
-
-
-def test_compiled_code_is_kept_and_the_process_prepared(prepared, monkeypatch, tmp_path):  # noqa: F811
-    calls = []
-    monkeypatch.setattr(environment, "collect_rarely", lambda: calls.append("cycles"))
-    monkeypatch.setattr(environment, "keep_memory", lambda: calls.append("memory"))
-    for _ in range(2):  # the folder may be there
-        found = prepared(XDG_CACHE_HOME=str(tmp_path / "deep" / "cache"))
-        assert float(found["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"]) == 0.1
-    assert calls == ["cycles", "memory"] * 2
-    found = prepared(JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="7")
-    assert found["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "7"
 
 
 @pytest.fixture

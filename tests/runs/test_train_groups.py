@@ -108,6 +108,9 @@ def test_workers_train_the_parts_that_are_not_done(tmp_path, monkeypatch, lost):
         if lost:
             raise ResourceError("part 1 was given up")
 
+    def summarize(*what, **more):
+        tables.append((what, more))
+
     monkeypatch.setattr(module, "train_parts", train_parts)
     monkeypatch.setattr(
         module, "summarize_sweep", lambda *what, **more: tables.append((what, more))
