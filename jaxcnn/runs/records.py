@@ -43,6 +43,7 @@ def _is_whole(value: object) -> bool:
 
 
 def is_finite(value: object) -> bool:
+    """Whether it is a number that a float can hold; true and false are none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return abs(value) <= sys.float_info.max  # of a whole number beyond, isfinite fails; NaN is none

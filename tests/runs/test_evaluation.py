@@ -79,14 +79,14 @@ class Summed:
 
 
 def test_sums_are_added_in_64_bits_and_records_of_real_rows_appended():
-    large, light = np.int32(2**31 - 1), np.float32(2**24)  # to which float32 adds no 1
+    large, light = np.int64(2**53), np.float32(2**24)  # to which floats of 64 and 32 add no 1
     results = [
         (3, ({"n": large, "x": light}, {"id": np.array([1, 2, 3, 0])})),
         (1, ({"n": np.int32(5), "x": np.float32(1)}, {"id": np.array([4, 0, 0, 0])})),
         (2, ({"n": np.int32(2), "x": np.float32(0.25)}, {"id": np.array([5, 6])})),
     ]
     found = merge(Summed(), results)
-    assert found["sums"] == {"n": 2**31 + 6, "x": 2**24 + 1.25}
+    assert found["sums"] == {"n": 2**53 + 7, "x": 2**24 + 1.25}
     assert found["records"]["id"].tolist() == [1, 2, 3, 4, 5, 6]
     counted = evaluate(
         SimpleNamespace(output_step=lambda state, batch: ({"n": batch["mask"].sum()}, {})),
@@ -119,6 +119,44 @@ def test_a_split_that_is_not_there_is_told_from_data_that_are_not():
         evaluation.require_split(SimpleNamespace(data=Split()), "test")
     with pytest.raises(ConfigError):
         evaluation.evaluate_split(SimpleNamespace(data=Split(train=3)), None, "test")
+
+
+@pytest.mark.parametrize("metrics, threshold", [(None, 0.5), ({}, 0.5), ({"best": 0.25}, 0.25)])
+def test_a_split_is_scored_with_the_decisions_of_a_validation(monkeypatch, metrics, threshold):
+    """The program, its views and the checked examples are those of the experiment as decided."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Decided:
+        threshold: float = 0.5
+
+        def calibrate(self, metrics):
+            return Decided(metrics["best"])
+
+    @dataclasses.dataclass(frozen=True)
+    class Asked:
+        task: Decided
+        data: Split
+
+    parts = {"program_of": "program", "scored": "scored", "open_checked": "rows",
+             "evaluate": "metrics"}  # fmt: skip
+    calls = {}
+    for name, found in parts.items():
+
+        def of(*given, name=name, found=found, **more):
+            calls[name] = (given, more)
+            return found
+
+        monkeypatch.setattr(evaluation, name, of)
+    monkeypatch.setattr(evaluation.transforms, "on_devices", lambda program: f"{program} there")
+    e = Asked(Decided(), Split(test=3))
+    assert evaluation.evaluate_split(e, "state", "test", metrics=metrics, tta="flip") == "metrics"
+    decided = Asked(Decided(threshold), e.data)
+    assert calls == {
+        "program_of": ((decided, "state"), {"tta": "flip"}),
+        "scored": (("program", decided), {}),
+        "open_checked": ((decided, "test"), {}),
+        "evaluate": (("scored there", "state", "rows", decided), {}),
+    }
 
 
 def test_a_tuple_of_states_is_an_ensemble_and_views_are_of_each_picture():

@@ -89,6 +89,26 @@ def test_data_that_cannot_be_read_end_the_run_where_it_is_saved(made):
     assert events(group, "save") == []
 
 
+def test_a_divergence_that_was_not_seen_yet_is_before_data_that_cannot_be_read(made, monkeypatch):
+    """Then there is nothing to go on with."""
+
+    def diverge(group, place):
+        group.active[place].stopped = {"why": "diverged", "at": 3}
+
+    monkeypatch.setattr(loop, "diverge", diverge)
+    group = made(broken=3)
+    step = group.bundles[0].single.train_step
+
+    def breaks(state, batch):
+        state, told = step(state, batch)
+        return state._replace(live=np.bool_(state.step < 3)), told
+
+    group.bundles[0].single.train_step = breaks
+    with pytest.raises(DataError, match=r"a picture is gone$"):
+        run(group)
+    assert events(group, "save") == []
+
+
 def test_a_number_that_is_not_finite_is_null_and_said_once(made):
     group = made(bad={3: True, 7: True})
     run(group)
