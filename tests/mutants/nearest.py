@@ -163,7 +163,11 @@ NEAREST: dict[str, tuple[str, ...]] = {
         "tests/runs/test_loop_stops.py",
         *RUN,
     ),
-    "jaxcnn/runs/members.py": ("tests/runs/test_members.py", *RUN),
+    "jaxcnn/runs/members.py": (
+        "tests/runs/test_members.py",
+        "tests/runs/test_member_groups.py",
+        *RUN,
+    ),
     **{
         f"{ONNX}/{name}.py": ("tests/runs/test_onnx.py",)  # which needs the extra
         for name in (
