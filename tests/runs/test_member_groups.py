@@ -13,7 +13,7 @@ from jaxcnn.runs.records import read_run
 from jaxcnn.runs.rundir import replica_folder, write_json
 from jaxcnn.runs.ways import Way
 from tests.runs.plain_group import Rows
-from tests.runs.test_opened import E, POINTS, put, put_sweep
+from tests.runs.test_opened import POINTS, E, put, put_sweep
 from tests.runs.test_record_rules import SUMMARY
 from tests.runs.test_stopping import Loose, State
 from tests.tiny import Lines
