@@ -21,7 +21,7 @@ from jaxcnn.runs.question import Question
 from jaxcnn.tasks.classification import Classification
 
 NAMES = ("low", "middle", "high")
-OF_CLASS = np.array([1.0, 2.0, -1.0])
+OF_CLASS = np.array([1.0, -1.0, 2.0])
 SIZE = (4, 6)
 
 
@@ -70,7 +70,7 @@ def by_hand(images, label):
 
 def test_maps_are_those_of_each_picture_in_whatever_batches():
     images = pictures(5, channels=3)
-    for target, label in ((None, 1), ("low", 0)):
+    for target, label in ((None, 2), ("low", 0)):
         one = explainer(Question("integrated", target), channels=3, batch_size=2)
         np.testing.assert_allclose(one.arrays(images), by_hand(images, label), atol=1e-6)
         assert one.size == SIZE
@@ -85,7 +85,7 @@ def test_maps_are_those_of_each_picture_in_whatever_batches():
 def test_pictures_that_do_not_fit_are_refused_and_zeros_and_ones_do():
     one = explainer(Question("integrated"), batch_size=2)
     ends = np.stack([np.zeros((*SIZE, 1)), np.ones((*SIZE, 1))])
-    np.testing.assert_allclose(one.arrays(ends), by_hand(255 * ends, 1), atol=1e-6)
+    np.testing.assert_allclose(one.arrays(ends), by_hand(255 * ends, 2), atol=1e-6)
     with pytest.raises(DataError, match=r"shape \[2, 6, 4, 1\]; this run was .* on \[N, 4, 6, "):
         one.arrays(ends.reshape(2, 6, 4, 1))
     for wrong in (1.5 * ends, ends - 0.5, ends * np.nan):
@@ -100,8 +100,8 @@ def test_answers_say_the_class_its_score_and_where_most_of_it_is():
     images[0, 2, 4], images[:, 3, 5] = 255, 254
     one = explainer(Question("integrated"), batch_size=4)
     drawn_on = [np.full((8, 16, 1), 10 * i, np.uint8) for i in range(3)]
-    rows = one.answers(images, [lambda p=p: p for p in drawn_on], [0, None, 2])
-    for i, ((row, draw), label) in enumerate(zip(rows, (0, 1, 2), strict=True)):
+    rows = one.answers(images, [lambda p=p: p for p in drawn_on], [0, None, 1])
+    for i, ((row, draw), label) in enumerate(zip(rows, (0, 2, 1), strict=True)):
         values = by_hand(images, label)[i]
         score = OF_CLASS[label] * images[i].mean() / 255
         assert (row["method"], row["label"], row["name"]) == ("integrated", label, NAMES[label])

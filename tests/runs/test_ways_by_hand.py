@@ -1,5 +1,6 @@
 """Ways to run replicas: what their names mean, and which is chosen where the seconds are given."""
 
+import dataclasses
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -233,6 +234,35 @@ def test_a_memory_that_cannot_be_read_is_removed_though_another_process_did(
 
     monkeypatch.setattr(Path, "read_text", removed)
     assert choose(one).text() == "vmap"
+
+
+def test_a_way_is_compiled_by_a_first_step_and_timed_by_others(monkeypatch):
+    """Each bundle of its replicas is stepped from where it was, with its own batch."""
+    stepped, now = [], [0.0]
+
+    def bundle(seconds):
+        def train_step(state, batch):
+            stepped.append((state, batch))
+            now[0] += seconds
+            return jax.tree.map(lambda x: x + 1, state), {}
+
+        return SimpleNamespace(train_step=train_step)
+
+    def bundles(way, program, *, layout):
+        assert (program, layout) == ("program", SPLIT)
+        return [Bundle("unrolled", 2, bundle(0.5), None), Bundle("solo", 1, bundle(0.25), None)]
+
+    monkeypatch.setattr(Way, "bundles", bundles)
+    monkeypatch.setattr(ways.time, "perf_counter", lambda: now[0])
+    trial = dataclasses.replace(
+        trial_of(program="program"),
+        **{"states": lambda: [0, 10, 20], "batches": lambda way: [way.text(), "b"]},
+        layout=SPLIT,
+    )
+    runner = ways._Runner(trial, "2")
+    assert stepped == [((0, 10), "2"), (20, "b")]
+    assert runner.step() == 0.75
+    assert stepped[2:] == [((1, 11), "2"), (21, "b")]
 
 
 @pytest.fixture
