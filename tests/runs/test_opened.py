@@ -234,7 +234,7 @@ def test_a_run_is_scored_with_the_decision_of_its_own_validation(tmp_path, state
     run.evaluate("eval", data=other)
     assert scored[-1][0].data is other
     assert capsys.readouterr().err == ""
-    with pytest.raises(DataError, match="differ in"):
+    with pytest.raises(DataError, match=r"data differ in .*\(4, 4, 1\).* trained on .*\(8, 8, 1\)"):
         run.evaluate(data=Arrays(*({**arrays(9), "image": np.zeros((9, 4, 4, 1), np.uint8)},) * 2))
     fewer = dataclasses.replace(E, data=Arrays(train=arrays(49), eval=arrays(21, seed=1)))
     changed = put(tmp_path / "b", e=fewer, saved=[(4, state(4))])
