@@ -233,3 +233,5 @@ def test_the_commands_of_a_sweep_are_its_parts_and_then_its_table(tmp_path):
         ]
     assert len(parts) == 2
     assert table == parts[0][:-5]
+    one = put_sweep(tmp_path / "one", count=2, points=[{"seed": 3}, {"seed": 4}])
+    assert len(module.commands_of(one, launch)) == 2
