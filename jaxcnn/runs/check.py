@@ -2,11 +2,11 @@
 whether data, task and model have the same classes and sizes.
 """
 
+import math
 from collections.abc import Iterable
 from typing import Any, Protocol, runtime_checkable
 
 import jax
-import numpy as np
 
 from jaxcnn.core import hosts, meshes
 from jaxcnn.core.checks import check_numbers
@@ -171,7 +171,7 @@ def pre_flight(e: Experiment) -> dict[str, Any]:
     sizes = {split: size_of(e.data, split) for split in SPLITS}
     train_size = sizes["train"]
     known = bool(train_size) or e.steps is not None
-    steps = e.total_steps(train_size or 0) if known else 1
+    steps = e.total_steps(train_size or 0) if known else None
     batch = {
         name: jax.ShapeDtypeStruct((e.batch_size, *s.shape), s.dtype) for name, s in spec.items()
     }
@@ -182,7 +182,7 @@ def pre_flight(e: Experiment) -> dict[str, Any]:
         "state_bytes_per_device": meshes.bytes_per_device(state, Layout.of(e), devices),
         "batch_bytes": _size(batch),
         **{f"{split}_examples": count for split, count in sizes.items()},
-        "steps": steps if known else None,
+        "steps": steps,
         "steps_per_epoch": round(train_size / e.batch_size, 2) if train_size else None,
         "steps_per_evaluation": e.eval_interval(train_size) if train_size else None,
         "backend": jax.default_backend(),
@@ -196,7 +196,7 @@ def _sizes_of(state: Tree) -> dict[str, int]:
         return {"state_bytes": _size(state)}
     return {
         "state_bytes": _size(state),
-        "params": int(sum(np.prod(x.shape, dtype=np.int64) for x in jax.tree.leaves(state.params))),
+        "params": sum(math.prod(x.shape) for x in jax.tree.leaves(state.params)),
         "param_bytes": _size(state.params),
         "optimizer_bytes": _size(state.opt_state),
         "model_state_bytes": _size(state.model_state),
@@ -204,5 +204,4 @@ def _sizes_of(state: Tree) -> dict[str, int]:
 
 
 def _size(tree: Tree) -> int:
-    leaves = jax.tree.leaves(tree)
-    return int(sum(np.prod(x.shape, dtype=np.int64) * x.dtype.itemsize for x in leaves))
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))

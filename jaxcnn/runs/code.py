@@ -241,7 +241,7 @@ def _own_modules(folder: Path, code: dict[str, Any]) -> Generator[None]:
 def _is_of(module: ModuleType, kept: Path) -> bool:
     """Whether a module was imported from a file of the same text as `kept`."""
     try:
-        return Path(str(module.__file__)).read_bytes() == kept.read_bytes()
+        return Path(str(getattr(module, "__file__", None))).read_bytes() == kept.read_bytes()
     except OSError:
         return False
 

@@ -65,7 +65,8 @@ def prepare_process(*, recorded: Facts | None = None) -> None:
     if "XLA_FLAGS" in recorded and same:
         os.environ.setdefault("XLA_FLAGS", recorded["XLA_FLAGS"])
     else:
-        os.environ.setdefault("XLA_FLAGS", _CPU_FLAGS.get(_version("jaxlib")[:4].rstrip("."), ""))
+        series = ".".join(_version("jaxlib").split(".")[:2])
+        os.environ.setdefault("XLA_FLAGS", _CPU_FLAGS.get(series, ""))
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         folder = cache_folder() / "xla"
         try:

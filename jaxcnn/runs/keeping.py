@@ -100,7 +100,7 @@ def imported(path: Path, module: str) -> tuple[str, ...]:
 def _imports(source: bytes, inside: str) -> tuple[str, ...]:
     """The names that a module of the package `inside` may import."""
     names: list[str] = []
-    package = inside.split(".") if inside else []
+    package = inside.split(".")
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
@@ -147,7 +147,7 @@ def _file_of(module: str) -> Path | None:
             spec = importlib.util.find_spec(module)
         except (ImportError, ValueError):
             spec = None
-        file = spec.origin if spec is not None and spec.has_location else None
+        file = None if spec is None else spec.origin  # "built-in" is no file of the user's
     return None if file is None else Path(file)
 
 
@@ -168,7 +168,8 @@ def _is_local(file: Path) -> bool:
 @functools.cache
 def _installed() -> tuple[Path, ...]:
     """Where the standard library and packages are, the same for as long as Python runs."""
-    return tuple(Path(path).resolve() for path in sysconfig.get_paths().values())[:4]
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    return tuple(Path(sysconfig.get_path(name)).resolve() for name in names)
 
 
 def _modules_in(rendered: object) -> set[str]:

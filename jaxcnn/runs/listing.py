@@ -3,7 +3,6 @@ is not started.
 """
 
 import datetime
-import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import filelock
 
 from jaxcnn.errors import ConfigError, JaxcnnError
-from jaxcnn.runs.records import Record, read_history, read_run, read_summary
+from jaxcnn.runs.records import Record, is_finite, read_history, read_run, read_summary
 
 DEPTH = 4  # folders in one another that are looked into
 Row = dict[str, Any]
@@ -37,7 +36,7 @@ def runs_in(folder: Path) -> tuple[list[Row], list[str]]:
         try:
             rows.append(row_of(place))
         except (JaxcnnError, OSError) as error:
-            left_out.append(str(error) if str(place) in str(error) else f"{place}: {error}")
+            left_out.append(str(error))  # which names the file
     if own and (folder / "replicas").is_dir():
         inside, more = runs_in(folder / "replicas")
         return rows + inside, left_out + more
@@ -128,7 +127,5 @@ def metric_of(record: Record, evaluations: Sequence[Record]) -> tuple[str | None
     return named, task.get("larger_is_better") is not False
 
 
-def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return value if abs(value) < 2**1000 and math.isfinite(value) else None
+def _number(value: Any) -> float | None:
+    return value if is_finite(value) else None

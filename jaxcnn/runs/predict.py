@@ -183,7 +183,7 @@ class Predictor:
                     "floats lie in [0, 1], bytes are uint8"
                 )
             return np.round(array * 255).astype(np.uint8)
-        if spec.dtype != np.uint8 and array.dtype == np.uint8 and spec.dtype.kind == "f":
+        if array.dtype == np.uint8 and spec.dtype.kind == "f":
             return (array / 255).astype(spec.dtype)
         ready = array.astype(spec.dtype)
         if spec.dtype.kind in "iu" and not np.array_equal(ready, array):

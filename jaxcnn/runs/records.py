@@ -7,6 +7,7 @@ Imports neither JAX nor NumPy: run.json says how JAX is to be started.
 import json
 import math
 import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -41,10 +42,11 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_finite(value: object) -> bool:
+def is_finite(value: object) -> bool:
+    """Whether it is a number that a float can hold; true and false are none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return abs(value) < 2**1023 and math.isfinite(value)
+    return abs(value) <= sys.float_info.max  # of a whole number beyond, isfinite fails; NaN is none
 
 
 def _count(low: int = 0) -> Check:
@@ -59,7 +61,7 @@ def _or_null(check: Check) -> Check:
 def _each(check: Check, *, least: int = 0) -> Check:
     def of(value: Any, key: str) -> Iterator[str]:
         if not isinstance(value, list) or len(value) < least:
-            yield from _of("a list" + (f" of at least {least}" if least else ""), bool)([], key)
+            yield f"{key} must be a list" + (f" of at least {least}" if least else "")
             return
         for i, item in enumerate(value):
             yield from check(item, f"{key}.{i}")
@@ -118,7 +120,7 @@ def _is_point_value(value: object) -> bool:
 _OBJECT = _of("an object {…}", lambda v: isinstance(v, dict))
 _TEXT = _of("a string", lambda v: isinstance(v, str))
 _FLAG = _of("true or false", lambda v: isinstance(v, bool))
-_NUMBER = _of("a finite number", _is_finite)
+_NUMBER = _of("a finite number", is_finite)
 _PLACE = _of("a path inside the folder", _is_place)
 _DTYPE = _of(
     "a dtype",

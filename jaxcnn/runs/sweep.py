@@ -89,7 +89,7 @@ def parse(
             )
         axes[path] = tuple(_read(experiment, path, value) for value in _values(text))
     combine = zipped if zip_axes else grid
-    return combine(**{path.replace(".", "__"): values for path, values in axes.items()})
+    return combine(**axes)
 
 
 def _read(experiment: "Experiment", path: str, text: str) -> Any:
@@ -128,7 +128,8 @@ def at(experiment: "Experiment", point: Point) -> "Experiment":
     """The experiment of one point, in which what is given by its import path is imported; wholes
     come before their parts. Errors: ConfigError for an unknown path or a refused value.
     """
-    for path, value in sorted(point.items(), key=lambda item: item[0].count(".")):
+    for path in sorted(point):  # by their names, a whole before its parts, "fold" after all data
+        value = point[path]
         if path == "fold":
             data = _fold(experiment.data, *value)
             experiment = dataclasses.replace(experiment, data=data)

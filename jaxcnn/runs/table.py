@@ -79,9 +79,7 @@ def table(rows: list[Record], *, metric: str, larger_is_better: bool) -> list[Re
         values = np.asarray(entry.pop("values"))
         n = len(values)
         std = float(values.std(ddof=1)) if n > 1 else None
-        half = (
-            float(stdtrit(n - 1, 0.975) * std / math.sqrt(n)) if n > 1 and std is not None else None
-        )
+        half = None if std is None else float(stdtrit(n - 1, 0.975) * std / math.sqrt(n))
         out.append(
             {
                 **entry,

@@ -21,7 +21,7 @@ from jaxcnn.core.rendering import Json, fields
 from jaxcnn.errors import CheckpointError
 from jaxcnn.runs.events import Event, numbers_of
 from jaxcnn.runs.records import Record, read_history, read_run, read_summary
-from jaxcnn.weights.files import write_atomically
+from jaxcnn.runs.rundir import write_json
 
 FILE = "track.json"  # within the run's folder
 
@@ -122,7 +122,7 @@ class _Log:
             return
         self._logged[kind] = step
         content = self._read() | {self._name: {"id": self._id, "logged": self._logged}}
-        write_atomically(self._path, [json.dumps(content, indent=1).encode()])
+        write_json(self._path, content)
         self.logger.log(step, numbers_of(record))
 
 
@@ -146,6 +146,5 @@ def _summary(folder: Path, event: Event) -> dict[str, Json]:
     flat: dict[str, Json] = {}
     for name, value in summary.items():
         inside = value.items() if isinstance(value, dict) else ()
-        flat |= {f"{name}/{key}": item for key, item in inside}
-        flat |= {} if isinstance(value, dict) else {name: value}
+        flat |= {name: value, **{f"{name}/{key}": item for key, item in inside}}
     return {k: v for k, v in flat.items() if isinstance(v, bool | int | float | str)}

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -111,49 +110,6 @@ sys.exit(main())
     done = subprocess.run(line, cwd=ROOT, capture_output=True, timeout=60, env=CLEAN, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "digits_lenet5" in done.stdout
-
-
-def test_a_console_goes_on_where_its_stream_is_full(tmp_path):
-    from jaxcnn.runs.writers import Console
-
-    class Stream:
-        full, text = False, ""
-
-        def isatty(self):
-            return False
-
-        def write(self, text):
-            if self.full:
-                raise OSError(28, "No space left on device")
-            self.text += text
-
-        def flush(self):
-            pass
-
-    stream = Stream()
-    console = Console(stream=stream)
-    console.line("a")
-    stream.full = True
-    console.line("b")
-    console.line("c")
-    stream.full = False
-    console.line("d")
-    assert stream.text == "a\n(2 lines could not be written)\nd\n"
-
-
-@pytest.mark.parametrize("ignored", [True, False])
-def test_nohup_holds(ignored):
-    """A hangup that the user asked to be ignored stays ignored; otherwise it asks to stop."""
-    from jaxcnn.runs.rundir import signals
-
-    old = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
-    try:
-        with signals() as stop:
-            os.kill(os.getpid(), signal.SIGHUP)
-            time.sleep(0.01)
-            assert stop() is not ignored
-    finally:
-        signal.signal(signal.SIGHUP, old)
 
 
 def test_control_characters_are_shown_not_obeyed():

@@ -146,3 +146,26 @@ def test_compiled_programs_lie_in_a_private_folder_unless_the_user_names_one(pre
     assert prepared(JAX_COMPILATION_CACHE_DIR="x")["JAX_COMPILATION_CACHE_DIR"] == "x"
     (tmp_path / "file").touch()
     assert "JAX_COMPILATION_CACHE_DIR" not in prepared(XDG_CACHE_HOME=str(tmp_path / "file"))
+
+
+@pytest.mark.parametrize(
+    "version, flagged",
+    [("0.10", True), ("0.10.3", True), ("0.9.1", False), ("0.100.0", False), ("0.1.0", False)],
+)
+def test_flags_are_those_of_a_series_of_jaxlib(prepared, monkeypatch, version, flagged):
+    monkeypatch.setattr(environment, "_version", lambda package: version)
+    flag = "--xla_cpu_experimental_ynn_fusion_type=-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
+    assert prepared()["XLA_FLAGS"] == (flag if flagged else "")
+    assert prepared({"XLA_FLAGS": "--a"})["XLA_FLAGS"] == "--a"  # of a run that names no version
+
+
+def test_compiled_code_is_kept_and_the_process_prepared(prepared, monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr(environment, "collect_rarely", lambda: calls.append("cycles"))
+    monkeypatch.setattr(environment, "keep_memory", lambda: calls.append("memory"))
+    for _ in range(2):  # the folder may be there
+        found = prepared(XDG_CACHE_HOME=str(tmp_path / "deep" / "cache"))
+        assert float(found["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"]) == 0.1
+    assert calls == ["cycles", "memory"] * 2
+    found = prepared(JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="7")
+    assert found["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "7"

@@ -23,7 +23,6 @@ from jaxcnn.data.memory import Arrays
 from jaxcnn.errors import CheckpointError, ConfigError, DataError, Preempted
 from jaxcnn.runs import sweep
 from jaxcnn.runs.carry import _carried
-from jaxcnn.runs.code import differences
 from jaxcnn.runs.open import open as open_run
 from jaxcnn.runs.train import train
 from jaxcnn.tasks.binary import BinaryClassification
@@ -287,15 +286,6 @@ def test_resume_with_another_experiment_is_refused_whole(tmp_path):
     assert fit(tiny(), tmp_path, resume=True)["state_sha256"] == golden["state_sha256"]
 
 
-def test_a_run_shows_itself_shortly(tmp_path):
-    run = train(tiny(), tmp_path, quiet=True)
-    assert len(repr(run)) < 400
-    assert repr(run).startswith("Run(")
-    page = run._repr_html_()
-    assert "<table>" in page
-    assert str(run.summary["step"]) in page
-
-
 def test_import_is_quick_and_offers_the_names():
     code = """
         import time, sys
@@ -321,13 +311,6 @@ def test_what_a_launcher_sets_holds_from_python():
         [sys.executable, "-c", code], cwd=ROOT, env=clean, capture_output=True, text=True
     )
     assert done.stdout.strip() == str(len(os.sched_getaffinity(0)))
-
-
-def test_differences_name_the_path():
-    old = {"a": 1, "b": [1, {"c": 2}], "d": "x"}
-    assert differences(old, old) == []
-    assert differences(old, {**old, "b": [1, {"c": 3}]}) == ["b.1.c: 2 then, 3 now"]
-    assert len(differences(old, {"a": 1})) == 2
 
 
 def test_a_script_is_never_run_again_by_opening_its_run(tmp_path):

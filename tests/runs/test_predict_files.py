@@ -1,7 +1,5 @@
 """Predictions of files: each answered by itself, none held, each drawn under its own name."""
 
-import io
-import json
 import weakref
 
 import numpy as np
@@ -10,7 +8,7 @@ from PIL import Image
 
 from jaxcnn.data.memory import Arrays
 from jaxcnn.errors import ConfigError, DataError, ResourceError
-from jaxcnn.runs import answers, predict
+from jaxcnn.runs import predict
 from jaxcnn.runs.train import train
 from tests.tiny import tiny
 
@@ -151,41 +149,3 @@ def test_what_counts_as_a_picture_of_a_folder(tmp_path):
     assert predict.find_images([tmp_path / "._b.png"]) == [tmp_path / "._b.png"]
     with pytest.raises(DataError, match="no pictures"):
         predict.find_images([tmp_path / "folder.png"])
-
-
-TOP = [{"label": 1, "name": "one", "probability": 0.9}]
-
-
-@pytest.mark.parametrize(
-    ("form", "want"),
-    [
-        ("text", ["a.png: one 90.0%\n", "b.png: broken\n", "2: one 90.0%\n"]),
-        ("csv", ["image,rank,label,name,probability\na.png,1,1,one,0.9\n", "", "2,1,1,one,0.9\n"]),
-    ],
-)
-def test_rows_are_printed_as_they_come(form, want):
-    stream = io.StringIO()
-    printer, seen = answers.Printer(form, stream), []
-    rows = [
-        {"image": "a.png", "top": TOP},
-        {"image": "b.png", "error": "b.png: broken"},
-        {"top": TOP},
-    ]
-    for row in rows:
-        before = len(stream.getvalue())
-        printer.row(row, [])
-        seen.append(stream.getvalue()[before:].replace("\r\n", "\n"))
-    printer.end()
-    assert seen == want
-
-
-@pytest.mark.parametrize("count", [0, 1, 3])
-def test_lists_are_json_however_many_rows(count):
-    for form in ("json", "coco"):
-        stream = io.StringIO()
-        printer = answers.Printer(form, stream)
-        for i in range(count):
-            printer.row({"image": str(i)}, [{"image_id": i}] * i)
-        printer.end()
-        rows = json.loads(stream.getvalue())
-        assert len(rows) == (count if form == "json" else sum(range(count)))
