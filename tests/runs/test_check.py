@@ -131,9 +131,9 @@ def test_a_batch_is_split_evenly_over_devices(monkeypatch, batch_size, devices, 
 
 
 def test_a_mesh_is_of_the_devices_that_there_are_or_shall_be():
-    whole = check.share_of_state(tiny(), 1)
-    assert check.share_of_state(tiny(mesh="data=2"), 2) == whole  # each has all
-    assert whole / 2 <= check.share_of_state(tiny(mesh="fsdp=2"), 2) < whole
+    whole = check.share_of_state(tiny(), (1,))[1]
+    assert check.share_of_state(tiny(mesh="data=2"), (2,))[2] == whole  # each has all
+    assert whole / 2 <= check.share_of_state(tiny(mesh="fsdp=2"), (2,))[2] < whole
     check.check_divides(tiny(mesh="fsdp=2"), devices=2)
     check.check_divides(tiny(mesh="fsdp=1"))
     with pytest.raises(ConfigError, match="mesh='fsdp=2'"):
