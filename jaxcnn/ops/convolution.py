@@ -12,6 +12,8 @@ a function is traced; `formulation` is part of `jax.jit`'s cache key, so that a 
   would recompute the layers that led to it inside a transposition, and transposes it in two steps
   (`jaxcnn.ops.cpu.kernel_gradient`); where channels are few, several columns are taken at a time
   (`jaxcnn.ops.cpu.banded`); with one filter a channel, tap by tap (`jaxcnn.ops.cpu.depthwise`);
+  in three dimensions, as pictures whose channels are those of several frames
+  (`jaxcnn.ops.cpu.frames`);
   max-pooling remembers which element won; BatchNorm is a x + b. On other platforms convolutions are
   XLA's own.
 - `"onednn"`: on CPU, float32, one or two dimensions: the oneDNN library (`jaxcnn.ops.cpu.onednn`),
@@ -22,6 +24,7 @@ a function is traced; `formulation` is part of `jax.jit`'s cache key, so that a 
 """
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterator, Sequence
 
@@ -32,6 +35,7 @@ from jaxtyping import Array, Float, Shaped
 
 from jaxcnn.errors import ConfigError, did_you_mean
 from jaxcnn.ops.convolution_primitives import bind
+from jaxcnn.ops.cpu import frames
 from jaxcnn.ops.geometry import ConvolutionGeometry
 
 FORMULATIONS = ("natural", "fast", "onednn", "auto")
@@ -113,11 +117,18 @@ def conv_general_dilated(
         lhs, rhs = pad_channels(lhs, rhs)
     if chosen == "natural" or geometry is None:
         return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
+    if frames.suits(geometry) and jax.default_backend() == "cpu":
+        return frames.convolve(geometry, lhs, rhs, functools.partial(_bound, chosen))
+    return _bound(chosen, geometry, lhs, rhs)
+
+
+def _bound(chosen: str, geometry: ConvolutionGeometry, x, w):
+    """The convolution as a primitive; what oneDNN does not support is computed "fast"."""
     if chosen == "onednn":
         from jaxcnn.ops.cpu import onednn
 
-        chosen = "onednn" if onednn.supports(geometry, lhs, rhs) else "fast"
-    return bind("y", lhs, rhs, geometry=geometry, formulation=chosen)
+        chosen = "onednn" if onednn.supports(geometry, x, w) else "fast"
+    return bind("y", x, w, geometry=geometry, formulation=chosen)
 
 
 def pad_channels(

@@ -8,11 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
 
 from jaxcnn.errors import ConfigError
 from jaxcnn.models import signals, text, video
-from jaxcnn.ops import convolution
 from jaxcnn.weights.load import load_weights
 from jaxcnn.weights.rules import rules_for
 from tests.torchvision_peer import import_torchvision
@@ -289,34 +287,6 @@ def test_signal_networks_equal_torch_versions(model):
 
 
 # ---- clips ---------------------------------------------------------------------------------------
-
-CONVOLUTIONS = [
-    ((1, 1, 1), "SAME", (3, 3, 3)),
-    ((2, 2, 2), ((1, 1), (1, 1), (1, 1)), (3, 3, 3)),
-    ((1, 2, 2), ((1, 1), (3, 3), (3, 3)), (3, 7, 7)),
-    ((2, 1, 1), ((1, 1), (0, 0), (0, 0)), (3, 1, 1)),
-    ((1, 2, 2), "VALID", (1, 3, 3)),
-    ((2, 3, 1), "SAME", (2, 4, 5)),
-]
-
-
-@pytest.mark.parametrize("strides, padding, window", CONVOLUTIONS)
-def test_convolution_by_frames_is_the_three_dimensional_one(strides, padding, window):
-    """Values and both gradients, against XLA's."""
-    clip = jax.random.normal(KEY, (2, 5, 9, 8, 3))
-    kernel = jax.random.normal(jax.random.key(1), (*window, 3, 4))
-    numbers = lax.conv_dimension_numbers(clip.shape, kernel.shape, ("NDHWC", "DHWIO", "NDHWC"))
-
-    def results(convolve):
-        y, pull = jax.vjp(
-            lambda x, w: convolve(x, w, strides, padding, dimension_numbers=numbers), clip, kernel
-        )
-        return y, *pull(jnp.cos(y))
-
-    with convolution.formulation("fast"):
-        ours = results(video.convolve_frames)
-    for one, other in zip(ours, results(lax.conv_general_dilated), strict=True):
-        np.testing.assert_allclose(one, other, atol=2e-4, rtol=1e-4)
 
 
 def test_c3d_equals_a_torch_version():

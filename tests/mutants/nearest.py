@@ -52,6 +52,7 @@ NEAREST: dict[str, tuple[str, ...]] = {
     "jaxcnn/ops/convolution_primitives.py": CONVOLUTION,
     "jaxcnn/ops/cpu/banded.py": CONVOLUTION,
     "jaxcnn/ops/cpu/depthwise.py": CONVOLUTION,
+    "jaxcnn/ops/cpu/frames.py": CONVOLUTION,
     "jaxcnn/ops/cpu/groups.py": CONVOLUTION,
     "jaxcnn/ops/cpu/kernel_gradient.py": CONVOLUTION,
     "jaxcnn/ops/cpu/small_maps.py": CONVOLUTION,

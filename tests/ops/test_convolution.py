@@ -44,6 +44,8 @@ GEOMETRIES = {
     "small map, 3-D": ((1, 2, 2, 2, 2), (3, 3, 3), 3, (1, 2, 1), "SAME", (1, 1, 1), 1),
     "1-D": ((2, 9, 3), (4,), 2, (2,), "SAME", (1,), 1),
     "3-D": ((1, 4, 5, 4, 2), (2, 3, 2), 3, (1, 2, 1), "SAME", (1, 1, 1), 1),
+    "3-D, time": ((2, 8, 4, 3, 2), (3, 2, 2), 3, (2, 1, 2), ((2, 1), (0, 1), (1, 0)), (2, 1, 1), 1),
+    "3-D, cut": ((1, 7, 3, 4, 4), (2, 1, 2), 4, (3, 1, 1), ((-1, 2), (0, 0), (0, 1)), (1,) * 3, 2),
 }
 
 
@@ -167,6 +169,20 @@ def test_groups_are_not_left_to_xla(role):
 
     assert most_groups(convolution_primitives.natural) == 8
     assert most_groups(convolution_primitives.fast) == 1
+
+
+def test_three_dimensions_are_not_left_to_xla():
+    """Which takes two to ten times as long for clips as for pictures of several frames."""
+    clip, kernel = jnp.ones((2, 4, 5, 5, 3)), jnp.ones((3, 3, 3, 3, 4))
+    step = jax.grad(lambda x, w: convolve(x, w, (1,) * 3, "SAME", (1,) * 3, 1).sum(), (0, 1))
+
+    def dimensions(formulation):
+        with convolution.formulation(formulation):
+            text = jax.jit(step).lower(clip, kernel).as_text()
+        return set(re.findall(r"-> ?\[(.*?)\], window", text))
+
+    assert all(found.count(",") == 3 for found in dimensions("fast"))
+    assert all(found.count(",") == 4 for found in dimensions("natural"))
 
 
 def test_groups_are_taken_together_up_to_the_width_and_to_few_parts():
