@@ -13,10 +13,9 @@ a function is traced; `formulation` is part of `jax.jit`'s cache key, so that a 
   (`jaxcnn.ops.cpu.kernel_gradient`); where channels are few, several columns are taken at a time
   (`jaxcnn.ops.cpu.banded`); with one filter a channel, tap by tap (`jaxcnn.ops.cpu.depthwise`);
   in three dimensions, as pictures whose channels are those of several frames
-  (`jaxcnn.ops.cpu.frames`);
-  max-pooling remembers which element won; BatchNorm is a x + b. On other platforms convolutions are
-  XLA's own.
-- `"onednn"`: on CPU, float32, one or two dimensions: the oneDNN library (`jaxcnn.ops.cpu.onednn`),
+  (`jaxcnn.ops.cpu.frames`); max-pooling remembers which element won; BatchNorm is a x + b. On other
+  platforms convolutions are XLA's own.
+- `"onednn"`: on CPU, float32: the oneDNN library (`jaxcnn.ops.cpu.onednn`),
   for most 3x3 convolutions of stride 1 by way of Winograd's algorithm, which needs up to 2.25 times
   fewer multiplications; everything else as `"fast"`.
 - `"auto"` (default): on CPU `"onednn"` where `jaxcnn[onednn]` is installed and works, else
