@@ -144,7 +144,7 @@ TRANSPOSED = {"take": "put", "put": "take"}
 
 def bind_max(x, geometry: WindowGeometry):
     """Max-pooling of x [B, H, W, C]: y [B, H', W', C], and `first`, where in its window it was."""
-    return MAX.bind(x, geometry=geometry)
+    return MAX.bind(x, geometry=geometry, formulation="onednn")
 
 
 def bind(name: str, operand, first, geometry: WindowGeometry, formulation: str):
@@ -155,7 +155,7 @@ def bind(name: str, operand, first, geometry: WindowGeometry, formulation: str):
     return LINEAR[name].bind(*operands, geometry=geometry, formulation=formulation)
 
 
-def _pure(name, *operands, geometry, formulation="onednn"):
+def _pure(name, *operands, geometry, formulation):
     """The primitive in pure JAX, for programs that XLA divides over devices and for other
     platforms.
     """
@@ -178,7 +178,7 @@ def _pure(name, *operands, geometry, formulation="onednn"):
     return jax.linear_transpose(lambda x: take_first(x, first, *arguments), wanted)(operand)[0]
 
 
-def _on_cpu(name, undivided, *operands, geometry, formulation="onednn"):
+def _on_cpu(name, undivided, *operands, geometry, formulation):
     if undivided and formulation == "onednn":
         from jaxcnn.ops.cpu import onednn
 
@@ -187,17 +187,17 @@ def _on_cpu(name, undivided, *operands, geometry, formulation="onednn"):
         # Several windows see a place of x: XLA would compute what `first` and the gradient of y
         # come from anew for each of them.
         operands = [stored(operand, operands[0]) for operand in operands]
-    return _pure(name, *operands, geometry=geometry)
+    return _pure(name, *operands, geometry=geometry, formulation=formulation)
 
 
-def _abstract(name, operand, *first, geometry, formulation="onednn"):
+def _abstract(name, operand, *first, geometry, formulation):
     del formulation
     spatial = geometry.spatial if name == "put" else geometry.output_spatial()
     result = operand.update(shape=(operand.shape[0], *spatial, operand.shape[-1]), weak_type=False)
     return [result, result.update(dtype=jnp.dtype(jnp.uint8))] if name == "max" else result
 
 
-def _batch(name, operands, axes, *, geometry, formulation="onednn"):
+def _batch(name, operands, axes, *, geometry, formulation):
     """Images are pooled independently: replicas are simply more of them."""
     size = mapped_size(operands, axes)
     stacked = [
@@ -215,11 +215,11 @@ def _batch(name, operands, axes, *, geometry, formulation="onednn"):
     return result.reshape(size, -1, *result.shape[1:]), 0
 
 
-def _max_jvp(primals, tangents, *, geometry):
+def _max_jvp(primals, tangents, *, geometry, formulation):
     y, first = bind_max(primals[0], geometry)
     tangent = ad.instantiate_zeros(tangents[0])
     return [y, first], [
-        bind("take", tangent, first, geometry, "onednn"),
+        bind("take", tangent, first, geometry, formulation),
         ad.Zero(jax.typeof(first).to_tangent_aval()),
     ]
 

@@ -2,10 +2,10 @@
 frames that a window sees. Pure JAX, exact up to summation order.
 
 XLA's CPU backend takes long for three dimensions. ms by XLA and so, 3x3x3 windows, two clips: y of
-8 x 56x56x64 to 64 channels 354 and 140, x 186 and 57, w 312 and 101; with strides of 2, to 128
-channels, 54 and 19, 1,293 and 27, 115 and 25; of 16 x 56x56x3 to 64 68 and 9, 280 and 10, 35 and 13
+8 x 56x56x64 to 64 channels 178 and 76, x 176 and 56, w 255 and 87; with strides of 2, to 128
+channels, 28 and 18, 1,312 and 27, 130 and 22; of 16 x 56x56x3 to 64 68 and 9, 280 and 10, 36 and 12
 (2 cores of an AMD EPYC with AVX-512, 2026-11-30, medians of five, script not kept). The pictures
-take the memory of x as many times as the window has frames.
+take the memory of x as many times as the window has frames. Groups are not taken so.
 """
 
 import dataclasses
