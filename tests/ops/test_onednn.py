@@ -354,9 +354,10 @@ def test_vmap_of_max_pool_with_shared_operands(axes, native):
     ]
     for derivative in (forward, reverse):
         expected, actual = (
-            jax.vmap(derivative(lambda x, pool=pool: pool(x, (3, 3), (2, 2), "SAME")), axes)(
-                *operands
-            )
+            jax.vmap(
+                derivative(lambda x, pool=pool: pool(x, (3, 3), strides=(2, 2), padding="SAME")),
+                axes,
+            )(*operands)
             for pool in (nn.max_pool, pooling.max_pool)
         )
         np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
