@@ -32,7 +32,7 @@ from tests.ops.test_convolution import (
 )
 
 NHWC = ("NHWC", "HWIO", "NHWC")
-PLANES = [name for name in GEOMETRIES if name != "3-D"]
+CUT = ("small map, cut", "3-D, cut")  # negative padding, which oneDNN does not have
 
 
 @pytest.fixture
@@ -67,10 +67,10 @@ def float64_gradients(x, w, geometry, cotangent):
         )
 
 
-@pytest.mark.parametrize("name", PLANES)
+@pytest.mark.parametrize("name", GEOMETRIES)
 def test_value_and_gradients_equal_float64(name, native):
     x, w, geometry = operands(name)
-    assert formulation_used(x, w, geometry) == "onednn"
+    assert formulation_used(x, w, geometry) == ("fast" if name in CUT else "onednn")
     y, pullback = jax.vjp(lambda x, w: convolve(x, w, *geometry), x, w)
     assert relative_error(y, brute_force(x, w, *geometry)) < 2e-6
     cotangent = np.random.default_rng(1).standard_normal(y.shape).astype(np.float32)
@@ -289,8 +289,12 @@ IMAGE_POOLS = [
 ]
 
 
-def primitives(f, *arguments):
-    return [str(equation.primitive) for equation in jax.make_jaxpr(f)(*arguments).eqns]
+def scattered_by(f, x) -> set[str]:
+    """The formulations by which f's max-pools put their gradients into place; none is XLA's own."""
+    equations = jax.make_jaxpr(f)(x).eqns
+    return {
+        e.params["formulation"] for e in equations if str(e.primitive) == "max_pool_put"
+    }
 
 
 @pytest.mark.parametrize(
@@ -384,12 +388,12 @@ def test_other_max_pools_are_left_to_xla(native):
     def gradient(window):
         return jax.grad(lambda x: pooling.max_pool(x, window).astype(jnp.float32).sum())
 
-    assert "max_pool_put" in primitives(gradient((2, 2)), image)
-    assert "max_pool_put" not in primitives(gradient((2, 2)), half)
-    assert "max_pool_put" not in primitives(gradient((2, 2, 2)), volume)
-    assert "max_pool_put" not in primitives(gradient((6, 6)), image)
+    assert scattered_by(gradient((2, 2)), image) == {"onednn"}
+    assert scattered_by(gradient((2, 2)), half) == {"fast"}
+    assert scattered_by(gradient((2, 2, 2)), volume) == {"fast"}
+    assert scattered_by(gradient((6, 6)), image) <= {"fast"}
     with convolution.formulation("fast"):
-        assert "max_pool_put" not in primitives(gradient((2, 2)), image)
+        assert scattered_by(gradient((2, 2)), image) == {"fast"}
     text = jax.export.export(jax.jit(gradient((2, 2))), platforms=("cuda",))(image).mlir_module()
     assert "jaxcnn_pool" not in text
 
