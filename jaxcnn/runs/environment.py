@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxcnn.runs import fragments
 from jaxcnn.runs.records import read_run
 
 Facts = dict[str, Any]  # JSON-able
@@ -55,7 +56,7 @@ def prepare_process(*, recorded: Facts | None = None) -> None:
     """
     recorded = recorded or {}
     collect_rarely()
-    keep_memory()
+    kept = keep_memory()
     threads = recorded.get("NPROC") or _processors()
     os.environ.setdefault("NPROC", str(threads))
     if recorded.get("convolution"):  # formulations agree within rounding, not in bits
@@ -68,13 +69,20 @@ def prepare_process(*, recorded: Facts | None = None) -> None:
         series = ".".join(_version("jaxlib").split(".")[:2])
         os.environ.setdefault("XLA_FLAGS", _CPU_FLAGS.get(series, ""))
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        folder = cache_folder() / "xla"
-        try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError:
-            return  # a home that cannot be written to costs compilation time, nothing else
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
-        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+        _keep_compiled()
+    if kept:  # last, since it imports JAX
+        fragments.set_aside_after_compiling()
+
+
+def _keep_compiled() -> None:
+    """Have JAX keep what it has compiled in `cache_folder`."""
+    folder = cache_folder() / "xla"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError:
+        return  # a home that cannot be written to costs compilation time, nothing else
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 
 def recorded(run: Path) -> Facts:
@@ -105,9 +113,9 @@ _MALLOC = {
 }
 
 
-def keep_memory() -> None:
+def keep_memory() -> bool:
     """On a CPU under glibc, have malloc keep the memory of a training step for the next one instead
-    of giving it back to the kernel.
+    of giving it back to the kernel; whether it does.
 
     A step allocates hundreds of megabytes at once, which glibc takes from the kernel by mmap each
     time: page by page, each cleared, a tenth of the time of a ResNet-18 step (docs/performance.md).
@@ -115,9 +123,11 @@ def keep_memory() -> None:
     memory back only when the process ends. Left alone: settings of malloc by the user, other
     libraries for malloc, and machines with an accelerator, whose memory JAX manages itself.
     """
-    if _keeps_memory():
+    kept = _keeps_memory()
+    if kept:
         for parameter, value, _ in _MALLOC.values():
             ctypes.CDLL(None).mallopt(parameter, value)
+    return kept
 
 
 def _keeps_memory() -> bool:

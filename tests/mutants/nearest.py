@@ -159,6 +159,7 @@ NEAREST: dict[str, tuple[str, ...]] = {
     "jaxcnn/runs/examine.py": ("tests/runs/test_examine_by_hand.py", "tests/runs/test_examine.py"),
     "jaxcnn/runs/explain.py": ("tests/runs/test_explainer.py", "tests/runs/test_explain.py"),
     "jaxcnn/runs/export.py": ("tests/runs/test_open.py", "tests/runs/test_export.py"),
+    "jaxcnn/runs/fragments.py": ("tests/runs/test_fragments.py",),
     "jaxcnn/runs/feed.py": ("tests/runs/test_feed.py",),
     "jaxcnn/runs/formats.py": ("tests/runs/test_export.py",),
     "jaxcnn/runs/group.py": ("tests/runs/test_sweep.py",),

@@ -292,9 +292,7 @@ IMAGE_POOLS = [
 def scattered_by(f, x) -> set[str]:
     """The formulations by which f's max-pools put their gradients into place; none is XLA's own."""
     equations = jax.make_jaxpr(f)(x).eqns
-    return {
-        e.params["formulation"] for e in equations if str(e.primitive) == "max_pool_put"
-    }
+    return {e.params["formulation"] for e in equations if str(e.primitive) == "max_pool_put"}
 
 
 @pytest.mark.parametrize(
