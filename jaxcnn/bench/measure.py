@@ -32,6 +32,7 @@ from jaxcnn.core.memory import call_bytes
 from jaxcnn.core.program import make_program
 from jaxcnn.data.dataset import Source
 from jaxcnn.inspect.summary import summarize_layers, total_macs
+from jaxcnn.runs import fragments
 from jaxcnn.runs.feed import batches, pieces, steps_per_dispatch
 from jaxcnn.runs.profiling import tracing
 from jaxcnn.tasks.task import BaseTask
@@ -214,6 +215,7 @@ def compile_step(step: Any, *arguments: Any) -> tuple[Any, dict[str, Any]]:
         times.append(time.perf_counter())
     finally:
         jax.monitoring.unregister_event_listener(listen)
+    fragments.settle()
     cache = "hit" if hits else "miss" if jax.config.jax_compilation_cache_dir else "off"  # pyright: ignore[reportAttributeAccessIssue]
     seconds = (b - a for a, b in itertools.pairwise(times))
     return compiled, {

@@ -2,7 +2,8 @@
 at a time.
 
 Runs as a script in a process of its own; of jaxcnn it imports the module of its peer, which imports
-nothing more of it. It is asked by JSON objects, one a line, on standard input, and answers likewise
+nothing more of it, and, for Keras under our malloc, what we do for ourselves after compiling. It is
+asked by JSON objects, one a line, on standard input, and answers likewise
 on standard output:
 
     {"do": "open", "peer", "network" {"layers"} (jaxcnn.bench.networks) or {"package", "name",
@@ -55,6 +56,8 @@ def is_out_of_memory(error: Exception) -> bool:
 
 def _open(peer: str, request: dict[str, Any]) -> tuple[dict, dict]:
     """(the answer, timers) of "torch" or "keras"."""
+    if peer == "keras" and os.environ.get("MALLOC_ARENA_MAX") == "1":  # tuned as we are
+        importlib.import_module("jaxcnn.runs.fragments").set_aside_after_compiling()
     module = importlib.import_module(f"jaxcnn.bench.{peer}_peer")
     return module.open_network(**request)
 

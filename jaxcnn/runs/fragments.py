@@ -58,7 +58,9 @@ def set_aside() -> int:
     import resource  # of POSIX alone
 
     libc = _glibc()
-    if libc is None or resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+    limits = (resource.RLIMIT_AS, resource.RLIMIT_DATA)
+    limited = any(resource.getrlimit(limit)[0] != resource.RLIM_INFINITY for limit in limits)
+    if libc is None or limited:
         return 0
     with _lock:
         while _held:
@@ -89,6 +91,12 @@ def set_aside_after_compiling() -> None:
     if not _listening:
         _listening.append(True)
         jax.monitoring.register_event_duration_secs_listener(_listen)
+
+
+def settle() -> None:
+    """Set the pieces aside now, before something is timed, if this process does so at all."""
+    if _listening:
+        set_aside()
 
 
 def _listen(event: str, duration_secs: float, **kwargs: str | int) -> None:

@@ -75,14 +75,26 @@ print(json.dumps([before, taken, left, saved, later, fragments.set_aside()]))
     assert abs(again - taken) < 0.03 * before  # the same pieces, not those beside them
 
 
-def test_nothing_is_set_aside_where_addresses_are_limited():
-    assert run(
-        """
+@pytest.mark.parametrize("limit", ["AS", "DATA"])
+def test_nothing_is_set_aside_where_addresses_are_limited(limit):
+    code = """
 import resource
-resource.setrlimit(resource.RLIMIT_AS, (2**36, 2**36))
+resource.setrlimit(resource.RLIMIT_WHAT, (2**36, 2**36))
 print(json.dumps([fragments.set_aside(), len(fragments._held), pieces() > 300e6]))
 """
-    ) == [0, 0, True]
+    assert run(code.replace("WHAT", limit)) == [0, 0, True]
+
+
+def test_before_something_is_timed_they_are_set_aside_at_once_where_they_are_at_all():
+    code = """
+fragments.settle()
+before = len(fragments._held)
+environment.prepare_process()
+fragments.settle()
+print(json.dumps([before, len(fragments._held) > 1000]))
+"""
+    assert run(code) == [0, True]
+    assert run(code, MALLOC_PERTURB_="0") == [0, False]
 
 
 COMPILED = """
