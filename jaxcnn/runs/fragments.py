@@ -15,7 +15,7 @@ import threading
 import time
 
 LONG = 1.0  # seconds of compilation after which the pieces are set aside
-WORTH = 20  # and how many times what the last time took, so that it never costs a twentieth
+WORTH = 20  # and how many times what the last time took: after the first, a twentieth at most
 PAGE = 4096  # bytes; smaller pieces have lists of their own size, which need no search
 LARGEST = 2**26  # bytes that are asked for at once
 COARSE = 1.2  # the ratio of the sizes that are asked for one after another
