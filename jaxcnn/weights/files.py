@@ -20,7 +20,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from jaxcnn.data.files.npz import read_npz, read_npz_headers, require_unswollen
+from jaxcnn.data.files.archives import require_unswollen
+from jaxcnn.data.files.npz import read_npz, read_npz_headers
 from jaxcnn.errors import CheckpointError, DataError, DependencyError, ResourceError
 from jaxcnn.weights.kinds import kind_of, refused
 from jaxcnn.weights.pytorch import read_pytorch

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from jaxcnn.data.files.npz import require_unswollen
+from jaxcnn.data.files.archives import open_zip, require_unswollen
 from jaxcnn.errors import DataError
 from jaxcnn.weights.kinds import refused
 from jaxcnn.weights.prefixes import NO_WEIGHTS
@@ -84,7 +84,7 @@ def read_pytorch(path: Path) -> dict[str, np.ndarray]:
     """
     try:
         if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
+            with open_zip(path) as archive:
                 return _named(path, *_open_archive(archive))
         return _named(path, *_open_row(path.read_bytes()))
     except DataError:

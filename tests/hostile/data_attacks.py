@@ -171,6 +171,17 @@ ARRAYS = {
     "npz that swells": arrays(
         p.zip_bomb("image.npy", p.npy(f"({MIB}, 1024, 1024)"), MIB), "swell", label=""
     ),
+    "npz member of 4 GB that are not there": arrays(
+        p.claiming(
+            p.zip_of(GOOD | {"image.npy": p.npy(f"({2**32 - 1 - 67},)")}), "image.npy", 2**32 - 1
+        ),
+        "claims",
+    ),
+    "npz header that swells": arrays(
+        p.zip_bomb("image.npy", p.npy("", version=2)[:8] + struct.pack("<I", 2**32 - 1), MIB),
+        "swell",
+        label="",
+    ),
     "npz with names of paths": arrays(
         p.zip_of({"../image.npy": IMAGE, "/etc/image.npy": IMAGE, "..\\label.npy": IMAGE}),
         "no array 'image'",
@@ -355,6 +366,12 @@ ARCHIVES = {
         "a.whl", p.zip_of({"../../T_TRAIN.ts": TS, "/etc/T_TEST.ts": TS}), ""
     ),
     "zip that swells": series("a.zip", p.zip_bomb("T_TRAIN.ts", b"", MIB), "swell"),
+    "zip of 4 GB that are not there": series(
+        "a.zip", p.claiming(p.zip_of({"T_TRAIN.ts": TS}), "T_TRAIN.ts", 2**32 - 1), "claims"
+    ),
+    "zip of names for the same bytes": series(
+        "a.zip", p.sharing(p.zip_bomb("0000_TRAIN.ts", b"", 90), 900), "swell"
+    ),
     "tar that swells": series(
         "a.tgz", p.gzip_bomb(p.tar_of("T_TRAIN.ts", b"", size=MIB * 2**20)[:512], MIB), "swell"
     ),

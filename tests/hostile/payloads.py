@@ -95,6 +95,21 @@ def zip_bomb(name: str, head: bytes, mib: int) -> bytes:
     return body + entry + b"PK\x05\x06" + end
 
 
+def claiming(archive: bytes, name: str, size: int) -> bytes:
+    """The zip archive whose directory says that the member `name` takes, and is, `size` bytes."""
+    at = archive.rindex(name.encode()) - 46  # the directory follows all members
+    return archive[: at + 20] + struct.pack("<II", size, size) + archive[at + 28 :]
+
+
+def sharing(archive: bytes, count: int) -> bytes:
+    """The zip archive of one member under `count` names, each for the same bytes."""
+    begin = archive.rindex(b"PK\x01\x02")
+    entry, end = archive[begin:-22], archive[-22:]
+    entries = [entry[:46] + b"%04d" % i + entry[50:] for i in range(count)]
+    told = struct.pack("<HHII", count, count, count * len(entry), begin)
+    return archive[:begin] + b"".join(entries) + end[:8] + told + end[20:]
+
+
 def npy(shape: str, dtype: str = "'|u1'", *, version: int = 1, body: bytes = b"") -> bytes:
     """A .npy file whose header says what is given, literally."""
     text = f"{{'descr': {dtype}, 'fortran_order': False, 'shape': {shape}, }}\n".encode()

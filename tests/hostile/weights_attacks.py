@@ -158,6 +158,9 @@ TORCH = {
     "torch storage by the name of a file": file(
         "w.pth", archive(tensor([4], [1]).replace(b"S'0'", b"S'../../../secret.png'")), "is damaged"
     ),
+    "torch storage of 4 GB that are not there": file(
+        "w.pth", p.claiming(archive(tensor([4], [1])), "a/data/0", 2**32 - 1), "claims"
+    ),
     "torch cut short": file("w.pth", archive(tensor([4], [1]))[:-40], "cut short"),
     "npz that swells": file(
         "w.npz", p.zip_bomb("w.npy", p.npy(f"({MIB}, 1024, 1024)"), MIB), "swell"

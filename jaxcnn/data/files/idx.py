@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, cast
 import jax
 import numpy as np
 
-from jaxcnn.data.files.npz import require_unswollen
+from jaxcnn.data.files.archives import require_unswollen
 from jaxcnn.data.layout import question_pixels
 from jaxcnn.data.memory import (
     MemorySource,

@@ -4,7 +4,6 @@ for, and checksums before data are believed."""
 import functools
 import math
 import os
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -12,6 +11,7 @@ from typing import IO, Any
 import jax
 import numpy as np
 
+from jaxcnn.data.files.archives import open_zip
 from jaxcnn.data.layout import question_pixels
 from jaxcnn.data.memory import (
     MemorySource,
@@ -25,9 +25,6 @@ from jaxcnn.data.memory import (
 from jaxcnn.errors import DataError, did_you_mean
 
 Header = tuple[tuple[int, ...], np.dtype]
-# An array that swells to more than so many bytes, and to more than so many times what is stored, is
-# a bomb: no pictures are so alike.
-SWOLLEN_BYTES, SWOLLEN = 2**28, 100
 
 
 @dataclass(frozen=True)
@@ -36,8 +33,7 @@ class Npz:
     of .npz files.
 
     `channels_first`: the images are [N, C, H, W] and are transposed; a shape that looks so is
-    refused where this is not said. Compressed arrays that swell to more than SWOLLEN times their
-    size and SWOLLEN_BYTES are refused.
+    refused where this is not said. Archives that swell as `archives.open_zip` says are refused.
 
     `image` and `label` name the arrays in the file (label="" for none). "eval" is `eval_path` where
     given; the arrays x_test, y_test where the file is named as Keras does (x_train, y_train,
@@ -157,7 +153,7 @@ def read_npz_headers(path: str) -> dict[str, Header]:
     DataError.
     """
     try:
-        with zipfile.ZipFile(Path(path).expanduser()) as archive:
+        with open_zip(Path(path).expanduser()) as archive:
             out = {}
             for info in archive.infolist():
                 try:
@@ -175,12 +171,11 @@ def read_npz_headers(path: str) -> dict[str, Header]:
 def read_npz(path: str, name: str) -> np.ndarray:
     """One array of an .npz file; the archive's CRC-32 is checked. Errors: DataError."""
     try:
-        with zipfile.ZipFile(Path(path).expanduser()) as archive:
+        with open_zip(Path(path).expanduser()) as archive:
             info = archive.getinfo(f"{name}.npy")
             with archive.open(info) as file:
                 # refuses a size that is not there, before it is allocated
                 _read_header(file, info.file_size)
-            require_unswollen(info.compress_size, info.file_size)
             with archive.open(info) as file:
                 array = np.lib.format.read_array(file, allow_pickle=False)
                 if file.read():  # to the end, where the CRC is compared
@@ -201,15 +196,6 @@ def read_npy(path: str) -> np.ndarray:
             return np.lib.format.read_array(file, allow_pickle=False)
     except Exception as error:
         raise _unreadable(path, error, kind=".npy") from error
-
-
-def require_unswollen(stored: int, size: int) -> None:
-    """ValueError for `stored` bytes that swell to so many more that they are no pictures."""
-    if size > SWOLLEN_BYTES and size > SWOLLEN * stored:
-        raise ValueError(
-            f"{stored} compressed bytes swell to {size}, more than {SWOLLEN} times as many; if "
-            "that is meant, store them uncompressed"
-        )
 
 
 def _read_header(file: IO[bytes], file_size: int) -> Header:

@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from jaxcnn.data.files.npz import require_unswollen
+from jaxcnn.data.files.archives import open_zip, require_unswollen
 from jaxcnn.errors import DataError
 
 
@@ -67,10 +67,8 @@ def read_members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[st
             for name in filter(wanted, names):
                 yield name, (path / name).read_bytes()
         elif zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
+            with open_zip(path) as archive:
                 for name in filter(wanted, sorted(archive.namelist())):
-                    info = archive.getinfo(name)
-                    require_unswollen(info.compress_size, info.file_size)
                     yield name, archive.read(name)
         else:
             # a stream: read once, in its own order, then sorted
