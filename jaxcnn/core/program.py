@@ -105,7 +105,10 @@ def descend(e: Experiment, *, steps: int) -> Program:
         found = gradient(now, state, batch, key)
         new, numbers = update(now, state, found, steps=steps, again=(batch, key))
         finite = jnp.isfinite(found.loss) & jnp.isfinite(numbers["grad_norm"])
-        return advance(state, new, finite=finite), {**found.numbers, "loss": found.loss, **numbers}
+        new = advance(state, new, finite=finite)
+        # of the parameters that are kept: else XLA's CPU backend writes the others to memory, too
+        numbers["param_norm"] = optax.tree.norm(new.params)
+        return new, {**found.numbers, "loss": found.loss, **numbers}
 
     def output_step(state: State, batch: Batch) -> tuple[Outputs, Batch]:
         now = with_numbers(e, state.hyperparams)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.interpreters import ad
 
-from jaxcnn.ops.cpu import banded, depthwise, groups, kernel_gradient, small_maps
+from jaxcnn.ops.cpu import banded, depthwise, groups, kernel_gradient, small_maps, turned
 from jaxcnn.ops.cpu.stored import stored
 from jaxcnn.ops.geometry import ConvolutionGeometry
 from jaxcnn.ops.primitive import mapped_size, primitive, vary_alike
@@ -91,12 +91,15 @@ def _ungrouped(role: str, geometry: ConvolutionGeometry, a, b):
         if role == "w":  # whose window is the map of y: XLA's own way is the faster one
             return natural(role, geometry, a, b)
         return small_maps.convolve(role, geometry, a, b)
-    inputs, outputs = (a.shape[-1], b.shape[-1]) if role == "w" else (b.shape[-2], b.shape[-1])
+    w_shape = geometry.result_shape("w", a.shape, b.shape) if role == "w" else b.shape
+    inputs, outputs = w_shape[-2:]
     blocks = banded.blocks(role, geometry, inputs, outputs)
     if blocks and role == "y":
         return blocks.to_y(natural("y", blocks.rows(), blocks.of_x(a), blocks.of_w(b)))
     if blocks and role == "x":
-        return blocks.to_x(natural("x", blocks.rows(), blocks.of_y(a), blocks.of_w(b)))
+        return blocks.to_x(_of_x(blocks.rows(), blocks.of_y(a), blocks.of_w(b)))
+    if role == "x":
+        return _of_x(geometry, a, b)
     if blocks:
         geometry, a, b = blocks.rows(), blocks.of_x(a), blocks.of_y(b)
     two_steps = role == "w" and kernel_gradient.suits(geometry, a.shape[0])
@@ -106,6 +109,13 @@ def _ungrouped(role: str, geometry: ConvolutionGeometry, a, b):
         else natural(role, geometry, a, b)
     )
     return blocks.to_w(result, inputs) if blocks else result
+
+
+def _of_x(geometry: ConvolutionGeometry, y, w):
+    """x(y, w) of one group, without blocks."""
+    if turned.suits(geometry, w.shape):
+        return turned.convolve(geometry, y, w)
+    return natural("x", geometry, y, w)
 
 
 def _on_cpu(role, undivided, a, b, *, geometry, formulation):

@@ -148,7 +148,9 @@ def _cost_of_xla(role: str, geometry: ConvolutionGeometry, inputs: int, outputs:
     """Numbers to pack for a row, times what each costs; for w images are what is packed
     by vectors.
     """
-    columns = geometry.spatial[1] if role == "x" else geometry.output_spatial()[1]
+    # between the columns of y that a stride leaves apart XLA multiplies no zeros
+    seen = -(-geometry.spatial[1] // geometry.strides[1])
+    columns = seen if role == "x" else geometry.output_spatial()[1]
     packed, made = (outputs, inputs) if role == "x" else (inputs, outputs)
     each = OF_W if role == "w" else PACKED if packed % VECTOR == 0 else SINGLE
     return columns * geometry.window[1] * packed * (each + made)

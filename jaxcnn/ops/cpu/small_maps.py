@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn.ops.cpu.stored import stored
+from jaxcnn.ops.cpu.turned import edges
 from jaxcnn.ops.geometry import ConvolutionGeometry
 
 
@@ -30,17 +31,12 @@ def convolve(role: str, geometry: ConvolutionGeometry, a, b):
     """y(x, w) or x(y, w), by `role`; `geometry` as `suits` asks."""
     g, axes = geometry, range(1, geometry.rank - 1)
     letters = "0123456789"[: len(axes)]
-    extents = [d * (k - 1) + 1 for k, d in zip(g.window, g.dilation, strict=True)]
     if role == "y":
         padding, strides, kernel, order = [(*p, 0) for p in g.padding], g.strides, b, "IO"
     else:
         # every place of x sees the window turned around: y with a stride's zeros between, padded
-        padding = [
-            (e - 1 - low, n + low - (m - 1) * s - 1, s - 1)
-            for n, m, s, e, (low, _) in zip(
-                g.spatial, a.shape[1:-1], g.strides, extents, g.padding, strict=True
-            )
-        ]
+        sides = edges(g, a.shape[1:-1])
+        padding = [(*side, s - 1) for side, s in zip(sides, g.strides, strict=True)]
         strides, kernel, order = (1,) * len(axes), lax.rev(b, [i - 1 for i in axes]), "OI"
     padded = lax.pad(a, jnp.zeros((), a.dtype), [(0, 0, 0), *padding, (0, 0, 0)])
     return lax.conv_general_dilated(
