@@ -79,7 +79,8 @@ def fast(role: str, geometry: ConvolutionGeometry, a, b, *, undivided: bool = Tr
     if depthwise.suits(geometry, w_shape, a.dtype):
         return depthwise.convolve(role, geometry, a, b, undivided=undivided)
     if role == "w" and a.shape[-1] >= FEWEST_STORED_CHANNELS:
-        a = stored(a, b)
+        # what several 1x1 kernels read (the branches of an Inception block) is so transposed once
+        a = stored(a, a if max(geometry.window) == 1 else b)
     if groups.suits(role, geometry, w_shape):
         return groups.convolve(role, geometry, a, b, _ungrouped)
     return _ungrouped(role, geometry, a, b)

@@ -129,9 +129,11 @@ def test_a_loss_or_a_gradient_that_is_not_finite_ends_the_descent(function):
 
     whole = program.make_program(experiment(objective=objective), steps=4)
     begun = whole.init(KEY, None, START)
-    state, _ = whole.train_step(begun, {"x": jnp.asarray(ROWS)})
+    state, numbers = whole.train_step(begun, {"x": jnp.asarray(ROWS)})
     assert (int(state.step), bool(state.live)) == (0, False)
     same(state.params, begun.params)
+    kept = np.sqrt(sum(np.square(x).sum() for x in jax.tree.leaves(begun.params)))
+    assert float(numbers["param_norm"]) == pytest.approx(kept)  # not of what was refused
 
 
 def test_a_program_of_ones_own_is_made_for_the_length_of_the_run():

@@ -4,7 +4,7 @@ tried with, cheap and likely ones first.
 
 CORE = ("tests/core/test_program.py",)
 RUN = ("tests/runs/test_loop.py",)
-CONVOLUTION = ("tests/ops/test_convolution.py",)
+CONVOLUTION = ("tests/ops/test_convolution.py", "tests/ops/test_kernels.py")
 POOLING = ("tests/ops/test_pooling.py",)
 ONNX = "jaxcnn/runs/onnx_export"
 REPORT = "tests/runs/report"
@@ -57,6 +57,7 @@ NEAREST: dict[str, tuple[str, ...]] = {
     "jaxcnn/ops/cpu/kernel_gradient.py": CONVOLUTION,
     "jaxcnn/ops/cpu/small_maps.py": CONVOLUTION,
     "jaxcnn/ops/cpu/stored.py": POOLING,
+    "jaxcnn/ops/cpu/turned.py": ("tests/ops/test_kernels.py",),
     "jaxcnn/ops/ctc.py": ("tests/ops/test_ctc.py", "tests/tasks/test_text.py"),
     "jaxcnn/ops/decoding.py": ("tests/ops/test_decoding.py",),
     "jaxcnn/ops/equivariance.py": ("tests/ops/test_equivariance.py",),
