@@ -10,7 +10,8 @@ a function is traced; `formulation` is part of `jax.jit`'s cache key, so that a 
 - `"natural"`: what `jax.lax` and Flax do.
 - `"fast"`: pure JAX. On CPU the gradient of the kernel reads a stored copy of its input, where XLA
   would recompute the layers that led to it inside a transposition, and transposes it in two steps
-  (`jaxcnn.ops.cpu.kernel_gradient`); where channels are few, several columns are taken at a time
+  (`jaxcnn.ops.cpu.kernel_gradient`); large kernels are turned around before they are transposed
+  (`jaxcnn.ops.cpu.turned`); where channels are few, several columns are taken at a time
   (`jaxcnn.ops.cpu.banded`); with one filter a channel, tap by tap (`jaxcnn.ops.cpu.depthwise`);
   in three dimensions, as pictures whose channels are those of several frames
   (`jaxcnn.ops.cpu.frames`); max-pooling remembers which element won; BatchNorm is a x + b. On other
