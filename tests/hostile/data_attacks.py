@@ -375,6 +375,7 @@ ARCHIVES = {
     "tar that swells": series(
         "a.tgz", p.gzip_bomb(p.tar_of("T_TRAIN.ts", b"", size=MIB * 2**20)[:512], MIB), "swell"
     ),
+    "tar of files that swell together": series("a.tgz", p.tar_bomb("unwanted", 134, 12), "swell"),
     "tar with a sparse file of 8 GiB": series(
         "a.tar", p.sparse_tar("T_TRAIN.ts", 2**33 - 1), "swell|cannot be read"
     ),

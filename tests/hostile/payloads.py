@@ -70,6 +70,15 @@ def gzip_bomb(head: bytes, mib: int) -> bytes:
     return b"\x1f\x8b\x08" + bytes(6) + b"\xff" + stored + zeros(mib) + bytes(8)
 
 
+def tar_bomb(name: str, mib: int, count: int) -> bytes:
+    """A compressed tar archive of so many files of so many MiB of zeros, each small enough."""
+    head = tar_of(name, b"", size=mib * 2**20)[:512]
+    stored = struct.pack("<BHH", 0, len(head), len(head) ^ 0xFFFF) + head
+    ends = zeros(0)
+    part = stored + zeros(mib)[: -len(ends)]
+    return b"\x1f\x8b\x08" + bytes(6) + b"\xff" + part * count + zeros(1) + bytes(8)
+
+
 def zip_of(members: Mapping[str, bytes], *, store: bool = True) -> bytes:
     """A zip archive; names are taken as they are."""
     file = io.BytesIO()

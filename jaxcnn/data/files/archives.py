@@ -35,7 +35,8 @@ def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
                 raise ValueError(
                     f"{info.filename} claims {info.compress_size} bytes of a file of {present}"
                 )
-            plain = info.compress_type == zipfile.ZIP_STORED
+            encrypted = info.flag_bits & 1  # by some bytes longer, and refused when it is read
+            plain = info.compress_type == zipfile.ZIP_STORED and not encrypted
             if plain and info.file_size != info.compress_size:
                 raise ValueError(
                     f"{info.filename}, which is not compressed, takes {info.compress_size} bytes, "

@@ -46,8 +46,10 @@ def _members(
     """(name, content) of the files that are `wanted`, in their own order; links and devices are no
     files. ValueError where an archive of `stored` bytes swells.
     """
+    total = 0
     for member in archive:
-        require_unswollen(stored, member.size)
+        total += member.size
+        require_unswollen(stored, total)
         file = archive.extractfile(member) if member.isfile() and wanted(member.name) else None
         if file is not None:
             yield member.name, file.read()
