@@ -145,17 +145,21 @@ class Experiment:
 
 def _problems(e: Experiment) -> Iterator[str]:
     """What is wrong with the fields of `e`, one sentence each."""
-    for name in (
-        "batch_size",
-        "accumulate",
-        "log_every",
-        "eval_batch_size",
-        "steps",
-        "patience",
-        "steps_per_dispatch",
-    ):
+    yield from _odd_numbers(e)
+    yield from _odd_rules(e)
+    yield from _odd_functions(e)
+    for name, protocol in (("task", Task), ("data", Dataset)):
         value = getattr(e, name)
-        optional = name in ("eval_batch_size", "steps", "patience", "steps_per_dispatch")
+        # names alone: what a property gives may have to be read from files
+        found = () if isinstance(value, type) else dir(value)
+        if missing := [member for member in members(protocol) if member not in found]:
+            yield f"{name}={value!r}: lacks {', '.join(missing)}; see the {name} protocol"
+
+
+def _odd_numbers(e: Experiment) -> Iterator[str]:
+    optional_counts = ("eval_batch_size", "steps", "patience", "steps_per_dispatch")
+    for name in ("batch_size", "accumulate", "log_every", *optional_counts):
+        value, optional = getattr(e, name), name in optional_counts
         if not (_is_number(value) and isinstance(value, int) and value >= 1) and not (
             optional and value is None
         ):
@@ -187,6 +191,10 @@ def _problems(e: Experiment) -> Iterator[str]:
         )
     if e.ema is not None and not (_is_number(e.ema) and 0 < e.ema < 1):
         yield f"ema={e.ema!r}: must lie between 0 and 1, e.g. 0.999, or be None"
+
+
+def _odd_rules(e: Experiment) -> Iterator[str]:
+    """Of the fields that are texts, or tuples of texts, pairs or functions."""
     if e.compute_dtype not in ("float32", "bfloat16"):
         yield f"compute_dtype={e.compute_dtype!r}: must be 'float32' or 'bfloat16'"
     for name in ("augment", "transform"):
@@ -220,6 +228,9 @@ def _problems(e: Experiment) -> Iterator[str]:
         isinstance(e.remat, tuple) and all(isinstance(r, str) for r in e.remat)
     ):
         yield f"remat={e.remat!r}: must be a tuple of regular expressions over names of modules"
+
+
+def _odd_functions(e: Experiment) -> Iterator[str]:
     if not callable(e.optimizer):
         yield (
             f"optimizer={e.optimizer!r}: must be an optax factory with its numbers, e.g. "
@@ -232,12 +243,6 @@ def _problems(e: Experiment) -> Iterator[str]:
     for name in ("objective", "program", "initialize"):
         if getattr(e, name) is not None and not callable(getattr(e, name)):
             yield f"{name}={getattr(e, name)!r}: must be a function or None"
-    for name, protocol in (("task", Task), ("data", Dataset)):
-        value = getattr(e, name)
-        # names alone: what a property gives may have to be read from files
-        found = () if isinstance(value, type) else dir(value)
-        if missing := [member for member in members(protocol) if member not in found]:
-            yield f"{name}={value!r}: lacks {', '.join(missing)}; see the {name} protocol"
 
 
 def _is_number(value: object) -> TypeGuard[float]:
