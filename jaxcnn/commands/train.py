@@ -96,7 +96,8 @@ def main(args: Any) -> int:
     return _processes.on_hosts(args, _main)
 
 
-def _main(args: Any) -> int:
+def _check(args: Any) -> None:
+    """ConfigError for options that do not go together."""
     if args.resume is not None and (
         args.named
         or args.overrides
@@ -123,6 +124,10 @@ def _main(args: Any) -> int:
         raise ConfigError(
             f"--halving {args.halving}: keeps one replica in H, so it must be at least 2"
         )
+
+
+def _main(args: Any) -> int:
+    _check(args)
     profile, launch = _steps_of(args.profile), _processes.launch_of(args)
     prepare_process(recorded=recorded(args.resume) if args.resume else None)
     if launch:  # accelerators are the workers'
