@@ -20,7 +20,8 @@ ALLOWED = {
     "tasks": {"ops", "layers", "metrics", "core.batch"},
     "data": {"ops", "layers", "metrics", "core.batch"},
     "core": {"data.dataset", "tasks.task"},  # the protocols of what an experiment names
-    "weights": {"core", "data.files.npz"},  # one reader of arrays, with one set of checks
+    # one reader of arrays, with one set of checks
+    "weights": {"core", "data.files.npz", "data.files.archives"},
     "inspect": {"core", "ops", "layers", "models"},
     "bench": {"core", "data", "inspect", "models", "ops", "runs", "tasks"},
     # which of two runs is right more often is a test of shares
