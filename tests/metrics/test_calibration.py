@@ -55,6 +55,9 @@ def test_ece_equals_a_loop_on_the_host_and_on_the_device(seed):
         for part in parts
     ]
     added = {name: np.asarray(sums[0][name]) + np.asarray(sums[1][name]) for name in sums[0]}
+    inside = [(i / 15 < confidence) & (confidence <= (i + 1) / 15) for i in range(15)]
+    assert added["bin_count"].tolist() == [int(mask.sum()) for mask in inside]
+    assert added["bin_right"].tolist() == [int(right[mask].sum()) for mask in inside]
     assert calibration.expected_calibration_error(added) == pytest.approx(expected, abs=1e-6)
 
 

@@ -55,6 +55,15 @@ def test_similarity_equals_that_of_average_precision():
     assert 0.05 < float(jnp.mean(ours)) < 0.95
 
 
+def test_the_constants_of_cocos_points_are_those_of_its_evaluation_page():
+    of_part = {
+        **{"nose": 0.026, "eyes": 0.025, "ears": 0.035, "shoulders": 0.079, "elbows": 0.072},
+        **{"wrists": 0.062, "hips": 0.107, "knees": 0.087, "ankles": 0.089},
+    }
+    both = [value for part, value in of_part.items() for _ in range(1 + (part != "nose"))]
+    np.testing.assert_allclose(average_precision.COCO_SIGMAS, both, rtol=1e-12)
+
+
 def test_rows_without_a_visible_joint_are_finite():
     point, truth, visible, reference = example()
     none = jnp.zeros_like(visible)
