@@ -47,7 +47,7 @@ def multiplier(
             f"schedule: gives {found!r}; it must give one number, a multiplier of the peak rate, "
             "for a progress in [0, 1], as jaxcnn.core.schedules.cosine does"
         )
-    return found
+    return jnp.asarray(found, jnp.float32)
 
 
 def constant(progress: jax.Array, *, warmup: float = 0.0, update: float = _UPDATE) -> jax.Array:

@@ -99,6 +99,7 @@ UPDATES = {  # fields: the updates of w and b at a rate of 0.5
     "rates": ({"rates": (("b", 0.5), ("w", 2.0))}, [-3, 0], 1),
     "frozen": ({"rates": (("b", 0.0),)}, [-1.5, 0], 0),
     "scheduled": ({"schedule": lambda progress: 1 - progress}, [-0.375, 0], 0.5),  # at 3 of 4
+    "scheduled by a plain number": ({"schedule": lambda progress: 0.25}, [-0.375, 0], 0.5),
 }
 
 
@@ -117,7 +118,7 @@ def test_an_update_is_what_the_optimizer_says_times_schedule_and_rates(name):
     assert float(numbers["update_norm"]) == pytest.approx(np.hypot(w[0], b), rel=1e-5)
     length = np.sqrt((2 + w[0]) ** 2 + 1 + (10 + b) ** 2)
     assert float(numbers["param_norm"]) == pytest.approx(length, rel=1e-5)
-    rate = 0.125 if name == "scheduled" else 0.5
+    rate = 0.125 if name.startswith("scheduled") else 0.5
     assert float(numbers["learning_rate"]) == pytest.approx(rate)
     assert "schedule" not in numbers
 

@@ -173,7 +173,8 @@ def test_a_schedule_of_ones_own_gets_the_progress_alone():
     "found", [0.5, 1, np.float32(0.5), np.float64(0.5), jnp.float32(0.5)], ids=repr
 )
 def test_a_schedule_may_give_any_kind_of_number(found):
-    assert schedules.multiplier(lambda progress: found, jnp.int32(3), steps=4) is found
+    given = schedules.multiplier(lambda progress: found, jnp.int32(3), steps=4)
+    assert (given.dtype, given.shape, float(given)) == (jnp.float32, (), float(found))
 
 
 @pytest.mark.parametrize(
