@@ -136,8 +136,9 @@ def supervised(
 
 def gradient(e: Experiment, state: State, batch: Batch, key: jax.Array) -> Gradient:
     """Mean loss and gradient of the objective over a raw batch, in `e.accumulate` micro-batches of
-    equal size, each augmented by itself with a key of its own. Where the batch has a "weight" [B],
-    the mean is sum(weight * loss) / sum(weight) over the whole batch, however it is parted.
+    equal size, each augmented by itself with a key of its own. The mean is that of the real rows of
+    the whole batch, however it is parted; where it has a "weight" [B], sum(weight * loss) /
+    sum(weight).
 
     Errors: ConfigError for an objective that returns something else than a loss of each row.
     """
@@ -189,10 +190,8 @@ def _weights(batch: Batch) -> jax.Array:
 
 
 def _mean(loss: jax.Array, batch: Batch, total_weight: jax.Array) -> jax.Array:
-    """The mean of the rows' losses []; of weighted rows, their sum over `total_weight`."""
+    """The sum of the rows' losses, each times what it counts, over `total_weight` []."""
     weights = _weights(batch)
-    if "weight" not in batch:
-        return (loss * weights).sum() / jnp.maximum(weights.sum(), 1.0)
     safe = jnp.where(total_weight > 0, total_weight, 1.0)
     return (jnp.where(weights > 0, loss, 0.0) * weights).sum() / safe
 

@@ -74,6 +74,18 @@ def test_micro_batches_are_parts_of_one_mean_and_go_one_after_another(weight, ac
     assert float(found.numbers["draw"]) == pytest.approx(float(np.mean(draws)), rel=1e-6)
 
 
+@pytest.mark.parametrize("name", BATCHES)
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_micro_batches_with_unequal_numbers_of_rows_that_count(name, accumulate):
+    entries, weights = BATCHES[name]
+    entries = {k: jnp.asarray(v, jnp.float32) for k, v in entries.items()}
+    found = found_by(experiment(accumulate=accumulate), **entries)
+    loss, w, b = means(weights)
+    assert float(found.loss) == pytest.approx(loss, rel=1e-6)
+    np.testing.assert_allclose(found.grads["w"], w, rtol=1e-5)
+    np.testing.assert_allclose(found.grads["b"], b, rtol=1e-5)
+
+
 def test_micro_batches_make_a_loop_but_for_cpus():
     """On which a convolution inside a loop runs several times slower."""
     e = experiment(accumulate=4)
