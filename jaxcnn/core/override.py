@@ -49,10 +49,11 @@ def override_all(tree: T, assignments: Iterable[str]) -> T:
 def override(tree: T, path: str, text: str) -> T:
     """`tree` with the leaf at dotted `path` replaced by what `text` says.
 
-    A literal has the type of the old one (an int may become a float); where the old one is None, of
-    the field's annotation. Where the old one is a module, a task, a function, …, `text` is an
-    import path, "optax.adamw", or a call of one, "mynets.Net(width=8)" (jaxcnn.core.dotted). In
-    the fields FUNCTIONS of an experiment a call sets keywords, as a partial; elsewhere it is made.
+    A literal has the type of the old one (an int may become a float), or one that the field's
+    annotation names; in a field of texts alone "2024" and "None" are texts. Where the old one is a
+    module, a task, a function, …, `text` is an import path, "optax.adamw", or a call of one,
+    "mynets.Net(width=8)" (jaxcnn.core.dotted). In the fields FUNCTIONS of an experiment a call sets
+    keywords, as a partial; elsewhere it is made.
     Errors: ConfigError for an unknown name (lists what exists), a wrong type or an unreadable
     value.
     """
@@ -227,7 +228,7 @@ def _literal(path: str, text: str, old: object, allowed: tuple[type, ...]) -> ob
             new = float(new)
         except OverflowError:
             new = math.inf
-    if isinstance(old, str) and not isinstance(new, str):
+    if isinstance(old, str) and type(new) not in (str, *allowed):
         new = text  # `data.train=2024` means the name
     if isinstance(new, float) and not math.isfinite(new):
         raise ConfigError(f"{path}={text}: the value must be finite")

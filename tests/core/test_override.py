@@ -42,6 +42,8 @@ class Typed:
     ratio: float = 1
     maybe: Optional[int] = None  # noqa: UP045 (the old way to write it)
     name: str = "train"
+    file: str | None = "a.npz"
+    between: str | tuple[int, int] = "extent"
     sizes: tuple[int, ...] = (1,)
 
 
@@ -131,6 +133,13 @@ def test_a_wrong_override_is_refused_with_the_reason(path, text, message):
         override(tiny(), path, text)
 
 
+def test_a_text_of_an_experiment_may_be_taken_back():
+    e = override_all(
+        tiny(weights="a.npz", mesh="data=1"), ["weights=None", "mesh=None", "log_every=2"]
+    )
+    assert (e.weights, e.mesh) == (None, None)
+
+
 def test_what_is_not_set_has_the_default_of_its_function():
     assert get_at(tiny(), "optimizer.b1") == 0.9
     assert get_at(tiny(), "optimizer.mask") is None
@@ -149,6 +158,11 @@ def test_what_is_not_set_has_the_default_of_its_function():
         ("name", "2024", "2024"),
         ("name", "None", "None"),
         ("name", "'a b'", "a b"),
+        ("file", "None", None),
+        ("file", "'None'", "None"),
+        ("file", "2024", "2024"),
+        ("between", "(0, 1)", (0, 1)),
+        ("between", "box", "box"),
         ("sizes", "[1, 2]", (1, 2)),
     ],
 )
