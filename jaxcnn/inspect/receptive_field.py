@@ -61,7 +61,8 @@ def walk(
 
     `visit(equation, view of its first output, times)` is called for every equation without a jaxpr
     of its own, in the order of tracing; `times` is how often it runs (the length of the scans
-    around it). An operation that is not known here is taken to see the whole image.
+    around it), and the view that of the last time. An operation that is not known here is taken to
+    see the whole image.
     """
     known: dict[Any, View | None] = dict(zip(jaxpr.invars, views, strict=True))
     for eqn in jaxpr.eqns:
@@ -77,7 +78,9 @@ def walk(
                 _fit(view, atom, var)
                 for view, atom, var in zip(given, atoms, inner.invars, strict=True)
             ]
-            repeats = eqn.params.get("length", 1) if eqn.primitive.name == "scan" else 1
+            repeats = 1
+            if eqn.primitive.name == "scan":
+                entered, repeats = _before_the_last(eqn, inner, entered), eqn.params["length"]
             left = walk(inner, entered, visit, times=times * repeats)
             outputs = [
                 _fit(view, var, out)
@@ -85,6 +88,21 @@ def walk(
             ]
         known.update(zip(eqn.outvars, outputs, strict=True))
     return [None if hasattr(atom, "val") else known.get(atom) for atom in jaxpr.outvars]
+
+
+def _before_the_last(eqn, inner, entered: list[View | None]) -> list[View | None]:
+    """The views that a scan's last step begins with: what is carried has been through all before
+    it.
+    """
+    start = eqn.params["num_consts"]
+    stop = start + eqn.params["num_carry"]
+    for _ in range(eqn.params["length"] - 1):
+        left = walk(inner, entered, lambda *_: None)
+        after = [*entered[:start], *left[: stop - start], *entered[stop:]]
+        if after == entered:
+            break
+        entered = after
+    return entered
 
 
 def _inner(eqn, inputs):

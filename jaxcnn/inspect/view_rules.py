@@ -18,8 +18,10 @@ _MIXING = {
     "cummin",
     "cumlogsumexp",
     "dynamic_update_slice",
-    "scatter",
-    "scatter-add",
+    "while",
+    "triangular_solve",
+    "pure_callback",
+    "ffi_call",
 }
 
 
@@ -47,7 +49,8 @@ def output_views(eqn: Any, inputs: list[View | None]) -> list[View | None]:
         view = moved(shared(view, before, dims=gone), {d: i for i, d in enumerate(kept)})
         return [view] * len(eqn.outvars)
     # elementwise; an axis of size 1 is seen by all
-    if name not in _MIXING and all(_broadcasts(before, shape) for _, before in tracked):
+    mixing = name in _MIXING or name.startswith("scatter")
+    if not mixing and all(_broadcasts(before, shape) for _, before in tracked):
         spread = []
         for view, before in tracked:
             dims = {d for d in range(len(shape)) if before[d] != shape[d]}
@@ -183,6 +186,11 @@ def _reshaped(a: Axis, view: View, shape, after) -> Axis:
     return replace(a.share(size), dim=None)
 
 
+def _split(eqn, view, shape):
+    apart = any(a.dim == eqn.params["axis"] and not a.shared for a in view)
+    return None if apart else view  # of an axis of the image its parts see different pixels
+
+
 def _rev(eqn, view, shape):
     return shared(view, shape, dims=set(eqn.params["dimensions"]))
 
@@ -223,5 +231,6 @@ _RULES = {
     "squeeze": _squeeze,
     "broadcast_in_dim": _broadcast,
     "reshape": _reshape,
+    "split": _split,
     "rev": _rev,
 }

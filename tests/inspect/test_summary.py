@@ -292,6 +292,21 @@ def _conv(*arguments, **options):
     return lambda x: Conv(*arguments, **options)(x)
 
 
+def _in_turn(length: int):
+    """The same convolution `length` times, in a scan."""
+
+    def over(x):
+        def body(layer, carry, _):
+            return nn.relu(layer(carry)), ()
+
+        scan = nn.scan(
+            body, variable_broadcast="params", split_rngs={"params": False}, length=length
+        )
+        return scan(Conv(4, (3, 3), kernel_dilation=(2, 1)), x, None)[0]
+
+    return over
+
+
 THREE = _conv(4, (3, 3))
 DOWN = _conv(4, (3, 3), strides=(2, 2))
 CHAINS = {
@@ -324,6 +339,12 @@ CHAINS = {
         DOWN,
     ),
     "remat": (lambda x: nn.remat(Residual)()(x), THREE),
+    "scan": (THREE, _in_turn(3)),
+    "split channels": (
+        THREE,
+        lambda x: nn.glu(x),
+        lambda x: jnp.concatenate([nn.Dense(3)(part) for part in jnp.split(x, 2, axis=-1)], -1),
+    ),
     "jit": (THREE, jax.jit(lambda x: max_pool(nn.silu(x), (2, 2))), THREE),
     "transposed": (DOWN, lambda x: nn.ConvTranspose(4, (4, 4), strides=(2, 2))(x)),
     "upsampled": (THREE, lambda x: jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2), THREE),
@@ -359,8 +380,14 @@ def test_a_transposed_convolution_halves_the_stride():
             ]
         ),
         lambda x: x.reshape(x.shape[0], -1, x.shape[-1])[:, ::-1].reshape(x.shape),
+        lambda x: jax.lax.while_loop(
+            lambda carry: carry[0].sum() < 0,
+            lambda carry: (jnp.roll(carry[0], (1, 1), axis=(1, 2)), carry[1] + 1),
+            (x, 0),
+        )[0],
+        lambda x: x.at[:, ::-1].multiply(x),
     ],
-    ids=["squeeze-and-excitation", "attention", "unknown order"],
+    ids=["squeeze-and-excitation", "attention", "unknown order", "loop", "scatter"],
 )
 def test_what_mixes_all_positions_sees_the_whole_image(gate):
     layers = _layers(Chain((DOWN, gate, THREE)), (16, 12, 2))
