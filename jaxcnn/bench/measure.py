@@ -186,12 +186,12 @@ class Compiled:
                     with jax.profiler.StepTraceAnnotation(kind, step_num=i + 1):
                         self.time(kind, 1)
 
-    def macs(self) -> int:
-        """Multiply-accumulates of one example's forward pass."""
-        inputs = jax.eval_shape(
-            lambda batch: model_inputs(self.experiment, prepare(self.experiment, batch)), self.batch
-        )
-        return total_macs(summarize_layers(self.experiment.model, inputs))
+    def macs(self, kind: str) -> int:
+        """Multiply-accumulates of one example's forward pass, as a step of that kind makes it."""
+        e, train = self.experiment, kind == "train"
+        key = jax.random.key(0) if train else None  # augmentation may change the size
+        inputs = jax.eval_shape(lambda b: model_inputs(e, prepare(e, b, key=key)), self.batch)
+        return total_macs(summarize_layers(e.model, inputs, train=train))
 
 
 def compile_step(step: Any, *arguments: Any) -> tuple[Any, dict[str, Any]]:
@@ -246,10 +246,9 @@ def measure(
     """
     ours = Compiled(e, source)
     require_room(ours)
-    macs = ours.macs()
     result: dict[str, Any] = {
         "params": sum(x.size for x in jax.tree.leaves(ours.state.params)),
-        "macs": macs,
+        "macs": ours.macs("inference"),
         "steps_per_dispatch": ours.dispatch,
     }
     result["compile_seconds"] = sum(
@@ -260,7 +259,7 @@ def measure(
     for kind in KINDS:
         taken, block = in_turns(ours, peers, kind, steps=steps, rounds=rounds)
         place = roofline.position(
-            roofline.flop_count(macs, e.batch_size, kind),
+            roofline.flop_count(ours.macs(kind), e.batch_size, kind),
             taken[OURS]["ms_per_step"] / 1e3,
             ours.bytes_accessed(kind),
             peak,

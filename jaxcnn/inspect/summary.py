@@ -9,7 +9,7 @@ convolutions input positions). A module that multiplies in another way says so w
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -87,14 +87,17 @@ def summarize_layers(
         jaxpr = jax.make_jaxpr(apply)(variables, *inputs).jaxpr
     views: list[View | None] = [None] * len(jaxpr.invars)
     views[-len(inputs)] = input_view(inputs[0].ndim)
-    return _rows(jaxpr, views, calls, variables.get("params", {}))
+    layers = _rows(jaxpr, views, calls, variables.get("params", {}))
+    # a layer may have several rows of an example, or one of several
+    rows = inputs[0].shape[0]
+    return [replace(layer, macs=layer.macs // rows) for layer in layers]
 
 
 def _rows(
     jaxpr, views: list[View | None], calls: list[Call], params: Mapping[str, Any]
 ) -> list[Layer]:
     """Rows in the order of tracing, from the marks that `recorder` left and the pools between
-    them.
+    them; MACs are those of the whole batch.
     """
     layers: list[Layer] = []
     open_calls: list[int] = []

@@ -21,7 +21,7 @@ class Call:
     kind: str
     leaf: bool = True
     shape: tuple[int, ...] = ()
-    macs: int = 0
+    macs: int = 0  # for all rows of its input
     own: dict[str, int] = field(default_factory=dict)  # own parameters and their sizes
 
 
@@ -73,20 +73,21 @@ def own_sizes(params: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, int
 
 
 def _macs(module: nn.Module, call: Call, args: tuple) -> int:
-    """Multiplications for one example, by the module's own method, else from the size of its
-    "kernel".
+    """Multiplications for all rows [N, ...] of a module's input, by the module's own method, else
+    from the size of its "kernel".
     """
+    rows = args[0].shape[0] if args and getattr(args[0], "ndim", 0) else 1
     if hasattr(module, "macs"):
-        return int(module.macs(call.shape))
+        return rows * int(module.macs(call.shape))
     features = getattr(module, "features", None)
     if "kernel" not in call.own or features is None:
         return 0
     if isinstance(module, nn.ConvLocal):
-        return call.own["kernel"]  # a kernel of its own at each position
+        return rows * call.own["kernel"]  # a kernel of its own at each position
     if isinstance(module, nn.ConvTranspose):
-        return math.prod(args[0].shape[1:-1]) * call.own["kernel"]
+        return math.prod(args[0].shape[:-1]) * call.own["kernel"]
     features = math.prod(features) if isinstance(features, Sequence) else features
-    return math.prod(call.shape) // features * call.own["kernel"]
+    return rows * (math.prod(call.shape) // features) * call.own["kernel"]
 
 
 def read_mark(eqn: Any) -> tuple[str | None, int]:

@@ -25,8 +25,10 @@ def step_flops(e: Experiment) -> int | None:
     """
     if e.program is not None or e.objective is not None:
         return None
-    batch = {n: jax.ShapeDtypeStruct((1, *s.shape), s.dtype) for n, s in e.data.spec().items()}
-    inputs = jax.eval_shape(lambda b: model_inputs(e, prepare(e, b)), batch)
+    rows, spec = e.batch_size // e.accumulate, e.data.spec()
+    batch = {n: jax.ShapeDtypeStruct((rows, *s.shape), s.dtype) for n, s in spec.items()}
+    # augmented: the model is trained on other sizes, where an augmentation makes such
+    inputs = jax.eval_shape(lambda b: model_inputs(e, prepare(e, b, key=jax.random.key(0))), batch)
     return 3 * 2 * total_macs(summarize_layers(e.model, inputs, train=True)) * e.batch_size
 
 

@@ -12,9 +12,12 @@ from flax import linen as nn
 
 from jaxcnn.errors import ConfigError
 from jaxcnn.inspect import receptive_field, summary
-from jaxcnn.layers import LRN, Conv, avg_pool, max_pool
+from jaxcnn.layers import LRN, Conv, FixedFilters, avg_pool, max_pool
 from jaxcnn.models import MODELS, TOKEN_MODELS, build
+from jaxcnn.models.instances import CenterMaskNet
+from jaxcnn.models.speed import MirrorAveraged, SpeedNet
 from jaxcnn.ops.convolution import formulation
+from jaxcnn.ops.filters import sobel
 
 
 def _layers(model, *shapes, train=False):
@@ -479,6 +482,55 @@ def test_rows_of_an_unusual_model(train):
         ("Mixed", (3,), 4, 0),
     ]
     assert layers[-2].receptive_field == ()  # does not depend on the image
+
+
+class SeveralRows(nn.Module):
+    """Layers with several rows an example: of its parts, and of its mirror image; and one of a
+    table that all examples share.
+    """
+
+    @nn.compact
+    def __call__(self, x, *, train: bool = False):
+        parts = x.reshape(-1, 4, *x.shape[2:])  # [2 B, 4, W, C]
+        parts = nn.ConvTranspose(3, (2, 2), strides=(2, 2))(Conv(3, (3, 3))(parts))
+        both = jnp.concatenate((x, x[:, :, ::-1]))
+        table = nn.Dense(2)(self.param("table", nn.initializers.ones_init(), (6, 5)))
+        return parts.sum() + FixedFilters(sobel)(both).sum() + table.sum() + x.mean((1, 2, 3))
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_rows_that_a_model_makes_of_an_example_are_its_own(rows):
+    x = jax.ShapeDtypeStruct((rows, 8, 6, 2), jnp.float32)
+    layers = summary.summarize_layers(SeveralRows(), (x,))
+    variables = jax.eval_shape(SeveralRows().init, jax.random.key(0), x)
+    with formulation("natural"):
+        jaxpr = jax.make_jaxpr(SeveralRows().apply)(variables, x).jaxpr
+    assert summary.total_macs(layers) == _multiplications(jaxpr) // rows
+    found = {layer.kind: layer.macs for layer in layers}
+    assert found["Conv"] == 2 * (4 * 6) * 9 * 2 * 3
+    assert found["ConvTranspose"] == 2 * (4 * 6) * 4 * 3 * 3
+    assert found["FixedFilters"] == 2 * (8 * 6) * 9 * 2 * 2
+    assert found["Dense"] == 6 * 5 * 2 // rows
+
+
+def test_masks_count_for_each_object_and_mirror_images_for_themselves():
+    image = jax.ShapeDtypeStruct((1, 32, 32, 1), jnp.float32)
+
+    def of_masks(objects: int) -> int:
+        boxes = jax.ShapeDtypeStruct((1, objects, 4), jnp.float32)
+        model = CenterMaskNet(10, max_objects=objects)
+        layers = summary.summarize_layers(model, (image, boxes))
+        return sum(layer.macs for layer in layers if layer.name.startswith("mask_head/"))
+
+    assert of_masks(7) == 7 * of_masks(1) > 0
+    plain = SpeedNet(widths=(8, 8, 8))
+    once, twice = (
+        summary.total_macs(summary.summarize_layers(model, (image,)))
+        for model in (plain, MirrorAveraged(plain))
+    )
+    assert twice == 2 * once
+    trained = summary.summarize_layers(MirrorAveraged(plain), (image,), train=True)
+    assert summary.total_macs(trained) == once
 
 
 class Recurrent(nn.Module):

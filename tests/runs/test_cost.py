@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from jaxcnn.commands import check
 from jaxcnn.commands._main import main
 from jaxcnn.core.memory import format_bytes
 from jaxcnn.core.program import make_program, supervised
+from jaxcnn.data import augment
 from jaxcnn.runs import cost
 from jaxcnn.runs.check import pre_flight
 from jaxcnn.runs.cost import measure_step, step_flops
@@ -55,6 +57,12 @@ def test_operations_follow_from_the_layers_and_are_unknown_of_an_objective_of_on
     assert step_flops(dataclasses.replace(tiny(), accumulate=2)) == step_flops(tiny())
     own = dataclasses.replace(tiny(), objective=lambda *args: supervised(*args))
     assert step_flops(own) is None
+
+
+def test_operations_are_those_at_the_size_that_the_step_is_made_at():
+    smaller = partial(augment.crop_resized, size=(4, 4))
+    macs = 4 * 4 * 9 * 1 * 4 + 2 * 2 * 4 * 3
+    assert step_flops(tiny(augment=(smaller,))) == 3 * 2 * macs * 8
 
 
 def test_the_words_say_what_is_computed_and_what_was_measured():
