@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+import optax
 
-from jaxcnn.core import trees
+from jaxcnn.core import optimizers, trees
 from jaxcnn.errors import CheckpointError, ConfigError, DataError
 from jaxcnn.weights import hub
 from jaxcnn.weights.files import Arrays, read_arrays
@@ -26,6 +27,12 @@ from jaxcnn.weights.rules import rules_for
 
 PUBLISHED = "model.safetensors"  # of a folder that `publish` made; also the usual name on the hub
 IGNORED = re.compile(r"(^|[./])num_batches_tracked$")
+# what holds the parameters that a run is evaluated at: (its kind, where, a number beside them)
+_HOLDERS: tuple[tuple[Any, str, str], ...] = (
+    (optax.contrib.ScheduleFreeState, "z", "b1"),
+    (optimizers.LookaheadState, "slow", "count"),
+    (optax.contrib.SAMState, "cache", "steps_since_sync"),
+)
 
 
 class Rule(NamedTuple):
@@ -216,8 +223,9 @@ def fill(
 
     A run directory (its best checkpoint, else its last), one of its checkpoints, a published model,
     a torchvision or timm file of the same network, or the address of one on the hub
-    (jaxcnn.weights.hub). Of a run that averaged its weights the average is taken: it is
-    what was scored. A last layer for another number of classes keeps its fresh values.
+    (jaxcnn.weights.hub). Of a run the weights are taken that were scored: the average, or what its
+    optimizer is evaluated at (jaxcnn.core.optimizers.evaluation_params). A last layer for another
+    number of classes keeps its fresh values.
     Errors: as load_weights; ConfigError where fewer than the share `least` of the arrays of
     parameters, the last layer apart, are filled; DataError for a directory without checkpoints,
     CheckpointError for a damaged one (no other is taken in its place).
@@ -259,7 +267,21 @@ def _own(arrays: Arrays, ours: dict[str, Any]) -> tuple[Arrays, bool]:
         or _below("batch_stats", arrays)
     )
     named = {f"batch_stats/{name}": array for name, array in statistics.items()}
-    return own | average | named, bool(average)
+    return (own | average if average else _evaluated(own, arrays)) | named, bool(average)
+
+
+def _evaluated(own: Arrays, arrays: Arrays) -> Arrays:
+    """A checkpoint's parameters `own` as its optimizer is evaluated at them."""
+    for kind, holder, number in _HOLDERS:
+        for name in arrays:
+            above, _, last = name.rpartition("/")
+            held = _below(f"{above}/{holder}", arrays) if last == number else {}
+            if held and name.startswith("opt_state/"):
+                found = {number: arrays[name], holder: {n: held.get(n) for n in own}}
+                state = kind(**dict.fromkeys(kind._fields) | found)
+                there = optimizers.evaluation_params(state, own)
+                return {n: np.asarray(array) for n, array in there.items()}
+    return own
 
 
 def _checkpoint_in(folder: Path) -> Path:

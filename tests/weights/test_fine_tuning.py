@@ -13,7 +13,8 @@ import optax
 import pytest
 
 import jaxcnn
-from jaxcnn.core import optimizers, trees
+from jaxcnn.core import optimizers, schedules, trees
+from jaxcnn.core.program import evaluation_variables
 from jaxcnn.data.memory import Arrays
 from jaxcnn.errors import DataError
 from jaxcnn.models.resnet import ResNet
@@ -50,6 +51,35 @@ def test_a_run_is_fine_tuned_with_a_new_head_and_a_frozen_body(tmp_path):
     assert source.state.params["Dense_0"]["kernel"].shape[-1] == 3
     report = next(line for line in console.lines if "weights of" in line)
     assert "Dense_0/kernel" in report
+
+
+OPTIMIZERS = {  # whose places in training are not those that are scored
+    "schedule-free": lambda rate: optax.contrib.schedule_free_adamw(rate),
+    "lookahead": lambda rate: optimizers.lookahead(optax.sgd(rate), period=7),
+    "in a chain": lambda rate: optax.chain(
+        optax.clip(1.0), optimizers.lookahead(optax.adam(rate), period=7)
+    ),
+    "sam": lambda rate: optax.contrib.sam(
+        optax.sgd(rate), optimizers.sgd(0.05), sync_period=5, reset_state=False
+    ),
+}
+
+
+@pytest.mark.parametrize("frozen", [(), (("Conv_0", 0.0),)], ids=["all", "frozen"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_of_a_run_the_weights_are_taken_that_were_scored(name, frozen, tmp_path):
+    optimizer = partial(OPTIMIZERS[name], 0.05)
+    e = tiny(ema=None, schedule=schedules.constant, rates=frozen, optimizer=optimizer)
+    state = jaxcnn.train(e, tmp_path, quiet=True).state
+    scored = trees.flatten(evaluation_variables(state)["params"])
+    raw = trees.flatten(state.params)
+    fresh = jax.tree.map(np.zeros_like, (state.params, state.model_state))
+    last = sorted((tmp_path / "checkpoints").glob("last-*"))[-1]
+    taken = trees.flatten(load.fill(e.model, *fresh, last)[0])
+    assert taken.keys() == scored.keys()
+    for leaf, value in scored.items():
+        np.testing.assert_allclose(taken[leaf], value, rtol=1e-6, atol=1e-7)
+    assert any((np.asarray(raw[leaf]) != scored[leaf]).any() for leaf in raw)
 
 
 def test_a_directory_without_checkpoints_is_refused(tmp_path):
