@@ -125,6 +125,28 @@ def test_groups_are_dealt_out_evenly():
         assert counts.max() - counts.min() <= 2
 
 
+def test_groups_of_one_class_each_fill_all_folds():
+    """Patients with one diagnosis: a class of three patients lies in three folds, not always in the
+    same three. As even as scikit-learn's."""
+    StratifiedGroupKFold = pytest.importorskip("sklearn.model_selection").StratifiedGroupKFold
+    groups = np.arange(300) // 10
+    labels = groups // 3
+    theirs = [len(rows) for _, rows in StratifiedGroupKFold(5).split(labels, labels, groups)]
+    folds = choice.deal_groups(groups, (0.2,) * 5, labels=labels)
+    assert np.bincount(folds, minlength=5).tolist() == theirs == [60] * 5
+    for k in range(10):
+        assert np.bincount(folds[labels == k], minlength=5).max() == 10
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), min_size=1, max_size=60), st.data())
+def test_no_fold_is_empty_where_there_are_groups_enough(rows, data):
+    groups, labels = np.array(rows).T
+    folds = data.draw(st.integers(1, len(set(groups.tolist()))))
+    part = choice.deal_groups(groups, (1 / folds,) * folds, labels=labels)
+    assert len(set(part.tolist())) == folds
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=40))
 def test_balanced_classes_come_equally_often(labels):

@@ -38,7 +38,8 @@ def deal_groups(
     the parts come near their shares of the rows of each class.
 
     Groups, the largest first, go one by one where the squared deviation from the wanted counts
-    grows least: sum over classes and parts of (count / total of the class)^2 / share.
+    grows least: sum over classes and parts of (count / total of the class)^2 / share. Among parts
+    where it grows alike (none of them has these classes), where there are the fewest rows by share.
     """
     _, group = np.unique(groups, return_inverse=True)
     classes, label = np.unique(
@@ -53,7 +54,8 @@ def deal_groups(
     for number in np.argsort(-counts.sum(1), kind="stable"):
         own = counts[number]
         growth = ((2 * held * own + own**2) * weight).sum(1) / share
-        part_of[number] = part = int(np.argmin(growth))
+        alike = growth <= growth.min() * (1 + 1e-9)
+        part_of[number] = part = int(np.argmin(np.where(alike, held.sum(1) / share, np.inf)))
         held[part] += own
     return part_of[group]
 
