@@ -14,6 +14,7 @@ from jaxcnn.core.override import override
 from jaxcnn.core.rendering import build, render
 from jaxcnn.data.algebra import Balanced, Concat, Fold, HeldOut, Mapped, Mixed, Splits, Take, choice
 from jaxcnn.data.dataset import batch_indices, column
+from jaxcnn.data.files.documents import Texts
 from jaxcnn.data.made.composed import ComposedSource
 from jaxcnn.data.made.synthetic import Synthetic
 from jaxcnn.data.memory import Arrays, MemorySource, held_out
@@ -139,7 +140,7 @@ def test_groups_of_one_class_each_fill_all_folds():
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), min_size=1, max_size=60), st.data())
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), min_size=1), st.data())
 def test_no_fold_is_empty_where_there_are_groups_enough(rows, data):
     groups, labels = np.array(rows).T
     folds = data.draw(st.integers(1, len(set(groups.tolist()))))
@@ -316,6 +317,41 @@ def test_padding_of_renumbered_boxes_stays_zero():
         Concat(
             Arrays(maps, maps, label_names=("a", "b")), Arrays(maps, maps, label_names=("b", "a"))
         ).open("train")
+
+
+def test_numbers_of_tokens_mean_one_thing(tmp_path):
+    """Texts of two data sets, each with a vocabulary of its own, are not read as those of one."""
+    parts = []
+    for name, words in (("a", ("ant", "bee")), ("b", ("bee", "cat"))):
+        file = tmp_path / f"{name}.csv"
+        file.write_text("text,label\n" + "".join(f"{w} {w},{i}\n" for i in range(2) for w in words))
+        parts.append(Texts(str(file), length=4))
+    one, other = parts
+    assert one.vocabulary != other.vocabulary
+    assert one.label_names == other.label_names
+    for make in (
+        lambda: Splits(one, (other, "train")),
+        lambda: Splits(Take(one, 2), one, (HeldOut(other, 0.5), "train")),
+        lambda: Concat(one, other),
+        lambda: Mixed((one, Concat(other)), (1, 1)),
+    ):
+        with pytest.raises(DataError, match="the same number means two words"):
+            _ = make().label_names
+        with pytest.raises(DataError, match="the same number means two words"):
+            make().open("train")
+    assert Splits(one, (Texts(one.path, length=4), "train")).open("eval").take(np.arange(2))
+
+
+def test_letters_of_another_alphabet_are_refused():
+    def lines(alphabet):
+        rows = {"text": np.array([[1, 2, 0]], np.int32)}
+        return Arrays(rows, rows, label_names=tuple(alphabet))
+
+    for make in (lambda a, b: Concat(a, b), lambda a, b: Splits(a, (b, "train"))):
+        with pytest.raises(DataError, match=r"'text'.*cannot be renumbered"):
+            make(lines("abc"), lines("bc")).open("eval")
+        both = make(lines("abc"), lines("ab")).open("eval").take(np.arange(1))["text"]
+        assert np.asarray(both).tolist() == [[1, 2, 0]]
 
 
 def test_batches_are_functions_of_seed_and_step_alone():

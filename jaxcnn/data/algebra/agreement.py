@@ -77,12 +77,28 @@ def renumbering(who: str, names: tuple[str, ...], other: Dataset) -> np.ndarray 
     return np.array([names.index(name) for name in found], np.int32)
 
 
+def check_tokens(who: str, datasets: Sequence[Dataset]) -> None:
+    """Errors: DataError where numbers of tokens mean one thing in the first data set and another in
+    a later one, as far as they say it: `token_names`."""
+    first, *others = (tuple(getattr(data, "token_names", ())) for data in datasets)
+    for found in others:
+        if first and found != first[: len(found)]:
+            raise DataError(
+                f"{who}: the first data set numbers the tokens {list(first[:8])}, …, another "
+                f"{list(found[:8])}, …, so that the same number means two words; read them as "
+                "parts of one data set (path, eval_path, test_path), or give both one vocabulary"
+            )
+
+
 def check_renumbered(who: str, spec: Spec) -> None:
-    """Errors: DataError for entries that hold classes in a form that is not renumbered."""
-    if wrong := [name for name in ("labels", "labels_mask", "segmentation") if name in spec]:
+    """Errors: DataError for entries that hold classes in a form that is not renumbered, and for
+    tokens where no entry holds classes: then it is they that have the names."""
+    held = ["labels", "labels_mask", "segmentation"]
+    held += [] if any(name in spec for name in (*RENUMBERED, *held)) else ["text", "captions"]
+    if wrong := [name for name in held if name in spec]:
         raise DataError(
             f"{who}: the classes have the same names in another order, and {wrong} cannot be "
-            "renumbered; give both data sets one order of classes"
+            "renumbered; give both data sets one order of classes (one alphabet, one vocabulary)"
         )
 
 

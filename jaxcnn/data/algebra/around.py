@@ -14,5 +14,10 @@ class Around:
     def label_names(self) -> tuple[str, ...]:
         return self.data.label_names
 
+    @property
+    def token_names(self) -> tuple[str, ...]:
+        """See `agreement.check_tokens`."""
+        return getattr(self.data, "token_names", ())
+
     def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
         return self.data.spec()

@@ -7,7 +7,13 @@ import jax
 import numpy as np
 
 from jaxcnn.data.algebra import choice
-from jaxcnn.data.algebra.agreement import check_dataset, open_matched, renumbering, same_spec
+from jaxcnn.data.algebra.agreement import (
+    check_dataset,
+    check_tokens,
+    open_matched,
+    renumbering,
+    same_spec,
+)
 from jaxcnn.data.algebra.around import Around
 from jaxcnn.data.algebra.holding_out import labels_of
 from jaxcnn.data.algebra.sources import Rows, joined
@@ -33,7 +39,13 @@ class _Several:
         names = tuple(self.datasets[0].label_names)
         for data in self.datasets[1:]:
             renumbering(type(self).__name__, names, data)  # refused before training
+        check_tokens(type(self).__name__, self.datasets)
         return names
+
+    @property
+    def token_names(self) -> tuple[str, ...]:
+        """See `agreement.check_tokens`."""
+        return getattr(self.datasets[0], "token_names", ())
 
     def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
         return same_spec(type(self).__name__, self.datasets)

@@ -11,6 +11,7 @@ from jaxcnn.data.algebra import choice
 from jaxcnn.data.algebra.agreement import (
     check_dataset,
     check_split_of,
+    check_tokens,
     open_matched,
     renumbering,
     same_spec,
@@ -139,14 +140,24 @@ class Splits:
     @functools.cached_property
     def label_names(self) -> tuple[str, ...]:
         names = tuple(self._train.label_names)
-        for split in ("eval", "test"):
-            if part := self._part(split):
-                renumbering("Splits", names, part[0])  # refused before training
+        for data in self._datasets:
+            renumbering("Splits", names, data)  # refused before training
+        check_tokens("Splits", self._datasets)
         return names
 
-    def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
+    @property
+    def token_names(self) -> tuple[str, ...]:
+        """See `agreement.check_tokens`."""
+        return getattr(self._train, "token_names", ())
+
+    @property
+    def _datasets(self) -> list[Dataset]:
+        """Of train first."""
         parts = [part for split in ("train", "eval", "test") if (part := self._part(split))]
-        return same_spec("Splits", [data for data, _ in parts])
+        return [data for data, _ in parts]
+
+    def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
+        return same_spec("Splits", self._datasets)
 
     def size(self, split: str) -> int:
         part = self._part(split)

@@ -212,6 +212,11 @@ class Annotated:
         """The vocabulary of captions."""
         return ()
 
+    @property
+    def token_names(self) -> tuple[str, ...]:
+        """See `jaxcnn.data.algebra.agreement.check_tokens`."""
+        return self.words if self.wants("captions") else ()
+
     def size(self, split: str) -> int:
         return len(self._read[1].get(check_split(split), ()))
 

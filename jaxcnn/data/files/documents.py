@@ -67,6 +67,11 @@ class TextDataset:
         return encode_documents(documents, self.vocabulary, length=self.length)
 
     @property
+    def token_names(self) -> tuple[str, ...]:
+        """See `jaxcnn.data.algebra.agreement.check_tokens`."""
+        return self.vocabulary
+
+    @property
     def label_names(self) -> tuple[str, ...]:
         return self._read[0]
 
