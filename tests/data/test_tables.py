@@ -130,6 +130,35 @@ def test_files_that_name_their_classes_differently_are_refused(tmp_path):
         Tables(str(tmp_path), SIZE).size("train")
 
 
+def labels_of(data, split="train"):
+    source = data.open(split)
+    return np.asarray(source.take(np.arange(len(source)))["label"]).tolist()
+
+
+@pytest.mark.parametrize("form", [".parquet snappy", ".arrow file"])
+def test_numbers_stay_numbers_where_classes_are_called_by_numbers(tmp_path, form):
+    """Ratings of 1 to 5 stars are numbered from 0."""
+    numbers = [i % 5 for i in range(COUNT)]
+    path = write(tmp_path / "a", table(labels=numbers, names=tuple("12345")), form)
+    data = Tables(str(path), SIZE, eval_fraction=0.0)
+    assert data.label_names == tuple("12345")
+    assert labels_of(data) == numbers
+
+
+def test_other_splits_are_matched_by_the_names_of_their_files(tmp_path):
+    numbers = [i % 3 for i in range(COUNT)]
+    train = write(tmp_path / "a", table(labels=numbers, names=("x", "y", "z")), ".arrow file")
+    other = write(tmp_path / "b", table(labels=numbers, names=("z", "x", "y")), ".arrow file")
+    data = Tables(str(train), SIZE, eval_path=str(other))
+    assert labels_of(data) == numbers
+    assert labels_of(data, "eval") == [(2, 0, 1)[k] for k in numbers]
+    said = Tables(str(train), SIZE, eval_path=str(other), classes=("p", "q", "r"))
+    assert labels_of(said, "eval") == numbers
+    strange = write(tmp_path / "c", table(labels=numbers, names=("x", "y", "w")), ".arrow file")
+    with pytest.raises(DataError, match="label '2', which the files call 'w', is none of the 3"):
+        Tables(str(train), SIZE, eval_path=str(strange)).size("eval")
+
+
 @pytest.mark.parametrize("form", [".parquet snappy", ".arrow stream"])
 def test_rows_without_a_picture_or_a_label_are_refused_or_counted(tmp_path, form):
     rows = table(labels=[None, -1, *(i % 3 for i in range(COUNT - 2))]).to_pylist()

@@ -118,10 +118,15 @@ def _texts(texts: list[str]) -> np.ndarray:
     return np.array(encoded or [b""], "S")[: len(texts)]
 
 
+def given_names(index: Index) -> tuple[str, ...]:
+    """The names that the files give to the numbers of their labels; () where they give none."""
+    return tuple(name.decode("utf-8") for name in index.classes.tolist())
+
+
 def classes_of(index: Index, *, names: tuple[str, ...], where: str) -> tuple[str, ...]:
     """The names of the classes: `names` where they are given, else those that the files give; of
     labels that are whole numbers "0" to the highest; else the different labels, sorted."""
-    names = names or tuple(name.decode("utf-8") for name in index.classes.tolist())
+    names = names or given_names(index)
     if names:
         return names
     labels = index.labels
@@ -137,18 +142,27 @@ def classes_of(index: Index, *, names: tuple[str, ...], where: str) -> tuple[str
     return tuple(map(str, range(count)))
 
 
-def numbers_of(labels: np.ndarray, classes: tuple[str, ...], *, where: str) -> np.ndarray:
+def numbers_of(
+    labels: np.ndarray, classes: tuple[str, ...], *, given: tuple[str, ...] = (), where: str
+) -> np.ndarray:
     """The class of each label, int32 [N]: the place of its name among `classes`, or the number that
-    it is. Errors: DataError naming the label."""
+    it is. `given`: what the files call their numbers, which then stand for these names, also where
+    a name is itself a number. Errors: DataError naming the label."""
     places = {name: i for i, name in enumerate(classes)}
     different, inverse = np.unique(labels, return_inverse=True)
     numbers = []
     for text in (label.decode("utf-8") for label in different.tolist()):
-        number = places.get(text, int(text) if re.fullmatch(r"[0-9]{1,9}", text) else -1)
+        number = int(text) if re.fullmatch(r"[0-9]{1,9}", text) else -1
+        if given and number >= 0:
+            name = given[number] if number < len(given) else ""
+            number = places.get(name, -1)
+        else:
+            name, number = "", places.get(text, number)
         if not 0 <= number < len(classes):
+            called = f", which the files call {name!r}," if name else ""
             raise DataError(
-                f"{where}: the label {text!r} is none of the {len(classes)} classes "
-                f"{list(classes[:20])}"
+                f"{where}: the label {text!r}{called} is none of the {len(classes)} classes "
+                f"{list(classes[:20])}; names in the order of the numbers: classes=(…)"
             )
         numbers.append(number)
     return np.array(numbers, np.int32)[inverse.reshape(-1)] if numbers else np.zeros(0, np.int32)

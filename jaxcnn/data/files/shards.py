@@ -18,6 +18,7 @@ from jaxcnn.data.files.sample_index import (
     Archive,
     Index,
     classes_of,
+    given_names,
     numbers_of,
     read_index,
 )
@@ -78,7 +79,8 @@ class _Packed(Annotated, _Positional):
         places = [place.decode("utf-8", "surrogateescape") for place in index.places.tolist()]
         index = _whole(index, files, faults)
         names = names or classes_of(index, names=self.classes, where=where)
-        labels = numbers_of(index.labels, names, where=where)
+        given = () if self.classes else given_names(index)
+        labels = numbers_of(index.labels, names, given=given, where=where)
 
         def make(i: int) -> Example:
             place = places[index.files[i]]
@@ -129,8 +131,9 @@ class Tables(_Packed):
         `datasets.Dataset.save_to_disk` writes.
     image: the column of the pictures: the bytes of image files, or a struct with an entry "bytes".
     label: the column of the classes, numbers or names.
-    classes: their names, in the order of their numbers; () for those that the files give, else for
-        the different labels, sorted, or for the numbers themselves.
+    classes: their names, in the order of their numbers; () for those that the files give (those of
+        other splits are matched by name), else for the different labels, sorted, or for the
+        numbers themselves.
 
     Arrow files on disk are read where they lie. Parquet files are compressed in groups of rows, so
     that no row can be read by itself: their pictures are copied once into the cache folder, which
