@@ -200,6 +200,17 @@ def test_other_splits_have_the_classes_of_training(tmp_path):
         Shards(str(tmp_path / "t.tar"), SIZE, test_path=str(tmp_path / "f.tar")).size("train")
 
 
+def test_numbers_of_classes_that_are_called_by_numbers_are_no_names(tmp_path):
+    """Labels from 0 of ratings of 1 to 3 stars: "0" and "1" would both be the class "1"."""
+    stars = ("1", "2", "3")
+    path = pack(tmp_path / "a.tar", sample(0, "0") | sample(1, "1") | sample(2, "2"))
+    with pytest.raises(DataError, match=r"\['1', '2'\] are names of classes and \['0'\] are not"):
+        Shards(str(path), SIZE, classes=stars).size("train")
+    path = pack(tmp_path / "b.tar", sample(0, "3") | sample(1, "1") | sample(2, "2"))
+    data = Shards(str(path), SIZE, eval_fraction=0.0, classes=stars)
+    np.testing.assert_array_equal(data.open("train").take(np.arange(3))["label"], [2, 0, 1])
+
+
 @pytest.mark.parametrize("cut", [100, 700, 1100, -11_000])
 def test_an_archive_that_was_cut_off_is_refused(tmp_path, cut):
     path = pack(tmp_path / "a.tar", sample(0, "0") | sample(1, "1") | {"2.png": bytes(9000)})

@@ -150,8 +150,10 @@ def numbers_of(
     a name is itself a number. Errors: DataError naming the label."""
     places = {name: i for i, name in enumerate(classes)}
     different, inverse = np.unique(labels, return_inverse=True)
-    numbers = []
-    for text in (label.decode("utf-8") for label in different.tolist()):
+    texts, numbers = [label.decode("utf-8") for label in different.tolist()], []
+    if not given:
+        _require_one_reading(texts, places, where)
+    for text in texts:
         number = int(text) if re.fullmatch(r"[0-9]{1,9}", text) else -1
         if given and number >= 0:
             name = given[number] if number < len(given) else ""
@@ -166,3 +168,17 @@ def numbers_of(
             )
         numbers.append(number)
     return np.array(numbers, np.int32)[inverse.reshape(-1)] if numbers else np.zeros(0, np.int32)
+
+
+def _require_one_reading(texts: list[str], places: dict[str, int], where: str) -> None:
+    """DataError where classes are called by numbers, some labels are such names and others can but
+    be numbers of classes: two labels would be one class."""
+    numbers = {text: int(text) for text in texts if re.fullmatch(r"[0-9]{1,9}", text)}
+    names = [text for text, number in numbers.items() if places.get(text, number) != number]
+    others = [text for text in numbers if text not in places]
+    if names and others:
+        raise DataError(
+            f"{where}: of the labels, {names[:8]} are names of classes and {others[:8]} are not, "
+            f"so that all may be numbers from 0 of the classes {list(places)[:20]}; give these "
+            "other names than numbers, or write them into the files throughout"
+        )
