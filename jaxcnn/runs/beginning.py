@@ -10,7 +10,7 @@ from typing import Any
 
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.rendering import render
-from jaxcnn.data.algebra import Fold
+from jaxcnn.data.algebra import Balanced, Fold
 from jaxcnn.data.dataset import Source
 from jaxcnn.data.recorded import files_of
 from jaxcnn.data.recorded import record as record_data
@@ -155,7 +155,8 @@ def say_folds(plan: Plan) -> None:
     if not any("fold" in point for point in plan.points or ()):
         return
     data = plan.experiment.data
-    data = data.data if isinstance(data, Fold) else data
+    while isinstance(data, Balanced | Fold):
+        data = data.data
     text = f"folds of the {data.size('train'):,} training examples"
     if left := data.size("eval"):
         role = "take no part" if data.size("test") else "are the test"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from jaxcnn.core import dotted
 from jaxcnn.core.override import get_at, is_named, override, replace_at
 from jaxcnn.core.rendering import render
-from jaxcnn.data.algebra import Fold
+from jaxcnn.data.algebra import Balanced, Fold
 from jaxcnn.errors import ConfigError
 from jaxcnn.runs import keeping
 
@@ -140,8 +140,11 @@ def at(experiment: "Experiment", point: Point) -> "Experiment":
     return experiment
 
 
-def _fold(data: "Dataset", k: int, n: int) -> Fold:
-    """Fold k of n; of what is a fold already, of the data that it is a fold of."""
+def _fold(data: "Dataset", k: int, n: int) -> "Dataset":
+    """Fold k of n; of what is a fold already, of the data that it is a fold of. Classes are
+    balanced within the fold: rows that come several times are of one side."""
+    if isinstance(data, Balanced):
+        return dataclasses.replace(data, data=_fold(data.data, k, n))
     if not isinstance(data, Fold):
         return Fold(data, k, n)
     return data if (data.k, data.n) == (k, n) else dataclasses.replace(data, k=k, n=n)

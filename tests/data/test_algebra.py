@@ -418,6 +418,30 @@ def test_warnings(make, words):
         make().open("train")
 
 
+REPEATING = [
+    lambda a: Balanced(a),
+    lambda a: Mixed((a, Made()), (1, 5)),
+    lambda a: Take(Balanced(a), 0.5),
+    lambda a: Mapped(Balanced(a), double),
+    lambda a: Concat(Made(), Balanced(a)),
+    lambda a: Splits(Balanced(a), Made(eval_size=2)),
+]
+
+
+@pytest.mark.parametrize("make", REPEATING)
+def test_nothing_is_held_out_of_examples_that_come_several_times(make):
+    """One of two equal rows would be scored, the other trained on."""
+    data = Made((0,) * 80 + (1,) * 17)
+    for hold in (lambda d: HeldOut(d, 0.2), lambda d: Fold(d, 0, 5)):
+        with pytest.raises(ConfigError, match=r"come several times.*Balanced\((HeldOut|Fold)"):
+            hold(make(data))
+        inside = make(hold(data))  # numbers of rows, of one split
+        if not isinstance(inside, Mixed | Concat | Splits):
+            assert not set(taken(inside)) & set(taken(inside, "eval"))
+    splits = Splits((Balanced(Made(eval_size=9)), "eval"), Made(eval_size=2))
+    assert taken(HeldOut(splits, 0.3), "eval")
+
+
 REFUSED = [
     (lambda: HeldOut(Made(), 0), ConfigError, "fraction"),
     (lambda: HeldOut(Made(), 1.0), ConfigError, "fraction"),
@@ -483,7 +507,7 @@ def test_refused(make, error, words):
     "data, path, value",
     [
         (HeldOut(Synthetic(), 0.2), "data.num_classes", 3),
-        (Fold(Balanced(Synthetic()), 1, 5), "data.data.num_classes", 3),
+        (Balanced(Fold(Synthetic(), 1, 5)), "data.data.num_classes", 3),
         (Fold(Synthetic(), 1, 5), "k", 2),
         (Take(Synthetic(), slice(3, 7)), "data.num_train", 20),
         (Concat(Synthetic(), Synthetic(num_classes=4)), "datasets.1.num_classes", 3),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxcnn.commands._main import main
-from jaxcnn.data.algebra import Fold
+from jaxcnn.data.algebra import Balanced, Fold
 from jaxcnn.errors import ConfigError, Preempted
 from jaxcnn.runs import sweep
 from jaxcnn.runs.open import open as open_run
@@ -65,6 +65,17 @@ def test_folds_combine_with_points():
     # what is a fold already is folded anew, not twice
     folded = sweep.at(dataclasses.replace(e, data=Fold(e.data, 0, 9, groups="w")), {"fold": (2, 3)})
     assert folded.data == Fold(e.data, 2, 3, groups="w")
+
+
+def test_folds_of_balanced_data_are_balanced_within_the_fold(tmp_path):
+    """An example that comes several times is never trained on and scored."""
+    console = Lines()
+    data = tiny().data
+    e = dataclasses.replace(tiny(**FEW), data=Balanced(data))
+    run = train(e, tmp_path / "cv", folds=2, console=console)
+    assert [row["eval"]["count"] for row in run.summary["replicas"]] == [25, 25]
+    assert run.replica(1).experiment.data == Balanced(Fold(data, 1, 2))
+    assert any("folds of the 50 training examples" in line for line in console.lines)
 
 
 def test_folds_of_what_is_a_fold_already_are_told_of_all_its_examples(tmp_path):

@@ -19,5 +19,10 @@ class Around:
         """See `agreement.check_tokens`."""
         return getattr(self.data, "token_names", ())
 
+    @property
+    def repeats(self) -> bool:
+        """Whether a training example may come several times."""
+        return getattr(self.data, "repeats", False)
+
     def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
         return self.data.spec()

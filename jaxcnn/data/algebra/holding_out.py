@@ -107,6 +107,17 @@ class _HoldingOut(Around):
         raise NotImplementedError
 
 
+def _check_data(who: str, data: Dataset, example: str) -> None:
+    """ConfigError for what is no Dataset, or one whose training examples come several times."""
+    check_dataset(who, data)
+    if getattr(data, "repeats", False):
+        raise ConfigError(
+            f"{who}: training examples of {type(data).__name__} may come several times, and what "
+            "is scored would be trained on, too; hold out before they are balanced or mixed: "
+            f"Balanced({example}), Mixed(({example}, …), weights)"
+        )
+
+
 def _warn_starved(who: str, labels: np.ndarray, held: np.ndarray, names: tuple[str, ...]) -> None:
     """Say which classes a part lacks."""
     everything = np.unique(labels)
@@ -137,7 +148,7 @@ class HeldOut(_HoldingOut):
     groups: str = ""
 
     def __post_init__(self):
-        check_dataset("HeldOut", self.data)
+        _check_data("HeldOut", self.data, "HeldOut(data, 0.2)")
         if isinstance(self.fraction, bool) or not 0 < self.fraction < 1:
             raise ConfigError(f"HeldOut: fraction is {self.fraction!r}; it must lie in (0, 1)")
 
@@ -181,7 +192,7 @@ class Fold(_HoldingOut):
     groups: str = ""
 
     def __post_init__(self):
-        check_dataset("Fold", self.data)
+        _check_data("Fold", self.data, "Fold(data, 0, 5)")
         if self.n < 2 or not 0 <= self.k < self.n:
             raise ConfigError(
                 f"Fold: k is {self.k} and n is {self.n}; n must be at least 2 and k in [0, n)"

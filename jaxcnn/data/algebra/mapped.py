@@ -45,6 +45,11 @@ class Mapped:
         own = self.names
         return tuple(self.data.label_names) if own is None else own
 
+    @property
+    def repeats(self) -> bool:
+        """Whether a training example may come several times."""
+        return getattr(self.data, "repeats", False)
+
     def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
         if self.entries:
             return {

@@ -47,6 +47,11 @@ class _Several:
         """See `agreement.check_tokens`."""
         return getattr(self.datasets[0], "token_names", ())
 
+    @property
+    def repeats(self) -> bool:
+        """Whether a training example may come several times."""
+        return any(getattr(data, "repeats", False) for data in self.datasets)
+
     def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
         return same_spec(type(self).__name__, self.datasets)
 
@@ -108,6 +113,10 @@ class Mixed(_Several):
                 f"the {len(self.datasets)} data sets"
             )
 
+    @property
+    def repeats(self) -> bool:
+        return True
+
     def size(self, split: str) -> int:
         return len(self._rows()) if check_split(split) == "train" else sum(self._sizes(split))
 
@@ -139,6 +148,10 @@ class Balanced(Around):
 
     def __post_init__(self):
         check_dataset("Balanced", self.data)
+
+    @property
+    def repeats(self) -> bool:
+        return True
 
     def size(self, split: str) -> int:
         return len(self._rows()) if check_split(split) == "train" else self.data.size(split)

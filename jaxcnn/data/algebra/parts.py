@@ -151,6 +151,12 @@ class Splits:
         return getattr(self._train, "token_names", ())
 
     @property
+    def repeats(self) -> bool:
+        """Whether a training example may come several times."""
+        whole = not isinstance(self.train, tuple) or self.train[1] == "train"
+        return whole and getattr(self._train, "repeats", False)
+
+    @property
     def _datasets(self) -> list[Dataset]:
         """Of train first."""
         parts = [part for split in ("train", "eval", "test") if (part := self._part(split))]
