@@ -19,12 +19,14 @@ from jaxcnn.errors import DataError, DependencyError
 class Recorded:
     """Shapes, names and sizes of the data that a run was trained on, without the examples.
 
-    entries: (name, shape of one example, dtype). sizes: (split, number of examples).
+    entries: (name, shape of one example, dtype). sizes: (split, number of examples). tokens: a
+    digest of what the numbers of texts stand for; "" where the data do not say it.
     """
 
     entries: tuple[tuple[str, tuple[int, ...], str], ...]
     label_names: tuple[str, ...] = ()
     sizes: tuple[tuple[str, int], ...] = ()
+    tokens: str = ""
 
     def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
         return {
@@ -48,6 +50,7 @@ class Recorded:
             "entries": [[name, list(shape), dtype] for name, shape, dtype in self.entries],
             "label_names": list(self.label_names),
             "sizes": dict(self.sizes),
+            **({"tokens": self.tokens} if self.tokens else {}),
         }
 
     @staticmethod
@@ -57,6 +60,7 @@ class Recorded:
             tuple((name, tuple(shape), dtype) for name, shape, dtype in content["entries"]),
             tuple(content["label_names"]),
             tuple(content["sizes"].items()),
+            content.get("tokens", ""),
         )
 
 
@@ -65,16 +69,25 @@ def record(data: Dataset) -> Recorded:
     spec = data.spec()
     entries = tuple((name, tuple(s.shape), np.dtype(s.dtype).name) for name, s in spec.items())
     sizes = tuple((split, data.size(split)) for split in SPLITS)
-    return Recorded(entries, tuple(data.label_names), sizes)
+    words = "\0".join(getattr(data, "token_names", ()))
+    tokens = hashlib.sha256(words.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return Recorded(entries, tuple(data.label_names), sizes, tokens if words else "")
 
 
 def check_same_kind(trained: Recorded, data: Dataset) -> None:
-    """DataError for data with other entries, shapes or class names than those of training."""
+    """DataError for data with other entries, shapes, class names or numbers of tokens than those of
+    training."""
     other = record(data)
     if other.label_names != trained.label_names:
         raise DataError(
             f"these data have the classes {list(other.label_names)}, the run was trained on "
             f"{list(trained.label_names)}; labels would mean something else"
+        )
+    if trained.tokens and other.tokens and other.tokens != trained.tokens:
+        raise DataError(
+            "these data number their tokens otherwise than the run's, so that each text would be "
+            "read as other words; numbers follow from the training texts: give new texts as "
+            "another part of the run's own data (test_path=…), or the same vocabulary"
         )
     old, new = trained.spec(), other.spec()
     wrong = [
@@ -211,10 +224,11 @@ def changed_kind(old: dict[str, Any], data: Dataset) -> list[str]:
     """Sentences on entries, names of classes and numbers of examples that are not those of then."""
     new = record(data).to_json()
     words = {"entries": "entries", "label_names": "classes", "sizes": "numbers of examples"}
+    words["tokens"] = "a digest of the numbers of tokens"
     return [
-        f"{words[name]} {old[name]} then, {new[name]} now"
+        f"{words[name]} {old[name]} then, {new.get(name)} now"
         for name in words
-        if name in old and old[name] != new[name]
+        if name in old and old[name] != new.get(name)
     ]
 
 

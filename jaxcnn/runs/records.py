@@ -142,6 +142,7 @@ _DATA = _entries(
         "sizes": _values(_count()),
     },
     files=_values(_row(_count(), _count(), _TEXT)),
+    tokens=_TEXT,
 )
 _ENVIRONMENT = _entries(
     {},

@@ -2,16 +2,21 @@
 
 import dataclasses
 import shutil
+from functools import partial
 
 import numpy as np
+import optax
 import pytest
 
 from jaxcnn.commands._main import main
-from jaxcnn.data.algebra import Concat, Take
+from jaxcnn.core.experiment import Experiment
+from jaxcnn.data.algebra import Concat, HeldOut, Take
 from jaxcnn.data.files.class_folder import Folder
+from jaxcnn.data.files.documents import Texts
 from jaxcnn.data.memory import Arrays
 from jaxcnn.data.recorded import files_of
 from jaxcnn.errors import DataError, Preempted
+from jaxcnn.models.text import TextCNN
 from jaxcnn.runs.open import open as open_run
 from jaxcnn.runs.report.compare import compare, text_of
 from jaxcnn.runs.report.examples import Viewer
@@ -19,6 +24,7 @@ from jaxcnn.runs.report.pictures import Pictures
 from jaxcnn.runs.report.solo import looked_at
 from jaxcnn.runs.train import train as train_run
 from jaxcnn.runs.writers import Console
+from jaxcnn.tasks.classification import Classification
 from tests.tiny import arrays, fit, stop_at, tiny, train
 
 
@@ -137,6 +143,33 @@ def test_going_on_with_other_classes_is_said(tmp_path):
     e = tiny(data=data(("b", "a", "c")), **{**few, "steps": 3})
     train(e, tmp_path / "two", start=tmp_path / "one", console=console)
     assert any("classes were ['a', 'b', 'c']" in line for line in console.said)
+
+
+def test_texts_that_are_numbered_otherwise_are_not_scored(tmp_path, capsys):
+    """The vocabulary is that of the training texts: with another one, word 2 is another word."""
+    for name, pairs in {"old": ("good fine", "bad poor"), "new": ("great", "awful")}.items():
+        rows = [f"{text} {text},{i}" for _ in range(4) for i, text in enumerate(pairs)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["text,label", *rows, f"{pairs[1]},1"]))
+    old, new = (str(tmp_path / f"{name}.csv") for name in ("old", "new"))
+    e = Experiment(
+        model=TextCNN(vocabulary_size=8, num_classes=2, embedding_size=4, maps=4),
+        task=Classification(num_classes=2, inputs=("text",)),
+        data=Texts(old, length=8, vocabulary_size=8),
+        optimizer=partial(optax.adam, learning_rate=0.1),
+        batch_size=4,
+        steps=4,
+    )
+    run = train_run(e, tmp_path / "run", quiet=True)
+    for other in (Texts(new, length=8, vocabulary_size=8), HeldOut(Texts(new, length=8), 0.3)):
+        with pytest.raises(DataError, match="number their tokens otherwise"):
+            run.evaluate("eval", data=other)
+    again = Texts(old, test_path=new, length=8, vocabulary_size=8)
+    assert run.evaluate("test", data=again)["count"] == 9
+    (tmp_path / "old.csv").write_text((tmp_path / "new.csv").read_text())
+    changed = dataclasses.replace(e, data=dataclasses.replace(e.data))
+    reopened = open_run(tmp_path / "run", changed)
+    reopened.evaluate("eval")
+    assert "a digest of the numbers of tokens" in capsys.readouterr().err
 
 
 def test_files_inside_other_data_sets_are_found(tmp_path):
