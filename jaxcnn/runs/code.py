@@ -146,12 +146,15 @@ def origin_of(experiment: "Experiment") -> Origin | None:
 def origin_in(
     folder: Path, record: dict[str, Any], *, overrides: Iterable[str] = ()
 ) -> Origin | None:
-    """The origin of a run's experiment in its own directory, with more overrides."""
+    """The origin of a run's experiment in its own directory, with more overrides: those come after
+    its own, and after its point where it is a replica.
+    """
     kept = record["code"]
     if not kept.get("file"):
         return None
-    path = folder / "code" / kept["file"]
-    return Origin(path, kept["module"], (*kept["overrides"], *overrides))
+    path, point = folder / "code" / kept["file"], record.get("point")
+    own = (*kept["overrides"], *([point] if point else ()))
+    return Origin(path, kept["module"], (*own, *overrides))
 
 
 # ---- making it again -------------------------------------------------------------------------
@@ -163,6 +166,7 @@ def reopen(folder: Path, record: dict[str, Any]) -> "Experiment":
     Errors: ConfigError where the code is missing, does not mean any more what it meant, or was
     never in a file that could be kept.
     """
+    from jaxcnn.core.override import override_all
     from jaxcnn.core.rendering import render
     from jaxcnn.data.recorded import Recorded, located
     from jaxcnn.runs.rundir import start_of
@@ -176,8 +180,13 @@ def reopen(folder: Path, record: dict[str, Any]) -> "Experiment":
                 if not path.is_file():
                     raise ConfigError(f"{path}: the experiment's code is gone; give the experiment")
                 module = module_of(path, name=code["module"])
-                experiment = experiment_in(module, path, overrides=code["overrides"])
-                experiment = at(experiment, as_point(record.get("point", {})))
+                experiment = experiment_in(module, path)
+                for edit in (*code["overrides"], record.get("point", {})):  # one may undo another
+                    experiment = (
+                        at(experiment, as_point(edit))
+                        if isinstance(edit, dict)
+                        else override_all(experiment, [edit])
+                    )
             else:
                 experiment = _build(rendered, record)
     except ConfigError as error:

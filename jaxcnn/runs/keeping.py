@@ -24,11 +24,14 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """Where an experiment came from: the variable `experiment` of a file, with overrides."""
+    """Where an experiment came from: the variable `experiment` of a file, with overrides in the
+    order in which they were made; those of a run that goes on from a replica have its point (a
+    dict) among them.
+    """
 
     path: Path
     module: str
-    overrides: tuple[str, ...] = ()
+    overrides: tuple[str | dict[str, Any], ...] = ()
 
 
 def keep(folder: Path, experiment: "Experiment", origin: Origin | None) -> dict[str, Any]:
@@ -45,9 +48,8 @@ def keep(folder: Path, experiment: "Experiment", origin: Origin | None) -> dict[
         _keep_notebook(folder)
         main: dict[str, Any] = {"file": None}
     else:
-        named = [
-            name for text in origin.overrides for name in dotted.names_in(text.partition("=")[2])
-        ]
+        texts = [text for text in origin.overrides if isinstance(text, str)]  # points name no own
+        named = [name for text in texts for name in dotted.names_in(text.partition("=")[2])]
         local = local_modules([*imported(origin.path, origin.module), *named])
         local.pop(origin.module, None)
         shutil.copyfile(origin.path, folder / origin.path.name)

@@ -127,14 +127,21 @@ _DTYPE = _of(
     lambda v: bool(re.fullmatch(r"bool|u?int(8|16|32|64)|float(16|32|64)|bfloat16", str(v))),
 )
 _POINT = _values(_of("a number, a string, a boolean, null or a flat list", _is_point_value))
+
+
+def _edit(value: Any, key: str) -> Iterator[str]:
+    """An override, or the point of the replica that a run goes on from."""
+    return (_POINT if isinstance(value, dict) else _TEXT)(value, key)
+
+
 _CODE = _entries(
     {"file": _or_null(_PLACE)},
     module=_TEXT,
-    overrides=_each(_TEXT),
+    overrides=_each(_edit),
     local=_values(_PLACE),
     sha256=_values(_TEXT),
 )
-_CODE_OF_FILE = _entries({"module": _TEXT, "overrides": _each(_TEXT)})
+_CODE_OF_FILE = _entries({"module": _TEXT, "overrides": _each(_edit)})
 _DATA = _entries(
     {
         "entries": _each(_row(_TEXT, _each(_count()), _DTYPE)),

@@ -19,11 +19,14 @@ import pytest
 from PIL import Image
 
 import jaxcnn
+from jaxcnn.commands._main import main
+from jaxcnn.core.rendering import render as rendered
 from jaxcnn.data.memory import Arrays
 from jaxcnn.errors import CheckpointError, ConfigError, DataError, Preempted
 from jaxcnn.runs import sweep
 from jaxcnn.runs.carry import _carried
 from jaxcnn.runs.open import open as open_run
+from jaxcnn.runs.report.facts import command
 from jaxcnn.runs.train import train
 from jaxcnn.tasks.binary import BinaryClassification
 from tests.conftest import ROOT
@@ -262,6 +265,25 @@ def test_training_longer_carries_state_and_history_and_says_what_changes(tmp_pat
     other = tiny(ema=None, steps=24, model=dataclasses.replace(tiny().model, width=5))
     with pytest.raises(CheckpointError, match="parameters do not fit"):
         train(other, tmp_path / "d", start=first, quiet=True)
+
+
+def test_what_goes_on_from_a_replica_or_with_another_optimizer_is_opened_again(tmp_path):
+    points = [{"seed": 0}, {"seed": 7, "optimizer.learning_rate": 0.03, "fold": (1, 2)}]
+    first = ["steps=2", "optimizer.learning_rate=0.02"]
+    train("xor_mlp", tmp_path / "many", overrides=first, points=points, way="loop", quiet=True)
+    start, folder = tmp_path / "many" / "replicas" / "1", tmp_path / "on"
+    slower, swapped = "optimizer.learning_rate=0.01", "optimizer=jaxcnn.core.optimizers.sgd"
+    for i, more in enumerate(([slower], [swapped, slower], ["seed=3"])):
+        words = ("train", "--from", start, f"steps={4 + i}", *more, "--run-dir", folder, "--quiet")
+        assert main(list(map(str, words))) == 0
+        assert main(["train", "--resume", str(folder), "--quiet"]) == 0
+        run = open_run(folder)
+        assert run.step == 4 + i
+        assert rendered(run.experiment)["optimizer"] == run.record["rendered"]["optimizer"]
+        assert (run.experiment.data.k, run.experiment.data.n) == (1, 2)
+        assert run.experiment.seed == (3 if i == 2 else 7)
+        start, folder = folder, tmp_path / f"on{i}"
+    assert "optimizer.learning_rate=0.03" in command(run)
 
 
 def test_from_on_the_command_line(project, tmp_path):

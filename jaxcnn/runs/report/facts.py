@@ -81,10 +81,10 @@ def command(run: Run) -> str:
     threads = record["environment"].get("NPROC")
     words = [f"NPROC={threads}"] if threads else []
     words += ["python", "launch.py", "train", str(run.folder / "code" / record["code"]["file"])]
-    words += record["code"]["overrides"]
-    words += [
-        f"{path}={value}" for path, value in record.get("point", {}).items() if path != "fold"
-    ]
+    for edit in (*record["code"]["overrides"], record.get("point", {})):
+        own = edit if isinstance(edit, dict) else {}
+        words += [f"{path}={value}" for path, value in own.items() if path != "fold"]
+        words += [] if isinstance(edit, dict) else [edit]
     words += ["--run-dir", f"{run.folder}-again"]
     return shlex.join(words)
 
