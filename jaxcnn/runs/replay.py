@@ -11,6 +11,7 @@ from jaxcnn.core.experiment import Experiment
 from jaxcnn.errors import CheckpointError, ConfigError, DivergedError, Preempted, ResourceError
 from jaxcnn.runs.checkpoint import Checkpoints
 from jaxcnn.runs.open import Run
+from jaxcnn.runs.rundir import start_of, write_json
 from jaxcnn.runs.train import go_on
 from jaxcnn.runs.writers import Console
 from jaxcnn.weights.files import Arrays
@@ -76,13 +77,15 @@ def _copy(run: Run, copy: Path, *, upto: int) -> None:
     try:
         (copy / "checkpoints").mkdir(parents=True)
         shutil.copytree(run.folder / "code", copy / "code")
-        for name in ("run.json", "metrics.jsonl"):
-            shutil.copyfile(run.folder / name, copy / name)
+        shutil.copyfile(run.folder / "metrics.jsonl", copy / "metrics.jsonl")
         for path in run.checkpoints.files():
             if path.suffix != ".damaged" and int(path.stem.rpartition("-")[2]) <= upto:
                 shutil.copyfile(path, copy / "checkpoints" / path.name)
     except OSError as error:
         raise ResourceError(f"{run.folder}: cannot be copied to {copy} ({error})") from error
+    # relative places of its data begin where they did, as seen from the run, not from the copy
+    started = str(start_of(run.folder, run.record))
+    write_json(copy / "run.json", {**run.record, "started_in": started})
 
 
 def _read(run: Run, folder: Path, step: int) -> tuple[Arrays, str]:

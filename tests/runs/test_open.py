@@ -267,6 +267,15 @@ def test_training_longer_carries_state_and_history_and_says_what_changes(tmp_pat
         train(other, tmp_path / "d", start=first, quiet=True)
 
 
+def test_a_run_is_verified_from_any_folder(project, tmp_path):
+    """Its pictures are where they were, in photos/ beside it; here is another photos/."""
+    shutil.copytree(project / "photos" / "cat", tmp_path / "photos" / "cat")
+    done = launch("verify", project / "run", "--steps", 4, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["to"], found["same"]) == (6, True)
+
+
 def test_what_goes_on_from_a_replica_or_with_another_optimizer_is_opened_again(tmp_path):
     points = [{"seed": 0}, {"seed": 7, "optimizer.learning_rate": 0.03, "fold": (1, 2)}]
     first = ["steps=2", "optimizer.learning_rate=0.02"]
