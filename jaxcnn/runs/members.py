@@ -36,7 +36,7 @@ from jaxcnn.runs.group import Group
 from jaxcnn.runs.launch import Launch, divided
 from jaxcnn.runs.open import Run
 from jaxcnn.runs.profiling import Profile
-from jaxcnn.runs.records import Record, read_run, read_summary
+from jaxcnn.runs.records import Record, carried_to, read_run, read_summary
 from jaxcnn.runs.replica import Replica, initial_states, restore
 from jaxcnn.runs.rundir import kept_start, make_folder, replica_folder, start_of, write_json
 from jaxcnn.runs.sweep import Point
@@ -137,8 +137,7 @@ def train_group(
     group.until, group.profile = plan.until, plan.profile
     if plan.profile is not None:
         plan.profile.check(steps, at=at)
-    carried = read_run(plan.folder).get("started_from", {}).get("step", 0)
-    group.resumed = restored and at > carried
+    group.resumed = restored and at > carried_to(read_run(plan.folder))
     group.take(*_without_dropped(replicas, states))
     group.started = time.monotonic() - max(r.history.seconds() for r in replicas)
     _run(plan, group, stop)
@@ -207,7 +206,9 @@ def _open_replica(
     observers = (history, plan.console, *(() if own_board else (TensorBoard(),)), *plan.observe)
     notify = Notifier(observers if hosts.first() else (history,), plan.console.line)
     checkpoints = Checkpoints(folder / "checkpoints", own.get("id"), writes=hosts.first())
-    return Replica(index, point, folder, e, numbers, history, checkpoints, Best(e.task), notify)
+    best, carried = Best(e.task), carried_to(read_run(plan.folder))
+    place = (index, point, folder, e, numbers, history, checkpoints)
+    return Replica(*place, best, notify, carried=carried)
 
 
 def _identity(plan: Plan, index: int, point: Point) -> Record:

@@ -246,6 +246,13 @@ def read_run(folder: Path) -> Record:
     return content
 
 
+def carried_to(record: Record) -> int:
+    """The step up to which a run's history is that of the run that it goes on from, made with other
+    settings or on other data; 0 of a run that began by itself. `record`: run.json.
+    """
+    return record.get("started_from", {}).get("step", 0)
+
+
 def read_summary(folder: Path) -> Record | None:
     """summary.json of a run, checked; None where there is none yet. Errors: CheckpointError."""
     path = folder / "summary.json"

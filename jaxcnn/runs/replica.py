@@ -45,6 +45,7 @@ class Replica:
     best: Best
     notify: Notifier
     stopped: Record | None = None  # the record of why, if it stopped before the last step
+    carried: int = 0  # up to this step its history is that of the run that it goes on from
 
     def key(self) -> jax.Array:
         """The PRNG key that it starts from."""
@@ -70,10 +71,13 @@ class Replica:
         return replace(state, hyperparams={**numbers, **state.hyperparams})
 
     def remember(self) -> None:
-        """Take up what the history says: the best evaluation, and whether it has stopped."""
+        """Take up what the history says: the best of its own evaluations, since those that were
+        carried over are of other settings, or data, and whether it has stopped.
+        """
         self.best = Best(self.experiment.task)
         for record in self.history.evaluations():
-            self.best.add(record)
+            if record["step"] > self.carried:
+                self.best.add(record)
         stops = [r for r in self.history.records if r["kind"] == "stop"]
         self.stopped = stops[-1] if stops else None
 

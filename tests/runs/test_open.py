@@ -27,6 +27,7 @@ from jaxcnn.runs import sweep
 from jaxcnn.runs.carry import _carried
 from jaxcnn.runs.open import open as open_run
 from jaxcnn.runs.report.facts import command
+from jaxcnn.runs.report.reading import read
 from jaxcnn.runs.train import train
 from jaxcnn.tasks.binary import BinaryClassification
 from tests.conftest import ROOT
@@ -274,6 +275,34 @@ def test_a_run_is_verified_from_any_folder(project, tmp_path):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert (found["to"], found["same"]) == (6, True)
+
+
+def test_best_and_patience_are_of_the_runs_own_evaluations(tmp_path):
+    """Those that were carried over may be of other data, which no later one need ever equal."""
+    train(tiny(), tmp_path / "a", quiet=True)
+    file = tmp_path / "a" / "metrics.jsonl"
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    for record in records:
+        if record["kind"] == "eval":
+            record["metrics"]["accuracy"] = 1.0
+    file.write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    e = tiny(steps=60, patience=2, data=Arrays(train=arrays(50), eval=arrays(40, seed=2)))
+    with pytest.raises(Preempted):
+        train(e, tmp_path / "b", start=tmp_path / "a", observe=[stop_at(18)], quiet=True)
+    run = train(e, tmp_path / "b", resume=True, quiet=True)
+
+    own = [r for r in run.history if r["kind"] == "eval" and r["step"] > 12]
+    values = [record["metrics"]["accuracy"] for record in own]
+    assert len(run.history) > len(own) > 2
+    assert max(values) < 1.0
+    first = values.index(max(values))
+    assert run.summary["best"]["step"] == own[first]["step"]
+    assert open_run(tmp_path / "b", e, checkpoint="best").step == own[first]["step"]
+    assert read(open_run(tmp_path / "b", e, checkpoint="best")).evaluation == own[first]
+    waited = [n - values.index(max(values[: n + 1])) for n in range(len(values))]
+    assert all(n < 2 for n in waited[:-1])
+    assert (run.summary["verdict"] == "completed") == (own[-1]["step"] == 60)
+    assert waited[-1] == 2 or own[-1]["step"] == 60
 
 
 def test_what_goes_on_from_a_replica_or_with_another_optimizer_is_opened_again(tmp_path):

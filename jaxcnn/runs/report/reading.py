@@ -13,6 +13,7 @@ from jaxcnn.runs.answers import class_name
 from jaxcnn.runs.events import Record
 from jaxcnn.runs.listing import metric_of
 from jaxcnn.runs.open import Run
+from jaxcnn.runs.records import carried_to
 from jaxcnn.runs.report.charts import Point
 from jaxcnn.tasks.verdict import Verdict, judge, verdict_of
 
@@ -93,6 +94,8 @@ def read(run: Run, *, files_only: bool = False) -> Reading:
     metric, larger = metric_of(run.record, evaluations)
     if task is not None:
         metric, larger = task.metric, task.larger_is_better
+    if run.checkpoint == "best":
+        evaluations = [r for r in evaluations if r["step"] > carried_to(run.record)]
     evaluation = _chosen(run.checkpoint, evaluations, metric, larger)
     verdict = None
     if evaluation is not None and metric is not None:
