@@ -30,6 +30,7 @@ from jaxcnn.runs.question import Question
 from jaxcnn.runs.records import read_run, read_summary
 from jaxcnn.runs.rundir import replica_folder
 from jaxcnn.runs.sweep import as_point, at
+from jaxcnn.runs.together import Replica, check_one_model, check_split
 from jaxcnn.runs.writers import History
 from jaxcnn.tasks.task import Metrics, Task
 
@@ -184,11 +185,7 @@ class Run:
         done = [run for run in self.replicas if ended_well(run.summary)]
         if not done:
             raise ConfigError(f"{self.folder}: no replica was trained to the end")
-        if len({repr(run.experiment.model) for run in done}) > 1:
-            raise ConfigError(
-                f"{self.folder}: the replicas have different models; choose one, e.g. "
-                f"{done[0].folder}"
-            )
+        check_one_model(self.folder, _replicas(done))
         return done
 
     def evaluate(
@@ -202,12 +199,8 @@ class Run:
         Errors: DataError for data that are gone or of another kind; ConfigError from `views_of`.
         """
         e = self.trained()[0].experiment if self.is_sweep else self.experiment
-        folds = any("fold" in point for point in self.record.get("points", ()))
-        if folds and data is None and split != "test":
-            raise ConfigError(
-                f"{self.folder}: each fold's examples were trained on by the models of the other "
-                f"folds; evaluate these together on 'test' or on other data, not on {split!r}"
-            )
+        if self.is_sweep and data is None:
+            check_split(self.folder, _replicas(self.trained()), split)
         if data is not None:
             check_same_kind(self.data, data)
             e = dataclasses.replace(e, data=data)
@@ -334,6 +327,10 @@ def _decisions(before: Task, after: Task) -> str:
     fields = dataclasses.fields(after) if dataclasses.is_dataclass(after) else ()
     pairs = [(f.name, repr(getattr(before, f.name)), repr(getattr(after, f.name))) for f in fields]
     return ", ".join(f"{name}={new}" for name, old, new in pairs if old != new)
+
+
+def _replicas(runs: list[Run]) -> list[Replica]:
+    return [Replica(run.folder, run.record, run.experiment) for run in runs]
 
 
 def _warn(text: str) -> None:

@@ -278,9 +278,9 @@ def test_an_ensemble_keeps_the_decision_of_the_experiment_and_says_so(
 def test_folds_are_scored_together_on_what_none_was_trained_on(tmp_path, state, scored):
     points = [{"seed": 1}, {"seed": 2}, {"seed": 3}]
     folder = put_sweep(tmp_path / "s", saved=[(4, state(4))], points=points)
-    content = json.loads((folder / "run.json").read_text())
-    content["points"][2]["fold"] = [0, 2]  # one such point is enough
-    write_json(folder / "run.json", content)
+    content = json.loads((replica_folder(folder, 2) / "run.json").read_text())
+    content["point"]["fold"] = [0, 2]  # one such point is enough
+    write_json(replica_folder(folder, 2) / "run.json", content)
     run = open_run(folder)
     with pytest.raises(ConfigError, match="each fold's examples were trained on by the models"):
         run.evaluate()

@@ -12,6 +12,7 @@ import pytest
 
 from jaxcnn.core import transforms
 from jaxcnn.core.program import make_program
+from jaxcnn.data.algebra import Fold, HeldOut
 from jaxcnn.data.memory import Arrays
 from jaxcnn.errors import ConfigError, DivergedError, Preempted
 from jaxcnn.runs import sweep
@@ -73,6 +74,53 @@ def test_zip_and_sample():
     points = sweep.grid(seed=range(10))
     assert sweep.sample(points, 4, seed=1) == sweep.sample(points, 4, seed=1)
     assert len({p["seed"] for p in sweep.sample(points, 4)}) == 4
+
+
+def brightened(batch, *, factor):
+    return {**batch, "image": batch["image"] * factor}
+
+
+def test_replicas_that_see_pictures_otherwise_are_no_ensemble(tmp_path):
+    """The first's transform would be taken for all."""
+    e = tiny(steps=3, transform=(partial(brightened, factor=1.0),))
+    points = [{"transform.0.factor": factor} for factor in (1.0, 0.1)]
+    run = train(e, tmp_path / "s", points=points, way="loop", quiet=True)
+    alone = [one.evaluate()["loss"] for one in (open(tmp_path / "s", e, replica=i) for i in (0, 1))]
+    seen = [row["eval"]["loss"] for row in run.summary["replicas"]]
+    np.testing.assert_allclose(alone, seen, rtol=1e-5)  # each by itself is right
+    for ask in (run.evaluate, lambda: run.predict(arrays(4)["image"])):
+        with pytest.raises(ConfigError, match=r"different transforms.*1\.0 in one, 0\.1 in an"):
+            ask()
+
+
+@pytest.mark.parametrize(
+    "data, points, message",
+    [
+        (
+            HeldOut(tiny().data, 0.2),
+            [{"data.fraction": 0.4}, {"data.fraction": 0.2}],
+            "trained on different data .*0.4 in one, 0.2 in another",
+        ),
+        (
+            Fold(tiny().data, 0, 2),
+            [{"data.k": 0}, {"data.k": 1}],
+            "trained on by the models of the other folds",
+        ),
+    ],
+)
+def test_replicas_of_different_data_are_scored_together_on_data_that_are_named(
+    tmp_path, data, points, message
+):
+    e = tiny(steps=3, data=data)
+    run = train(e, tmp_path / "s", points=points, way="loop", quiet=True)
+    trained_on = [one.experiment.data.open("train").arrays["image"] for one in run.replicas]
+    scored = run.replica(0).experiment.data.open("eval").arrays["image"]
+    rows = {row.tobytes() for row in np.asarray(scored)}
+    leaked = [sum(row.tobytes() in rows for row in np.asarray(x)) for x in trained_on]
+    assert leaked[0] == 0 < leaked[1]
+    with pytest.raises(ConfigError, match=message):
+        run.evaluate()
+    assert run.evaluate(data=tiny().data)["count"] == 21
 
 
 def test_points_that_differ_in_numbers_of_the_state_share_a_program():
