@@ -105,7 +105,7 @@ def _check(args: Any) -> None:
         or args.start
         or args.sweep is not None
         or args.zip
-        or args.sample
+        or args.sample is not None
         or args.halving
         or args.folds is not None
     ):
@@ -116,7 +116,8 @@ def _check(args: Any) -> None:
         )
     if args.sweep is None and args.resume is None:
         for option in ("zip", "sample", "halving", "replicas_by"):
-            if getattr(args, option) and not (option == "replicas_by" and args.folds):
+            given = args.zip if option == "zip" else getattr(args, option) is not None
+            if given and not (option == "replicas_by" and args.folds):
                 raise ConfigError(f"--{option.replace('_', '-')} belongs to a --sweep")
     if args.start is not None and (args.named or args.sweep is not None):
         raise ConfigError("--from takes the experiment of its run; give it overrides alone")
@@ -234,7 +235,7 @@ def points_of(experiment: "Experiment", module: Any, args: Any) -> list[dict[str
         sweep.at(experiment, point)
     if not points:
         raise ConfigError("--sweep: no points")
-    return sweep.sample(points, args.sample) if args.sample else points
+    return points if args.sample is None else sweep.sample(points, args.sample)
 
 
 def _write_report(run: "Run", console: "Console") -> None:

@@ -59,8 +59,8 @@ def log_range(low: float, high: float, count: int) -> tuple[float, ...]:
 
 def sample(points: list[Point], count: int, *, seed: int = 0) -> list[Point]:
     """`count` of the points, drawn without replacement; the same for the same seed."""
-    if count > len(points):
-        raise ConfigError(f"cannot draw {count} of {len(points)} points")
+    if not 1 <= count <= len(points):
+        raise ConfigError(f"cannot draw {count} of {len(points)} points; draw 1 at least")
     return random.Random(seed).sample(points, count)
 
 
@@ -86,6 +86,10 @@ def parse(
             raise ConfigError(
                 f"--sweep {assignment!r}: must be path=values, e.g. seed=0..7 or "
                 "optimizer.learning_rate=0.05,0.1"
+            )
+        if path in axes:
+            raise ConfigError(
+                f"--sweep {assignment}: {path} is an axis before it; give its values in one list"
             )
         axes[path] = tuple(_read(experiment, path, value) for value in _values(text))
     combine = zipped if zip_axes else grid
@@ -211,6 +215,18 @@ def check_kept(experiment: "Experiment", points: Iterable[Point]) -> None:
                     "Give what varies a field of its own, e.g. partial(function, on=True), and "
                     "vary that"
                 )
+
+
+def check_distinct(experiment: "Experiment", points: Iterable[Point]) -> None:
+    """ConfigError for points that are the same experiment: they would count as two of n."""
+    seen: dict[str, int] = {}
+    for i, point in enumerate(points):
+        first = seen.setdefault(json.dumps(render(at(experiment, point)), sort_keys=True), i)
+        if first != i:
+            raise ConfigError(
+                f"points {first} and {i} of the sweep are the same experiment ({point}), whose "
+                "result would count twice; give each once, or vary the seed"
+            )
 
 
 def _check_installed(path: str, text: str) -> None:

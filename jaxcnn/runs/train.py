@@ -121,6 +121,7 @@ def train(
         raise ConfigError("train: give an experiment, or a folder with resume=True")
     points = None if points is None else tuple(dict(point) for point in points)
     sweep.check_kept(experiment, points or ())
+    sweep.check_distinct(experiment, points or ())
     if launch and points is None:
         raise ConfigError("launch: divides the points of a sweep; give points")
     origin = origin or code.origin_of(experiment)

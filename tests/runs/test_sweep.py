@@ -57,6 +57,7 @@ def test_axes_of_the_command_line(axes, expected):
         ["seed"],
         ["optimizer.learning_rate=log(1,0.1,3)"],
         ["batch_size=0,8"],
+        ["seed=0..1", "batch_size=4", "seed=5..6"],
     ],
 )
 def test_wrong_axes_are_refused_before_anything_runs(axes):
@@ -74,6 +75,24 @@ def test_zip_and_sample():
     points = sweep.grid(seed=range(10))
     assert sweep.sample(points, 4, seed=1) == sweep.sample(points, 4, seed=1)
     assert len({p["seed"] for p in sweep.sample(points, 4)}) == 4
+    for count in (-1, 0, 11):
+        with pytest.raises(ConfigError, match=f"cannot draw {count} of 10"):
+            sweep.sample(points, count)
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        [{"seed": 0}, {"seed": 1}, {"seed": 0}],
+        [{}, {"seed": 1}, {"seed": 0}],  # 0 is the experiment's own
+        [{"seed": 2, "batch_size": 4}, {}, {"batch_size": 4, "seed": 2}],
+    ],
+)
+def test_points_that_are_the_same_are_refused(tmp_path, points):
+    """Two equal values are no sample of two: their interval would be 0."""
+    with pytest.raises(ConfigError, match="points 0 and 2 of the sweep are the same"):
+        train(tiny(steps=3), tmp_path / "s", points=points, way="loop", quiet=True)
+    assert not (tmp_path / "s").exists()
 
 
 def brightened(batch, *, factor):
@@ -259,7 +278,7 @@ def test_a_diverged_replica_is_frozen_and_the_others_go_on(tmp_path):
             rel_tol=1e-5,
         )
     with pytest.raises(DivergedError, match="all 2 replicas"):
-        fit(e, tmp_path / "both", points=[points[1]] * 2, way="vmap")
+        fit(e, tmp_path / "both", points=[points[1], {**points[1], "seed": 1}], way="vmap")
 
 
 def test_patience_is_per_replica(tmp_path):
