@@ -34,6 +34,7 @@ def kept_plan(
     something `given` differs; CheckpointError.
     """
     record, given_experiment = read_run(folder), experiment is not None
+    _check_alone(folder, record)
     if experiment is None:
         experiment = code.reopen(folder, record)
     elif changed := code.differences(record["rendered"], render(experiment)):
@@ -59,6 +60,21 @@ def kept_plan(
         halving=record.get("halving"),
         together=record.get("together"),
     )
+
+
+def _check_alone(folder: Path, record: dict[str, Any]) -> None:
+    """ConfigError for a replica that its sweep has still to train: the replicas of a sweep go on
+    from a step that all of them have.
+    """
+    index, whole = record.get("replica"), folder.absolute().parent.parent
+    if index is None or folder.absolute() != replica_folder(whole, index):
+        return
+    if (whole / "run.json").is_file() and not is_done(folder):
+        raise ConfigError(
+            f"{folder}: is replica {index} of a sweep that is not done, which could not go on "
+            f"without it; go on with them all: train --resume {whole}; with a copy of this one "
+            f"alone: train --from {folder}"
+        )
 
 
 def _check_points(folder: Path, experiment: Experiment, points: list[Point]) -> None:

@@ -251,6 +251,10 @@ def _way(
     of each replica is written, with which it is a run of its own.
     """
     if plan.solo:
+        if plan.resume and not is_done(plan.folder):
+            before = read_run(plan.folder).get("way", "loop")  # of a replica that was taken out
+            if before != "loop":
+                trial.say(f"warning: not bit-exact from here on: by itself now, by {before} before")
         return Way.from_text("loop", 1)
     forced, dispatch = plan.way, steps_per_dispatch(base, source)
     record = replicas[0].folder / "run.json"

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from functools import partial
 
 import jax
@@ -261,6 +262,22 @@ def test_replicas_resume_to_the_same_bits(tmp_path, way):
     for i in range(3):
         cut, whole = (open(tmp_path / name, replica=i).history for name in ("cut", "whole"))
         assert [(r["kind"], r["step"]) for r in cut] == [(r["kind"], r["step"]) for r in whole]
+
+
+def test_a_replica_leaves_its_sweep_as_a_copy_alone(tmp_path):
+    points = [{"seed": 0}, {"seed": 1}]
+    with pytest.raises(Preempted):
+        fit(tiny(), tmp_path / "s", points=points, way="vmap", observe=[stop_at(4)])
+    first, e = tmp_path / "s" / "replicas" / "0", sweep.at(tiny(), points[0])
+    with pytest.raises(ConfigError, match=r"replica 0 of a sweep that is not done.*train --resume"):
+        fit(e, first, resume=True)
+    shutil.copytree(first, tmp_path / "copy")
+    console = Lines()
+    assert train(e, tmp_path / "copy", resume=True, console=console).step == 12
+    assert any("by itself now, by vmap before" in line for line in console.lines)
+    done = fit(tiny(), tmp_path / "s", resume=True)
+    assert [row["verdict"] for row in done["replicas"]] == ["completed"] * 2
+    assert fit(e, first, resume=True)["state_sha256"] == done["replicas"][0]["state_sha256"]
 
 
 def test_a_diverged_replica_is_frozen_and_the_others_go_on(tmp_path):
