@@ -4,6 +4,7 @@ evaluates on a few examples.
 
 import ast
 import dataclasses
+import warnings
 
 import jax
 import numpy as np
@@ -74,7 +75,9 @@ def test_the_docstring_holds_command_and_result(path):
 def data_of(e):
     """Real examples where they are at hand, else random ones of the same shapes."""
     try:
-        return open_checked(e, "eval")  # the smaller split is enough here
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "the 'eval' examples: .* for training")
+            return open_checked(e, "eval")  # the smaller split is enough here
     except DataError as error:
         try:
             return measure.Noise(e, 2 * BATCH)

@@ -1,5 +1,6 @@
 """The default program by hand: how it begins, what a step does, what it gives for evaluation."""
 
+import re
 from functools import partial
 
 import jax
@@ -9,7 +10,7 @@ import optax
 import pytest
 from flax import linen as nn
 
-from jaxcnn.core import program
+from jaxcnn.core import program, transforms
 from jaxcnn.errors import ConfigError
 from tests.core.linear import KEY, ROWS, experiment, state_of
 
@@ -35,6 +36,28 @@ def marked(key, batch):
 
 
 IMAGES = {"image": jnp.full((4, 2, 2, 1), 51, jnp.uint8), "label": jnp.zeros(4, jnp.int32)}
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [partial(optax.sgd, learning_rate=0.1, momentum=0.9), partial(optax.adam, learning_rate=0.1)],
+    ids=["momentum", "adam"],
+)
+def test_a_donated_state_is_changed_where_it_lies(optimizer):
+    class Wide(nn.Module):
+        @nn.compact
+        def __call__(self, image, *, train):
+            x = nn.relu(nn.Dense(333)(image.reshape(len(image), -1)))
+            return nn.Dense(3)(nn.relu(nn.Dense(444)(x)))
+
+    e = experiment(model=Wide(), optimizer=optimizer, augment=(), objective=None)
+    p = program.make_program(e, steps=4)
+    jitted = jax.jit(p.train_step, donate_argnums=0, compiler_options=transforms.stepping())
+    rows = e.data.open("train").take(np.arange(4))
+    text = jitted.lower(p.init(KEY), rows).compile().as_text()
+    assert "f32[333,444]" in text
+    copied = re.findall(r"= f32\[333,444\]\S* copy\(", text)
+    assert not copied, "XLA copies parameters or what the optimizer keeps before it changes them"
 
 
 def test_the_default_objective_is_the_loss_of_the_augmented_batch_in_training():
