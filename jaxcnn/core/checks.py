@@ -35,6 +35,18 @@ def check_objective(e: Experiment, loss: jax.Array, numbers: Numbers, batch: Bat
     check_numbers(name, numbers, taken=(*OF_RECORDS, *OF_DESCENT))
 
 
+def check_mixed(e: Experiment, batch: Batch) -> None:
+    """ConfigError for mixed pictures (mixup, cutmix) and a task whose truths stay those of one of
+    the two; seen when the step is traced. A task that does not say is let pass.
+    """
+    if "label_b" in batch and not getattr(e.task, "takes_mixed", True):
+        raise ConfigError(
+            f"augment: pictures are mixed ('label_b' is in the batch), and the loss of "
+            f"{type(e.task).__name__} knows one picture's truth alone; leave mixup and cutmix out, "
+            "or, in a task of your own that reads label_b and label_weight, say takes_mixed = True"
+        )
+
+
 def check_numbers(who: str, numbers: Numbers, *, taken: tuple[str, ...] = OF_RECORDS) -> None:
     """ConfigError for what cannot be logged: no scalar, or a name that is taken."""
     for key, value in dict(numbers).items():

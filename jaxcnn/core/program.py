@@ -23,7 +23,13 @@ import optax
 from jaxtyping import Array, Bool, Float, Int32
 
 from jaxcnn.core import freezing, optimizers, schedules
-from jaxcnn.core.checks import check_complete, check_factors, check_made, check_objective
+from jaxcnn.core.checks import (
+    check_complete,
+    check_factors,
+    check_made,
+    check_mixed,
+    check_objective,
+)
 from jaxcnn.core.experiment import Experiment, optimizer_numbers
 from jaxcnn.core.forward import apply_model, fresh_variables, prepare, with_numbers
 from jaxcnn.core.protocols import (
@@ -127,6 +133,7 @@ def supervised(
     """
     augment_key, model_key = jax.random.split(key)
     batch = prepare(e, batch, key=augment_key)
+    check_mixed(e, batch)
     outputs, collections = apply_model(e, variables, batch, train=True, key=model_key, mutable=True)
     numbers = e.task.running(outputs, batch)
     if "boxes_dropped" in batch:  # by an augmentation, see jaxcnn.data.augment.detection

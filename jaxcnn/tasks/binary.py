@@ -2,7 +2,8 @@
 validation.
 
 Outputs: logits [B] or [B, 1]. Batch: "label" [B] integers: 0 and 1, or, with `positive`, the labels
-of a multi-class set.
+of a multi-class set; "label_b" [B] and "label_weight" [B] where two examples were mixed (see
+`jaxcnn.tasks.classification`).
 """
 
 import dataclasses
@@ -35,6 +36,8 @@ class BinaryClassification(BaseTask):
     metric: str = "auroc"
     larger_is_better: bool = True
 
+    takes_mixed = True
+
     def __post_init__(self):
         if self.positive is not None and not (isinstance(self.positive, tuple) and self.positive):
             raise ConfigError(
@@ -49,11 +52,13 @@ class BinaryClassification(BaseTask):
 
     def loss(self, outputs: jax.Array, batch: Batch) -> jax.Array:
         """Sigmoid cross-entropy [B] float32 in nats: positive_weight * y * -log p + (1 - y) *
-        -log(1 - p).
+        -log(1 - p); of a mixed row the shares of both labels' losses.
         """
-        logit, positive = _logit(outputs), self._is_positive(batch["label"])
-        weight = jnp.asarray(self.positive_weight, jnp.float32)
-        return jnp.where(positive, weight * jax.nn.softplus(-logit), jax.nn.softplus(logit))
+        own = self._loss(_logit(outputs), batch["label"])
+        if "label_b" not in batch:
+            return own
+        share = batch["label_weight"].astype(jnp.float32)
+        return share * own + (1.0 - share) * self._loss(_logit(outputs), batch["label_b"])
 
     def running(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
         """accuracy: the share of rows on the right side of a probability of 1/2."""
@@ -188,6 +193,12 @@ class BinaryClassification(BaseTask):
     def calibrate(self, metrics: dict[str, Any]) -> Self:
         """This task with the threshold at which the validation metrics had the highest F1."""
         return dataclasses.replace(self, threshold=metrics["best_threshold"])
+
+    def _loss(self, logit: jax.Array, label: jax.Array) -> jax.Array:
+        weight = jnp.asarray(self.positive_weight, jnp.float32)
+        return jnp.where(
+            self._is_positive(label), weight * jax.nn.softplus(-logit), jax.nn.softplus(logit)
+        )
 
     def _is_positive(self, label: jax.Array) -> jax.Array:
         return (

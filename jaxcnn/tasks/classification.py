@@ -91,6 +91,8 @@ class Classification(BaseTask):
     temperature: float = 1.0
     calibrated: bool = False
 
+    takes_mixed = True
+
     def __post_init__(self):
         if self.num_classes < 2:
             raise ConfigError(

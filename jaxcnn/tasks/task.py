@@ -183,6 +183,7 @@ class BaseTask:
     training_inputs: tuple[str, ...] = ()
     blind_answer: ClassVar[str] = "the best answer that does not look"
     no_blind: ClassVar[str] = ""  # why there is no such answer, a sentence
+    takes_mixed: ClassVar[bool] = False  # whether the loss knows "label_b", of mixed pictures
 
     if TYPE_CHECKING:  # each task must bring its own: an experiment asks for them by name
         metric: str

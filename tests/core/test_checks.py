@@ -1,5 +1,6 @@
 """What is refused when a step is made or traced, and what is not."""
 
+import dataclasses
 from functools import partial
 
 import jax.numpy as jnp
@@ -8,8 +9,14 @@ import optax
 import pytest
 
 from jaxcnn.core import checks, optimizers, schedules
+from jaxcnn.data import augment
+from jaxcnn.data.memory import Arrays
 from jaxcnn.errors import ConfigError
-from tests.tiny import tiny
+from jaxcnn.runs.check import abstract_state
+from jaxcnn.tasks.binary import BinaryClassification
+from jaxcnn.tasks.classification import Classification
+from jaxcnn.tasks.regression import Regression
+from tests.tiny import TinyNet, arrays, tiny
 
 BATCH = {"image": np.zeros((8, 2, 2, 1), np.uint8), "label": np.zeros(8, np.int32)}
 
@@ -61,6 +68,27 @@ def test_what_is_logged_is_a_single_number(value):
     checks.check_numbers("mine", {"a": 1, "b": np.float32(2), "c": jnp.zeros(())})
     with pytest.raises(ConfigError, match=r"^mine: logs 'b' of shape .*take its mean"):
         checks.check_numbers("mine", {"a": 1.0, "b": value}, taken=("b",))
+
+
+@pytest.mark.parametrize("mix", [augment.mixup, augment.cutmix])
+@pytest.mark.parametrize("task", [
+    Regression(num_values=3), BinaryClassification(), Classification(num_classes=3)
+], ids=lambda task: type(task).__name__)  # fmt: skip
+def test_mixed_pictures_need_a_loss_that_knows_both_truths(task, mix):
+    rows = arrays(50) | {"values": np.zeros((50, 3), np.float32)}
+    width = 1 if isinstance(task, BinaryClassification) else 3
+    e = tiny(
+        task=task,
+        data=Arrays(train=rows, eval=rows),
+        model=TinyNet(num_classes=width),
+        augment=(mix,),
+    )
+    if isinstance(task, Regression):
+        abstract_state(dataclasses.replace(e, augment=()))
+        with pytest.raises(ConfigError, match=r"mixed .* loss of Regression knows one .* alone"):
+            abstract_state(e)
+    else:
+        abstract_state(e)
 
 
 def with_rest(learning_rate, *others, momentum, **more):

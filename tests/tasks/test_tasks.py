@@ -483,6 +483,21 @@ def test_binary_loss_equals_torch(weight):
     np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-5, atol=1e-6)
 
 
+def test_mixed_rows_of_yes_or_no_cost_the_shares_of_both_answers():
+    generator = np.random.default_rng(0)
+    task = BinaryClassification(positive=(1, 3), positive_weight=2.0)
+    logits, batch = normal(1)(generator, 40), mixed_labels(generator, 40)
+    probability = 1 / (1 + np.exp(-logits[:, 0].astype(np.float64)))
+    expected = np.zeros(40)
+    for name, share in (("label", batch["label_weight"]), ("label_b", 1 - batch["label_weight"])):
+        truth = np.isin(batch[name], (1, 3))
+        each = np.where(truth, -2 * np.log(probability), -np.log(1 - probability))
+        expected += share.astype(np.float64) * each
+    np.testing.assert_allclose(
+        task.loss(jnp.asarray(logits), to_jax(batch)), expected, rtol=1e-5, atol=1e-6
+    )
+
+
 def test_binary_summary_equals_scikit_learn():
     metrics = pytest.importorskip("sklearn.metrics")
     task, generator = BinaryClassification(positive=(1, 4), threshold=0.4), np.random.default_rng(3)
