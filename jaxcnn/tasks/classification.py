@@ -210,10 +210,11 @@ class Classification(BaseTask):
         """label [B] int32 and its probability [B]; probabilities [B, K]; top_labels [B, k] int32,
         top_probabilities [B, k], best first.
         """
-        probabilities = jnp.exp(self._log_probabilities(self._scaled(_first(outputs))))
-        top_probabilities, top_labels = jax.lax.top_k(
-            probabilities, min(self.top, self.num_classes)
-        )
+        logits, listed = _first(outputs), min(self.top, self.num_classes)
+        probabilities = jnp.exp(self._log_probabilities(self._scaled(logits)))
+        top_probabilities, _ = jax.lax.top_k(probabilities, listed)
+        # by the logits, as the metrics do: probabilities round to ties, at 1 and at 0
+        _, top_labels = jax.lax.top_k(logits, listed)
         return {
             "label": top_labels[:, 0],
             "probability": top_probabilities[:, 0],
@@ -224,7 +225,8 @@ class Classification(BaseTask):
 
     def describe(self, row: dict[str, Any], *, names: tuple[str, ...]) -> dict[str, Any]:
         """The likeliest class, and "top": all classes, likeliest first."""
-        top = by_probability(row["probabilities"], names=names)
+        first = np.asarray(row["top_labels"]).tolist()
+        top = by_probability(row["probabilities"], names=names, first=first)
         return {**top[0], "top": top}
 
     def blind(self, metrics: dict[str, Any]) -> Blind | None:

@@ -125,7 +125,7 @@ class Localization(BaseTask):
         """label [B] int32, its probability [B], probabilities [B, K], box [B, 4]."""
         probabilities = jax.nn.softmax(outputs["logits"].astype(jnp.float32))
         return {
-            "label": jnp.argmax(probabilities, axis=-1).astype(jnp.int32),
+            "label": jnp.argmax(outputs["logits"], axis=-1).astype(jnp.int32),  # as the metrics do
             "probability": jnp.max(probabilities, axis=-1),
             "probabilities": probabilities,
             "box": outputs["box"].astype(jnp.float32),

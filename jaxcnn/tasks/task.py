@@ -13,6 +13,7 @@ that only the proportions of the weights matter, and 0 leaves a row's loss out. 
 count every row once.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 
 import jax
@@ -328,16 +329,19 @@ def best_of(scores: Float[Array, "B K"]) -> tuple[Float[Array, "B K"], Int32[Arr
     return scores.astype(jnp.float32), jnp.argmax(scores, axis=-1).astype(jnp.int32)
 
 
-def by_probability(probabilities: Any, *, names: tuple[str, ...]) -> list[dict[str, Any]]:
-    """[{"label", "name", "probability"}, …] of all classes [K], likeliest first; a class without a
-    name has its number for one. On the host.
+def by_probability(
+    probabilities: Any, *, names: tuple[str, ...], first: Sequence[int] = ()
+) -> list[dict[str, Any]]:
+    """[{"label", "name", "probability"}, …] of all classes [K], likeliest first, but those that are
+    `first` before all; a class without a name has its number for one. On the host.
     """
     values = np.asarray(probabilities)
+    others = (int(k) for k in np.argsort(-values, kind="stable") if k not in first)
     return [
         {
-            "label": int(k),
+            "label": k,
             "name": names[k] if k < len(names) else str(k),
             "probability": float(values[k]),
         }
-        for k in np.argsort(-values, kind="stable")
+        for k in (*first, *others)
     ]

@@ -452,6 +452,23 @@ def test_predict_lists_the_likeliest_classes():
     }
 
 
+@pytest.mark.parametrize("loss_name", ["cross_entropy", "bce"])
+def test_classes_are_told_in_the_order_of_their_logits_where_probabilities_are_tied(loss_name):
+    """Sigmoids of 20 and 30 are 1 in float32, exp(-200) and exp(-150) are 0; the metrics know."""
+    task = Classification(num_classes=4, top=3, loss_name=loss_name)
+    logits = np.array([[20, 30, -5, 25], [0, -300, -150, -200], [-9, 40, 40, 50]], np.float32)
+    order = np.argsort(-logits, axis=-1, kind="stable")
+    predicted = jax.device_get(task.predict(jnp.asarray(logits)))
+    np.testing.assert_array_equal(predicted["top_labels"], order[:, :3])
+    np.testing.assert_array_equal(predicted["label"], order[:, 0])
+    batch = {"label": jnp.asarray(order[:, 0]), "mask": jnp.ones(3)}
+    assert task.summarize(*evaluate(task, jnp.asarray(logits), batch))["accuracy"] == 1
+    for i, row in enumerate(order.tolist()):
+        told = task.describe({name: x[i] for name, x in predicted.items()}, names=())
+        assert told["label"] == row[0]
+        assert [one["label"] for one in told["top"]] == row
+
+
 def test_a_class_without_examples_has_no_accuracy_and_many_classes_no_matrix():
     task = Classification(num_classes=3)
     batch = {"label": jnp.asarray([0, 0, 2]), "mask": jnp.ones(3)}
