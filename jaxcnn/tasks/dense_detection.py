@@ -96,10 +96,15 @@ class DenseDetection(BoxDetection):
             jnp.where(remains & (score >= LEAST_SCORE), score, 0.0),
             min(self.max_objects, score.shape[1]),
         )
-        return {
+        found = {
             "boxes": jnp.take_along_axis(box, order[..., None], axis=1),
             "scores": score,
             "labels": jnp.take_along_axis(label, order, axis=1),
+        }
+        missing = (0, self.max_objects - score.shape[1])
+        return {
+            name: jnp.pad(x, ((0, 0), missing, *[(0, 0)] * (x.ndim - 2)))
+            for name, x in found.items()
         }
 
     def explained(self, outputs: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:

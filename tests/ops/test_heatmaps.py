@@ -156,6 +156,17 @@ def test_missing_peaks_have_score_0():
     assert float(score[0, 1]) > 0.9
 
 
+def test_more_peaks_than_cells_have_score_0_and_a_cell_of_the_map():
+    heatmap = jnp.asarray(np.random.default_rng(0).uniform(0.1, 1, (2, 3, 4, 2)), jnp.float32)
+    score, label, cell = heatmaps.find_peaks(heatmap, num_peaks=30)
+    fewer = heatmaps.find_peaks(heatmap, num_peaks=24)
+    assert (score.shape, label.shape, cell.shape) == ((2, 30), (2, 30), (2, 30, 2))
+    for more, less in zip((score, label, cell), fewer, strict=True):
+        np.testing.assert_array_equal(more[:, :24], less)
+    np.testing.assert_array_equal(score[:, 24:], 0)
+    assert (np.asarray(cell) < (3, 4)).all()
+
+
 @pytest.mark.parametrize("height, width", [(10.0, 10.0), (3.0, 20.0), (16.0, 7.0)])
 @pytest.mark.parametrize("least", [0.3, 0.7])
 def test_boxes_off_by_the_radius_still_overlap_enough(height, width, least):

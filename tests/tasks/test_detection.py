@@ -526,6 +526,25 @@ def test_of_overlapping_detections_the_better_remains_unless_classes_differ():
     np.testing.assert_allclose(found["boxes"][0, 0] * [*SIZE, *SIZE], [2, 2, 18, 30], atol=1e-4)
 
 
+@pytest.mark.parametrize("options", [{}, {"num_candidates": 3}, {"num_candidates": 10000}])
+def test_there_are_as_many_rows_as_objects_may_be_however_few_the_candidates(options):
+    task = dataclasses.replace(DENSE, max_objects=250, **options)
+    outputs = {
+        "logits": trials.normal(PLACES, CLASSES)(np.random.default_rng(0), 2),
+        "distances": np.ones((2, PLACES, 4), np.float32),
+        "centerness": np.ones((2, PLACES), np.float32),
+    }
+    found = jax.device_get(task.predict(to_jax(outputs)))
+    assert {name: x.shape for name, x in found.items()} == {
+        "boxes": (2, 250, 4),
+        "scores": (2, 250),
+        "labels": (2, 250),
+    }
+    none = found["scores"] == 0
+    assert none[:, -1].all()
+    assert (np.diff(none.astype(int), axis=1) >= 0).all()
+
+
 # ---- localization
 
 
