@@ -7,7 +7,7 @@ one unit will do). A box whose second corner lies before its first is empty: its
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 Box = Float[Array, "*batch 4"]
 
@@ -108,15 +108,21 @@ def pairwise_giou(
 
 
 def suppress(
-    box: Float[Array, "N 4"], score: Float[Array, " N"], *, iou_threshold: float
+    box: Float[Array, "N 4"],
+    score: Float[Array, " N"],
+    *,
+    iou_threshold: float,
+    label: Int[Array, " N"] | None = None,
 ) -> Bool[Array, " N"]:
     """Greedy non-maximum suppression: which boxes remain. [N, 4], [N] -> [N] bool
 
     From the highest score down (the first of equals), a box remains unless its IoU with one that
-    remains exceeds `iou_threshold`.
+    remains, and has the same `label` [N] where there are labels, exceeds `iou_threshold`.
     """
     order = jnp.argsort(-score, stable=True)
     overlaps = pairwise_iou(box[order], box[order]) > iou_threshold  # [N, N]
+    if label is not None:
+        overlaps = overlaps & (label[order][:, None] == label[order][None])
     rank = jnp.arange(score.shape[0])
 
     def visit(i, remains):

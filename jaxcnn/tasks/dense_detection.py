@@ -87,11 +87,9 @@ class DenseDetection(BoxDetection):
         box = jnp.take_along_axis(
             boxes.clip(self._boxes(outputs)), (index // self.num_classes)[..., None], axis=1
         )
-        # boxes of two classes never overlap
-        apart = box + 2.0 * label[..., None].astype(jnp.float32)
-        remains = jax.vmap(lambda b, s: boxes.suppress(b, s, iou_threshold=self.suppression_iou))(
-            apart, score
-        )
+        remains = jax.vmap(
+            lambda b, s, k: boxes.suppress(b, s, label=k, iou_threshold=self.suppression_iou)
+        )(box, score, label)
         score, order = jax.lax.top_k(
             jnp.where(remains & (score >= LEAST_SCORE), score, 0.0),
             min(self.max_objects, score.shape[1]),

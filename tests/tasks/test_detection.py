@@ -526,6 +526,28 @@ def test_of_overlapping_detections_the_better_remains_unless_classes_differ():
     np.testing.assert_allclose(found["boxes"][0, 0] * [*SIZE, *SIZE], [2, 2, 18, 30], atol=1e-4)
 
 
+@pytest.mark.parametrize("label", [0, 1999])
+@pytest.mark.parametrize("share, remaining", [(0.597, 2), (0.603, 1)])
+def test_an_overlap_near_the_limit_is_the_same_for_every_class(share, remaining, label):
+    """Of squares one pixel wide; numbers of classes have no part in it."""
+    task = dataclasses.replace(DENSE, num_classes=2000, suppression_iou=0.6, max_objects=2)
+    shift = (1 - share) / (1 + share)
+    logits = np.full((54, PLACES, 2000), -9.0, np.float32)
+    distances = np.ones((54, PLACES, 4), np.float32)
+    for row in range(54):  # two detections by each place of the first map
+        other = row + 1 if row % 9 < 8 else row - 1
+        logits[row, row, label], logits[row, other, label] = 2, 1
+        moved = shift - 4 * (other - row)
+        distances[row, row] /= 8
+        distances[row, other] = np.array([0.5, 0.5 - moved, 0.5, 0.5 + moved]) / 4
+    outputs = {"logits": logits, "distances": distances, "centerness": np.full((54, PLACES), 9.0)}
+    found = task.predict(to_jax(outputs))
+    kept = np.sum(np.asarray(found["scores"]) > 0.5, axis=1)
+    # at the right end the second box is cut off
+    inside = (np.arange(54) % 9) < 8
+    np.testing.assert_array_equal(kept[inside], remaining)
+
+
 @pytest.mark.parametrize("options", [{}, {"num_candidates": 3}, {"num_candidates": 10000}])
 def test_there_are_as_many_rows_as_objects_may_be_however_few_the_candidates(options):
     task = dataclasses.replace(DENSE, max_objects=250, **options)
