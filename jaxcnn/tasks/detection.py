@@ -17,7 +17,6 @@ import numpy as np
 from jaxcnn.errors import ConfigError
 from jaxcnn.metrics import average_precision
 from jaxcnn.ops import centers, heatmaps
-from jaxcnn.tasks.checks import check_image
 from jaxcnn.tasks.objects import (
     average,
     check_boxes,
@@ -119,12 +118,9 @@ class BoxDetection(BaseTask):
         return None if metrics.get(self.metric) is None else Blind(0.0, "finding nothing")
 
     def check(self, batch: dict[str, Any]) -> None:
-        """DataError for boxes or labels that break a rule, and for unscaled or
-        non-finite images.
-        """
+        """DataError for boxes or labels that break a rule, and for what `BaseTask` refuses."""
         check_boxes(batch, invalid=self.invalid, num_classes=self.num_classes)
-        if "image" in batch:
-            check_image(batch["image"])
+        super().check({n: x for n, x in batch.items() if n not in ("boxes", "box_labels")})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,7 @@ import numpy as np
 from jaxcnn.errors import ConfigError, did_you_mean
 from jaxcnn.metrics import keypoints
 from jaxcnn.ops import heatmaps
-from jaxcnn.tasks.checks import check_image, check_points
+from jaxcnn.tasks.checks import check_points
 from jaxcnn.tasks.task import BaseTask, Batch, loss_sums, mean_loss
 
 METHODS = ("heatmap", "dsnt", "direct")
@@ -253,8 +253,9 @@ class Keypoints(BaseTask):
 
     def check(self, batch: dict[str, Any]) -> None:
         """DataError for points of a wrong dtype or shape, visible points that are not finite or
-        (unless `invalid` is "skip") outside the image, and where no point of all these examples is
-        visible. Single examples without a visible point pass, and are skipped.
+        (unless `invalid` is "skip") outside the image, where no point of all these examples is
+        visible, and for what `BaseTask` refuses. Single examples without a visible point pass, and
+        are skipped.
         """
         check_points(
             batch["points"],
@@ -262,8 +263,7 @@ class Keypoints(BaseTask):
             num_points=self.num_points,
             skip_outside=self.invalid == "skip",
         )
-        if "image" in batch:
-            check_image(batch["image"])
+        super().check({n: x for n, x in batch.items() if n not in ("points", "boxes")})
 
     def ensemble(self, outputs: list) -> jax.Array:
         """The mean of the models' heatmaps (of "dsnt", logits of their mean) or points."""

@@ -16,7 +16,7 @@ import numpy as np
 from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.metrics.objects import box_iou
 from jaxcnn.ops import boxes
-from jaxcnn.tasks.checks import check_image, check_label
+from jaxcnn.tasks.checks import check_label
 from jaxcnn.tasks.objects import (
     OPTIONAL,
     average,
@@ -142,8 +142,8 @@ class Localization(BaseTask):
         return best_of(outputs["logits"])
 
     def check(self, batch: dict[str, Any]) -> None:
-        """DataError for labels or first boxes that break a rule, and for unscaled or non-finite
-        images.
+        """DataError for labels or first boxes that break a rule, and for what `BaseTask`
+        refuses.
         """
         check_label(batch["label"], num_classes=self.num_classes)
         check_boxes(batch, invalid="skip")
@@ -156,8 +156,8 @@ class Localization(BaseTask):
                 f"boxes_mask[{row}, 0] is 0: example {row} has no box; localization needs one an "
                 "image, or invalid='skip'"
             )
-        if "image" in batch:
-            check_image(batch["image"])
+        own = ("label", "boxes", "box_labels")
+        super().check({name: x for name, x in batch.items() if name not in own})
 
     def ensemble(self, outputs: list) -> dict[str, jax.Array]:
         """Logits of the mean class probabilities, and the mean box."""

@@ -22,7 +22,6 @@ from jaxcnn.errors import ConfigError, DataError
 from jaxcnn.metrics import matching
 from jaxcnn.ops import polygons
 from jaxcnn.ops.components import label_components
-from jaxcnn.tasks.checks import check_image
 from jaxcnn.tasks.task import BaseTask, Batch, Blind, loss_sums, mean_loss
 
 # background cells that count for each kernel cell, the hardest (2020, section "Optimization")
@@ -212,7 +211,7 @@ class TextDetection(BaseTask):
     def check(self, batch: dict[str, Any]) -> None:
         """DataError for polygons that are not [B, N, 4, 2] with a mask [B, N], both to be found and
         ignored, not finite, far outside the image, or (unless `degenerate` is "skip") without area
-        or not convex, and for unscaled or non-finite images.
+        or not convex, and for what `BaseTask` refuses.
         """
         outline, mask = np.asarray(batch["polygons"]), np.asarray(batch["polygons_mask"])
         ignored = np.asarray(batch.get("polygons_ignored", np.zeros(mask.shape)))
@@ -241,8 +240,7 @@ class TextDetection(BaseTask):
                     f"{where} has no area or is not convex; order the corners around it, drop it, "
                     "or degenerate='skip'"
                 )
-        if "image" in batch:
-            check_image(batch["image"])
+        super().check({name: x for name, x in batch.items() if name != "polygons"})
 
     def ensemble(self, outputs: list) -> jax.Array:
         """The logits [B, h, w] of the mean of the models' probabilities."""

@@ -188,6 +188,9 @@ def test_masks_inside_a_crowd_are_ignored_and_masks_elsewhere_are_false():
         ),
         ({"boxes_crowd": np.zeros((2, 3), np.float32)}, r"boxes_crowd has shape \(2, 3\)"),
         ({"box_areas": np.zeros((2,), np.float32)}, r"box_areas has shape \(2,\)"),
+        ({"box_areas": f32([[-4, 0], [9, 0]])}, r"'box_areas' has values in \[-4, 9\]"),
+        ({"boxes_mask": f32([[1, np.nan], [1, 0]])}, "'boxes_mask' has values in .*nan"),
+        ({"original_size": np.zeros((2, 2), np.int32)}, "'original_size' has values in .* lie in"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

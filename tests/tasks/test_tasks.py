@@ -556,6 +556,17 @@ def test_ranking_survives_logits_whose_float32_probabilities_are_all_one():
 
 # ---- checks: what a wrong value, dtype or shape says
 
+
+@pytest.mark.parametrize("trial", one_of_each, ids=[type(t.task).__name__ for t in one_of_each])
+@pytest.mark.parametrize("wrong", [-1.0, np.nan, np.inf])
+def test_weights_that_weigh_nothing_are_refused_by_every_task(trial, wrong):
+    batch = trial.batch(np.random.default_rng(0), ROWS)
+    weight = np.ones(ROWS, np.float32)
+    trial.task.check(batch | {"weight": weight})
+    with pytest.raises(DataError, match=f"'weight' has values .*{wrong:g}"):
+        weight[3] = wrong
+        trial.task.check(batch | {"weight": weight})
+
 IMAGE = np.zeros((4, 2, 2, 1), np.uint8)
 NAN = np.where(np.arange(16).reshape(4, 2, 2, 1) == 9, np.nan, 0.5).astype(np.float32)
 
