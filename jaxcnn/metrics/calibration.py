@@ -7,6 +7,7 @@ Source: C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On calibration of modern n
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -88,6 +89,23 @@ def reliability_table(sums: dict[str, Any]) -> list[dict[str, Any]]:
         }
         rows.append({"from": i / BINS, "to": (i + 1) / BINS, "count": int(n), **means})
     return rows
+
+
+def least_logits(probability: Any) -> AnyArray:
+    """The least logits, float32, whose probabilities are at least these (a number or several).
+
+    Of Python's numbers in float64: float32 has none between 1 - 6e-8 and 1, where sure networks
+    have their thresholds. Traced ones have the digits of float32.
+    """
+    if any(isinstance(x, jax.Array) for x in jax.tree.leaves(probability)):
+        return jax.scipy.special.logit(jnp.asarray(probability, jnp.float32))
+    value = np.clip(np.asarray(probability, np.float64), 2.0**-1000, 1.0)
+    # from 1 - 2^-54 on a probability is 1 in float64
+    exact = np.log(value) - np.log(np.maximum(1.0 - value, 2.0**-54))
+    exact = np.where(np.asarray(probability) > 0, exact, -np.inf)
+    exact = np.where(np.asarray(probability) > 1, np.inf, exact)
+    found = exact.astype(np.float32)
+    return np.where(found < exact, np.nextafter(found, np.float32(np.inf)), found)
 
 
 def fit_temperature(logits: Real[np.ndarray, "..."], label: Shaped[np.ndarray, "..."]) -> float:

@@ -128,11 +128,10 @@ class BinaryClassification(BaseTask):
 
     def predict(self, outputs: jax.Array) -> dict[str, jax.Array]:
         """label [B] int32 (1: positive) and probability [B] of being positive."""
-        probability = jax.nn.sigmoid(_logit(outputs))
-        return {
-            "label": (probability >= jnp.asarray(self.threshold, jnp.float32)).astype(jnp.int32),
-            "probability": probability,
-        }
+        logit = _logit(outputs)
+        # by the logits: probabilities near 1 round to ties
+        called = logit >= jnp.asarray(calibration.least_logits(self.threshold))
+        return {"label": called.astype(jnp.int32), "probability": jax.nn.sigmoid(logit)}
 
     def describe(self, row: dict[str, Any], *, names: tuple[str, ...]) -> dict[str, Any]:
         """The class on whose side of the threshold the probability lies, and "top": both, likelier

@@ -153,9 +153,10 @@ class MultiLabel(BaseTask):
 
     def predict(self, outputs: jax.Array) -> dict[str, jax.Array]:
         """labels [B, K] int32, 1 for each class that is called, and probabilities [B, K]."""
-        probabilities = jax.nn.sigmoid(outputs.astype(jnp.float32))
-        called = probabilities >= jnp.asarray(self._thresholds(), jnp.float32)[None]
-        return {"labels": called.astype(jnp.int32), "probabilities": probabilities}
+        logits = outputs.astype(jnp.float32)
+        # by the logits: probabilities near 1 round to ties
+        called = logits >= jnp.asarray(calibration.least_logits(self._thresholds()))[None]
+        return {"labels": called.astype(jnp.int32), "probabilities": jax.nn.sigmoid(logits)}
 
     def describe(self, row: dict[str, Any], *, names: tuple[str, ...]) -> dict[str, Any]:
         """ "labels": all that are called, likeliest first; none at all is an empty list."""

@@ -2,6 +2,7 @@
 scikit-learn.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -192,3 +193,23 @@ def test_balanced_weights_equal_scikit_learn():
         classes.balanced_weights(label, num_classes=4)
     with pytest.raises(DataError, match="labels reach 2"):
         classes.balanced_weights(label, num_classes=2)
+
+
+def test_the_least_logit_is_the_first_whose_probability_is_enough():
+    probability = np.array([1e-30, 1e-9, 0.1, 0.6, 0.9, 1 - 1e-6, 1 - 1e-12])
+    found = calibration.least_logits(tuple(probability))
+    assert found.dtype == np.float32
+    below, above = (np.nextafter(found, np.float32(s * np.inf)) for s in (-1, 1))
+
+    def of(logit):
+        """1 - p and p of sigmoids, each with its digits."""
+        wide = logit.astype(np.float64)
+        return np.exp(-np.logaddexp(0, wide)), np.exp(-np.logaddexp(0, -wide))
+
+    assert ((of(below)[1] < probability) | (of(below)[0] > 1 - probability)).all()
+    assert ((of(above)[1] >= probability) | (of(above)[0] <= 1 - probability)).all()
+    assert calibration.least_logits(0.5) == 0
+    assert calibration.least_logits((0.0, 2.0)).tolist() == [-np.inf, np.inf]
+    assert 37 < calibration.least_logits(1.0) < 38  # from where it is 1 in float64
+    traced = jax.jit(calibration.least_logits)(0.9)
+    assert float(traced) == pytest.approx(np.log(9), rel=1e-6)

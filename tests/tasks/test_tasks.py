@@ -15,6 +15,7 @@ from jaxcnn.inspect.drawing import draw
 from jaxcnn.runs.answers import as_json, sentence
 from jaxcnn.tasks.binary import BinaryClassification
 from jaxcnn.tasks.classification import Classification
+from jaxcnn.tasks.multi_label import MultiLabel
 from tests.tasks import (
     test_captioning,
     test_detection,
@@ -554,6 +555,22 @@ def test_ranking_survives_logits_whose_float32_probabilities_are_all_one():
     )
 
 
+@pytest.mark.parametrize("low", [-40.0, -1.0, 10.0, 20.0])
+def test_a_threshold_among_sure_answers_calls_what_it_was_chosen_to_call(low):
+    """Of logits above 17 the probability in float32 is 1; that of the threshold would be, too."""
+    logits = low + np.arange(0.0, 12.0, 3.0).astype(np.float32)
+    label = np.array([0, 0, 1, 1], np.int32)
+    binary, several = BinaryClassification(), MultiLabel(2)
+    batch = {"label": jnp.asarray(label), "mask": jnp.ones(4)}
+    chosen = binary.calibrate(binary.summarize(*evaluate(binary, jnp.asarray(logits), batch)))
+    np.testing.assert_array_equal(chosen.predict(jnp.asarray(logits))["label"], label)
+    both = jnp.asarray(np.stack([logits, -logits], axis=1))
+    batch = {"labels": jnp.asarray(np.stack([label, 1 - label], 1), jnp.float32)}
+    batch["mask"] = jnp.ones(4)
+    chosen = several.calibrate(several.summarize(*evaluate(several, both, batch)))
+    np.testing.assert_array_equal(chosen.predict(both)["labels"], batch["labels"])
+
+
 # ---- checks: what a wrong value, dtype or shape says
 
 
@@ -563,9 +580,10 @@ def test_weights_that_weigh_nothing_are_refused_by_every_task(trial, wrong):
     batch = trial.batch(np.random.default_rng(0), ROWS)
     weight = np.ones(ROWS, np.float32)
     trial.task.check(batch | {"weight": weight})
+    weight[3] = wrong
     with pytest.raises(DataError, match=f"'weight' has values .*{wrong:g}"):
-        weight[3] = wrong
         trial.task.check(batch | {"weight": weight})
+
 
 IMAGE = np.zeros((4, 2, 2, 1), np.uint8)
 NAN = np.where(np.arange(16).reshape(4, 2, 2, 1) == 9, np.nan, 0.5).astype(np.float32)
