@@ -14,6 +14,7 @@ from jaxcnn.core import optimizers, schedules
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.protocols import Batch, Numbers, OptState
 from jaxcnn.errors import ConfigError
+from jaxcnn.tasks.task import BaseTask
 
 # What every training record has, and what `descend` logs besides the numbers of the objective.
 OF_RECORDS = ("kind", "step", "epoch", "seconds", "images_per_second", "replica")
@@ -39,7 +40,7 @@ def check_mixed(e: Experiment, batch: Batch) -> None:
     """ConfigError for mixed pictures (mixup, cutmix) and a task whose truths stay those of one of
     the two; seen when the step is traced. A task that does not say is let pass.
     """
-    if "label_b" in batch and not getattr(e.task, "takes_mixed", True):
+    if "label_b" in batch and isinstance(e.task, BaseTask) and not e.task.takes_mixed:
         raise ConfigError(
             f"augment: pictures are mixed ('label_b' is in the batch), and the loss of "
             f"{type(e.task).__name__} knows one picture's truth alone; leave mixup and cutmix out, "

@@ -24,9 +24,10 @@ def sealed(data: bytes, says: str) -> Attack:
     return Attack({name: data}, lambda folder: read_sealed(folder / name), says)
 
 
-def archive(pickled: bytes, *, numbers: bytes = bytes(16)) -> bytes:
-    """A file as torch.save writes it, with that data.pkl."""
-    return p.zip_of({"a/data.pkl": pickled, "a/byteorder": b"little", "a/data/0": numbers})
+def archive(pickled: bytes, *, numbers: bytes = bytes(16), storages: int = 1) -> bytes:
+    """A file as torch.save writes it, with that data.pkl, and so many storages of these numbers."""
+    data = {f"a/data/{i}": numbers for i in range(storages)}
+    return p.zip_of({"a/data.pkl": pickled, "a/byteorder": b"little", **data})
 
 
 def tensor(shape: Sequence[int], strides: Sequence[int], *, offset: int = 0) -> bytes:

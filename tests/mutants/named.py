@@ -12,7 +12,7 @@ NAMED: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "jaxcnn/core/program.py",
-        "return (loss * weights).sum() / jnp.maximum(weights.sum(), 1.0)",
+        "return (jnp.where(weights > 0, loss, 0.0) * weights).sum() / safe",
         "return loss.mean()",
         "padding counts in training",
     ),

@@ -251,6 +251,7 @@ NEAREST: dict[str, tuple[str, ...]] = {
     "jaxcnn/runs/sweep.py": ("tests/runs/test_points.py",),
     "jaxcnn/runs/table.py": ("tests/runs/test_table.py",),
     "jaxcnn/runs/terminal.py": ("tests/commands/test_terminal.py",),
+    "jaxcnn/runs/together.py": ("tests/runs/test_sweep.py",),
     "jaxcnn/runs/trackers.py": ("tests/runs/test_tracking.py",),
     "jaxcnn/runs/tracking.py": (
         "tests/runs/test_tracking_by_hand.py",
