@@ -1,4 +1,4 @@
-"""The names of classes where they stand in a file beside the labels."""
+"""The names of classes, and the form of keypoints, where a file beside the labels says them."""
 
 import re
 from pathlib import Path
@@ -32,7 +32,7 @@ def read_class_names(root: Path) -> tuple[str, ...]:
             f"{root}: has no {', '.join((*LISTS, *YAML))} that says what the classes are called; "
             "set names=('first', 'second', ...)"
         )
-    text = read_text(file)
+    text = _yaml(file)
     match = NAMES.search(text)
     items = ITEM.findall(match[1]) if match else []
     names = tuple((a or b or c).strip() for _, a, b, c in items)
@@ -43,3 +43,22 @@ def read_class_names(root: Path) -> tuple[str, ...]:
             f"{file}: its names cannot be read ({list(names)[:20]}); set names=('first', ...)"
         )
     return names
+
+
+def read_keypoint_shape(root: Path) -> tuple[int, int] | None:
+    """(how many, numbers of each: 2 or 3) of the keypoints that lines of labels have after their
+    box, as data.yaml says it (kpt_shape); None where it says nothing. Errors: DataError.
+    """
+    file = next((root / name for name in YAML if (root / name).is_file()), None)
+    found = None if file is None else re.search(r"^kpt_shape:(.*)", _yaml(file), re.MULTILINE)
+    if found is None:
+        return None
+    match = re.match(r"\s*\[\s*(\d{1,6})\s*,\s*([23])\s*\]", found[1])
+    if match is None:
+        raise DataError(f"{file}: {found[0][:60]!r} is not kpt_shape: [count, 2 or 3]")
+    return int(match[1]), int(match[2])
+
+
+def _yaml(file: Path) -> str:
+    """Its text, lines ended as on Unix."""
+    return read_text(file).replace("\r\n", "\n")
