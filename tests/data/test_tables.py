@@ -282,3 +282,9 @@ def test_a_full_disk_leaves_no_half_copy(tmp_path, monkeypatch):
         assert not [file for file in small.rglob("*") if file.is_file()]
     finally:
         os.system(f"umount {small}")
+
+
+def test_labels_that_differ_in_case_alone_are_refused(tmp_path):
+    path = write(tmp_path / "a", table(labels=["cat", "dog", "Cat"] * 4, count=12), FORMS[0])
+    with pytest.raises(DataError, match=r"'Cat'.*'cat'.*differ only in case"):
+        _ = Tables(str(path), SIZE).label_names

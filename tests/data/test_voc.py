@@ -152,6 +152,15 @@ def test_names_may_be_found(root):
     assert take_all(data)["box_labels"][0, :2].tolist() == [1, 2]
 
 
+def test_names_that_are_found_and_differ_in_case_alone_are_refused(tmp_path):
+    for i in range(2):
+        Image.fromarray(np.zeros((*SIZE, 3), np.uint8)).save(tmp_path / f"{i}.png")
+    (tmp_path / "0.xml").write_text(xml(OBJECTS[0]))
+    (tmp_path / "1.xml").write_text(xml(OBJECTS[0]).replace(">dog<", ">Dog<"))
+    with pytest.raises(DataError, match=r"'Dog'.*'dog'.*differ only in case"):
+        _ = voc(tmp_path, names=()).label_names
+
+
 def test_without_image_sets_and_folders(tmp_path):
     """As LabelImg leaves it: XML files beside the images; some are held out."""
     for i in range(8):

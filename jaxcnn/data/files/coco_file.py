@@ -37,6 +37,7 @@ class FileReader:
         self.file, self.root, self.faults = file, root, faults
         self.content = load(file)
         self.guessed: dict[Path, str] = {}  # files, and the names that they were taken for
+        self.places: dict[Path, int] = {}  # files, and the places of their images
         self.needs_shapes = bool({"instance_masks", "segmentation"} & set(entries))
         self.needs_objects = entries != ("captions",)
         self.needs_captions = "captions" in entries
@@ -136,6 +137,15 @@ class FileReader:
                 f"{self.file}: {name!r} is not below {self.root}; {path} is taken for it",
                 kind="path of another machine",
             )
+        first = self.places.setdefault(path, place)
+        if first != place:
+            self.faults.add(
+                f"{self.file}: images[{place}] is the file of images[{first}], {name[:80]!r}; "
+                "one picture is one image, with all its annotations: it could be trained on and "
+                "held out",
+                kind="file of two images",
+            )
+            return []
         size = check_image_file(path, self.faults, declared=self._declared(entry, place))
         if size is None:
             return []

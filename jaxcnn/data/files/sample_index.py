@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxcnn.data.files.names import require_distinct
 from jaxcnn.data.kept import keep, kept_path, read_kept
 from jaxcnn.data.stores import File, is_elsewhere
 from jaxcnn.errors import DataError
@@ -132,6 +133,7 @@ def classes_of(index: Index, *, names: tuple[str, ...], where: str) -> tuple[str
     labels = index.labels
     different = [text.decode("utf-8") for text in np.unique(labels).tolist()]
     if not all(re.fullmatch(r"[0-9]{1,9}", text) for text in different):
+        require_distinct(different, where=where)
         return tuple(different)
     count = max(map(int, different), default=-1) + 1
     if count > 10 * len(different) + 1000:

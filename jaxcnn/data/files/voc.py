@@ -16,7 +16,7 @@ from jaxcnn.data.files.checks import Row, check_image_file, check_objects, image
 from jaxcnn.data.files.faults import Faults
 from jaxcnn.data.files.mask_folder import existing_folder, fit_mask
 from jaxcnn.data.files.mask_values import Meaning, scan_values
-from jaxcnn.data.files.names import nfc
+from jaxcnn.data.files.names import nfc, require_distinct
 from jaxcnn.data.files.parsing import inside
 from jaxcnn.data.files.voc_file import CORNERS, VocFile, listed_stems
 from jaxcnn.errors import ConfigError, DataError, did_you_mean
@@ -89,6 +89,7 @@ class Voc(Annotated):
         if not names and self.needs_objects:
             files = (self._file(root, stem) for stem in stems)
             names = tuple(sorted({name for file in files for name in file.class_names()}))
+            require_distinct(names, where=f"Voc {root}")
         if split == "train" and "segmentation" in self.wanted:
             self._judge(root / MASK_FOLDERS["segmentation"])
         found = (
