@@ -234,7 +234,11 @@ def bench_augmentations(args: Any, names: list[str]) -> int:
     for assignment in args.overrides:
         path, _, text = assignment.partition("=")
         numbers = text.split(",")
-        if path != "shape" or len(numbers) != 3 or not all(n.isdigit() and int(n) for n in numbers):
+        if (
+            path != "shape"
+            or len(numbers) != 3
+            or not all(n.isdecimal() and int(n) for n in numbers)
+        ):
             raise ConfigError(f"bench augment: {assignment}: must be shape=HEIGHT,WIDTH,CHANNELS")
         options["shapes"] = (tuple(map(int, numbers)),)
     found = []
@@ -291,7 +295,7 @@ def check_numbers(args: Any) -> None:
         if value is not None and value < 1:
             raise ConfigError(f"{option} {value}: must be at least 1")
     for part in (args.batch_size or "1").split(","):
-        if args.batch_size != "auto" and not (part.isdigit() and int(part) >= 1):
+        if args.batch_size != "auto" and not (part.isdecimal() and int(part) >= 1):
             raise ConfigError(
                 f"--batch-size {args.batch_size}: must be positive integers separated by commas, "
                 "or 'auto'"

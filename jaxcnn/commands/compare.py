@@ -38,8 +38,11 @@ def main(args: Any) -> int:
         raise ConfigError("--open opens the page that --output FILE writes; give it, too")
     prepare_process()
     from jaxcnn.runs.open import open
+    from jaxcnn.runs.report import page
     from jaxcnn.runs.report.compare import compare, text_of
 
+    if args.output:  # before the runs are compared, which takes a while
+        page.refuse_folder(args.output)
     runs = [open(path, checkpoint=args.checkpoint) for path in args.runs]
     found = compare(runs, examples=args.examples)
     if args.output:

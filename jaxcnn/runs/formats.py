@@ -14,6 +14,7 @@ FORMATS = {
     "litert": "model.tflite",
     "safetensors": "model.safetensors",
 }
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")  # that jax.export makes programs for
 
 
 def export_as(
@@ -34,7 +35,8 @@ def export_as(
     "safetensors", see `jaxcnn.runs.export.export_weights`.
     int8: on how many training examples 8 bits are calibrated; 0 for float32.
 
-    Errors: ConfigError for an unknown format, for `int8` of another than ONNX, for a folder.
+    Errors: ConfigError for an unknown format or platform, for `int8` of another than ONNX, for a
+    folder.
     """
     if format not in FORMATS:
         raise ConfigError(
@@ -47,6 +49,12 @@ def export_as(
         raise ConfigError(
             f"{path}: is a folder; give the name of a file, e.g. {path / FORMATS[format]}"
         )
+    for name in platforms:
+        if name not in PLATFORMS:
+            raise ConfigError(
+                f"platforms: {name!r} is unknown{did_you_mean(name, PLATFORMS)}; there are "
+                f"{', '.join(PLATFORMS)}, several as cpu,cuda"
+            )
     if format == "onnx":
         from jaxcnn.runs.onnx_export.write import export_onnx
 

@@ -56,7 +56,7 @@ def together(points: int, workers: int, *, way: str | None, halving: int | None)
     if halving:
         return None
     size = -(-points // workers)
-    chunk = int(way) if way is not None and way.isdigit() and int(way) else 1
+    chunk = int(way) if way is not None and way.isdecimal() and int(way) else 1
     return -(-size // chunk) * chunk
 
 

@@ -123,3 +123,13 @@ def test_verbs_open_their_page(tmp_path, monkeypatch, capsys):
     assert seen == [(tmp_path / "run" / "report.html").as_uri()]
     assert _main.main(["compare", "a", "b", "--open"]) == 2
     assert "give it, too" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb, runs", [("report", 1), ("compare", 2)])
+def test_a_page_in_the_place_of_a_folder_is_refused(tmp_path, capsys, verb, runs):
+    from tests.tiny import fit, tiny
+
+    fit(tiny(steps=2), tmp_path / "run")
+    arguments = [verb, *[str(tmp_path / "run")] * runs, "--output", str(tmp_path)]
+    assert _main.main(arguments) == 2
+    assert "is a folder; give the name of a file" in capsys.readouterr().err

@@ -97,6 +97,8 @@ def test_stablehlo_is_the_default(run, tmp_path):
         ({"format": "tflite"}, ConfigError, "there are stablehlo, onnx, litert, safetensors"),
         ({"format": "litert", "int8": 4}, ConfigError, "format='onnx'"),
         ({"format": "safetensors", "int8": 4}, ConfigError, "format='onnx'"),
+        ({"platforms": ("cpu", "gpu")}, ConfigError, r"'gpu' is unknown.*cpu, cuda, rocm, tpu"),
+        ({"platforms": ("",)}, ConfigError, "'' is unknown"),
     ],
 )
 def test_what_is_no_format_is_refused(run, tmp_path, options, error, words):

@@ -44,7 +44,7 @@ def test_a_ways_name_says_how_replicas_are_bundled(text, replicas, kind, sizes):
         assert way.resized(7) == Way.from_text(text, 7)
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "1.5", "", "vmpa"])
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "", "vmpa", "²"])
 def test_what_names_no_way_is_refused(text):
     with pytest.raises(ConfigError, match=f"--replicas-by '{text}': must be a chunk size or one"):
         Way.from_text(text, 3)

@@ -19,7 +19,10 @@ CURVES = (("train", "loss"), ("eval", "loss"), ("train", "learning_rate"), ("tra
 
 
 def write_comparison(runs: Sequence[Run], found: Comparison, path: Path | str) -> list[str]:
-    """Write the page; sentences on what is left out. Errors: ResourceError."""
+    """Write the page; sentences on what is left out. Errors: ResourceError; ConfigError for a
+    folder.
+    """
+    page.refuse_folder(Path(path))
     parts = Parts()
     parts.add("Runs", lambda: _runs(found), needed=True)
     parts.add("What differs", lambda: _settings(found), needed=True)

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxcnn.errors import ResourceError
+from jaxcnn.errors import ConfigError, ResourceError
 from jaxcnn.runs.terminal import ESCAPED
 from jaxcnn.weights.files import write_atomically
 
@@ -158,6 +158,14 @@ def _section(number: int, section: Section) -> Html:
 def _digest(content: str) -> str:
     """As a policy names what may be within the page."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+
+
+def refuse_folder(path: Path) -> None:
+    """ConfigError where a page is to be written and a folder lies."""
+    if path.is_dir():
+        raise ConfigError(
+            f"{path}: is a folder; give the name of a file, e.g. {path / 'page.html'}"
+        )
 
 
 def write(path: Path, page: bytes) -> None:

@@ -23,13 +23,16 @@ def write_report(
     `examples`: how many of the evaluated examples are looked at one by one. `files_only`: the
     run's files alone are read, the code that it keeps is not executed, and what needs the model is
     left out.
-    Errors: those of opening the run's files, ResourceError where the page cannot be written.
+    Errors: those of opening the run's files, ConfigError where `path` is a folder, ResourceError
+    where the page cannot be written.
     """
     if examples < 1:
         raise ConfigError(f"--examples {examples}: look at 1 at least")
+    file = Path(path) if path else run.folder / NAME
+    page.refuse_folder(file)
     make = sweep.sections if run.is_sweep else solo.sections
     parts = make(run, examples=examples, files_only=files_only)
     title = f"{run.record['experiment']}: {run.folder.name}"
     content = page.document(title, parts.sections, left_out=parts.left_out)
-    page.write(Path(path) if path else run.folder / NAME, content)
+    page.write(file, content)
     return parts.left_out
