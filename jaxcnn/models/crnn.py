@@ -47,8 +47,8 @@ class CRNN(nn.Module):
         self.require_image(image)
         x = 2 * image - 1
         for stage, (widths, pool) in enumerate(zip(self.widths, self.pools, strict=True), 1):
-            for letter, width in zip("abcdefgh", widths, strict=False):
-                x = ConvNorm(width, 3, name=f"conv{stage}{letter}")(x, train=train)
+            for letter, width in enumerate(widths, ord("a")):
+                x = ConvNorm(width, 3, name=f"conv{stage}{chr(letter)}")(x, train=train)
             if pool != (1, 1):
                 x = max_pool(x, pool, strides=pool)
         x = jnp.pad(

@@ -39,14 +39,14 @@ class C3D(nn.Module):
         require_clip("C3D", clip)
         x = clip
         for stage, widths in enumerate(self.widths, 1):
-            for letter, width in zip("abcd", widths, strict=False):
+            for letter, width in enumerate(widths, ord("a")):
                 x = nn.relu(
                     Conv(
                         width,
                         (3, 3, 3),
                         padding="SAME",
                         kernel_init=he_normal,
-                        name=f"conv{stage}{letter}",
+                        name=f"conv{stage}{chr(letter)}",
                     )(x)
                 )
             x = max_pool(x, (1, 2, 2) if stage == 1 else (2, 2, 2), padding="SAME")

@@ -289,6 +289,16 @@ def test_signal_networks_equal_torch_versions(model):
 # ---- clips ---------------------------------------------------------------------------------------
 
 
+def test_a_stage_of_c3d_has_as_many_convolutions_as_widths():
+    """However many: the parameters of nine are counted one by one."""
+    widths = (4, 5, 6, 7, 8, 9, 8, 7, 6)
+    params = init(video.C3D(3, (widths,), hidden=8), jnp.zeros((1, 2, 4, 4, 2)))["params"]
+    found = sum(leaf.size for layer in params.values() for leaf in layer.values())
+    convolutions = sum(27 * a * b + b for a, b in itertools.pairwise((2, *widths)))
+    dense = [(2 * 2 * 2 * 6, 8), (8, 8), (8, 3)]
+    assert found == convolutions + sum(a * b + b for a, b in dense)
+
+
 def test_c3d_equals_a_torch_version():
     """With 12x12 frames the last pooling meets 3x3, which it rounds up to 2x2."""
     torch = pytest.importorskip("torch")
