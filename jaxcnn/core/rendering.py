@@ -2,8 +2,9 @@
 
 Dataclasses and modules become {"type": "module:name", field: …}, partials {"partial":
 "module:name",
-argument: …}, functions and classes {"function": "module:name"}, arrays their shape, dtype and
-SHA-256; tuples become lists. `build` is the inverse, where everything can be imported.
+argument: …}, functions and classes {"function": "module:name"}, a method with the object it is of
+as "self", arrays their shape, dtype and SHA-256; tuples become lists. `build` is the inverse, where
+everything can be imported.
 """
 
 import dataclasses
@@ -12,6 +13,7 @@ import importlib
 import inspect
 from collections.abc import Iterator
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -26,9 +28,9 @@ NAMES = ("type", "partial", "function")
 def render(value: Any) -> Json:
     """`value` as JSON."""
     if isinstance(value, partial):
-        names = inspect.signature(value.func).parameters
-        named = dict(zip(names, value.args, strict=False)) | value.keywords
-        return {"partial": _name(value.func)} | {k: render(v) for k, v in named.items()}
+        named = _arguments(value) | value.keywords
+        called = {"partial": _name(value.func)} | _owner(value.func)
+        return called | {k: render(v) for k, v in named.items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = dataclasses.fields(value)
         hidden = added_by_linen(type(value), [f.name for f in fields])
@@ -41,7 +43,7 @@ def render(value: Any) -> Json:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if hasattr(value, "__qualname__"):
-        return {"function": _name(value)}
+        return {"function": _name(value)} | _owner(value)
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         array = np.ascontiguousarray(value)
         digest = hashlib.sha256(array.tobytes()).hexdigest()[:16]
@@ -49,8 +51,35 @@ def render(value: Any) -> Json:
     return {"repr": repr(value)}
 
 
+def _arguments(value: partial) -> dict[str, Any]:
+    """The positional arguments of a partial by name; as "*" where one cannot be given by name."""
+    try:
+        parameters = list(inspect.signature(value.func).parameters.values())[: len(value.args)]
+    except ValueError:  # a builtin that does not say what it takes
+        parameters = []
+    named = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    if len(named) < len(value.args):
+        return {"*": value.args}
+    return dict(zip(named, value.args, strict=True))
+
+
 def _name(value: Any) -> str:
-    return f"{value.__module__}:{value.__qualname__}"
+    owner = getattr(value, "__self__", None)
+    if isinstance(owner, type):  # a class method, perhaps of a class below the one that wrote it
+        return f"{owner.__module__}:{owner.__qualname__}.{value.__name__}"
+    return f"{value.__module__ or type(owner).__module__}:{value.__qualname__}"
+
+
+def _owner(value: Any) -> dict[str, Json]:
+    """{"self": rendering} of the object that a method is bound to; of one without a rendering its
+    class, as its `repr` may be another in each process.
+    """
+    owner = getattr(value, "__self__", None)
+    if owner is None or isinstance(owner, type | ModuleType):  # builtins are bound to their module
+        return {}
+    rendered = render(owner)
+    bare = isinstance(rendered, dict) and "repr" in rendered
+    return {"self": {"repr": f"an object of {_name(type(owner))}"} if bare else rendered}
 
 
 def build(rendered: Json) -> Any:
@@ -67,10 +96,15 @@ def build(rendered: Json) -> Any:
     if kind is None:
         return fields
     found = resolve(rendered[kind])
+    if kind != "type" and "self" in fields:
+        owner = fields.pop("self")
+        found = found.__get__(owner, type(owner))
     if kind == "function":
         return found
     try:
-        return partial(found, **fields) if kind == "partial" else found(**fields)
+        if kind == "partial":
+            return partial(found, *fields.pop("*", ()), **fields)
+        return found(**fields)
     except TypeError as error:
         raise ConfigError(f"{rendered[kind]}: {error}") from error
 

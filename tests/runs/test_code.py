@@ -5,12 +5,13 @@ import importlib
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from jaxcnn.core.rendering import render
+from jaxcnn.core.rendering import build, render
 from jaxcnn.data.files.class_folder import Folder
 from jaxcnn.data.recorded import Recorded, record
 from jaxcnn.errors import ConfigError
@@ -224,6 +225,70 @@ def test_an_experiment_without_a_file_is_made_again_from_its_rendering(tmp_path)
             code.reopen(tmp_path, edited)
         assert str(caught.value).startswith(str(tmp_path))
         assert str(caught.value).count(str(tmp_path)) == 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Scaled:
+    """A value with methods, for renderings."""
+
+    by: int = 1
+
+    def of(self, x, *more, y=0):
+        return type(self).__name__, self.by * x, more, y
+
+    @classmethod
+    def made(cls, by):
+        return cls(by)
+
+
+@dataclasses.dataclass(frozen=True)
+class Negated(Scaled):
+    def of(self, x, *more, y=0):
+        return "not this one"
+
+    def above(self):
+        return super().of
+
+
+def first_alone(x, /, *more):
+    return x, more
+
+
+class Bare:
+    def of(self, x):
+        return x
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        Scaled(4).of,
+        Negated(4).of,
+        Negated(4).above(),
+        Negated.made,
+        partial(Scaled(4).of, y=3),
+        partial(Scaled(4).of, 2, 3, 5),
+        partial(first_alone, 7),
+        partial(max, 20),
+        "abc".find,
+        len,
+    ],
+)
+def test_a_method_is_made_again_with_its_object_and_a_partial_with_its_arguments(function):
+    again = build(json.loads(json.dumps(render(function))))
+    argument = "bc" if getattr(function, "__self__", None) == "abc" else 10
+    if function is len:
+        argument = "four"
+    assert again(argument) == function(argument)
+    assert render(again) == render(function)
+
+
+def test_a_method_of_an_object_without_a_rendering_is_not_made_again():
+    """Its rendering is the same in each process, with no address in it."""
+    assert render(Bare().of) == render(Bare().of)
+    assert render(Scaled(1).of) != render(Scaled(2).of)
+    with pytest.raises(ConfigError, match=r"object of .*:Bare: cannot be made again"):
+        build(render(Bare().of))
 
 
 def test_relative_places_of_data_begin_where_the_run_was_started(tmp_path, monkeypatch):
