@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxcnn.errors import ConfigError
+from jaxcnn.errors import ConfigError, did_you_mean
 from jaxcnn.layers.checks import require_image
 from jaxcnn.layers.conv import Conv
 from jaxcnn.models.vgg import VGG
@@ -77,6 +77,7 @@ class Stylizer(nn.Module):
         picture = self.network(image, train=train)
         features = frozen_features(self, self.loss_network)
         own, given = features(picture), features(image)
+        require_layers(own, (*self.content_layers, *self.style_layers))
         style, start = (
             tuple(self.statistics(maps[name]) for name in self.style_layers)
             for maps in (own, given)
@@ -124,6 +125,15 @@ def frozen_features(module: nn.Module, network: Any) -> Callable[[jax.Array], di
         return {name: maps[0] for name, maps in sown["intermediates"].items()}
 
     return features
+
+
+def require_layers(maps: dict[str, jax.Array], names: tuple[str, ...]) -> None:
+    """Raise ConfigError unless the loss network sows a map of each of these names."""
+    if missing := [name for name in names if name not in maps]:
+        raise ConfigError(
+            f"content_layers and style_layers name {', '.join(missing)}, which the loss network "
+            f"lacks{did_you_mean(missing[0], maps)}; it has {', '.join(maps)}"
+        )
 
 
 class FreePicture(nn.Module):
@@ -244,6 +254,12 @@ class AdaINStylizer(nn.Module):
         height, width = image.shape[1:3]
         padded = jnp.pad(image, ((0, 0), (0, -height % 8), (0, -width % 8), (0, 0)), mode="edge")
         given, wanted = features(padded), features(style)
+        require_layers(given, self.style_layers)
+        if [8 * n for n in given[deepest].shape[1:3]] != list(padded.shape[1:3]):
+            raise ConfigError(
+                f"AdaINStylizer: style_layers={self.style_layers} end in {deepest!r}, and the "
+                "decoder makes a picture of a map of stride 8; let the last be one of relu4_…"
+            )
         strength = jnp.asarray(self.strength, image.dtype)
         target = (
             strength * adaptive_instance_norm(given[deepest], wanted[deepest])

@@ -389,6 +389,22 @@ def test_adain_asks_its_decoder_for_the_content_in_the_styles_moments(strength):
     )
 
 
+@pytest.mark.parametrize(
+    "model, says",
+    [
+        # which its decoder would enlarge to four pictures, and cut off all but the first
+        (AdaINStylizer(style_layers=("relu1_1", "relu3_1")), "end in 'relu3_1'.*stride 8"),
+        (AdaINStylizer(style_layers=("relu4_1", "relu1_1")), "end in 'relu1_1'.*stride 8"),
+        (AdaINStylizer(style_layers=("relu5_1",)), "name relu5_1, which the loss network lacks"),
+        (style_transfer.Stylizer(JohnsonNet(), content_layers=("relu4_9",)), "name relu4_9"),
+    ],
+)
+def test_layers_that_a_stylizer_cannot_take_are_refused(model, says):
+    pictures = [picture(1, 32, 32, 3)] * (2 if isinstance(model, AdaINStylizer) else 1)
+    with pytest.raises(ConfigError, match=says):
+        jax.eval_shape(lambda: model.init(jax.random.key(0), *pictures, train=False))
+
+
 # ---- experiments for accelerators: their data are not here, their step is
 
 
