@@ -8,7 +8,7 @@ Residual Networks" (2016), table 1; Xie et al., "Aggregated Residual Transformat
 two or three spatial axes), about zero mean and unit variance; output [B, num_classes] logits.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 from flax import linen as nn
 
@@ -32,6 +32,8 @@ class BasicBlock(nn.Module):
     squeeze_ratio: float = 0.0
     zero_scale: bool = False
     expansion = 1  # output channels / width
+    # fields that change nothing here
+    ignored: ClassVar[tuple[str, ...]] = ("groups", "base_width", "stride_first")
 
     @property
     def layers(self) -> tuple[tuple[int, int, int, int], ...]:
@@ -40,6 +42,7 @@ class BasicBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x, *, train: bool):
+        self.require_used()
         y = x
         for number, (features, kernel, strides, groups) in enumerate(self.layers, 1):
             last = (
@@ -57,6 +60,16 @@ class BasicBlock(nn.Module):
             )
         return nn.relu(y + x)
 
+    def require_used(self) -> None:
+        """Raise ConfigError for a field that is set and that this block ignores."""
+        for name in self.ignored:
+            value, default = getattr(self, name), getattr(BasicBlock, name)
+            if value != default:
+                raise ConfigError(
+                    f"{type(self).__name__}: {name}={value!r} changes nothing in this block; leave "
+                    f"it at {default!r}, or take a block that has it (Bottleneck: resnet50, …)"
+                )
+
     def squeeze_excite(self, y):
         """Channel attention on the residual branch, where it is asked for; its width is rounded to
         a multiple of 8.
@@ -71,6 +84,7 @@ class Bottleneck(BasicBlock):
     """
 
     expansion = 4
+    ignored = ()
 
     @property
     def layers(self) -> tuple[tuple[int, int, int, int], ...]:
@@ -89,8 +103,11 @@ class PreActBlock(BasicBlock):
     untouched.
     """
 
+    ignored = (*BasicBlock.ignored, "zero_scale")  # no normalization ends the branch
+
     @nn.compact
     def __call__(self, x, *, train: bool):
+        self.require_used()
         y = norm_relu(x, "norm1", train)
         features = self.width * self.expansion
         if self.strides != 1 or x.shape[-1] != features:
@@ -107,6 +124,7 @@ class PreActBottleneck(PreActBlock):
     """`Bottleneck` with normalization and ReLU before each convolution."""
 
     expansion = 4
+    ignored = ("zero_scale",)
     layers = Bottleneck.layers
 
 
@@ -130,6 +148,9 @@ class ResNet(nn.Module):
         in its 3x3 one.
     squeeze_ratio: hidden share of the squeeze-and-excitation layers (1 / 16 in the paper); 0 leaves
     them out.
+    zero_scale: see `ConvNorm`, in the last normalization of each block.
+    What the `block` ignores is refused: groups, base_width and stride_first by those of two
+    convolutions, zero_scale by the pre-activation ones.
     """
 
     stage_sizes: tuple[int, ...] = (3, 4, 6, 3)

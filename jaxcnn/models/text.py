@@ -93,6 +93,11 @@ class CharCNN(nn.Module):
     @nn.compact
     def __call__(self, text: jax.Array, *, train: bool = False) -> jax.Array:
         require_text("CharCNN", text)
+        if missing := sorted(set(self.pooled) - set(range(1, len(self.windows) + 1))):
+            raise ConfigError(
+                f"CharCNN: pooled={self.pooled} names {missing} and the convolutions are 1 to "
+                f"{len(self.windows)}, one a window; pool after those alone"
+            )
         he = nn.initializers.he_normal()
         # the program's choice
         dtype = (

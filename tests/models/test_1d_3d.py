@@ -228,6 +228,14 @@ def test_too_short_texts_name_the_field():
         text.CharCNN(2, 30, width=8, hidden=16).init(KEY, jnp.ones((1, 40), jnp.int32), train=False)
 
 
+def test_a_pooling_after_a_convolution_that_is_not_there_is_refused():
+    """Three windows have no sixth convolution, after which the default pools."""
+    model = text.CharCNN(2, 30, width=8, hidden=16, windows=(7, 7, 3))
+    with pytest.raises(ConfigError, match=r"pooled=\(1, 2, 6\) names \[6\]"):
+        num_params(model, (150,))
+    assert num_params(model.clone(pooled=(1, 2, 3)), (150,)) > 0
+
+
 # ---- signals -------------------------------------------------------------------------------------
 
 

@@ -390,6 +390,33 @@ def test_wrong_use_is_named(model, shape, part):
         shapes_of(model, *shape)
 
 
+@pytest.mark.parametrize(
+    "field", [{"groups": 2}, {"base_width": 128}, {"stride_first": True}, {"zero_scale": True}]
+)
+@pytest.mark.parametrize(
+    "block", [resnet.BasicBlock, resnet.Bottleneck, resnet.PreActBlock, resnet.PreActBottleneck]
+)
+def test_what_a_block_ignores_is_refused(block, field):
+    """All that is taken changes the program."""
+
+    def program(**fields):
+        model = resnet.ResNet((1, 1), block, 3, (64, 64), "cifar", 8, **fields)
+        return str(
+            jax.make_jaxpr(lambda x: model.init_with_output(jax.random.key(0), x, train=False))(
+                jnp.zeros((1, 8, 8, 3))
+            )
+        )
+
+    (name,) = field
+    convolutions = block in (resnet.BasicBlock, resnet.PreActBlock)
+    before = block in (resnet.PreActBlock, resnet.PreActBottleneck)
+    if before if name == "zero_scale" else convolutions:
+        with pytest.raises(ConfigError, match=f"{block.__name__}: {name}={field[name]!r}"):
+            program(**field)
+    else:
+        assert program(**field) != program()
+
+
 @pytest.mark.parametrize("make", [resnet.resnet_cifar, densenet.densenet_cifar])
 @pytest.mark.parametrize("depth", [-4, 2, 4, 9, 21])
 def test_a_depth_that_the_paper_does_not_have_is_refused(make, depth):
