@@ -132,11 +132,11 @@ class Experiment:
 
     def total_steps(self, train_size: int) -> int:
         """Number of updates for a training split of `train_size` examples."""
-        return (
-            self.steps
-            if self.steps is not None
-            else math.ceil(self.epochs * train_size / self.batch_size)
-        )
+        if self.steps is not None:
+            return self.steps
+        found = self.epochs * train_size / self.batch_size
+        whole = round(found)  # 1.1 epochs of 100 updates are 110, though 1.1 is a little more
+        return whole if math.isclose(found, whole, rel_tol=1e-12) else math.ceil(found)
 
     def eval_interval(self, train_size: int) -> int:
         """Updates between evaluations."""

@@ -1,5 +1,8 @@
 """The fields of an experiment: what they may be, and what is refused when it is made."""
 
+import itertools
+import math
+from fractions import Fraction
 from functools import partial
 
 import optax
@@ -118,6 +121,17 @@ def test_a_rate_that_is_none(rate):
 )
 def test_the_number_of_updates(fields, size, steps):
     assert tiny(batch_size=8, **fields).total_steps(size) == steps
+
+
+@pytest.mark.parametrize("parts", [3, 7, 10, 100])
+def test_the_number_of_updates_is_that_of_the_fraction(parts):
+    """1.1 epochs of 100 updates are 110, as 11/10 of them are, and 5/3 of 1,500 are 2,500."""
+    found, exact = [], []
+    for size, batch, k in itertools.product((800, 50_000, 73), (8, 100), range(1, 200)):
+        e = tiny(batch_size=batch, steps=None, epochs=k / parts)
+        found.append(e.total_steps(size))
+        exact.append(math.ceil(Fraction(k, parts) * size / batch))
+    assert found == exact
 
 
 @pytest.mark.parametrize("every, size, steps", [(1.0, 80, 10), (0.5, 80, 5), (0.001, 80, 1)])
