@@ -12,10 +12,11 @@ from typing import Any
 
 from jaxcnn.errors import ConfigError
 from jaxcnn.inspect.view_rules import output_views
-from jaxcnn.inspect.views import View, moved, shared
+from jaxcnn.inspect.views import View, join, moved, shared
 
 # (equation, view of its first output, how often it runs) -> None
 Visit = Callable[[Any, View | None, int], None]
+Weigh = Callable[[Any], int]  # how much a jaxpr is; the branch of a `cond` that is most is visited
 
 
 def output_size(
@@ -54,40 +55,74 @@ def receptive_field(layers: Iterable[tuple[int, ...]]) -> tuple[int, int]:
 
 
 def walk(
-    jaxpr: Any, views: list[View | None], visit: Visit, *, times: int = 1
+    jaxpr: Any,
+    views: list[View | None],
+    visit: Visit,
+    *,
+    times: int = 1,
+    weigh: Weigh = lambda _: 0,
 ) -> list[View | None]:
     """Views of the outputs of `jaxpr` from those of its inputs (None: does not depend on the
     image).
 
     `visit(equation, view of its first output, times)` is called for every equation without a jaxpr
     of its own, in the order of tracing; `times` is how often it runs (the length of the scans
-    around it), and the view that of the last time. An operation that is not known here is taken to
-    see the whole image.
+    around it), and the view that of the last time. Of a `cond` the branch that weighs most is
+    visited (of equal ones the first), and its outputs see what those of any branch do. An operation
+    that is not known here is taken to see the whole image.
     """
     known: dict[Any, View | None] = dict(zip(jaxpr.invars, views, strict=True))
     for eqn in jaxpr.eqns:
         # literals have `val`
         inputs = [None if hasattr(atom, "val") else known.get(atom) for atom in eqn.invars]
-        inner, given = _inner(eqn, inputs)
-        if inner is None:
+        inners, given = _inner(eqn, inputs)
+        if not inners:
             outputs = output_views(eqn, inputs)
             visit(eqn, outputs[0] if outputs else None, times)
         else:
-            atoms = eqn.invars[len(eqn.invars) - len(given) :]
-            entered = [
-                _fit(view, atom, var)
-                for view, atom, var in zip(given, atoms, inner.invars, strict=True)
+            visited = max(inners, key=weigh) if len(inners) > 1 else inners[0]
+            left = [
+                _through(eqn, inner, given, visit if inner is visited else _ignore, times, weigh)
+                for inner in inners
             ]
-            repeats = 1
-            if eqn.primitive.name == "scan":
-                entered, repeats = _before_the_last(eqn, inner, entered), eqn.params["length"]
-            left = walk(inner, entered, visit, times=times * repeats)
-            outputs = [
-                _fit(view, var, out)
-                for view, var, out in zip(left, inner.outvars, eqn.outvars, strict=True)
-            ]
+            outputs = left[0] if len(left) == 1 else _of_any(eqn, left, inputs[0])
         known.update(zip(eqn.outvars, outputs, strict=True))
     return [None if hasattr(atom, "val") else known.get(atom) for atom in jaxpr.outvars]
+
+
+def _through(
+    eqn, inner, given: list[View | None], visit: Visit, times: int, weigh: Weigh
+) -> list[View | None]:
+    """The views of an equation's outputs, by way of a jaxpr that it calls."""
+    atoms = eqn.invars[len(eqn.invars) - len(given) :]
+    entered = [
+        _fit(view, atom, var) for view, atom, var in zip(given, atoms, inner.invars, strict=True)
+    ]
+    repeats = 1
+    if eqn.primitive.name == "scan":
+        entered, repeats = _before_the_last(eqn, inner, entered), eqn.params["length"]
+    left = walk(inner, entered, visit, times=times * repeats, weigh=weigh)
+    return [
+        _fit(view, var, out)
+        for view, var, out in zip(left, inner.outvars, eqn.outvars, strict=True)
+    ]
+
+
+def _of_any(eqn, left: list[list[View | None]], chooser: View | None) -> list[View | None]:
+    """The views of the outputs of a `cond` from those that each branch gives: what any of them
+    sees, and what the number of the branch depends on.
+    """
+    outputs = []
+    for out, *views in zip(eqn.outvars, *left, strict=True):
+        shape = tuple(out.aval.shape)
+        seen = [(view, shape) for view in views if view is not None]
+        seen += [] if chooser is None else [(chooser, ())]
+        outputs.append(join(seen) if seen else None)
+    return outputs
+
+
+def _ignore(*_: Any) -> None:
+    """A visit that does nothing."""
 
 
 def _before_the_last(eqn, inner, entered: list[View | None]) -> list[View | None]:
@@ -97,7 +132,7 @@ def _before_the_last(eqn, inner, entered: list[View | None]) -> list[View | None
     start = eqn.params["num_consts"]
     stop = start + eqn.params["num_carry"]
     for _ in range(eqn.params["length"] - 1):
-        left = walk(inner, entered, lambda *_: None)
+        left = walk(inner, entered, _ignore)
         after = [*entered[:start], *left[: stop - start], *entered[stop:]]
         if after == entered:
             break
@@ -106,17 +141,17 @@ def _before_the_last(eqn, inner, entered: list[View | None]) -> list[View | None
 
 
 def _inner(eqn, inputs):
-    """The jaxpr that an equation calls, and the views for it: jit, scan, remat, custom derivatives;
-    of a `cond` the last branch.
+    """The jaxprs that an equation calls, and the views for them: jit, scan, remat, custom
+    derivatives; of a `cond` one for each branch.
     """
     if eqn.primitive.name == "cond":
-        return eqn.params["branches"][-1].jaxpr, inputs[1:]
+        return [branch.jaxpr for branch in eqn.params["branches"]], inputs[1:]
     for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
         inner = eqn.params.get(key)
         inner = getattr(inner, "jaxpr", inner)
         if inner is not None and hasattr(inner, "eqns") and len(inner.invars) == len(inputs):
-            return inner, inputs
-    return None, inputs
+            return [inner], inputs
+    return [], inputs
 
 
 def _fit(view: View | None, source, target) -> View | None:

@@ -4,12 +4,14 @@ from shapes alone; no array is made.
 Multiply-accumulates (MACs) count by formula what convolutions and dense layers multiply, without
 biases: output positions x kernel size x input features / groups x output features (for transposed
 convolutions input positions). A module that multiplies in another way says so with a method
-`macs(output_shape) -> int`; everything else counts 0.
+`macs(output_shape) -> int`; everything else counts 0. Of the branches of a `lax.cond` or
+`lax.switch` the one that multiplies most counts, and has the rows.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -154,10 +156,25 @@ def _rows(
         elif word is None:
             add_pool(eqn, view)
 
-    walk(jaxpr, views, visit)
+    walk(jaxpr, views, visit, weigh=partial(_macs, calls))
     for path, size in _uncounted(params, counted):
         layers.append(Layer("/".join(path), "parameters", (), size, 0, (), ()))
     return layers
+
+
+def _macs(calls: list[Call], jaxpr) -> int:
+    """Multiplications of the marked calls in a jaxpr; those of a branch within it where it is the
+    larger one.
+    """
+    found: dict[int, int] = {}
+
+    def visit(eqn, view: View | None, times: int):
+        word, index = read_mark(eqn)
+        if word == "out":
+            found[index] = calls[index].macs * times
+
+    walk(jaxpr, [None] * len(jaxpr.invars), visit, weigh=partial(_macs, calls))
+    return sum(found.values())
 
 
 def _pool_kind(eqn, view: View | None) -> str | None:

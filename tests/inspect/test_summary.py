@@ -552,6 +552,56 @@ def test_a_scanned_layer_multiplies_at_every_step():
     assert (summary.total_params(layers), summary.total_macs(layers)) == (24, 5 * 7 * 3)
 
 
+class Either(nn.Module):
+    """Of two convolutions one, by a number; or, to compare with, one of them or their sum."""
+
+    windows: tuple[int, int]
+    way: str = "cond"  # "0", "1", "sum", "seeing" (the number is of the image)
+
+    @nn.compact
+    def __call__(self, x, *, train: bool = False):
+        first, second = (
+            Conv(3, (window, 2 * window - 1), name=f"conv{i}")
+            for i, window in enumerate(self.windows)
+        )
+        if self.way == "sum":
+            x = first(x) + second(x)
+        elif self.way in ("0", "1"):
+            x = (first, second)[int(self.way)](x)
+        else:
+            number = (
+                x.mean()
+                if self.way == "seeing"
+                else self.param("number", nn.initializers.zeros, ())
+            )
+            if self.is_initializing():
+                first(x), second(x)
+            x = nn.switch(
+                (number > 0).astype(jnp.int32),
+                [lambda m, x: first(x), lambda m, x: second(x)],
+                self,
+                x,
+            )
+        return Conv(2, (3, 3), (2, 2), name="after")(x)
+
+
+@pytest.mark.parametrize("windows", [(3, 5), (5, 3), (1, 1)])
+def test_a_choice_of_branches_sees_what_any_does_and_multiplies_what_the_larger_does(windows):
+    shape = (32, 32, 2)
+    chosen, summed = (_layers(Either(windows, way), shape) for way in ("cond", "sum"))
+
+    def after(layers):
+        (found,) = (layer for layer in layers if layer.name == "after")
+        return found.receptive_field, found.stride
+
+    assert after(chosen) == after(summed)
+    alone = [_layers(Either(windows, way), shape) for way in "01"]
+    assert summary.total_macs(chosen) == max(map(summary.total_macs, alone))
+    assert summary.total_params(chosen) == summary.total_params(summed) + 1  # the number
+    seeing = after(_layers(Either(windows, "seeing"), shape))[0]
+    assert all(field >= size for field, size in zip(seeing, (32, 32), strict=True))
+
+
 def test_json_and_table_hold_every_layer():
     layers = _layers(build("rgb_digit_net")[0], (32, 32, 3))
     tree = json.loads(json.dumps(summary.as_json(layers)))

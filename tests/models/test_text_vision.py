@@ -45,9 +45,7 @@ def test_published_crnn_has_the_published_size():
 def test_a_stage_of_crnn_has_as_many_convolutions_as_widths():
     """However many: each that is added has its 9 * 4 * 4 weights, and BatchNorm's scale and
     bias."""
-    sizes = [
-        count(SMALL.clone(widths=((4,) * n, (6,))), (1, 12, 20, 1)) for n in range(1, 12)
-    ]
+    sizes = [count(SMALL.clone(widths=((4,) * n, (6,))), (1, 12, 20, 1)) for n in range(1, 12)]
     assert np.diff(sizes).tolist() == [9 * 4 * 4 + 2 * 4] * 10
 
 
