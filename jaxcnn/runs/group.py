@@ -41,6 +41,8 @@ class Group:
     active: list[Replica] = dataclasses.field(default_factory=list)
     bundles: list[Bundle] = dataclasses.field(default_factory=list)
     states: list[Tree] = dataclasses.field(default_factory=list)  # one a bundle
+    # {index: its last state} of those that had stopped, and left the program at a rung
+    left: dict[int, AnyState] = dataclasses.field(default_factory=dict)
     pending: list[list[Numbers]] = dataclasses.field(default_factory=list)  # numbers, on the device
     started: float = 0.0
     timed: int = 0  # the step from which the speed counts: the last record's or compiled one
@@ -67,6 +69,11 @@ class Group:
         pairs = zip(self.bundles, self.states, strict=True)
         return [state for b, joined in pairs for state in b.split(hosts.local(joined))]
 
+    def last_states(self) -> dict[int, AnyState]:
+        """{index: state} of all replicas but those that a rung dropped."""
+        own = zip((r.index for r in self.active), self.solo_states(), strict=True)
+        return {**self.left, **dict(own)}
+
     def seconds(self) -> float:
         """Training time so far, over all processes."""
         return time.monotonic() - self.started
@@ -92,7 +99,7 @@ class Group:
         """Notify the observers of a replica. state: that of the record, if it is not of now."""
 
         def current() -> AnyState:
-            own = self.solo_states()[self.active.index(replica)]
+            own = self.last_states()[replica.index]
             return replica.to_file(jax.tree.map(jax.numpy.copy, own))
 
         about = (replica.folder, replica.experiment, self.eval)

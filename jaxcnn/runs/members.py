@@ -312,13 +312,14 @@ def _run(plan: Plan, group: Group, stop: Callable[[], bool]) -> None:
     finally:
         if plan.profile is not None:
             plan.profile.close(plan.console.line)
-        for replica in group.active:
-            group.tell("end", replica, group.record("end", replica))
+        for replica in group.replicas:  # one that was dropped has left the run before
+            if replica in group.active or replica.index in group.left:
+                group.tell("end", replica, group.record("end", replica))
 
 
 def _summarize(plan: Plan, group: Group, *, completed: bool) -> None:
     """summary.json of each replica; of a finished one with its score on the test split."""
-    states = dict(zip([r.index for r in group.active], group.solo_states(), strict=True))
+    states = group.last_states()
     for replica in group.replicas:
         state, e = states.get(replica.index), replica.experiment
         at = group.step if replica.stopped is None else replica.stopped["at"]

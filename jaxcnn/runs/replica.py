@@ -90,7 +90,7 @@ class Replica:
         return f"{self.stopped['why']} at step {self.stopped['at']}"
 
     def summarize(self, state: AnyState | None, content: Record) -> Record:
-        """Write and return summary.json; `state` is None where the replica left the program."""
+        """Write and return summary.json; `state` is None where a rung dropped it."""
         evaluations = self.history.evaluations()
         params = state.params if isinstance(state, HasParams) else None
         summary = {

@@ -71,10 +71,12 @@ def drop_due(group: Group) -> None:
         f"rung at step {group.step}: {len(kept)} of {len(group.active)} replicas go on: "
         f"{[replica.index for replica in kept]}"
     )
+    ended = [replica for replica in group.active if replica.stopped is not None]
     for place, replica in enumerate(group.active):
         if replica not in kept and replica.stopped is None:
             stop_replica(group, place, "dropped at a rung", at=group.step)
-    states = dict(zip([r.index for r in group.active], group.solo_states(), strict=True))
+    states = group.last_states()
+    group.left |= {r.index: states[r.index] for r in ended if r not in kept}
     group.take(kept, [states[replica.index] for replica in kept])
 
 

@@ -167,6 +167,10 @@ def test_at_a_rung_the_best_go_on_in_their_order():
         *((0, "dropped at a rung", 4), (2, "dropped at a rung", 4)),
     ]
     assert replicas[4].stopped == {"why": "stopped early", "at": 1}  # as it was
+    assert {i: float(state.x) for i, state in group.last_states().items()} == {
+        **{i: float(i) for i in (1, 3, 5)},
+        4: 4.0,  # had ended before: to be scored, and told of its end
+    }
     stopping.drop_due(group)
     assert len(group.active) == 3
     group.step = 9

@@ -330,6 +330,27 @@ def test_halving_keeps_the_best(tmp_path):
     assert sweep.rungs(36, 9, 3) == {4: 3, 12: 1}
 
 
+def test_what_stopped_early_before_a_rung_ends_as_it_would_alone(tmp_path):
+    """With its parameters, its score on the test split, and word of its end."""
+    data = Arrays(train=arrays(50), eval=arrays(60, seed=1), test=arrays(20, seed=2))
+    model, every = TinyNet(dropout=0.0), 16 / 50
+    e = tiny(optimizer=SGD, ema=None, patience=1, eval_every=every, model=model, data=data)
+    points = [{"optimizer.learning_rate": rate} for rate in (1e-12, 0.05, 0.02)]
+    ended = []
+
+    def observe(event):
+        if event.kind == "end":
+            ended.append((event.replica, int(event.state().step)))
+
+    train(e, tmp_path / "all", points=points, way="loop", halving=3, observe=[observe], quiet=True)
+    alone = train(sweep.at(e, points[0]), tmp_path / "alone", quiet=True).summary
+    found = open(tmp_path / "all").replica(0).summary
+    assert found["verdict"] == alone["verdict"] == "stopped early at step 4"
+    assert [r for r, _ in ended].count(0) == 1 and dict(ended)[0] == 4
+    for name in ("num_params", "state_sha256", "test"):
+        assert found[name] == alone[name] and found[name] is not None
+
+
 def test_an_ensemble_averages_probabilities():
     e = tiny(ema=None)
     program = make_program(e, steps=12)
