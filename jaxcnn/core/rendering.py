@@ -13,7 +13,7 @@ import importlib
 import inspect
 from collections.abc import Iterator
 from functools import partial
-from types import ModuleType
+from types import BuiltinMethodType, MethodType, MethodWrapperType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,7 @@ def render(value: Any) -> Json:
     return {"repr": repr(value)}
 
 
-def _arguments(value: partial) -> dict[str, Any]:
+def _arguments(value: partial[Any]) -> dict[str, Any]:
     """The positional arguments of a partial by name; as "*" where one cannot be given by name."""
     try:
         parameters = list(inspect.signature(value.func).parameters.values())[: len(value.args)]
@@ -63,8 +63,14 @@ def _arguments(value: partial) -> dict[str, Any]:
     return dict(zip(named, value.args, strict=True))
 
 
+def _bound_to(value: Any) -> Any:
+    """The object, class or module whose method a function is; None of one by itself."""
+    bound = isinstance(value, MethodType | BuiltinMethodType | MethodWrapperType)
+    return value.__self__ if bound else None
+
+
 def _name(value: Any) -> str:
-    owner = getattr(value, "__self__", None)
+    owner = _bound_to(value)
     if isinstance(owner, type):  # a class method, perhaps of a class below the one that wrote it
         return f"{owner.__module__}:{owner.__qualname__}.{value.__name__}"
     return f"{value.__module__ or type(owner).__module__}:{value.__qualname__}"
@@ -74,7 +80,7 @@ def _owner(value: Any) -> dict[str, Json]:
     """{"self": rendering} of the object that a method is bound to; of one without a rendering its
     class, as its `repr` may be another in each process.
     """
-    owner = getattr(value, "__self__", None)
+    owner = _bound_to(value)
     if owner is None or isinstance(owner, type | ModuleType):  # builtins are bound to their module
         return {}
     rendered = render(owner)

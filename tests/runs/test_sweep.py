@@ -346,9 +346,11 @@ def test_what_stopped_early_before_a_rung_ends_as_it_would_alone(tmp_path):
     alone = train(sweep.at(e, points[0]), tmp_path / "alone", quiet=True).summary
     found = open(tmp_path / "all").replica(0).summary
     assert found["verdict"] == alone["verdict"] == "stopped early at step 4"
-    assert [r for r, _ in ended].count(0) == 1 and dict(ended)[0] == 4
+    assert [r for r, _ in ended].count(0) == 1
+    assert dict(ended)[0] == 4
     for name in ("num_params", "state_sha256", "test"):
-        assert found[name] == alone[name] and found[name] is not None
+        assert found[name] == alone[name]
+        assert found[name] is not None
 
 
 def test_an_ensemble_averages_probabilities():
