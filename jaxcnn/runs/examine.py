@@ -3,6 +3,7 @@
 Examples in memory are all looked at, streams by a sample that covers every class, or whole.
 """
 
+import collections
 import hashlib
 import re
 from collections.abc import Callable, Iterator
@@ -37,7 +38,7 @@ def examine(
     """
     found: dict[str, Json] = {}
     names: tuple[str, ...] = ()
-    seen: dict[str, dict[bytes, int]] = {}  # split -> digest of a row's inputs -> its label
+    seen: dict[str, set[bytes]] = {}  # split -> digests of its rows' inputs
     for split in SPLITS:
         try:
             names = tuple(e.data.label_names)
@@ -54,8 +55,8 @@ def examine(
         for batch, numbers in _batches(source, rows, look, progress, split):
             look.add(batch, numbers)
         found[split] = look.result(source, rows)
-        seen[split] = look.digests
-        others = {s: len(d.keys() & look.digests.keys()) for s, d in seen.items() if s != split}
+        others = {s: sum(look.copies[d] for d in own & set(look.copies)) for s, own in seen.items()}
+        seen[split] = set(look.copies)
         found[split]["also_in"] = {s: count for s, count in others.items() if count}
     for split, result in found.items():
         if "error" not in result:
@@ -101,8 +102,9 @@ class _Look:
         self._labels: dict[int, int] = {}
         self._pixels: list[tuple[Any, ...]] = []  # dtype, low, high, sum, sum of squares, count
         self._constant = 0
-        self._checked = self._duplicates = self._conflicts = 0
-        self.digests: dict[bytes, int] = {}
+        self._checked = self._conflicts = 0
+        self._first: dict[bytes, int] = {}  # digest of a row's inputs -> the label of the first
+        self.copies: collections.Counter[bytes] = collections.Counter()  # rows of each digest
 
     def fault(self, row: int, error: DataError) -> None:
         """Count a fault of a row under its kind: the message without its numbers and names."""
@@ -126,9 +128,9 @@ class _Look:
             for name in inputs:
                 digest.update(np.ascontiguousarray(batch[name][i]).tobytes())
             own = hash(np.asarray(label[i]).tobytes())
-            before = self.digests.setdefault(digest.digest(), own)
+            before = self._first.setdefault(digest.digest(), own)
             self._conflicts += before != own
-            self._duplicates += 1
+            self.copies[digest.digest()] += 1
         self._look_at_pixels(batch, inputs)
 
     def _check(self, batch: Batch, rows: np.ndarray) -> None:
@@ -177,7 +179,7 @@ class _Look:
         out: dict[str, Json] = {"examples": len(source), "checked": self._checked}
         out["faults"] = sorted(self._faults.values(), key=lambda fault: -fault["count"])
         out["labels"] = {self._name(k): labels[k] for k in sorted(labels)}
-        out["duplicates"] = self._duplicates - len(self.digests)
+        out["duplicates"] = self.copies.total() - len(self.copies)
         out["conflicts"], out["notes"] = self._conflicts, []
         if self._pixels:
             dtype, lows, highs, sums, squares, counts = zip(*self._pixels, strict=True)

@@ -122,6 +122,10 @@ def test_copies_in_another_split_are_counted_there():
     assert found["eval"]["notes"][0].startswith("2 examples are also in 'train', to the byte")
     held["image"] += 7
     assert looked(train, held)["eval"]["also_in"] == {}
+    held = labelled(1, 1, 1, 2, 5)
+    held["image"][:3] = train["image"][1]  # three rows, of one picture
+    held["image"][3:] += 7
+    assert looked(train, held)["eval"]["also_in"] == {"train": 3}
 
 
 def test_what_the_table_of_entries_refuses_is_a_fault_of_its_row():
