@@ -181,8 +181,12 @@ def _others(reading: Reading, metric: str | None) -> tuple[list[tuple[str, list[
 
 
 def metrics(reading: Reading) -> Html | None:
-    """All single numbers of the evaluation; of the test split beside it where there is one."""
-    test = reading.run.summary.get("test") or {}
+    """All single numbers of the evaluation; of the test split beside it where there is one, of the
+    same step.
+    """
+    summary, record = reading.run.summary, reading.evaluation
+    same = record is not None and record["step"] == summary.get("step")
+    test = summary.get("test") or {} if same else {}
     rows = [
         (name, number(value), *((number(as_number(test.get(name))),) if test else ()))
         for name, value in reading.metrics.items()

@@ -202,13 +202,9 @@ def test_numbers_that_stay_the_same_or_are_those_of_the_program_have_no_curve(tm
 
 
 def test_the_table_of_metrics(tmp_path):
-    record = evaluation(1, accuracy=0.75, loss=None, matrix=[[1]], flag=True, count=1200)
-    assert rows(tree(solo.metrics(reading_of(tmp_path, [record])))) == [
-        ["metric", "validation"],
-        ["accuracy", "0.75"],
-        ["loss", "–"],
-        ["count", "1,200"],
-    ]
+    record = evaluation(10, accuracy=0.75, loss=None, matrix=[[1]], flag=True, count=1200)
+    alone = [["metric", "validation"], ["accuracy", "0.75"], ["loss", "–"], ["count", "1,200"]]
+    assert rows(tree(solo.metrics(reading_of(tmp_path, [record])))) == alone
     test = SUMMARY | {"test": {"accuracy": 0.5, "count": "many"}}
     assert rows(tree(solo.metrics(reading_of(tmp_path, [record], summary=test)))) == [
         ["metric", "validation", "test"],
@@ -216,6 +212,9 @@ def test_the_table_of_metrics(tmp_path):
         ["loss", "–", "–"],
         ["count", "1,200", "–"],
     ]
+    # the test split was scored at the end, and this is the evaluation of the best checkpoint
+    best = record | {"step": 8}
+    assert rows(tree(solo.metrics(reading_of(tmp_path, [best], summary=test)))) == alone
     assert solo.metrics(reading_of(tmp_path, [evaluation(1)])) is None
 
 
