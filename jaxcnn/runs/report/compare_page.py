@@ -68,12 +68,13 @@ def _settings(found: Comparison) -> Html:
 
 def _metrics(found: Comparison) -> Html:
     rows = [(name, *map(number, values)) for name, values in found.metrics.items()]
-    first = found.readings[0].verdict
-    intervals = [r.verdict.interval if r.verdict else None for r in found.readings]
-    if first is not None and any(intervals):
-        shown = ["–" if i is None else f"{i[0]:.4f} to {i[1]:.4f}" for i in intervals]
-        rows.insert(0, (f"{first.metric}, 95 % interval", *shown))
-    return table(("metric", *_letters(found)), rows)
+    verdicts = [r.verdict for r in found.readings]
+    above = []
+    for metric in dict.fromkeys(v.metric for v in verdicts if v and v.interval):  # of each its own
+        own = [v.interval if v and v.metric == metric else None for v in verdicts]
+        shown = ["–" if i is None else f"{i[0]:.4f} to {i[1]:.4f}" for i in own]
+        above.append((f"{metric}, 95 % interval", *shown))
+    return table(("metric", *_letters(found)), [*above, *rows])
 
 
 def _curves(found: Comparison) -> Html:

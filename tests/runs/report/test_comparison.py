@@ -260,6 +260,10 @@ def test_the_table_of_metrics_has_their_intervals(tmp_path):
     assert found.to_json()["runs"][0]["interval95"] == (0.5, 0.875)
     table.insert(1, ["accuracy, 95 % interval", "0.5000 to 0.8750", "–"])
     assert rows(tree(compare_page._metrics(found))) == table
+    other = dataclasses.replace(sure, metric="f1", interval=(0.25, 0.5))  # of another task
+    found.readings[1] = dataclasses.replace(found.readings[1], verdict=other)
+    table.insert(2, ["f1, 95 % interval", "–", "0.2500 to 0.5000"])
+    assert rows(tree(compare_page._metrics(found))) == table
 
 
 def test_the_curves_of_both_runs_are_drawn_together(tmp_path):
