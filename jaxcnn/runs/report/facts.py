@@ -73,9 +73,21 @@ def _text(path: Path) -> tuple[str, Html | None]:
 def command(run: Run) -> str:
     """The command that makes the run again from the code that it keeps, in a new folder.
 
-    Errors: ConfigError where there is none: the experiment was made in Python.
+    Errors: ConfigError where there is none: the experiment was made in Python, or is a part of
+    something.
     """
     record = run.record
+    if "started_from" in record:
+        start = record["started_from"]
+        raise ConfigError(
+            f"it went on from step {start['step']:,} of {start['run']}: make that again, and go on "
+            "from it by train --from"
+        )
+    if "fold" in record.get("point", {}):
+        raise ConfigError(
+            f"it was trained without fold {record['point']['fold']} of its examples, which no "
+            "command does alone: make the whole cross-validation again, by train --folds"
+        )
     if not record["code"]["file"]:
         raise ConfigError("the experiment was made in Python, without a file that could be named")
     threads = record["environment"].get("NPROC")
@@ -83,7 +95,7 @@ def command(run: Run) -> str:
     words += ["python", "launch.py", "train", str(run.folder / "code" / record["code"]["file"])]
     for edit in (*record["code"]["overrides"], record.get("point", {})):
         own = edit if isinstance(edit, dict) else {}
-        words += [f"{path}={value}" for path, value in own.items() if path != "fold"]
+        words += [f"{path}={value}" for path, value in own.items()]
         words += [] if isinstance(edit, dict) else [edit]
     words += ["--run-dir", f"{run.folder}-again"]
     return shlex.join(words)

@@ -186,7 +186,7 @@ def test_a_long_file_is_cut(tmp_path, size, cut):
 
 
 def test_the_command_that_makes_it_again(tmp_path):
-    point = {"seed": 2, "fold": 1, "width": "a b"}
+    point = {"seed": 2, "width": "a b"}
     run = write(tmp_path / "a run", code=CODE, point=point, environment={"NPROC": "4"})
     folder = run.folder
     assert shlex.split(facts.command(run)) == [
@@ -194,6 +194,12 @@ def test_the_command_that_makes_it_again(tmp_path):
         *("seed=2", "width=a b", "--run-dir", f"{folder}-again"),
     ]
     assert facts.command(write(tmp_path, code=CODE)).startswith("python launch.py train ")
+    for more, says in (
+        ({"point": {"seed": 2, "fold": 1}}, "without fold 1 of its examples"),
+        ({"started_from": {"run": "first", "step": 1500}}, "from step 1,500 of first"),
+    ):  # without the fold, or from the beginning, it would be another run
+        with pytest.raises(ConfigError, match=says):
+            facts.command(write(tmp_path, code=CODE, **more))
     with pytest.raises(ConfigError, match="made in Python"):
         facts.command(write(tmp_path))
 
@@ -214,7 +220,9 @@ def test_how_it_was_made(tmp_path):
     main = tree(facts.circumstances(run))
     found = rows(main)
     again = found.pop(2)
-    assert again == ["to make it again", facts.command(run)]
+    with pytest.raises(ConfigError) as caught:
+        facts.command(run)
+    assert again == ["to make it again", str(caught.value)]
     assert found == [
         ["run", str(tmp_path)],
         ["identity", "0" * 32],
@@ -229,7 +237,10 @@ def test_how_it_was_made(tmp_path):
         ["num_devices", "2"],
         ["platform", "linux"],
     ]
-    assert [words(one) for one in main.iter("code")] == [again[1], "launch.py train 3"]
+    assert [words(one) for one in main.iter("code")] == ["launch.py train 3"]
+    alone = write(tmp_path, code=CODE, environment=seen)
+    shown = tree(facts.circumstances(alone))
+    assert words(next(shown.iter("code"))) == facts.command(alone)
     assert main.find("div/table").get("class") == "words"
     assert {cell.get("class") for cell in main.iter("td")} == {None}
 
