@@ -131,20 +131,20 @@ def resolve(name: str) -> Any:
     return found
 
 
-def fields(rendered: Json, *, path: str = "") -> Iterator[tuple[str, Json]]:
+def fields(rendered: Json, *, path: str = "", modules: bool = False) -> Iterator[tuple[str, Json]]:
     """(dotted path, value) of each field of a rendering: numbers, strings, lists of them, None;
-    classes and functions by their last names.
+    classes and functions by their last names, or with their `modules`.
     """
     if isinstance(rendered, dict):
         head = next((str(rendered[k]) for k in NAMES if k in rendered), None)
         if head is not None and path:
-            yield path, head.rpartition(":")[2]
+            yield path, head if modules else head.rpartition(":")[2]
         for name, value in rendered.items():
             if name not in NAMES:
-                yield from fields(value, path=f"{path}.{name}".lstrip("."))
+                yield from fields(value, path=f"{path}.{name}".lstrip("."), modules=modules)
     elif isinstance(rendered, list) and any(isinstance(v, dict | list) for v in rendered):
         for i, value in enumerate(rendered):
-            yield from fields(value, path=f"{path}.{i}")
+            yield from fields(value, path=f"{path}.{i}", modules=modules)
     else:
         yield path, rendered
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxcnn.core import rendering
 from jaxcnn.errors import ConfigError, JaxcnnError
 from jaxcnn.metrics.shares import mcnemar, paired_difference
 from jaxcnn.runs.open import Run
@@ -17,6 +18,7 @@ from jaxcnn.runs.report.facts import fields
 from jaxcnn.runs.report.page import number
 from jaxcnn.runs.report.reading import Reading, as_number, read
 
+NEAR = 40  # characters on either side of where two long texts differ
 NAMED = 20  # examples of each kind that are named
 ABSENT = "–"  # of a field that a run does not have
 
@@ -135,11 +137,27 @@ def _see(runs: Sequence[Run], examples: int) -> tuple[list[Viewer], list[Seen]]:
 
 
 def differing(rendered: Sequence[Any]) -> dict[str, list[str | None]]:
-    """{field: its value in each rendering} of the fields that differ."""
-    each = [dict(fields(one)) for one in rendered]
-    names = dict.fromkeys(name for one in each for name in one)
-    found = {name: [one.get(name) for one in each] for name in names}
-    return {name: values for name, values in found.items() if len(set(values)) > 1}
+    """{field: its value in each rendering} of the fields that differ: as a page of one run has it,
+    but with the module, or from where long ones differ, if that would look the same.
+    """
+    whole = [{k: str(v) for k, v in rendering.fields(one, modules=True)} for one in rendered]
+    short = [dict(fields(one)) for one in rendered]
+    found = {}
+    for name in dict.fromkeys(name for one in whole for name in one):
+        values, shown = ([one.get(name) for one in each] for each in (whole, short))
+        if len(set(values)) > 1:
+            apart = len(set(shown)) == len(set(values))
+            found[name] = shown if apart else _from_where_they_differ(values)
+    return found
+
+
+def _from_where_they_differ(values: Sequence[str | None]) -> list[str | None]:
+    """Long texts less most of the beginning that they have in common."""
+    texts = [v for v in values if v is not None]
+    columns = enumerate(zip(*texts, strict=False))  # as far as the shortest reaches
+    differ = (i for i, letters in columns if len(set(letters)) > 1)
+    start = next(differ, min(map(len, texts))) - NEAR
+    return [v if v is None or start <= 0 else f"…{v[start : start + 2 * NEAR]}…" for v in values]
 
 
 def _metrics(readings: Sequence[Reading]) -> dict[str, list[float | None]]:

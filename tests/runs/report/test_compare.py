@@ -176,3 +176,19 @@ def test_fields_that_one_lacks():
     a = {"type": "m:A", "x": 1, "y": {"type": "m:B", "z": [1, 2]}}
     b = {"type": "m:A", "x": 1, "y": {"type": "m:C", "w": 3}}
     assert differing([a, b]) == {"y": ["B", "C"], "y.z": ["[1, 2]", None], "y.w": [None, "3"]}
+
+
+def test_fields_differ_by_their_whole_values():
+    """Two classes of one name, and two long lists that begin alike, are not the same."""
+    long = [f"class {i}" for i in range(100)]
+    a = {"type": "m:A", "model": {"type": "mine:Net"}, "names": long, "other": {"type": "m:B"}}
+    b = {**a, "model": {"type": "yours:Net"}, "names": [*long[:98], "class X", "class 99"]}
+    found = differing([a, b])
+    assert list(found) == ["model", "names"]
+    assert found["model"] == ["mine:Net", "yours:Net"]
+    assert "'class 98'" in found["names"][0]
+    assert "'class X'" in found["names"][1]
+    assert max(map(len, found["names"])) < 100
+    assert differing([a, a]) == {}
+    cut = differing([{"text": "x" * 500}, {"text": f"{'x' * 500}y"}, {}])["text"]
+    assert (len(set(cut)), cut[1].rstrip("…")[-2:], cut[2]) == (3, "xy", None)
