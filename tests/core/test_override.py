@@ -332,7 +332,7 @@ def test_a_rendering_has_no_line_for_each_number_and_one_for_each_thing():
     mixed = ("type", partial(abs, 4))
     text = render_text(Nested(sizes=(1, 2), mixed=mixed, act=abs, pairs=(("k", 1),), kept=3))
     assert text.splitlines() == [
-        *("sizes: [1, 2]", "mixed:", "  0: type", "  1: abs", "    x: 4", "act: abs"),
+        *("sizes: [1, 2]", "mixed:", "  0: type", "  1: abs", "    *: [4]", "act: abs"),
         "pairs: [['k', 1]]",
     ]
     assert render_text({"a": {"b": 1}}, indent=1).splitlines() == ["  a:", "    b: 1"]
