@@ -1,14 +1,18 @@
 """How runs begin and are kept: late imports, where code lies, first numbers, what JSON can hold."""
 
 import math
+import subprocess
 import sys
 
 import jax
 import pytest
 
-from jaxcnn.runs import code
+from jaxcnn.runs import beginning, code, environment
 from jaxcnn.runs.evaluation import without_nan
+from jaxcnn.runs.open import open as open_run
 from jaxcnn.runs.replica import start_variables
+from tests.runs.test_members import planned
+from tests.runs.test_opened import E, put
 from tests.tiny import tiny
 
 LATE = """
@@ -70,3 +74,46 @@ def test_initialize_is_given_parameters_collections_and_the_training_examples():
     assert size == 50
     assert found == {"params": {"new": params}, "also": model_state}
     assert start_variables(tiny(), jax.random.key(0), e.data.open("train"), print) is None
+
+
+def git(folder, *words):
+    own = ("-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
+    subprocess.run(["git", *own, *words], cwd=folder, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("changed", [True, False])
+def test_what_was_changed_in_jaxcnns_checkout_is_kept_with_the_run(tmp_path, monkeypatch, changed):
+    """What is kept leads, by git itself, back to what was committed."""
+    package = tmp_path / "checkout" / "jaxcnn"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("x = 1\n")
+    for words in (("init", "--quiet"), ("add", "."), ("commit", "--quiet", "-m", "first")):
+        git(package.parent, *words)
+    (package / "__init__.py").write_text("x = 2\n" if changed else "x = 1\n")
+    monkeypatch.setattr(environment, "PACKAGE", package)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    plan = planned(tmp_path / "run", environment=environment.commit(package))
+    beginning.describe(plan, E.data.open("train"))
+    kept = tmp_path / "run" / "code" / "jaxcnn.diff"
+    assert kept.exists() == changed
+    if changed:
+        git(package.parent, "apply", "--reverse", str(kept))
+        assert (package / "__init__.py").read_text() == "x = 1\n"
+
+
+def test_relative_places_of_data_begin_where_the_run_that_is_gone_on_with_was_started(
+    tmp_path, monkeypatch
+):
+    """Where its own copy of the code is gone on with; another experiment's begin here."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    there = tmp_path / "there"
+    start = open_run(put(tmp_path / "runs" / "a", started_in=str(there)))
+    own = code.Origin(start.folder / "code" / "mine.py", "mine")
+    new = code.Origin(tmp_path / "mine.py", "mine")
+    found = [
+        beginning._start(planned(tmp_path / "b", start=of, origin=origin))
+        for of, origin in ((start, own), (start, new), (start, None), (None, new), (None, None))
+    ]
+    assert found == [there, *[tmp_path / "here"] * 4]

@@ -8,9 +8,6 @@ import subprocess
 import sys
 import textwrap
 from functools import partial
-from pathlib import Path
-from types import SimpleNamespace
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -24,7 +21,6 @@ from jaxcnn.core.rendering import render as rendered
 from jaxcnn.data.memory import Arrays
 from jaxcnn.errors import CheckpointError, ConfigError, DataError, Preempted
 from jaxcnn.runs import sweep
-from jaxcnn.runs.carry import _carried
 from jaxcnn.runs.open import open as open_run
 from jaxcnn.runs.report.facts import command
 from jaxcnn.runs.report.reading import read
@@ -523,18 +519,3 @@ def test_an_ensemble_says_that_it_keeps_the_threshold_of_the_experiment(tmp_path
     run = train(binary(), tmp_path, points=sweep.grid(seed=(0, 1)), way="loop", quiet=True)
     assert run.evaluate("test")["threshold"] == 0.5
     assert "keeps the experiment's threshold=0.5" in capsys.readouterr().err
-
-
-class Own(NamedTuple):
-    """The state of a program of one's own."""
-
-    step: jax.Array
-    x: jax.Array
-
-
-def test_a_state_of_another_form_is_not_carried_over():
-    old, same, other = (Own(np.int32(3), np.zeros(n, np.float32)) for n in (2, 2, 4))
-    start = SimpleNamespace(folder=Path("runs/a"))
-    assert _carried(start, old, same, None, print) is old
-    with pytest.raises(ConfigError, match="another form than this program's"):
-        _carried(start, old, other, None, print)

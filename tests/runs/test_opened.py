@@ -178,6 +178,11 @@ def test_replicas_are_runs_of_their_own(tmp_path, state):
         run.replica(2)
 
 
+def test_a_program_of_ones_own_may_divide_by_its_steps(tmp_path, state):
+    e = dataclasses.replace(E, program=lambda e, steps: make_program(E, steps=int(12 / steps)))
+    assert open_run(put(tmp_path / "a", e=e, saved=[(4, state(4))]), e).step == 4
+
+
 def test_a_sweep_is_the_ensemble_of_those_that_were_trained_to_the_end(tmp_path, state):
     verdicts = ["diverged at step 3", "completed", "stopped early at step 3"]
     run = open_run(put_sweep(tmp_path / "s", saved=[(3, state(3))], verdicts=verdicts))

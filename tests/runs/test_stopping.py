@@ -1,6 +1,7 @@
 """Which replicas stop before the last step, and what the others go on with; what ends a run."""
 
 import dataclasses
+import time
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -147,6 +148,15 @@ def test_the_layer_of_a_divergence_is_looked_for_in_the_batch_of_its_step(tmp_pa
     one.experiment = own
     stopping.diverge(group, 0)
     assert one.stopped["where"].startswith("the experiment's own program")
+
+
+def test_training_time_goes_on_from_that_of_the_processes_before():
+    replica = Replica(0, History())
+    group = group_of(replica)
+    before = time.monotonic()
+    group.started = before - 1000.0  # so long was trained before
+    first, told = group.seconds(), group.record("train", replica)["seconds"]
+    assert 1000.0 <= first <= told <= 1000.0 + time.monotonic() - before
 
 
 def ranked(*values):
