@@ -1,10 +1,13 @@
 """What TensorBoard's files hold, of events and runs that are written by hand."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from jaxcnn.errors import ConfigError
+from jaxcnn.inspect.contact_sheet import pictures
 from jaxcnn.runs import board
 from jaxcnn.runs.board import TensorBoard
 from jaxcnn.runs.events import Event
@@ -155,6 +158,23 @@ def test_arrays_of_finite_numbers_are_named_by_their_path():
     }
     found = {name: (x.dtype.name, x.tolist()) for name, x in board._named(params)}
     assert found == {"a/kernel": ("float32", [1, 2]), "b/0": ("float32", [3])}
+
+
+def can_be_drawn(name, shape):
+    try:
+        return pictures({name: np.zeros((2, *shape), np.float32)}).shape[0] == 2
+    except ConfigError:
+        return False
+
+
+@pytest.mark.parametrize("name", ["image", "right_image", "label"])
+@pytest.mark.parametrize("shape", [(), (16,), (8, 8), (8, 8, 1), (8, 8, 5), (3, 8, 8, 1)])
+def test_pictures_are_shown_of_examples_that_can_be_drawn(name, shape):
+    spec = {name: SimpleNamespace(shape=shape, dtype=np.dtype(np.float32))}
+    experiment = SimpleNamespace(data=SimpleNamespace(spec=lambda: spec))
+    event = Event("eval", 1, evaluation(1), lambda: None, experiment=experiment)
+    assert board._has_pictures(event) == can_be_drawn(name, shape)
+    assert not board._has_pictures(Event("eval", 1, evaluation(1), lambda: None))
 
 
 def test_details_need_the_package(monkeypatch, tmp_path):

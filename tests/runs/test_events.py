@@ -70,6 +70,26 @@ class Counter:
         return "what it returns is ignored"
 
 
+def test_an_observer_is_called_by_its_own_name_or_by_that_of_its_code(tmp_path):
+    class Own(Counter):
+        name = "the server of the third floor"
+
+        def __call__(self, event):
+            raise ValueError("is down")
+
+    def function(event):
+        pass
+
+    names = [
+        events.name_of(one) for one in (Own(), Counter(), Counter, Own, function, Own().__call__)
+    ]
+    assert names[:4] == [Own.name, "Counter", "Counter", Own.name]
+    assert [name.rpartition(".")[2] for name in names[4:]] == ["function", "__call__"]
+    console = Lines()
+    train(tiny(steps=1), tmp_path, observe=[Own()], console=console)
+    assert sum(Own.name in line and "is down" in line for line in console.lines) == 1
+
+
 def test_what_an_observer_returns_is_ignored_and_said_once(tmp_path):
     console = Lines()
     train(tiny(), tmp_path, observe=[Counter()], console=console)

@@ -1,6 +1,7 @@
 """Sweeps by workers: the same table as in one process, whatever happens to the workers."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -238,6 +239,12 @@ def test_what_becomes_of_a_part(tmp_path, monkeypatch, text, error, expected):
     found, said = by_shell(tmp_path, monkeypatch, text)
     assert str(found).startswith(error or "None")
     assert {words: said.count(words) for words in expected} == expected
+    first, *lines = said.splitlines()
+    workers = tmp_path / "workers"
+    assert first == f"3 replicas in 3 parts, 2 at a time by local; what they print: {workers}"
+    for i in range(3):  # each start is said
+        again = sum(f"part {i} (" in line and "; started again" in line for line in lines)
+        assert lines.count(f"part {i} (replica {i}): started") == 1 + again
     kinds = {"given": ResourceError, "all 3": DivergedError}
     assert error is None or isinstance(found, kinds[error[:5]])
 
@@ -251,6 +258,52 @@ def test_who_stops_the_sweep_stops_the_workers_and_waits_for_them(tmp_path, monk
     assert isinstance(found, Preempted)
     assert "stopping 2 workers" in said
     assert [(p / "saved").exists() for p in places] == [True, True, False]
+
+
+def test_what_a_job_was_lost_of_is_said(tmp_path, monkeypatch):
+    """Of its last line, behind what its command printed, in the file of that."""
+
+    def start(words, log, place):
+        with log.open("a") as file:
+            file.write("step 3\n")
+        return launchers.Job(
+            lambda: launchers._lost(RuntimeError("at\nthe node is down"), log), None
+        )
+
+    monkeypatch.setattr(launch, "launcher", lambda *_: start)
+    found, said = by_shell(tmp_path, monkeypatch, "")
+    assert isinstance(found, ResourceError)
+    assert said.count("ended with its job, which was lost: the node is down; started again") == 6
+    log = (tmp_path / "workers" / "part1.log").read_text()
+    assert log == "step 3\nerror: the node is down\n" * 3
+
+
+JOB = """
+import signal, sys
+from jaxcnn.runs.launchers import execute
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job in the background has none
+execute(["sh", "-c", sys.argv[1]], "log")
+"""
+
+
+def test_a_job_that_is_stopped_asks_its_command_to_save_and_waits_for_it(tmp_path):
+    text = "trap 'sleep 0.3; touch saved; exit' TERM; touch begun; "
+    text += "for i in $(seq 2000); do sleep 0.01; done"
+    words = [sys.executable, "-c", JOB, text]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(words, cwd=tmp_path, env=environment, stderr=subprocess.PIPE) as job:
+        try:
+            end = time.monotonic() + 60
+            while not (tmp_path / "begun").exists():
+                assert time.monotonic() < end
+                time.sleep(0.01)
+            job.send_signal(signal.SIGINT)
+            _, said = job.communicate(timeout=15)
+        finally:
+            job.kill()
+    assert b"KeyboardInterrupt" in said
+    assert (tmp_path / "saved").exists()
+    assert launchers.execute(["sh", "-c", "exit 7"], str(tmp_path / "log")) == 7
 
 
 def test_a_worker_stops_when_who_waits_for_it_has_gone(monkeypatch):

@@ -30,6 +30,7 @@ from jaxcnn.core.experiment import Experiment
 from jaxcnn.data.memory import Arrays
 from jaxcnn.errors import ConfigError, ResourceError
 from jaxcnn.inspect.explained import MAPS
+from jaxcnn.runs import gathering
 from jaxcnn.runs.answers import as_json
 from jaxcnn.runs.code import load
 from jaxcnn.runs.open import open as open_run
@@ -107,6 +108,14 @@ def test_answers_are_those_of_predict_one_by_one_and_at_once(server, folder, tmp
     assert near([row for _, row in found], expected)
     assert sum(server.answers.batches.sizes) == len(PICTURES)
     assert 1 < max(server.answers.batches.sizes) <= 4
+
+
+def test_an_error_is_that_of_whoever_asked_and_the_next_are_answered(monkeypatch):
+    monkeypatch.setattr(gathering, "ANSWER_SECONDS", 10.0)
+    batches = gathering.Batches(lambda items: [12 // item for item in items], most=2)
+    with pytest.raises(ZeroDivisionError):
+        batches.of(0)
+    assert (batches.of(3), batches.sizes) == (4, [1, 1])
 
 
 def drawing_of(answer):
