@@ -18,6 +18,7 @@ from jaxcnn.runs import cost
 from jaxcnn.runs.check import pre_flight
 from jaxcnn.runs.cost import measure_step, step_flops
 from jaxcnn.runs.scaling import device_share
+from jaxcnn.tasks.classification import Classification
 from tests.tiny import TinyNet, tiny
 
 
@@ -48,6 +49,15 @@ def test_the_memory_is_that_of_the_true_state_and_batch_and_what_the_step_needs_
         assert measured["compile_seconds"] > measured["step_seconds"]
         found[width] = measured["step_bytes"]
     assert found[256] > 10 * found[4]
+
+
+def test_the_memory_has_the_state_where_that_is_most_of_it():
+    """Of a million weights with two moments and an average each, and one example."""
+    task = Classification(num_classes=1000)
+    e = tiny(model=TinyNet(width=64, num_classes=1000), task=task, batch_size=1)
+    facts = pre_flight(e)
+    assert facts["state_bytes"] > 4 * 4 * 1_000_000
+    assert measure_step(e, steps=12)["step_bytes"] > facts["state_bytes"] + facts["batch_bytes"]
 
 
 def test_operations_follow_from_the_layers_and_are_unknown_of_an_objective_of_ones_own():

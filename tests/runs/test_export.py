@@ -16,9 +16,10 @@ from jaxcnn.core.program import make_program
 from jaxcnn.errors import ConfigError, DependencyError
 from jaxcnn.models.resnet import resnet_cifar
 from jaxcnn.ops.convolution import formulation
-from jaxcnn.runs import litert
+from jaxcnn.runs import export, litert
 from jaxcnn.runs.export import _described, export_model
-from jaxcnn.runs.onnx_export import elementwise, indexing, loops, windows
+from jaxcnn.runs.formats import export_as
+from jaxcnn.runs.onnx_export import elementwise, indexing, loops, windows, write
 from jaxcnn.runs.onnx_export.graph import RULES, Graph, Value
 from jaxcnn.runs.open import open as open_run
 from jaxcnn.runs.train import train
@@ -132,6 +133,27 @@ def test_litert_of_another_version_is_none(run, tmp_path, monkeypatch, here, sai
     assert not list(tmp_path.iterdir())
 
 
+def test_each_format_is_made_of_the_run_as_it_was_asked_for(run, tmp_path, monkeypatch):
+    writers = {
+        "onnx": (write, "export_onnx"), "litert": (litert, "export_litert"),
+        "safetensors": (export, "export_weights"), "stablehlo": (export, "export"),
+    }  # fmt: skip
+    for format, place in writers.items():
+        monkeypatch.setattr(*place, lambda *given, format=format, **more: (format, given, more))
+    e, names = tiny(), ("a", "b", "c")
+    for format, own in (
+        ("onnx", {"int8": 20}), ("onnx", {"int8": 0}), ("litert", {}), ("safetensors", {}),
+        ("stablehlo", {"platforms": ("cpu", "cuda")}),
+    ):  # fmt: skip
+        asked = {"int8": 0, "platforms": ("tpu",), **own}
+        found, (experiment, state, path), more = export_as(
+            e, run.state, tmp_path / "m", format=format, label_names=names, **asked
+        )
+        assert (found, path, more) == (format, tmp_path / "m", {"label_names": names, **own})
+        assert experiment is e
+        assert state is run.state
+
+
 LIAR = """
 import json, pathlib, sys
 import numpy as np
@@ -151,6 +173,8 @@ else:
         ("import os; os.abort()", "its converter: ended by SIGABRT"),
         ("import sys; print('no sorts'); sys.exit(1)", "its converter: no sorts"),
         ("raise OSError('gone')", "its converter: OSError: gone"),
+        # of its last line, as much as one can read
+        ("import sys; sys.exit('more\\n' + 'x' * 999)", r"its converter: x{300}\)"),
     ],
 )
 def test_a_converter_that_dies_or_lies_ends_in_a_message(run, tmp_path, monkeypatch, code, said):
