@@ -108,6 +108,13 @@ def test_what_is_no_format_is_refused(run, tmp_path, options, error, words):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("format", ["stablehlo", "onnx", "litert", "safetensors"])
+def test_a_folder_is_no_file(run, tmp_path, format):
+    with pytest.raises(ConfigError, match=f"is a folder; give the name of a file, e.g. {tmp_path}"):
+        run.export(tmp_path, format=format)
+    assert not list(tmp_path.iterdir())
+
+
 def test_without_the_packages_the_remedy_is_said(run, tmp_path, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(
