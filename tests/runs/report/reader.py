@@ -11,7 +11,8 @@ FRAGMENT = re.compile(r"#[\w-]+")
 
 class Page(HTMLParser):
     """elements: [(name, {attribute: value})]; texts of each element by name; `rows` of all
-    tables, a list of cells each; `titles` of its sections; `prose`, the text but for what is
+    tables, a list of cells each; `titles` of its sections; `folds`: {title: whether it is open} of
+    what can be folded; `prose`, the text but for what is
     preformatted, as code is: of a page that shows the code of a test the text has its words.
     Unbalanced elements fail.
     """
@@ -20,6 +21,7 @@ class Page(HTMLParser):
         super().__init__(convert_charrefs=True)
         self.elements, self.rows, self.text = [], [], ""
         self.titles, self.prose = [], ""
+        self.folds, self._summary = {}, ""
         self.scripts, self.styles = [], []
         self._open = []
         self.feed(content.decode())
@@ -30,6 +32,8 @@ class Page(HTMLParser):
         self.elements.append((tag, dict(attrs)))
         if tag not in VOID:
             self._open.append(tag)
+        if tag == "summary":
+            self._summary = ""
         if tag == "tr":
             self.rows.append([])
         if tag in ("td", "th"):
@@ -41,6 +45,8 @@ class Page(HTMLParser):
     def handle_endtag(self, tag):
         assert self._open, f"</{tag}> closes nothing"
         assert self._open.pop() == tag, f"</{tag}> closes another element"
+        if tag == "summary":
+            self.folds[self._summary] = "open" in self.all("details")[-1]
 
     def handle_data(self, data):
         if "script" in self._open:
@@ -49,6 +55,8 @@ class Page(HTMLParser):
             self.styles.append(data)
         else:
             self.text += data + " "
+            if "summary" in self._open:
+                self._summary += data
             if "h2" in self._open:
                 self.titles.append(data)
             if "pre" not in self._open:

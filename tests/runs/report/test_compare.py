@@ -2,6 +2,7 @@
 that are not the same.
 """
 
+import argparse
 import dataclasses
 import json
 import math
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from jaxcnn.commands import _main
+from jaxcnn.commands import compare as verb
 from jaxcnn.data.memory import Arrays
 from jaxcnn.errors import ConfigError, Preempted
 from jaxcnn.runs.open import Run
@@ -75,6 +77,17 @@ def test_what_differs_and_the_metrics(pair):
     assert json.loads(json.dumps(found.to_json()))["examples"] == 21
     lines = text_of(found)
     assert any("McNemar" in line and "95 % interval" in line for line in lines)
+
+
+def test_of_many_examples_so_many_are_compared_as_the_verb_says_of_itself(pair):
+    parser = argparse.ArgumentParser()
+    verb.add_arguments(parser)
+    most = parser.parse_args(["a", "b"]).examples
+    data = Arrays(train=arrays(50), eval=arrays(most + 1, seed=7))
+    runs = runs_of(pair)
+    for run in runs:  # of more examples than they were trained with
+        run.experiment = dataclasses.replace(run.experiment, data=data)
+    assert len(compare(runs).seen[0].indices) == most
 
 
 def test_losses_of_tasks_without_right_and_wrong_are_compared():

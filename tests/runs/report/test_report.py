@@ -67,6 +67,7 @@ def test_it_has_every_part_and_says_what_is_missing(made):
     for name in NAMES:
         assert name in page.prose
     assert "run <b>" in page.prose
+    assert page.folds["layer table"]  # seen without being asked for
 
 
 def test_the_confusion_matrix_is_a_count_by_hand(made, said):
