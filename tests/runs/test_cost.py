@@ -148,6 +148,9 @@ def test_check_prints_what_each_of_many_devices_would_do(capsys):
     assert main([*words, "--link", "10", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [share["devices"] for share in found["on_devices"]] == [1, 8]
+    for share in found["on_devices"]:  # whole examples, and written as such
+        assert share["batch"] * share["devices"] == found["rendered"]["batch_size"]
+        assert isinstance(share["batch"], int)
     assert found["link"] == 10
     lines = "\n".join(check.device_lines(found["on_devices"], link="10 GB/s"))
     sent = found["on_devices"][1]["sent_bytes"]

@@ -175,6 +175,7 @@ def large_png():
         ({"body": PICTURES[0][:40]}, 415, "cannot be read as an image"),
         ({"body": large_png()}, 415, "200000000 pixels|at most .* pixels"),
         ({"body": b"x" * 100_001}, 413, "100001 bytes; at most 100000"),
+        ({"body": b"x" * 100_000}, 415, "cannot be read as an image"),  # so many are taken
         ({"path": "/explain?method=gradcma", "body": PICTURES[0]}, 400, "did you mean 'gradcam'"),
         ({"path": "/explain?method=dream", "body": PICTURES[0]}, 400, "must be one of gradcam"),
         ({"path": "/explain?target=cat", "body": PICTURES[0]}, 400, "'cat': no class"),
