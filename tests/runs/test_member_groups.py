@@ -2,10 +2,12 @@
 
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 
 from jaxcnn.core.meshes import Layout
+from jaxcnn.core.program import make_program
 from jaxcnn.core.rendering import render
 from jaxcnn.runs import members, sweep
 from jaxcnn.runs.members import Plan
@@ -134,3 +136,34 @@ def test_training_time_goes_on_from_the_records(tmp_path, grouped, monkeypatch):
     record = {"kind": "train", "step": 1, "epoch": 0.1, "seconds": 7.5}
     group = grouped(planned(put(tmp_path / "run", history=[record])), [0])["group"]
     assert group.started == 92.5
+
+
+@pytest.mark.parametrize(
+    "resume, first, restored", [(True, True, True), (True, False, False), (False, True, False)]
+)
+def test_what_was_saved_is_read_by_the_first_host_of_a_run_that_goes_on(
+    tmp_path, monkeypatch, resume, first, restored
+):
+    """Reading cuts the history off and removes what was half written, so the others leave it."""
+    state = jax.jit(make_program(E, steps=12).init)(jax.random.key(E.seed))
+    record = {"kind": "train", "epoch": 0.1, "seconds": 7.5}
+    history = [{**record, "step": step} for step in (2, 5)]
+    folder = put(tmp_path / "run", saved=[(3, state)], history=history)
+    (folder / "checkpoints" / ".last-000000004.safetensors.tmp").write_text("half")
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    monkeypatch.setattr(members.hosts, "first", lambda: first)
+    monkeypatch.setattr(members, "_begin", lambda *_: (["fresh"], 0))
+    plan = planned(folder, resume=resume)
+    one = members._open_replica(plan, E, 0, {}, {})
+    states, at, found = members._states(plan, [one], make_program(E, steps=12), Rows(), 12)
+    assert (at, found) == ((3, True) if restored else (0, False))
+    after = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    if not restored:
+        assert states == ["fresh"]
+        assert after == before
+        return
+    for mine, saved in zip(jax.tree.leaves(states[0].params), jax.tree.leaves(state.params),
+                           strict=True):  # fmt: skip
+        np.testing.assert_array_equal(mine, saved)
+    assert [r["step"] for r in one.history.records] == [2]
+    assert len(after) == len(before) - 1

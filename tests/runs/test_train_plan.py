@@ -7,7 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from jaxcnn.errors import ConfigError
+from jaxcnn.core import memory
+from jaxcnn.errors import ConfigError, ResourceError
 from jaxcnn.runs.launch import Launch
 from jaxcnn.runs.members import Plan
 from jaxcnn.runs.open import Run
@@ -235,3 +236,11 @@ def test_the_commands_of_a_sweep_are_its_parts_and_then_its_table(tmp_path):
     assert table == parts[0][:-5]
     one = put_sweep(tmp_path / "one", count=2, points=[{"seed": 3}, {"seed": 4}])
     assert len(module.commands_of(one, launch)) == 2
+
+
+def test_without_the_memory_that_jax_starts_with_nothing_is_begun(tmp_path, monkeypatch):
+    """With less, its threads end the process without a word."""
+    monkeypatch.setattr(memory, "free_bytes", lambda: (memory.STARTING - 1, "a limit"))
+    with pytest.raises(ResourceError, match=r"training needs 160\.0 MiB .* \(a limit\); free mem"):
+        module.train(tiny(steps=1), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
