@@ -20,6 +20,10 @@ from tests.runs.test_train_plan import LAUNCH, SEEDS, parts_of
 from tests.tiny import Lines, tiny
 
 module = importlib.import_module("jaxcnn.runs.train")
+DIGITS = tiny(  # which a worker can make again
+    model=LeNet5(), task=Classification(num_classes=10), data=Digits(),
+    optimizer=partial(optax.sgd, learning_rate=0.1),
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -89,11 +93,7 @@ def test_a_group_that_diverges_does_not_stop_the_others_unless_all_do(grouped):
 
 
 def test_workers_can_make_the_experiment_again_with_its_data(tmp_path):
-    digits = tiny(
-        model=LeNet5(), task=Classification(num_classes=10), data=Digits(),
-        optimizer=partial(optax.sgd, learning_rate=0.1),
-    )  # fmt: skip
-    module._check_workers(Plan(digits, "mine", put(tmp_path / "a", e=digits), Lines()))
+    module._check_workers(Plan(DIGITS, "mine", put(tmp_path / "a", e=DIGITS), Lines()))
     with pytest.raises(ConfigError, match="mine: its data are arrays in memory"):
         module._check_workers(Plan(E, "mine", put(tmp_path / "b"), Lines()))
 
@@ -134,3 +134,23 @@ def test_workers_train_the_parts_that_are_not_done(tmp_path, monkeypatch, lost):
         assert more == {"completed": False, "say": console.line}
     else:
         assert tables == []
+
+
+def test_a_sweep_with_a_launch_is_left_to_its_workers_and_its_table_made_after_them(
+    tmp_path, monkeypatch
+):
+    done = []
+
+    def train_parts(folder, parts, launch, **_):
+        done.append((folder, parts, launch))
+        assert (folder / "run.json").is_file()  # from which a worker makes the experiment again
+
+    monkeypatch.setattr(module, "train_parts", train_parts)
+    monkeypatch.setattr(module, "train_group", lambda *_: done.append("trained here"))
+    monkeypatch.setattr(
+        module, "summarize_sweep", lambda *_, completed, say: done.append(completed)
+    )
+    folder, points = tmp_path / "run", [{"seed": seed} for seed in range(4)]
+    run = module.train(DIGITS, folder, points=points, launch=LAUNCH, quiet=True)
+    assert run.folder == folder
+    assert done == [(folder, {0: [0, 1], 1: [2, 3]}, LAUNCH), True]

@@ -4,10 +4,13 @@ import dataclasses
 import importlib
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxcnn.core import memory
+from jaxcnn.core.program import make_program
 from jaxcnn.errors import ConfigError, ResourceError
 from jaxcnn.runs.launch import Launch
 from jaxcnn.runs.members import Plan
@@ -243,4 +246,14 @@ def test_without_the_memory_that_jax_starts_with_nothing_is_begun(tmp_path, monk
     monkeypatch.setattr(memory, "free_bytes", lambda: (memory.STARTING - 1, "a limit"))
     with pytest.raises(ResourceError, match=r"training needs 160\.0 MiB .* \(a limit\); free mem"):
         module.train(tiny(steps=1), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_steps_that_the_run_gone_on_from_has_made_are_no_profile(tmp_path):
+    """Refused before there is a folder."""
+    state = jax.jit(make_program(E, steps=12).init)(jax.random.key(0))
+    state = state.replace(step=jnp.int32(5))
+    solo = put(tmp_path / "solo", saved=[(5, state)])
+    with pytest.raises(ConfigError, match=r"profile 5\.\.7: this run makes the steps 6 to 12"):
+        module.train(E, tmp_path / "run", start=solo, profile=(5, 7), quiet=True)
     assert not (tmp_path / "run").exists()
