@@ -43,10 +43,12 @@ def main(args: Any) -> int:
             replica.evaluate(args.split, data=data, tta=args.tta)[metric]
             for replica in run.trained()
         ]
-        mean = sum(single) / len(single)
+        lacking = metrics[metric] is None or None in single  # an AUROC of one class does not exist
+        mean = None if None in single else sum(single) / len(single)
         chosen = [replica.record["replica"] for replica in run.trained()]
         gain = {"replicas": chosen, "mean_of_replicas": mean}
-        metrics = {**gain, "ensemble_gain": metrics[metric] - mean, **metrics}
+        more = None if lacking else metrics[metric] - mean
+        metrics = {**gain, "ensemble_gain": more, **metrics}
     else:
         head = {"run": str(args.run), "step": run.step, "split": args.split}
     if args.tta:
@@ -56,8 +58,8 @@ def main(args: Any) -> int:
         return 0
     print(", ".join(f"{name} {value}" for name, value in head.items()))
     for name, value in metrics.items():
-        if isinstance(value, (int, float)):
-            print(f"  {name:24} {format_number(value)}")
+        if value is None or isinstance(value, (int, float)):
+            print(f"  {name:24} {'-' if value is None else format_number(value)}")
     for line in class_table(metrics, run.data.label_names):
         print(line)
     return 0

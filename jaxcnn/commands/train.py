@@ -288,7 +288,7 @@ def _report_sweep(summary: dict[str, Any], folder: Path) -> None:
     )
     for row in summary["settings"]:
         name = "  ".join(f"{path}={value}" for path, value in row["setting"].items()) or everything
-        lost = f"  ({row['lost']} diverged or dropped)" if row["lost"] else ""
+        lost = f"  ({row['lost']} without a final value)" if row["lost"] else ""
         if row["mean"] is None:
             print(f"  {name:48} no value{lost}")
         elif row["std"] is None:

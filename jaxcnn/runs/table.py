@@ -59,8 +59,8 @@ def table(rows: list[Record], *, metric: str, larger_is_better: bool) -> list[Re
     Folds share training examples, so over folds the interval is too narrow (Y. Bengio and Y.
     Grandvalet, "No unbiased estimator of the variance of k-fold cross-validation", 2004).
 
-    Replicas without a final value (diverged, dropped at a rung) are counted in `lost`, not
-    averaged.
+    Replicas without a final value (diverged, dropped at a rung, or scored on examples for which the
+    metric does not exist) are counted in `lost`, not averaged.
     """
     from scipy.special import stdtrit  # the t distribution; scipy.stats takes long to import
 

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shlex
 import shutil
 import signal
@@ -236,6 +237,37 @@ def test_a_sweep_leaves_a_table_and_replicas_that_can_be_asked(tmp_path, ask):
         json.loads(ask("train", "--resume", folder, "--json", "--quiet").stdout)["replicas"]
         == summary["replicas"]
     )
+
+
+ONE_CLASS = """
+from jaxcnn.data.memory import Arrays
+from jaxcnn.tasks.binary import BinaryClassification
+from tests.tiny import TinyNet, arrays, tiny
+
+held_out = arrays(21, seed=1, classes=1)  # an AUROC of one class does not exist
+experiment = tiny(
+    model=TinyNet(num_classes=1),
+    task=BinaryClassification(),
+    data=Arrays(train=arrays(50, classes=2), eval=held_out),
+    steps=2,
+    eval_every=1,
+)
+"""
+
+
+def test_a_metric_that_does_not_exist_is_no_lost_replica_and_no_number(tmp_path, ask):
+    (tmp_path / "one_class.py").write_text(ONE_CLASS)
+    words = ("--sweep", "seed=0,1", "--replicas-by", "loop", "--run-dir", tmp_path / "sweep")
+    done = ask("train", tmp_path / "one_class.py", *words, "--quiet", "--report")
+    assert "no value  (2 without a final value)" in done.stdout
+    page = (tmp_path / "sweep" / "report.html").read_text()
+    assert "no replica has a final value" in page
+    assert "trained to its end" not in page
+    found = json.loads(ask("evaluate", tmp_path / "sweep", "--ensemble", "--json").stdout)
+    assert [found[k] for k in ("auroc", "mean_of_replicas", "ensemble_gain")] == [None] * 3
+    shown = ask("evaluate", tmp_path / "sweep", "--ensemble").stdout
+    for name in ("auroc", "mean_of_replicas", "ensemble_gain"):
+        assert re.search(rf"^  {name} +-$", shown, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from jaxcnn.runs.table import table as settings_table
 
 MOST_LINES = 64  # replicas whose curves are drawn
 MOST_SETTINGS = 200  # rows of the table
+NO_WINNER = "no replica has a final value"
 
 
 def sections(run: Run, *, examples: int = LOOKED_AT, files_only: bool = False) -> Parts:
@@ -37,7 +38,7 @@ def sections(run: Run, *, examples: int = LOOKED_AT, files_only: bool = False) -
     parts.add("Curves by setting", lambda: _curves(readings, metric))
     parts.add("Parallel coordinates", lambda: _parallel(readings, metric))
     if best is None:
-        parts.left_out.append("The winner's page: no replica was trained to its end")
+        parts.left_out.append(f"The winner's page: {NO_WINNER}")
         return parts
     name = best.run.folder.name
     own = solo.sections(best.run, examples=examples, files_only=files_only)
@@ -107,7 +108,7 @@ def _headline(
 ) -> Html:
     parts = []
     if best is None:
-        parts.append(tag("p", "no replica was trained to its end", class_="headline"))
+        parts.append(tag("p", NO_WINNER, class_="headline"))
     else:
         top = rows[0]
         spread = "" if top["std"] is None else f" ± {number(top['std'])}"
@@ -145,7 +146,7 @@ def _table(rows: list[Record], metric: str, *, folds: bool) -> Html:
         interval = "–" if half is None else f"{mean - half:.4g} to {mean + half:.4g}"
         shown.append((name, number(mean), number(row["std"]), interval, row["n"], row["lost"]))
     head = ("setting", f"mean {metric}", "std", "95 % interval of the mean", "n", "lost")
-    words = "lost: diverged, dropped, or not ended. Intervals by Student's t."
+    words = "lost: diverged, dropped, not ended, or no such metric. Intervals by Student's t."
     words += " Folds share examples, so that theirs are too narrow." if folds else ""
     more = len(rows) - MOST_SETTINGS
     return join([table(head, shown), note(words), note(f"{more} more") if more > 0 else None])

@@ -89,7 +89,9 @@ def test_the_table_of_settings(tmp_path):
         ["rate=0.1", "0.625", "0.1768", "-0.9633 to 2.213", "2", "0"],  # 12.706 * 0.125
     ]
     notes = [words(p) for p in found.findall("p")]
-    assert notes == ["lost: diverged, dropped, or not ended. Intervals by Student's t."]
+    assert notes == [
+        "lost: diverged, dropped, not ended, or no such metric. Intervals by Student's t."
+    ]
     kinds = [cell.get("class") for cell in next(found.iter("tr"))]
     assert kinds == [None] + ["number"] * 5
 
@@ -139,12 +141,12 @@ def test_where_no_replica_ended_well_there_is_no_winner(tmp_path, ended):
     run = sweep_of(tmp_path, ended=ended, summary=None)
     parts = sweep.sections(run, files_only=True)
     assert [(words(p), p.get("class")) for p in part(parts, "Verdict")] == [
-        ("no replica was trained to its end", "headline"),
+        ("no replica has a final value", "headline"),
         ("4 replicas, 4 of them without a final value", None),
         ("Interrupted: the sweep has not ended.", None),
     ]
     assert rows(part(parts, "Settings"))[1][1:] == ["–", "–", "–", "0", "2"]
-    assert parts.left_out == ["The winner's page: no replica was trained to its end"]
+    assert parts.left_out == ["The winner's page: no replica has a final value"]
     lines = [one.get("points") for one in part(parts, "Parallel coordinates").iter("polyline")]
     assert [line.count(",") for line in lines] == [2] * 4, "they end before the metric"
 
