@@ -119,6 +119,11 @@ def _check(args: Any) -> None:
             given = args.zip if option == "zip" else getattr(args, option) is not None
             if given and not (option == "replicas_by" and args.folds):
                 raise ConfigError(f"--{option.replace('_', '-')} belongs to a --sweep")
+    if args.zip and args.sweep == []:
+        raise ConfigError(
+            "--zip pairs the axes after --sweep; an experiment file's sweep() gives whole points: "
+            "leave --zip out, or have sweep() return jaxcnn.runs.sweep.zipped(…)"
+        )
     if args.start is not None and (args.named or args.sweep is not None):
         raise ConfigError("--from takes the experiment of its run; give it overrides alone")
     if args.halving is not None and args.halving < 2:
