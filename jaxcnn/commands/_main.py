@@ -12,6 +12,7 @@ import importlib
 import os
 import sys
 from collections.abc import Collection, Sequence
+from pathlib import Path
 
 from jaxcnn import __version__
 from jaxcnn.errors import (
@@ -26,6 +27,7 @@ from jaxcnn.runs.terminal import end_output, ignore_signals, prepare_streams, st
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # nothing more can be written
 FREE = "free disk space"
+MANY = {"overrides": str, "images": str, "names": str, "runs": Path}  # a verb takes any number of
 VERBS = {
     "train": "train an experiment, or go on with a run",
     "check": "check an experiment without training: shapes, memory, steps",
@@ -159,11 +161,14 @@ def parser_of(names: Collection[str]) -> argparse.ArgumentParser:
 def _parse(arguments: list[str]) -> int:
     parser = parser_of(arguments[:1])
     args, unknown = parser.parse_known_args(arguments)
-    if hasattr(
-        args, "overrides"
-    ):  # argparse takes positional arguments in one piece; ours may also follow options
-        args.overrides += [a for a in unknown if "=" in a and not a.startswith("-")]
-        unknown = [a for a in unknown if a not in args.overrides]
+    # argparse takes positional arguments in one piece; ours may also follow options
+    later = [a for a in unknown if not a.startswith("-")]
+    for name, kind in MANY.items():
+        if hasattr(args, name):
+            taken = [a for a in later if name != "overrides" or "=" in a]
+            setattr(args, name, [*getattr(args, name), *map(kind, taken)])
+            later = [a for a in later if a not in taken]
+            unknown = [a for a in unknown if a not in taken]
     if unknown:
         parser.error(f"unknown arguments: {' '.join(unknown)}")
     return importlib.import_module(f"jaxcnn.commands.{args.verb}").main(args)

@@ -1,5 +1,6 @@
 """The command line as a user meets it: separate processes, exit codes, messages."""
 
+import importlib
 import json
 import os
 import random
@@ -351,6 +352,35 @@ def test_the_next_command_fits_the_model():
     ]:
         e = load(ROOT / f"experiments/{name}.py", overrides=[])
         assert next_command(e, folder) == f"python launch.py {command}"
+
+
+@pytest.mark.parametrize(
+    "line, name, wanted",
+    [
+        ("predict run --ensemble a.png b.png", "images", ["a.png", "b.png"]),
+        ("predict run a.png --replica 1 b.png --json c.png", "images", ["a.png", "b.png", "c.png"]),
+        ("explain run --replica 0 a.png", "images", ["a.png"]),
+        ("compare first --examples 5 second", "runs", [Path("first"), Path("second")]),
+        ("bench lenet5 --rounds 3 vgg16 epochs=2", "names", ["lenet5", "vgg16"]),
+        ("train a.py x=1 --quiet y=2", "overrides", ["x=1", "y=2"]),
+    ],
+)
+def test_what_a_verb_takes_many_of_may_follow_options(line, name, wanted, monkeypatch):
+    words = line.split()
+    module, seen = importlib.import_module(f"jaxcnn.commands.{words[0]}"), []
+    monkeypatch.setattr(module, "main", lambda args: seen.append(args) or 0)
+    assert main(words) == 0
+    assert getattr(seen[0], name) == wanted
+
+
+@pytest.mark.parametrize(
+    "line", ["predict run --ensembel a.png", "evaluate run --tta flip a.png", "train a.py --json b"]
+)
+def test_what_a_verb_does_not_take_is_refused(line, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(line.split())
+    assert end.value.code == 2
+    assert "unknown arguments" in capsys.readouterr().err
 
 
 def test_help_is_quick_and_imports_nothing_heavy():
