@@ -22,7 +22,7 @@ from jaxcnn.runs.feed import steps_per_dispatch
 from jaxcnn.runs.members import Plan, is_done
 from jaxcnn.runs.records import FORMAT, read_run
 from jaxcnn.runs.replica import pinned_weights
-from jaxcnn.runs.rundir import kept_start, replica_folder, start_of, write_json
+from jaxcnn.runs.rundir import kept_start, replica_folder, start_of, sweep_in_need, write_json
 from jaxcnn.runs.sweep import Point
 from jaxcnn.runs.writers import Console
 
@@ -66,10 +66,8 @@ def _check_alone(folder: Path, record: dict[str, Any]) -> None:
     """ConfigError for a replica that its sweep has still to train: the replicas of a sweep go on
     from a step that all of them have.
     """
-    index, whole = record.get("replica"), folder.absolute().parent.parent
-    if index is None or folder.absolute() != replica_folder(whole, index):
-        return
-    if (whole / "run.json").is_file() and not is_done(folder):
+    if (whole := sweep_in_need(folder, record)) is not None:
+        index = record["replica"]
         raise ConfigError(
             f"{folder}: is replica {index} of a sweep that is not done, which could not go on "
             f"without it; go on with them all: train --resume {whole}; with a copy of this one "

@@ -4,7 +4,7 @@ from typing import Any
 
 from jaxcnn.errors import CheckpointError, ConfigError
 from jaxcnn.runs.open import Run
-from jaxcnn.runs.rundir import locked
+from jaxcnn.runs.rundir import locked, sweep_in_need
 from jaxcnn.weights.files import read_metadata
 from jaxcnn.weights.identity import misplaced, read_checkpoint
 
@@ -51,11 +51,12 @@ def prune(run: Run, keep: int) -> list[str]:
     """Remove all checkpoints but the newest `keep` and the best ones that belong to them; the files
     that were removed.
 
-    Errors: ConfigError for fewer than 1, of a sweep than 2 (its replicas go on from a step that all
-    have); BusyError while it trains.
+    Errors: ConfigError for fewer than 1, of a sweep, and of a replica that it has still to train,
+    than 2 (its replicas go on from a step that all have); BusyError while it trains.
     """
-    least = 2 if run.is_sweep else 1
-    if keep < least:
-        raise ConfigError(f"prune {keep}: keep at least {least} of {run.folder}")
+    whole = run.folder if run.is_sweep else sweep_in_need(run.folder, run.record)
+    if keep < (least := 1 if whole is None else 2):
+        why = "" if whole is None else ": the replicas of a sweep go on from a step that all have"
+        raise ConfigError(f"prune {keep}: keep at least {least} of {run.folder}{why}")
     with locked(run.folder, resume=True):
         return [str(path) for one in run.replicas for path in one.checkpoints.prune(keep)]

@@ -37,7 +37,7 @@ import filelock
 
 from jaxcnn.core.rendering import Json
 from jaxcnn.errors import BusyError, ConfigError, ResourceError
-from jaxcnn.runs.records import read_run
+from jaxcnn.runs.records import read_run, read_summary
 from jaxcnn.runs.terminal import SIGNALS
 from jaxcnn.weights.files import write_atomically
 
@@ -87,6 +87,18 @@ def new_folder(name: str) -> Path:
 def replica_folder(folder: Path, index: int) -> Path:
     """Where replica `index` of a sweep lies."""
     return folder / "replicas" / str(index)
+
+
+def sweep_in_need(folder: Path, record: dict[str, Any]) -> Path | None:
+    """The sweep that has still to train the replica in `folder`, whose run.json is `record`: its
+    replicas go on from a step that all of them have. None of a run by itself, and of one that is
+    done.
+    """
+    index, whole = record.get("replica"), folder.absolute().parent.parent
+    if index is None or folder.absolute() != replica_folder(whole, index):
+        return None
+    summary = read_summary(folder) or {}
+    return whole if (whole / "run.json").is_file() and not summary.get("completed") else None
 
 
 def kept_start(folder: Path, start: Path) -> str:

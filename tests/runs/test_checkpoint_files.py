@@ -241,7 +241,8 @@ def as_run(three, **fields):
         {"kind": "eval", "step": 3, "metrics": {"accuracy": 0.25}},
     ]
     one = SimpleNamespace(checkpoints=three, history=history, record={"replica": 4})
-    return SimpleNamespace(replicas=[one], is_sweep=False, folder=three.folder, **fields)
+    own = {"replicas": [one], "record": {}, "is_sweep": False, "folder": three.folder}
+    return SimpleNamespace(**own, **fields)
 
 
 def test_the_list_has_a_row_for_each_file_with_what_is_wrong_with_it(three):

@@ -18,6 +18,7 @@ from jaxcnn.data.memory import Arrays
 from jaxcnn.errors import ConfigError, DivergedError, Preempted
 from jaxcnn.runs import sweep
 from jaxcnn.runs.feed import batches
+from jaxcnn.runs.inventory import prune
 from jaxcnn.runs.open import open
 from jaxcnn.runs.table import table
 from jaxcnn.runs.train import train
@@ -271,13 +272,17 @@ def test_a_replica_leaves_its_sweep_as_a_copy_alone(tmp_path):
     first, e = tmp_path / "s" / "replicas" / "0", sweep.at(tiny(), points[0])
     with pytest.raises(ConfigError, match=r"replica 0 of a sweep that is not done.*train --resume"):
         fit(e, first, resume=True)
+    with pytest.raises(ConfigError, match=r"prune 1: keep at least 2 of .*a step that all have"):
+        prune(open(first), 1)
     shutil.copytree(first, tmp_path / "copy")
+    prune(open(tmp_path / "copy"), 1)  # which is nobody else's
     console = Lines()
     assert train(e, tmp_path / "copy", resume=True, console=console).step == 12
     assert any("by itself now, by vmap before" in line for line in console.lines)
     done = fit(tiny(), tmp_path / "s", resume=True)
     assert [row["verdict"] for row in done["replicas"]] == ["completed"] * 2
     assert fit(e, first, resume=True)["state_sha256"] == done["replicas"][0]["state_sha256"]
+    assert len(prune(open(first), 1)) == 1
 
 
 def test_a_diverged_replica_is_frozen_and_the_others_go_on(tmp_path):
