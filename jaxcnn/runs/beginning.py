@@ -20,7 +20,7 @@ from jaxcnn.runs import code, environment, keeping, sweep
 from jaxcnn.runs.carry import carried_record
 from jaxcnn.runs.feed import steps_per_dispatch
 from jaxcnn.runs.members import Plan, is_done
-from jaxcnn.runs.records import FORMAT, read_run
+from jaxcnn.runs.records import FORMAT, now, read_run
 from jaxcnn.runs.replica import pinned_weights
 from jaxcnn.runs.rundir import kept_start, replica_folder, start_of, sweep_in_need, write_json
 from jaxcnn.runs.sweep import Point
@@ -104,6 +104,7 @@ def describe(plan: Plan, source: Source) -> None:
         "format": FORMAT,
         "id": secrets.token_hex(16),
         "experiment": plan.name,
+        "began": now(),
         "started_in": kept_start(plan.folder, _start(plan)),
         "code": keeping.keep(plan.folder / "code", e, plan.origin),
         "project": environment.commit(project),

@@ -68,12 +68,11 @@ def row_of(folder: Path) -> Row:
     """The row of one run, see `runs_in`. Errors: those of jaxcnn.runs.records; OSError."""
     record, summary = read_run(folder), read_summary(folder) or {}
     records, _ = read_history(folder / "metrics.jsonl")
-    begun = (folder / "run.json").stat().st_mtime
     row: Row = {"run": str(folder), "experiment": record["experiment"]}
     row |= {"state": _state(folder, record, summary), "metric": None, "value": None, "count": None}
     row |= {"step": records[-1]["step"] if records else 0, "replicas": 1}
     row |= {"seconds": records[-1]["seconds"] if records else 0.0}
-    row["date"] = datetime.datetime.fromtimestamp(begun).isoformat(timespec="seconds")
+    row["date"] = _began(folder, record).isoformat(timespec="seconds")
     if "points" in record:
         return row | _of_sweep(record, summary)
     row |= {k: summary[k] for k in ("step", "seconds") if k in summary}
@@ -84,6 +83,15 @@ def row_of(folder: Path) -> Row:
         value, count = _number(found.get(metric)), _number(found.get("count"))
         row |= {"metric": metric, "value": value, "count": count}
     return row
+
+
+def _began(folder: Path, record: Record) -> datetime.datetime:
+    """When a run began, in this machine's zone; of one that was made before run.json said so, when
+    that file was last written.
+    """
+    if "began" in record:
+        return datetime.datetime.fromisoformat(record["began"]).astimezone().replace(tzinfo=None)
+    return datetime.datetime.fromtimestamp((folder / "run.json").stat().st_mtime)
 
 
 def _of_sweep(record: Record, summary: Record) -> Row:

@@ -36,7 +36,7 @@ from jaxcnn.runs.group import Group
 from jaxcnn.runs.launch import Launch, divided
 from jaxcnn.runs.open import Run
 from jaxcnn.runs.profiling import Profile
-from jaxcnn.runs.records import Record, carried_to, read_run, read_summary
+from jaxcnn.runs.records import Record, carried_to, now, read_run, read_summary
 from jaxcnn.runs.replica import Replica, initial_states, restore
 from jaxcnn.runs.rundir import kept_start, make_folder, replica_folder, start_of, write_json
 from jaxcnn.runs.sweep import Point
@@ -276,7 +276,7 @@ def _way(
             continue
         own = {**_identity(plan, replica.index, replica.point), "way": way.text()}
         own |= {"steps_per_dispatch": dispatch, "rendered": render(replica.experiment)}
-        own |= {"environment": plan.environment}
+        own |= {"environment": plan.environment, "began": now()}
         own["started_in"] = kept_start(replica.folder, start_of(plan.folder, content))
         own["data"] = {**record_data(replica.experiment.data).to_json(), "files": files}
         shutil.copytree(plan.folder / "code", replica.folder / "code", dirs_exist_ok=True)

@@ -33,7 +33,7 @@ ONNX = "model.onnx"
 # of run.json: what is copied as it is, and what of the environment says nothing about results
 KEPT = (
     *("format", "id", "experiment", "project", "steps_per_dispatch", "rendered", "point"),
-    *("started_from", "weights"),
+    *("began", "started_from", "weights"),
 )
 PRIVATE = ("command",)
 TOLERANCE = 1e-4

@@ -4,6 +4,7 @@ lines of metrics.jsonl. A file that was edited or damaged is refused, with its n
 Imports neither JAX nor NumPy: run.json says how JAX is to be started.
 """
 
+import datetime
 import json
 import math
 import re
@@ -117,6 +118,14 @@ def _is_point_value(value: object) -> bool:
     return all(item is None or isinstance(item, str | bool | int | float) for item in items)
 
 
+def _is_time(value: object) -> bool:
+    try:
+        found = datetime.datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        return False
+    return found is not None and found.tzinfo is not None and 1970 <= found.year <= 9998
+
+
 _OBJECT = _of("an object {…}", lambda v: isinstance(v, dict))
 _TEXT = _of("a string", lambda v: isinstance(v, str))
 _FLAG = _of("true or false", lambda v: isinstance(v, bool))
@@ -184,6 +193,7 @@ _RUN = _entries(
         "environment": _ENVIRONMENT,
     },
     id=_of("a run's identity", lambda v: bool(re.fullmatch(r"[0-9a-f]{32}(-\d+)?", str(v)))),
+    began=_of("a time with its zone, such as 2026-12-01T09:30:00+00:00", _is_time),
     points=_each(_POINT, least=1),
     halving=_or_null(_count(2)),
     together=_count(1),
@@ -244,6 +254,11 @@ def read_run(folder: Path) -> Record:
         wrong += _rendering(content["rendered"], "rendered")
     _refuse(path, wrong)
     return content
+
+
+def now() -> str:
+    """The time as run.json has it."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def carried_to(record: Record) -> int:

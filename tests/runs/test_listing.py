@@ -40,7 +40,9 @@ def place(tmp_path_factory):
     (folder / "old" / "run.json").write_text('{"format": 1}')
     (folder / "link").symlink_to(folder / "done")
     for i, name in enumerate(("done", "stopped", "group/wild", "sweep")):
-        os.utime(folder / name / "run.json", (1e9 + i, 1e9 + i))
+        record = json.loads((folder / name / "run.json").read_text())
+        record["began"] = f"2026-12-01T09:30:0{i}+00:00"
+        (folder / name / "run.json").write_text(json.dumps(record))
     return folder
 
 

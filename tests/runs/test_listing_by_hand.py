@@ -13,7 +13,7 @@ from jaxcnn.runs.listing import metric_of, row_of, runs_in
 from jaxcnn.runs.rundir import owned
 from tests.runs.test_record_rules import RUN
 
-SOLO = {key: value for key, value in RUN.items() if key not in ("points", "published")}
+SOLO = {k: value for k, value in RUN.items() if k not in ("points", "published", "began")}
 
 
 def put(folder, *, record=SOLO, summary=None, lines=(), began=1e9):
@@ -55,6 +55,9 @@ def test_a_row_says_what_files_say_of_a_run(tmp_path):
         "date": row["date"],
     }
     assert row["date"] == datetime.datetime.fromtimestamp(1e9).isoformat()  # whole seconds
+    kept = {**SOLO, "began": datetime.datetime.fromtimestamp(9e8, datetime.UTC).isoformat()}
+    row = row_of(put(tmp_path / "copied", record=kept, began=1e9))
+    assert row["date"] == datetime.datetime.fromtimestamp(9e8).isoformat()
     row = row_of(put(tmp_path, lines=HISTORY, summary=ENDED))
     assert (row["state"], row["step"], row["seconds"]) == ("completed", 10, 9.5)
     row = row_of(put(tmp_path / "new"))

@@ -41,6 +41,7 @@ RUN = {
         "source": {"commit": "12ab"},
         "device": {"of": ["any", "form"]},
     },
+    "began": "2026-12-01T09:30:00+00:00",
     "points": [{"seed": 0}, {"rate": 0.1, "name": "a", "on": True, "off": None, "sizes": [1, "b"]}],
     "halving": 2,
     "together": 1,
@@ -112,6 +113,10 @@ OF_RUN = {
     "environment.versions": ((*NO_OBJECT, {"jax": 8}), ({},)),
     "environment.source": ((*NO_OBJECT, {"commit": None}), ({},)),
     "id": ((None, 3, "mine", "A" * 32, "a" * 31, "a" * 33, "a" * 32 + "-"), ("a" * 32 + "-10",)),
+    "began": (
+        (None, 3, "today", "2026-12-01T09:30:00", "0001-01-01T00:00:00+00:00"),
+        ("2026-12-01T09:30:00-07:00",),
+    ),
     "points": ((*NO_LIST, [], [3]), ([{}],)),
     "points.0": (NO_POINT, ({},)),
     "halving": ((*NO_COUNT[1:], 0, 1), (None, 3)),
@@ -147,7 +152,7 @@ OF_SWEEP = {
 OPTIONAL = {
     *("code.local", "code.sha256", "data.files", "id", "points", "halving", "together", "weights"),
     *("started_in", "started_from", "published", "replica", "point", "way", "best", "test"),
-    *("state_sha256",),
+    *("state_sha256", "began"),
     *(key for key in OF_RUN if key.startswith("environment.")),
 }
 RULES = [

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 from functools import partial
 
@@ -19,6 +20,7 @@ from jaxcnn.errors import ConfigError, DivergedError, Preempted
 from jaxcnn.runs import sweep
 from jaxcnn.runs.feed import batches
 from jaxcnn.runs.inventory import prune
+from jaxcnn.runs.listing import runs_in
 from jaxcnn.runs.open import open
 from jaxcnn.runs.table import table
 from jaxcnn.runs.train import train
@@ -279,7 +281,11 @@ def test_a_replica_leaves_its_sweep_as_a_copy_alone(tmp_path):
     console = Lines()
     assert train(e, tmp_path / "copy", resume=True, console=console).step == 12
     assert any("by itself now, by vmap before" in line for line in console.lines)
+    began = {row["run"]: row["date"] for row in runs_in(tmp_path / "s")[0]}
+    for place in began:
+        os.utime(f"{place}/run.json", (1e9, 1e9))
     done = fit(tiny(), tmp_path / "s", resume=True)
+    assert {row["run"]: row["date"] for row in runs_in(tmp_path / "s")[0]} == began
     assert [row["verdict"] for row in done["replicas"]] == ["completed"] * 2
     assert fit(e, first, resume=True)["state_sha256"] == done["replicas"][0]["state_sha256"]
     assert len(prune(open(first), 1)) == 1
