@@ -1,5 +1,6 @@
 """The group that trains replicas of a plan: of what it is made, and when there is none to make."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import jax
@@ -47,14 +48,14 @@ def grouped(monkeypatch):
         monkeypatch.setattr(members, "_states", states)
         monkeypatch.setattr(members, "_way", way)
         monkeypatch.setattr(members, "_run", run)
-        members.train_group(plan, E, indices, (Rows(), "held out"), "stop")
+        members.train_group(plan, plan.experiment, indices, (Rows(), "held out"), "stop")
         return asked
 
     return make
 
 
-def planned(folder, **more):
-    return Plan(E, "mine", folder, Lines(), **more)
+def planned(folder, e=E, **more):
+    return Plan(e, "mine", folder, Lines(), **more)
 
 
 def unfinished(folder, *indices):
@@ -97,6 +98,12 @@ def test_a_group_is_what_its_plan_says(tmp_path, grouped):
     assert [float(state.x[0]) for state in copies] == [0.0, 1.0, 2.0]
     assert copies[0].x is not group.states[0].x  # a step takes the memory of its own
     assert [len(b["rows"]) for b in trial.batches(Way.from_text("2", 3))] == [2, 8]
+
+
+def test_ways_are_tried_as_the_experiment_lays_things_out(tmp_path, grouped):
+    e = dataclasses.replace(E, mesh="fsdp=-1", layout=(("params/*", None),))
+    *_, trial = grouped(planned(put(tmp_path / "run", e=e), e), [0])["way"]
+    assert (trial.layout.mesh, trial.layout.rules) == ("fsdp=-1", (("params/*", None),))
 
 
 def test_replicas_that_are_done_are_not_trained_again(tmp_path, grouped):
