@@ -90,7 +90,7 @@ NEAREST: dict[str, tuple[str, ...]] = {
     "jaxcnn/ops/pooling_primitives.py": POOLING,
     "jaxcnn/ops/primitive.py": (*POOLING, *CONVOLUTION),
     "jaxcnn/ops/roi_align.py": ("tests/ops/test_roi_align.py",),
-    "jaxcnn/ops/roi_paste.py": ("tests/tasks/test_detection.py",),
+    "jaxcnn/ops/roi_paste.py": ("tests/ops/test_roi_align.py", "tests/tasks/test_detection.py"),
     "jaxcnn/core/batch.py": ("tests/core/test_batch.py",),
     "jaxcnn/core/checks.py": (
         "tests/core/test_checks.py",

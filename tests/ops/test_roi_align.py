@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxcnn.ops.roi_align import roi_align
+from jaxcnn.ops.roi_paste import roi_paste
 from tests.ops.test_boxes import random_boxes
 from tests.torchvision_peer import import_torchvision
 
@@ -79,3 +80,18 @@ def test_samples_more_than_a_cell_outside_are_zero():
     )
     np.testing.assert_allclose(ours[0, 0, ..., 0], expected, atol=1e-5)
     assert 10 < np.sum(np.array(expected) == 0) < 60
+
+
+def test_bins_have_two_samples_along_each_axis_unless_others_are_asked_for():
+    """By hand: one bin of a row of cells 0, 1, 4, 9, sampled at its quarters."""
+    row = jnp.asarray([0.0, 1.0, 4.0, 9.0]).reshape(1, 1, 4, 1)
+    (found,) = roi_align(row, jnp.asarray([[[0.0, 0.0, 1.0, 1.0]]]), size=(1, 1)).ravel().tolist()
+    # at 1 and 3 of 4 cells, halfway between the middles of two
+    assert found == pytest.approx((0.5 + 6.5) / 2)
+
+
+def test_what_is_put_into_a_box_of_no_extent_is_nothing():
+    """At the middle of a pixel, where zero would be divided by zero."""
+    for box in ([0.375, 0.0, 0.375, 1.0], [0.0, 0.375, 1.0, 0.375]):
+        found = roi_paste(jnp.ones((1, 4, 4)), jnp.asarray([box]), size=(4, 4))
+        np.testing.assert_array_equal(found, np.zeros((1, 4, 4)))
