@@ -61,6 +61,12 @@ class Preempted(JaxcnnError):
     exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again, with --resume
 
 
+def shown(value: object, *, most: int = 200) -> str:
+    """`repr(value)` for a message: on one line, with at most `most` characters of it."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
+
+
 def did_you_mean(name: str, names) -> str:
     """`; did you mean 'x'?` for the nearest of `names`, or an empty string."""
     import difflib

@@ -144,6 +144,21 @@ class Peer:
         return answer
 
 
+# options of ours that PyTorch's optimizers of these names lack, and what they are when not in use
+ALONE = {"eps_root": 0.0, "mu_dtype": None, "accumulator_dtype": None, "decoupled": False}
+
+
+def _refuse_alone(name: str, numbers: dict[str, Any]) -> None:
+    """ConfigError for options under which PyTorch's optimizer `name` would do something else."""
+    unused = ALONE if name == "sgd" else {**ALONE, "nesterov": False}
+    for option, value in unused.items():
+        if numbers.get(option, value) != value:
+            raise ConfigError(
+                f"--peer: {name} with {option}={numbers[option]!r} has no counterpart in PyTorch; "
+                f"leave {option} out, or leave the peer"
+            )
+
+
 def optimizer_of(e: Experiment) -> dict[str, Any]:
     """The experiment's optimizer in PyTorch's words: {"name": "sgd" | "adam" | "adamw",
     "learning_rate", …}. Errors: ConfigError.
@@ -161,6 +176,7 @@ def optimizer_of(e: Experiment) -> dict[str, Any]:
     bound = inspect.signature(factory).bind_partial(*given[0], **given[1])
     bound.apply_defaults()
     numbers, name = bound.arguments, names[factory]
+    _refuse_alone(name, numbers)
     result = {"name": name, "learning_rate": float(numbers["learning_rate"])}
     if name == "sgd":
         result |= {

@@ -19,7 +19,7 @@ from jaxcnn.core import schedules
 from jaxcnn.core.optimizers import Rules
 from jaxcnn.core.protocols import Batch, Collections, Model, Numbers, Params, Program, Variables
 from jaxcnn.data.dataset import Dataset, Source
-from jaxcnn.errors import ConfigError
+from jaxcnn.errors import ConfigError, shown
 from jaxcnn.tasks.task import Task
 
 
@@ -153,7 +153,7 @@ def _problems(e: Experiment) -> Iterator[str]:
         # names alone: what a property gives may have to be read from files
         found = () if isinstance(value, type) else dir(value)
         if missing := [member for member in members(protocol) if member not in found]:
-            yield f"{name}={value!r}: lacks {', '.join(missing)}; see the {name} protocol"
+            yield f"{name}={shown(value)}: lacks {', '.join(missing)}; see the {name} protocol"
 
 
 def _odd_numbers(e: Experiment) -> Iterator[str]:
@@ -164,7 +164,7 @@ def _odd_numbers(e: Experiment) -> Iterator[str]:
             optional and value is None
         ):
             yield (
-                f"{name}={value!r}: must be an integer of at least "
+                f"{name}={shown(value)}: must be an integer of at least "
                 f"1{' or None' if optional else ''}"
             )
     for name in ("epochs", "eval_every", "clip_norm"):
@@ -172,9 +172,9 @@ def _odd_numbers(e: Experiment) -> Iterator[str]:
         if not (_is_number(value) and math.isfinite(value) and value > 0) and not (
             name == "clip_norm" and value is None
         ):
-            yield f"{name}={value!r}: must be a positive number"
+            yield f"{name}={shown(value)}: must be a positive number"
     if not (_is_number(e.seed) and isinstance(e.seed, int) and 0 <= e.seed < 2**32):
-        yield f"seed={e.seed!r}: must be an integer in [0, 2**32)"
+        yield f"seed={shown(e.seed)}: must be an integer in [0, 2**32)"
     if (
         isinstance(e.batch_size, int)
         and isinstance(e.accumulate, int)
@@ -186,23 +186,23 @@ def _odd_numbers(e: Experiment) -> Iterator[str]:
     rate = options.get("learning_rate")
     if isinstance(rate, int | float) and not _is_multiplier(rate):
         yield (
-            f"optimizer.learning_rate={rate!r}: must be a number of at least 0; a negative one "
-            "climbs the loss (negate the loss where that is meant)"
+            f"optimizer.learning_rate={shown(rate)}: must be a number of at least 0; a "
+            "negative one climbs the loss (negate the loss where that is meant)"
         )
     if e.ema is not None and not (_is_number(e.ema) and 0 < e.ema < 1):
-        yield f"ema={e.ema!r}: must lie between 0 and 1, e.g. 0.999, or be None"
+        yield f"ema={shown(e.ema)}: must lie between 0 and 1, e.g. 0.999, or be None"
 
 
 def _odd_rules(e: Experiment) -> Iterator[str]:
     """Of the fields that are texts, or tuples of texts, pairs or functions."""
     if e.compute_dtype not in ("float32", "bfloat16"):
-        yield f"compute_dtype={e.compute_dtype!r}: must be 'float32' or 'bfloat16'"
+        yield f"compute_dtype={shown(e.compute_dtype)}: must be 'float32' or 'bfloat16'"
     for name in ("augment", "transform"):
         if not isinstance(getattr(e, name), tuple) or not all(
             callable(f) for f in getattr(e, name)
         ):
             yield (
-                f"{name}={getattr(e, name)!r}: must be a tuple of functions; for a single one "
+                f"{name}={shown(getattr(e, name))}: must be a tuple of functions; for a single one "
                 f"write ({name}_function,)"
             )
     if not (
@@ -211,38 +211,40 @@ def _odd_rules(e: Experiment) -> Iterator[str]:
         and all(_is_multiplier(r[1]) for r in e.rates)
     ):
         yield (
-            f"rates={e.rates!r}: must be a tuple of (regular expression, multiplier) pairs, and a "
-            "multiplier a number of at least 0"
+            f"rates={shown(e.rates)}: must be a tuple of (regular expression, multiplier) pairs, "
+            "and a multiplier a number of at least 0"
         )
     if not (isinstance(e.mesh, str) or e.mesh is None):
-        yield f"mesh={e.mesh!r}: must be a text like 'data=4,fsdp=2' or None"
+        yield f"mesh={shown(e.mesh)}: must be a text like 'data=4,fsdp=2' or None"
     if e.layout is not None and not (
         isinstance(e.layout, tuple)
         and all(isinstance(r, tuple) and len(r) == 2 and _names_axis(*r) for r in e.layout)
     ):
         yield (
-            f"layout={e.layout!r}: must be a tuple of (regular expression, axis) pairs; axes count "
-            "from the end, -1 is the last; None keeps an array whole"
+            f"layout={shown(e.layout)}: must be a tuple of (regular expression, axis) pairs; axes "
+            "count from the end, -1 is the last; None keeps an array whole"
         )
     if e.remat is not None and not (
         isinstance(e.remat, tuple) and all(isinstance(r, str) for r in e.remat)
     ):
-        yield f"remat={e.remat!r}: must be a tuple of regular expressions over names of modules"
+        yield (
+            f"remat={shown(e.remat)}: must be a tuple of regular expressions over names of modules"
+        )
 
 
 def _odd_functions(e: Experiment) -> Iterator[str]:
     if not callable(e.optimizer):
         yield (
-            f"optimizer={e.optimizer!r}: must be an optax factory with its numbers, e.g. "
+            f"optimizer={shown(e.optimizer)}: must be an optax factory with its numbers, e.g. "
             "partial(optax.sgd, learning_rate=0.1)"
         )
     if not callable(e.schedule):
-        yield f"schedule={e.schedule!r}: must be a function of progress in [0, 1]"
+        yield f"schedule={shown(e.schedule)}: must be a function of progress in [0, 1]"
     if isinstance(e.model, type) or not (hasattr(e.model, "init") and hasattr(e.model, "apply")):
-        yield f"model={e.model!r}: must be a flax.linen module instance"
+        yield f"model={shown(e.model)}: must be a flax.linen module instance"
     for name in ("objective", "program", "initialize"):
         if getattr(e, name) is not None and not callable(getattr(e, name)):
-            yield f"{name}={getattr(e, name)!r}: must be a function or None"
+            yield f"{name}={shown(getattr(e, name))}: must be a function or None"
 
 
 def _is_number(value: object) -> TypeGuard[float]:

@@ -144,7 +144,7 @@ def _partial_node(tree: partial[Any]) -> _Node:
     ]
     defaults = {n: None if p.default is p.empty else p.default for n, p in parameters.items()}
     return _Node(
-        label=getattr(tree.func, "__name__", repr(tree.func)),
+        label=_shown(tree.func),
         names=named[len(tree.args) :],
         get=lambda name: tree.keywords.get(name, defaults[name]),
         put=lambda name, value: partial(tree.func, *tree.args, **{**tree.keywords, name: value}),
@@ -249,4 +249,4 @@ def _literal(path: str, text: str, old: object, allowed: tuple[type, ...]) -> ob
 
 def _shown(value: object) -> str:
     name = getattr(value, "__qualname__", None) or type(value).__name__
-    return value.func.__qualname__ if isinstance(value, partial) else name
+    return _shown(value.func) if isinstance(value, partial) else name

@@ -28,8 +28,11 @@ NAMES = ("type", "partial", "function")
 def render(value: Any) -> Json:
     """`value` as JSON."""
     if isinstance(value, partial):
+        while isinstance(value.func, partial):  # of one that has a docstring, as optax.nadam
+            inner = value.func
+            value = partial(inner.func, *inner.args, *value.args, **inner.keywords | value.keywords)
         named = _arguments(value) | value.keywords
-        called = {"partial": _name(value.func)} | _owner(value.func)
+        called = _called(value.func)
         return called | {k: render(v) for k, v in named.items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = dataclasses.fields(value)
@@ -49,6 +52,12 @@ def render(value: Any) -> Json:
         digest = hashlib.sha256(array.tobytes()).hexdigest()[:16]
         return {"array": f"{array.dtype}{list(array.shape)}", "sha256": digest}
     return {"repr": repr(value)}
+
+
+def _called(func: Any) -> dict[str, Json]:
+    """The function of a partial; of an object that can be called, its method."""
+    function = func if hasattr(func, "__qualname__") else func.__call__
+    return {"partial": _name(function)} | _owner(function)
 
 
 def _arguments(value: partial[Any]) -> dict[str, Any]:

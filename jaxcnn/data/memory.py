@@ -259,6 +259,15 @@ class MemorySource:
         return _gather(held, jax.device_put(indices))
 
 
+def _form(value: object) -> str:
+    """The dtypes and shapes in a mapping of arrays; of what is none, its type."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{name}: {_form(entry)}' for name, entry in value.items())}}}"
+    if isinstance(value, np.ndarray | jax.Array):
+        return f"{value.dtype}{list(value.shape)}"
+    return type(value).__name__
+
+
 # arrays do not compare: a dataset of arrays is equal to itself alone, and hashable
 @dataclass(frozen=True, eq=False)
 class Arrays:
@@ -273,6 +282,14 @@ class Arrays:
     eval: Arrays_
     test: Arrays_ | None = None
     label_names: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """What kind of numbers there are, not the numbers."""
+        given = {"train": self.train, "eval": self.eval, "test": self.test}
+        forms = [
+            f"{split}={_form(arrays)}" for split, arrays in given.items() if arrays is not None
+        ]
+        return f"Arrays({', '.join(forms)})"
 
     @functools.cached_property
     def _splits(self) -> dict[str, dict[str, np.ndarray]]:

@@ -328,6 +328,22 @@ def test_optimizers_without_a_counterpart_are_refused():
         optimizer_of(tiny(optimizer=partial(optax.lion, learning_rate=0.1)))
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "option"),
+    [
+        (partial(optax.adam, 0.1, nesterov=True), "nesterov"),
+        (partial(optax.adamw, 0.1, nesterov=True), "nesterov"),
+        (partial(optax.adam, 0.1, eps_root=1e-8), "eps_root"),
+        (partial(optax.adam, 0.1, mu_dtype="bfloat16"), "mu_dtype"),
+        (partial(optax.sgd, 0.1, momentum=0.9, accumulator_dtype="bfloat16"), "accumulator_dtype"),
+        (partial(optimizers.sgd, 0.1, weight_decay=0.1, decoupled=True), "decoupled"),
+    ],
+)
+def test_options_without_a_counterpart_are_refused(optimizer, option):
+    with pytest.raises(ConfigError, match=f"{option}=.*leave {option} out"):
+        optimizer_of(tiny(optimizer=optimizer))
+
+
 def test_a_peers_failure_is_told_and_the_process_lives():
     pytest.importorskip("torch")
     model, shape = NETWORKS["lenet"]

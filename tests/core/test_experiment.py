@@ -5,13 +5,16 @@ import math
 from fractions import Fraction
 from functools import partial
 
+import numpy as np
 import optax
 import pytest
 from flax import linen as nn
 
 from jaxcnn.core import schedules
 from jaxcnn.core.experiment import Experiment, members, optimizer_numbers
+from jaxcnn.data.algebra import Concat, Mixed, Take
 from jaxcnn.data.dataset import Dataset
+from jaxcnn.data.memory import Arrays
 from jaxcnn.errors import ConfigError
 from jaxcnn.tasks.classification import Classification
 from jaxcnn.tasks.task import Task
@@ -159,3 +162,32 @@ def test_what_lacks_a_part_of_a_protocol_is_refused_with_what_it_lacks():
         tiny(data=object())
     assert members(Dataset) == ["label_names", "spec", "size", "open"]
     assert {"inputs", "metric", "loss", "records"} <= set(members(Task))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda data: tiny(data=[data]),
+        lambda data: tiny(model=data),
+        lambda data: tiny(optimizer=[0.0] * 100_000),
+        lambda data: Concat((data, data)),
+        lambda data: Take(data, [*range(100_000)]),
+        lambda data: Mixed((data, data), [*range(100_000)]),
+        lambda data: Mixed(data, (1,)),
+    ],
+)
+def test_a_message_has_no_pages_of_numbers(wrong):
+    """Of arrays and long lists that stand where they should not, the form alone is said."""
+    image = np.arange(4 * 9 * 9, dtype=np.int32).reshape(4, 9, 9).astype(np.uint8)
+    split = {"image": image, "label": np.zeros(4, np.int32)}
+    with pytest.raises(ConfigError) as raised:
+        wrong(Arrays(split, split))
+    assert len(str(raised.value)) < 500
+    assert "\n" not in str(raised.value)
+
+
+def test_arrays_are_shown_by_their_form():
+    split = {"image": np.zeros((4, 9, 9), np.uint8), "label": [0, 1]}
+    shown = "{image: uint8[4, 9, 9], label: list}"
+    assert repr(Arrays(split, split)) == f"Arrays(train={shown}, eval={shown})"
+    assert repr(Arrays(3, split, split)) == f"Arrays(train=int, eval={shown}, test={shown})"

@@ -280,6 +280,37 @@ def test_what_is_rendered_is_built_again():
             build(made)
 
 
+@dataclasses.dataclass(frozen=True)
+class Maker:
+    """An optimizer's factory that is an object."""
+
+    momentum: float = 0.9
+
+    def __call__(self, learning_rate: float = 0.1):
+        return optax.sgd(learning_rate, momentum=self.momentum)
+
+
+@pytest.mark.parametrize("factory", [optax.nadam, optax.nadamw, Maker(momentum=0.5)])
+def test_optimizers_that_are_no_functions(factory):
+    """Such as optax.nadam, a partial itself: written down, built again, overridden."""
+    given = partial(factory, learning_rate=0.25)
+    assert optimizer_numbers(tiny(optimizer=given))["optimizer.learning_rate"] == 0.25
+    numbers, gradient = {"x": np.ones(3, np.float32)}, {"x": np.full(3, 0.5, np.float32)}
+    with jax.numpy_dtype_promotion("standard"):
+        steps = [
+            made.update(gradient, made.init(numbers), numbers)[0]["x"]
+            for made in (given(), build(render(given))(), factory(0.25), factory(0.5))
+        ]
+    np.testing.assert_array_equal(steps[0], steps[1])
+    np.testing.assert_array_equal(steps[0], steps[2])
+    assert not np.allclose(steps[0], steps[3])
+    changed = override(tiny(optimizer=given), "optimizer.learning_rate", "0.5").optimizer
+    assert changed.keywords == given.keywords | {"learning_rate": 0.5}
+    for path, said in (("optimizer.bb", "no field 'bb' in (adam|Maker)"), ("optimizer", "now it")):
+        with pytest.raises(ConfigError, match=said):
+            override(tiny(optimizer=given), path, "3")
+
+
 class Shaped:
     """No array, though it has a shape."""
 

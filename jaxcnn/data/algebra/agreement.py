@@ -9,7 +9,7 @@ import numpy as np
 from jaxcnn.core.batch import Batch
 from jaxcnn.data.algebra.sources import Spec, changed, column
 from jaxcnn.data.dataset import SPLITS, Dataset, Source
-from jaxcnn.errors import ConfigError, DataError, did_you_mean
+from jaxcnn.errors import ConfigError, DataError, did_you_mean, shown
 
 RENUMBERED = ("label", "label_b", "box_labels")  # entries that hold numbers of classes
 MEMBERS = ("label_names", "spec", "size", "open")
@@ -19,7 +19,7 @@ def check_dataset(who: str, value: Any) -> None:
     """ConfigError for what is no Dataset. Nothing is opened."""
     found = () if isinstance(value, type) else dir(value)  # names: a property may read files
     if missing := [name for name in MEMBERS if name not in found]:
-        raise ConfigError(f"{who}: {value!r} is not a Dataset; it lacks {', '.join(missing)}")
+        raise ConfigError(f"{who}: {shown(value)} is not a Dataset; it lacks {', '.join(missing)}")
 
 
 def check_split_of(who: str, split: Any) -> str:

@@ -19,7 +19,7 @@ from jaxcnn.data.algebra.holding_out import labels_of
 from jaxcnn.data.algebra.sources import Rows, joined
 from jaxcnn.data.dataset import Dataset, Source
 from jaxcnn.data.memory import check_split
-from jaxcnn.errors import ConfigError, DataError
+from jaxcnn.errors import ConfigError, DataError, shown
 
 
 class _Several:
@@ -30,7 +30,9 @@ class _Several:
     def _check(self) -> None:
         who = type(self).__name__
         if not isinstance(self.datasets, tuple) or not self.datasets:
-            raise ConfigError(f"{who}: datasets is {self.datasets!r}; give at least one Dataset")
+            raise ConfigError(
+                f"{who}: datasets is {shown(self.datasets)}; give at least one Dataset"
+            )
         for data in self.datasets:
             check_dataset(who, data)
 
@@ -109,8 +111,8 @@ class Mixed(_Several):
         good = isinstance(self.weights, tuple) and len(self.weights) == len(self.datasets)
         if not good or not all(w > 0 and math.isfinite(w) for w in self.weights):
             raise ConfigError(
-                f"Mixed: weights is {self.weights!r}; it must hold a positive number for each of "
-                f"the {len(self.datasets)} data sets"
+                f"Mixed: weights is {shown(self.weights)}; it must hold a positive number for each "
+                f"of the {len(self.datasets)} data sets"
             )
 
     @property

@@ -21,7 +21,7 @@ from jaxcnn.data.algebra.holding_out import labels_of, named, warn
 from jaxcnn.data.algebra.sources import rows_of
 from jaxcnn.data.dataset import Dataset, Source
 from jaxcnn.data.memory import check_split
-from jaxcnn.errors import ConfigError, DataError
+from jaxcnn.errors import ConfigError, DataError, shown
 
 Which = int | float | tuple[int, int | None] | slice
 
@@ -57,7 +57,7 @@ class Take(Around):
         )
         if not good:
             raise ConfigError(
-                f"Take: which is {self.which!r}; it must be a number of examples, a share in "
+                f"Take: which is {shown(self.which)}; it must be a number of examples, a share in "
                 "(0, 1), or (start, stop)"
             )
         for split in self.splits:
@@ -95,8 +95,8 @@ class Take(Around):
             count = self.which
         if not 1 <= count <= total:
             raise DataError(
-                f"Take: which={self.which!r} is {count} of the {total:,} examples of {split!r}; "
-                "take at least one, and no more than there are"
+                f"Take: which={shown(self.which)} is {count} of the {total:,} examples of "
+                f"{split!r}; take at least one, and no more than there are"
             )
         return count
 
