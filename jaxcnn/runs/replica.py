@@ -180,8 +180,9 @@ def start_variables(
 
 
 def restore(replicas: list[Replica], steps: int, say: Say) -> tuple[list[AnyState], int] | None:
-    """(states as the program has them, step) of the newest step of which every replica that has not
-    stopped has a good checkpoint; None if there is none yet. Histories are cut off there.
+    """(states as the program has them, step) of the newest step of which every replica has a good
+    checkpoint, one that has stopped that of where it did; None if there is none yet. Histories are
+    cut off there.
     """
     for replica in replicas:
         replica.checkpoints.clean()
@@ -212,28 +213,40 @@ def _cut_off(replicas: list[Replica], at: int) -> None:
 
 
 def _restore(replica: Replica, at: int, template: AnyState, say: Say) -> AnyState | None:
-    """The replica's state of step `at`, or of where it stopped before; None if it is damaged."""
-    stopped = replica.stopped is not None and replica.stopped["step"] <= at
+    """The replica's state when the group was at step `at`; None if it is damaged."""
     found = replica.checkpoints.restore(
         template,
-        among=None if stopped else {at},
+        among={_saved_at(replica, at)},
         warn=lambda text: say(f"warning: {text}"),
     )
     if found is None:
         return None
-    return replace(replica.from_file(found[0]), live=jnp.asarray(not stopped))
+    return replace(replica.from_file(found[0]), live=jnp.asarray(not _has_stopped(replica, at)))
+
+
+def _has_stopped(replica: Replica, at: int) -> bool:
+    return replica.stopped is not None and replica.stopped["step"] <= at
+
+
+def _saved_at(replica: Replica, at: int) -> int:
+    """The step of the checkpoint with the replica's state when the group was at step `at`. That it
+    has stopped is written before that checkpoint is whole, and so no reason to take an older one.
+    """
+    return replica.stopped["at"] if replica.stopped and _has_stopped(replica, at) else at
 
 
 def _common_steps(replicas: list[Replica]) -> list[int]:
-    """The steps of which all that go on have a checkpoint, newest first."""
-    going_on = [r for r in replicas if r.stopped is None]
-    if not going_on:
-        return [max(r.stopped["step"] for r in replicas if r.stopped)]
-    held = [set(r.checkpoints.steps()) for r in going_on]
-    common = sorted(set.intersection(*held), reverse=True)
+    """The steps at which the group may go on, newest first: each replica has a checkpoint."""
+    held = [set(replica.checkpoints.steps()) for replica in replicas]
+    stops = {replica.stopped["step"] for replica in replicas if replica.stopped}
+    common = [
+        at
+        for at in sorted(stops.union(*held), reverse=True)
+        if all(_saved_at(r, at) in own for r, own in zip(replicas, held, strict=True))
+    ]
     if not common and all(held):
         raise CheckpointError(
-            f"{going_on[0].folder.parent}: the replicas have no checkpoint of a common step (were "
+            f"{replicas[0].folder.parent}: the replicas have no checkpoint of a common step (were "
             "files removed?); train one of them on alone: train --from"
         )
     return common

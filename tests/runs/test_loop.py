@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -246,6 +247,34 @@ def test_patience_stops_early_and_the_best_is_kept(tmp_path):
         r["step"] for r in History(tmp_path / "metrics.jsonl").evaluations()
     )
     assert len(list((tmp_path / "checkpoints").glob("best-*"))) == 1
+
+
+@pytest.mark.parametrize("points", [None, [{"seed": 0}, {"seed": 1}]])
+@pytest.mark.parametrize("left", ["nothing", "a damaged file"])
+def test_a_kill_between_a_stop_and_its_checkpoint_takes_no_older_state_for_it(
+    tmp_path, points, left
+):
+    """That a replica is out of patience is written while a thread still writes its state."""
+
+    def keep(event):
+        if event.kind == "stop" and not (tmp_path / "killed").exists():
+            shutil.copytree(tmp_path / "run", tmp_path / "killed")
+            folder = tmp_path / "killed" / event.folder.relative_to(tmp_path / "run")
+            newest = folder / "checkpoints" / f"last-{event.step:09d}.safetensors"
+            for path in newest.parent.glob(f"*-{event.step:09d}.*"):
+                path.unlink()
+            if left == "a damaged file":
+                newest.write_bytes(b"half of a")
+
+    slow = partial(optax.sgd, learning_rate=1e-9)
+    e = tiny(optimizer=slow, patience=1, eval_every=0.3, steps=60, ema=None)
+    way = None if points is None else "loop"
+    run = train(e, tmp_path / "run", points=points, way=way, observe=[keep], quiet=True)
+    again = train(e, tmp_path / "killed", points=points, resume=True, quiet=True)
+    for a, b in zip(*(r.replicas if points else [r] for r in (run, again)), strict=True):
+        assert (a.step, a.summary["state_sha256"]) == (b.step, b.summary["state_sha256"])
+        told = [[(r["kind"], r["step"]) for r in replica.history] for replica in (a, b)]
+        assert told[0] == told[1]
 
 
 def test_a_folder_too_large_for_memory_trains_and_resumes_as_one_in_memory(tmp_path):

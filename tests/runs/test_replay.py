@@ -1,14 +1,17 @@
 """Steps made again give the bits that were saved; the list of checkpoints says what each is."""
 
+import contextlib
 import json
 import shutil
+from functools import partial
 
 import numpy as np
+import optax
 import pytest
 
 import jaxcnn
 from jaxcnn.commands._main import main
-from jaxcnn.errors import BusyError, ConfigError, Preempted
+from jaxcnn.errors import BusyError, ConfigError, DivergedError, Preempted
 from jaxcnn.runs.checkpoint import Checkpoints
 from jaxcnn.runs.inventory import inventory, prune
 from jaxcnn.runs.open import open as open_run
@@ -39,6 +42,26 @@ def test_the_same_bits_come_again_and_the_run_is_not_touched(run, steps, start):
     assert found["same"]
     assert found["differs"] is None
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"optimizer": partial(optax.sgd, learning_rate=1e-9), "patience": 1, "steps": 60},
+        {"optimizer": partial(optax.sgd, learning_rate=1e30), "steps": 12},
+    ],
+    ids=["stopped early", "diverged"],
+)
+def test_a_run_that_stopped_before_its_last_step_is_made_again(tmp_path, fields):
+    e = tiny(**fields, clip_norm=None, ema=None, eval_every=0.3)
+    with contextlib.suppress(DivergedError):
+        fit(e, tmp_path / "run")
+    run = open_run(tmp_path / "run", experiment=e)
+    last = run.checkpoints.steps()[0]
+    assert run.history[-1]["kind"] == "stop"
+    found = verify(run, experiment=e, steps=1)
+    assert found["from"] < found["to"] == last
+    assert found["same"], found["differs"]
 
 
 def test_one_other_bit_is_found_and_its_leaf_named(run):
