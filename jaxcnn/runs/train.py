@@ -41,7 +41,7 @@ def train(
     name: str | None = None,
     overrides: Sequence[str] = (),
     origin: code.Origin | None = None,
-    way: str | None = None,
+    way: str | int | None = None,
     halving: int | None = None,
     folds: int | None = None,
     profile: tuple[int, int] | None = None,
@@ -81,6 +81,7 @@ def train(
     """
     environment.prepare_process()
     console = hosts.console_of(console or Console(quiet=quiet))
+    way = None if way is None else str(way)
     if isinstance(experiment, (str, Path)):
         path = code.find(experiment)
         module = code.module_of(path)

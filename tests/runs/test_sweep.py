@@ -249,6 +249,17 @@ def test_the_exact_way_gives_the_bits_and_metrics_of_solo_runs(tmp_path):
         assert summary["replicas"][i]["best"]["step"] == solo["best"]["step"]
 
 
+def test_the_size_of_chunks_may_be_a_number(tmp_path):
+    points = sweep.grid(seed=(0, 1, 2))
+    for way in (0, 2.0, True):
+        with pytest.raises(ConfigError, match="must be a chunk size"):
+            train(tiny(steps=1), tmp_path / "none", points=points, way=way, quiet=True)
+    assert not (tmp_path / "none").exists()
+    run = train(tiny(steps=1), tmp_path / "run", points=points, way=2, quiet=True)
+    assert run.record["way"] == "2"
+    assert len(run.replicas) == 3
+
+
 @pytest.mark.parametrize(
     "way", ["vmap", *(pytest.param(way, marks=pytest.mark.slow) for way in ("loop", "2"))]
 )
