@@ -233,8 +233,8 @@ def test_at_any_moment_nothing_is_lost(file, together, tmp_path, seed):
     codes = [code for code, _ in ended]
     print(f"{sent.name} to {which} after {delay:.1f} s: exit codes {codes} after {seconds:.1f} s")
     assert seconds < 60  # 40 of them where one was killed before it had found the other
-    if codes != [0, 0]:
-        assert 0 not in codes
+    if codes != [0, 0]:  # unless a host was done already
+        assert 0 not in codes or jaxcnn.open(folder).summary["completed"]
     if (folder / "run.json").is_file():
         again = Hosts("--resume", folder, rows=tmp_path / "rows").end()
     else:
