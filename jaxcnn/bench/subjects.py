@@ -71,7 +71,7 @@ def model_experiment(name: str, overrides: list[str]) -> Experiment:
     """
     if name in models.TOKEN_MODELS:
         raise ConfigError(
-            f"{name}: takes tokens, not images; bench an experiment that uses it (`python "
+            f"{name}: takes tokens, not images; name an experiment that uses it (`python "
             "launch.py list`)"
         )
     model, shape = models.build(name)

@@ -36,13 +36,19 @@ def _model(args: Any) -> tuple[Any, tuple, str]:
 
     from jaxcnn import models
 
-    if args.experiment in models.MODELS and args.experiment not in code.files():
+    by_name = args.experiment in models.MODELS and args.experiment not in code.files()
+    if by_name and not args.overrides:
         model, shape = models.build(args.experiment)
         return model, (jax.ShapeDtypeStruct((1, *shape), jnp.float32),), args.experiment
     from jaxcnn.core.forward import model_inputs, prepare
     from jaxcnn.runs.check import abstract_state
 
-    e = code.load(args.experiment, overrides=args.overrides)
+    if by_name:
+        from jaxcnn.bench.subjects import model_experiment
+
+        e = model_experiment(args.experiment, args.overrides)
+    else:
+        e = code.load(args.experiment, overrides=args.overrides)
     abstract_state(e)
     batch = {
         name: jax.ShapeDtypeStruct((1, *s.shape), s.dtype) for name, s in e.data.spec().items()

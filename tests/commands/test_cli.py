@@ -399,6 +399,17 @@ def test_help_is_quick_and_imports_nothing_heavy():
     )
 
 
+def test_the_summary_of_a_model_by_name_is_of_what_was_asked_for(ask):
+    """The figure for pictures of CIFAR-10 is that of many tables: 0.56 billion multiplications."""
+    words = ("summary", "resnet18", "model.stem=cifar", "model.num_classes=10", "--json")
+    found = json.loads(ask(*words, "data.shape=32,32,3").stdout)
+    assert round(found["macs"] / 1e9, 2) == 0.56
+    assert found["layers"][-1]["shape"][-1] == 10
+    assert "path=value" in ask("summary", "lenet5", "speednet").stderr
+    assert "did you mean 'stem'" in ask("summary", "resnet18", "model.stm=cifar").stderr
+    assert "takes tokens" in ask("summary", "text_cnn", "model.num_classes=5").stderr
+
+
 @pytest.mark.parametrize(
     "verb",
     [
