@@ -22,11 +22,13 @@ from jaxcnn.errors import (
     Preempted,
     ResourceError,
     did_you_mean,
+    shown,
 )
 from jaxcnn.runs.terminal import end_output, ignore_signals, prepare_streams, stop_at_signals
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # nothing more can be written
 FREE = "free disk space"
+CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 MANY = {"overrides": str, "images": str, "names": str, "runs": Path}  # a verb takes any number of
 VERBS = {
     "train": "train an experiment, or go on with a run",
@@ -105,6 +107,15 @@ def _answer(error: Exception) -> int:
         verb, remedy = ("read or written", "check the disk") if reading else ("written", FREE)
         _say(f"error: {what or 'the output'} cannot be {verb} ({error.strerror}); {remedy}")
         return ResourceError.exit_code
+    if (
+        isinstance(error, OSError)
+        and error.filename
+        and error.errno in (errno.ENAMETOOLONG, *CLOSED)
+    ):
+        named = error.errno == errno.ENAMETOOLONG
+        remedy = "give another name" if named else "see whose it is, or choose another place"
+        _say(f"error: {shown(str(error.filename))}: {error.strerror}; {remedy}")
+        return ConfigError.exit_code if named else ResourceError.exit_code
     raise error
 
 

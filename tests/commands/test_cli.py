@@ -1,5 +1,6 @@
 """The command line as a user meets it: separate processes, exit codes, messages."""
 
+import errno
 import importlib
 import json
 import os
@@ -396,6 +397,38 @@ def test_help_is_quick_and_imports_nothing_heavy():
             [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT
         ).stdout.splitlines()[-1]
         == "[]"
+    )
+
+
+LONG = "x" * 400
+
+
+@pytest.mark.parametrize(
+    "line",
+    [f"runs {LONG}", f"train {LONG}.py", f"train digits_lenet5 --run-dir {LONG} --quiet"],
+)
+def test_what_no_file_can_be_called_is_said_in_a_line(line, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(line.split()) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: '")
+    assert said.count("\n") == 1
+    assert len(said) < 300
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_belongs_to_others_is_said_in_a_line(tmp_path, monkeypatch, capsys):
+    """Root may read all, so that the system's answer is given by hand."""
+    module = importlib.import_module("jaxcnn.commands.runs")
+
+    def refuse(args):
+        raise PermissionError(errno.EACCES, "Permission denied", tmp_path / "theirs")
+
+    monkeypatch.setattr(module, "main", refuse)
+    assert main(["runs"]) == 6
+    said = capsys.readouterr().err
+    assert said == f"error: '{tmp_path / 'theirs'}': Permission denied; see whose it is, or " + (
+        "choose another place\n"
     )
 
 
