@@ -31,12 +31,15 @@ class Verdict:
     @property
     def no_better(self) -> bool | None:
         """Whether the blind answer does as well: its score lies within the interval or beyond it,
-        without an interval at the value or beyond. None where it cannot be told.
+        without an interval at the value, up to the rounding of float32, or beyond. None where it
+        cannot be told.
         """
         if self.blind is None or self.value is None:
             return None
         low, high = self.interval or (self.value, self.value)
-        return low <= self.blind.value if self.larger_is_better else high >= self.blind.value
+        blind = self.blind.value
+        beyond = low <= blind if self.larger_is_better else high >= blind
+        return beyond or math.isclose(low if self.larger_is_better else high, blind, rel_tol=1e-6)
 
     def sentence(self) -> str:
         """The metric with its interval, and what a blind answer scores."""

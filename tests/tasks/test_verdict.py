@@ -20,8 +20,8 @@ from jaxcnn.tasks.regression import Regression
 from jaxcnn.tasks.segmentation import Segmentation
 from jaxcnn.tasks.style_transfer import StyleTransfer
 from jaxcnn.tasks.super_resolution import SuperResolution
-from jaxcnn.tasks.task import BaseTask
-from jaxcnn.tasks.verdict import judge
+from jaxcnn.tasks.task import BaseTask, Blind
+from jaxcnn.tasks.verdict import Verdict, judge
 from tests.trials import evaluate, to_jax
 
 ROWS = 40
@@ -110,6 +110,16 @@ def test_within_its_interval_is_no_better():
         "a blind answer (the most frequent class, always) scores 0.5"
         in judge(task, of(59)).sentence()
     )
+
+
+@pytest.mark.parametrize("larger", [True, False])
+def test_a_score_that_rounding_alone_makes_better_is_no_better(larger):
+    """Sums of float32 in another order: 0.6856318 and 0.6856319 are the same answer's."""
+    sign = 1 if larger else -1
+    for gain, expected in ((0, True), (1e-7, True), (1e-4, False), (-1e-4, True)):
+        value, blind = 0.7 * (1 + sign * gain), Blind(0.7, "the mean, always")
+        found = Verdict("m", value, None, None, blind, larger_is_better=larger)
+        assert found.no_better is expected
 
 
 def test_a_task_of_ones_own_is_not_compared():
