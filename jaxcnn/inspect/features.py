@@ -51,12 +51,13 @@ def best_places(maps: jax.Array) -> Best:
 
 def seen_pixels(view: View, place: tuple[int, int], size: tuple[int, int]) -> tuple[slice, slice]:
     """The rows and columns of a picture of `size` (height, width) that a place (row, column) of a
-    map sees, see `taps.layer_view`; without the padding around the picture.
+    map sees, see `taps.layer_view`; without the padding around the picture. After a transposed
+    convolution places differ in how many pixels they see; some may be here that this one does not.
     """
     slices = []
     for axis, index, side in zip(view, place, size, strict=True):
         start = 0 if axis.shared or axis.dim is None else axis.stride * index
-        low, high = math.floor(start + axis.low), math.ceil(start + axis.high)
+        low, high = math.ceil(start + axis.low), math.floor(start + axis.high + axis.slack)
         low = min(max(low, 0), side - 1)  # a place that sees padding alone: the pixel next to it
         slices.append(slice(low, max(min(high, side - 1), low) + 1))
     return slices[0], slices[1]

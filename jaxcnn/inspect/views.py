@@ -13,6 +13,8 @@ class Axis:
     """How an array sees one spatial axis of the input: position i along `dim` sees the pixels
     stride * i + low ... stride * i + high.
 
+    `slack`: after a transposed convolution some positions see as much further up, by so much at
+    most, since the zeros between its inputs lie otherwise under the window.
     Where `shared`, all positions see low ... high (after a global pool, say); `dim` is None where
     the array no longer has the axis.
     """
@@ -22,6 +24,7 @@ class Axis:
     low: Fraction = Fraction(0)
     high: Fraction = Fraction(0)
     shared: bool = False
+    slack: Fraction = Fraction(0)
 
     @property
     def field(self) -> int:
@@ -47,9 +50,13 @@ class Axis:
         start = self.low - self.stride * Fraction(low, base)
         # A window over a spread input touches at most this many steps of it; the zeros between
         # count nothing.
-        taps = int(window - 1) * int(dilation) // base
+        taps, rest = divmod(int(window - 1) * int(dilation), base)
         return replace(
-            self, stride=jump, low=start, high=start + (self.high - self.low) + self.stride * taps
+            self,
+            stride=jump,
+            low=start,
+            high=start + (self.high - self.low) + self.stride * taps,
+            slack=self.slack + self.stride * Fraction(rest, base),
         )
 
 
@@ -89,7 +96,7 @@ def join(views: list[tuple[View, tuple[int, ...]]]) -> View:
             ]
         stride = max(strides or {a.stride for a in axes})
         dim = dims.pop() if len(dims) == 1 else None
-        joined.append(
-            Axis(dim, stride, min(a.low for a in axes), max(a.high for a in axes), axes[0].shared)
-        )
+        low, high = min(a.low for a in axes), max(a.high for a in axes)
+        slack = max(a.high + a.slack for a in axes) - high
+        joined.append(Axis(dim, stride, low, high, axes[0].shared, slack))
     return tuple(joined)

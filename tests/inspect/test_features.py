@@ -50,6 +50,45 @@ def test_what_a_place_sees_is_what_moves_it(network):
         assert moved[seen].all()
 
 
+class Decoded(nn.Module):
+    """A layer smaller than the picture, and one larger than it."""
+
+    window: int
+    stride: int
+
+    @nn.compact
+    def __call__(self, x):
+        positive = nn.initializers.uniform(1.0)
+        x = Conv(2, (3, 3), (2, 2), kernel_init=positive, name="first")(x)
+        sides, steps = (self.window, self.window), (self.stride, self.stride)
+        x = nn.ConvTranspose(2, sides, steps, kernel_init=positive, name="up")(x)
+        return Conv(1, (3, 3), kernel_init=positive, name="last")(x).mean((1, 2))
+
+
+@pytest.mark.parametrize("layer", ["up", "last"])
+@pytest.mark.parametrize("window, stride", [(2, 2), (3, 2), (4, 2), (2, 3), (5, 3)])
+def test_after_a_transposed_convolution_no_pixel_that_is_seen_is_missed(window, stride, layer):
+    side = 16
+    images = np.random.default_rng(0).uniform(0.1, 1, size=(1, side, side, 1)).astype(np.float32)
+    model = Decoded(window, stride)
+    variables = model.init(jax.random.key(0), images)
+
+    def decoded(x):
+        return model.apply(variables, x)
+
+    view = taps.layer_view(decoded, images, layer=layer)
+    moved = np.asarray(
+        jax.jacobian(lambda x: taps.layer_output(decoded, x, layer=layer)[0, ..., 0])(images)
+    )[:, :, 0, :, :, 0]
+    for place in np.ndindex(moved.shape[:2]):
+        rows, columns = np.nonzero(moved[place] > 0)
+        seen = features.seen_pixels(view, place, (side, side))
+        for pixels, part in zip((rows, columns), seen, strict=True):
+            if len(pixels):  # a window over zeros alone sees nothing
+                assert part.start <= pixels.min() <= part.start + 2
+                assert part.stop - 2 <= pixels.max() + 1 <= part.stop
+
+
 def test_best_places_against_a_loop():
     maps = np.random.default_rng(1).normal(size=(4, 5, 7, 3)).astype(np.float32)
     maps[2, 1:3, 4, 1] = 9  # the first of equals
