@@ -19,7 +19,7 @@ from flax import linen as nn
 
 from jaxcnn.core.protocols import Model
 from jaxcnn.inspect.receptive_field import walk
-from jaxcnn.inspect.tracing import Call, own_sizes, read_mark, recorder
+from jaxcnn.inspect.tracing import Call, macs_at, own_sizes, read_mark, recorder
 from jaxcnn.inspect.views import View, input_view
 from jaxcnn.ops import convolution
 
@@ -151,7 +151,7 @@ def _rows(
                     call.shape,
                     view,
                     own,
-                    call.macs * times,
+                    macs_at(eqn, call) * times,
                 )
         elif word is None:
             add_pool(eqn, view)
@@ -170,8 +170,8 @@ def _macs(calls: list[Call], jaxpr) -> int:
 
     def visit(eqn, view: View | None, times: int):
         word, index = read_mark(eqn)
-        if word == "out":
-            found[index] = calls[index].macs * times
+        if word == "out" and index not in found:
+            found[index] = macs_at(eqn, calls[index]) * times
 
     walk(jaxpr, [None] * len(jaxpr.invars), visit, weigh=partial(_macs, calls))
     return sum(found.values())

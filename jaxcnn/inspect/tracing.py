@@ -21,7 +21,8 @@ class Call:
     kind: str
     leaf: bool = True
     shape: tuple[int, ...] = ()
-    macs: int = 0  # for all rows of its input
+    size: int = 1  # of its output, as the module saw it
+    macs: int = 0  # for all rows of its input, as the module saw them
     own: dict[str, int] = field(default_factory=dict)  # own parameters and their sizes
 
 
@@ -52,7 +53,8 @@ def recorder(calls: list[Call], params: Mapping[str, Any]) -> Callable[..., Any]
             running.pop()
         arrays = [leaf for leaf in jax.tree.leaves(output) if isinstance(leaf, jax.Array)]
         call.shape = tuple(arrays[0].shape[1:]) if arrays else ()
-        call.macs = _macs(module, call, args)
+        call.size = arrays[0].size if arrays else 1
+        call.macs = _macs(module, call, jax.tree.leaves((args, kwargs)))
         output = jax.tree.map(lambda leaf: mark(leaf, "out", index), output)
         mark(jnp.zeros(()), "exit", index)
         return output
@@ -72,22 +74,32 @@ def own_sizes(params: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, int
     return {name: math.prod(leaf.shape) for name, leaf in params.items() if hasattr(leaf, "shape")}
 
 
-def _macs(module: nn.Module, call: Call, args: tuple) -> int:
-    """Multiplications for all rows [N, ...] of a module's input, by the module's own method, else
-    from the size of its "kernel".
+def _macs(module: nn.Module, call: Call, given: list[Any]) -> int:
+    """Multiplications for all rows [N, ...] of a module's first input, by the module's own method,
+    else from the size of its "kernel" as the module sees it: one of a stack in a scan or a vmap.
     """
-    rows = args[0].shape[0] if args and getattr(args[0], "ndim", 0) else 1
+    arrays = [x for x in given if isinstance(x, jax.Array)]
+    first = arrays[0].shape if arrays else ()
+    rows = first[0] if first else 1
     if hasattr(module, "macs"):
         return rows * int(module.macs(call.shape))
     features = getattr(module, "features", None)
     if "kernel" not in call.own or features is None:
         return 0
+    kernel = math.prod(module.variables["params"]["kernel"].shape)
     if isinstance(module, nn.ConvLocal):
-        return rows * call.own["kernel"]  # a kernel of its own at each position
+        return rows * kernel  # a kernel of its own at each position
     if isinstance(module, nn.ConvTranspose):
-        return math.prod(args[0].shape[:-1]) * call.own["kernel"]
+        return math.prod(first[:-1]) * kernel
     features = math.prod(features) if isinstance(features, Sequence) else features
-    return rows * (math.prod(call.shape) // features) * call.own["kernel"]
+    return rows * (math.prod(call.shape) // features) * kernel
+
+
+def macs_at(eqn: Any, call: Call) -> int:
+    """Multiplications of a call at the mark on its output: under `vmap` the array that is marked is
+    as many times larger than what the module saw as the module runs.
+    """
+    return call.macs * (eqn.outvars[0].aval.size // max(call.size, 1))
 
 
 def read_mark(eqn: Any) -> tuple[str | None, int]:

@@ -552,6 +552,43 @@ def test_a_scanned_layer_multiplies_at_every_step():
     assert (summary.total_params(layers), summary.total_macs(layers)) == (24, 5 * 7 * 3)
 
 
+class Stacked(nn.Module):
+    """A dense layer applied several times, each time with weights of its own or with the same."""
+
+    over: str  # "scan" or "vmap"
+    own: bool
+    by_name: bool = False  # whether the layer is handed its input by name
+
+    @nn.compact
+    def __call__(self, x, *, train: bool = False):
+        def step(layer, carry, given):
+            return layer(inputs=carry) if self.by_name else layer(carry), given
+
+        split = {"params": self.own}
+        layer, axes = nn.Dense(7, name="cell"), {"params": 0} if self.own else {}
+        if self.over == "scan":
+            shared = {} if self.own else {"variable_broadcast": "params"}
+            scan = nn.scan(step, variable_axes=axes, split_rngs=split, length=3, **shared)
+            return scan(layer, x, None)[0]
+        every = nn.vmap(
+            lambda layer, x: layer(inputs=x) if self.by_name else layer(x),
+            variable_axes=axes or {"params": None},
+            split_rngs=split,
+        )
+        return every(layer, jnp.stack([x] * 3)).mean(0)
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("over", ["scan", "vmap"])
+@pytest.mark.parametrize("rows", [1, 4])
+def test_each_of_a_stack_of_layers_multiplies_once(over, own, by_name, rows):
+    image = jax.ShapeDtypeStruct((rows, 7), jnp.float32)
+    layers = summary.summarize_layers(Stacked(over, own, by_name), (image,))
+    assert summary.total_params(layers) == (3 if own else 1) * (7 * 7 + 7)
+    assert summary.total_macs(layers) == 3 * 7 * 7
+
+
 class Either(nn.Module):
     """Of two convolutions one, by a number; or, to compare with, one of them or their sum."""
 
