@@ -6,7 +6,7 @@ Examples in memory are all looked at, streams by a sample that covers every clas
 import collections
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import jax
@@ -39,6 +39,7 @@ def examine(
     found: dict[str, Json] = {}
     names: tuple[str, ...] = ()
     seen: dict[str, set[bytes]] = {}  # split -> digests of its rows' inputs
+    partly: set[str] = set()  # splits whose labels are those of a sample
     for split in SPLITS:
         try:
             names = tuple(e.data.label_names)
@@ -55,13 +56,15 @@ def examine(
         for batch, numbers in _batches(source, rows, look, progress, split):
             look.add(batch, numbers)
         found[split] = look.result(source, rows)
+        if len(rows) < len(source) and not _has_labels(source):
+            partly.add(split)
         others = {s: sum(look.copies[d] for d in own & set(look.copies)) for s, own in seen.items()}
         seen[split] = set(look.copies)
         found[split]["also_in"] = {s: count for s, count in others.items() if count}
     for split, result in found.items():
         if "error" not in result:
             labels = {s: r["labels"] for s, r in found.items() if "labels" in r}
-            result["notes"] += list(_notes(split, result, labels, names, e))
+            result["notes"] += list(_notes(split, result, labels, names, e, partly))
     return found
 
 
@@ -172,8 +175,8 @@ class _Look:
     def result(self, source: Source, rows: np.ndarray) -> dict[str, Json]:
         """As `examine` describes it."""
         labels = self._labels
-        known = column(source, "label")
-        if known is not None and known.ndim == 1 and len(rows) < len(source):
+        if _has_labels(source) and len(rows) < len(source):
+            known = column(source, "label")
             classes, counts = np.unique(known, return_counts=True)  # of all, without decoding
             labels = dict(zip(classes.tolist(), counts.tolist(), strict=True))
         out: dict[str, Json] = {"examples": len(source), "checked": self._checked}
@@ -197,6 +200,12 @@ class _Look:
         return self._names[k] if 0 <= k < len(self._names) else str(k)
 
 
+def _has_labels(source: Source) -> bool:
+    """Whether one label of each example is known without decoding any."""
+    known = column(source, "label")
+    return known is not None and known.ndim == 1
+
+
 def _labels_in(batch: Batch) -> Iterator[np.ndarray]:
     """The class numbers of a batch, without padding."""
     if "label" in batch and batch["label"].ndim == 1 and batch["label"].dtype.kind in "iu":
@@ -212,25 +221,28 @@ def _notes(
     labels: dict[str, dict[str, int]],
     names: tuple[str, ...],
     e: Experiment,
+    partly: Collection[str],
 ) -> Iterator[str]:
-    """What is odd, a sentence each."""
+    """What is odd, a sentence each; of labels in a sample (splits `partly`) no more than that."""
     counts = labels[split]
+    here, there = ("in the sample " if s in partly else "" for s in (split, "train"))
     if split == "train" and counts:
         if len(counts) == 1:
-            yield f"all examples have one class, {next(iter(counts))}: nothing can be told apart"
+            every = "all examples of the sample" if here else "all examples"
+            yield f"{every} have one class, {next(iter(counts))}: nothing can be told apart"
         elif max(counts.values()) >= UNBALANCED * min(counts.values()):
             most, least = max(counts, key=lambda k: counts[k]), min(counts, key=lambda k: counts[k])
             yield (
-                f"unbalanced: {counts[most]:,} of {most} and {counts[least]:,} of {least}; see "
-                "Balanced (jaxcnn.data.algebra) and class weights"
+                f"{here}unbalanced: {counts[most]:,} of {most} and {counts[least]:,} of {least}; "
+                "see Balanced (jaxcnn.data.algebra) and class weights"
             )
         every = names or tuple(map(str, range(num_classes(e.task) or 0)))
         if missing := [name for name in every if name not in counts]:
-            yield f"no example of {len(missing)} classes: {', '.join(missing[:10])}"
+            yield f"{here}no example of {len(missing)} classes: {', '.join(missing[:10])}"
     elif counts and (missing := [k for k in labels.get("train", counts) if k not in counts]):
-        yield f"no example of {len(missing)} classes of 'train': {', '.join(missing[:10])}"
+        yield f"{here}no example of {len(missing)} classes of 'train': {', '.join(missing[:10])}"
     if strange := [k for k in counts if split != "train" and k not in labels.get("train", counts)]:
-        yield f"classes that 'train' lacks: {', '.join(strange[:10])}"
+        yield f"classes that 'train' lacks{there and ' in its sample'}: {', '.join(strange[:10])}"
     for other, count in result["also_in"].items():
         yield f"{count:,} examples are also in {other!r}, to the byte: scores are too good"
     if result["conflicts"]:

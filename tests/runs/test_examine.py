@@ -149,6 +149,25 @@ def test_a_sample_of_a_stream_covers_every_class_and_counts_all_labels():
     assert np.ptp(sample_rows(Stream(rows, told=False).open("train"), 64)) == 1999
 
 
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("told", [False, True])
+def test_of_a_sample_no_more_is_said_than_that(told, full):
+    label = np.where(np.arange(3000) % 20 == 3, 1, 0).astype(np.int32)
+    label[5] = 2
+    rows = {"image": images(3000, 8, 8, 1), "label": label}
+    rows["label"][:3] = 0, 1, 2  # which are those of the other splits, too
+    found = examine(with_data(Stream(rows, told=told)), full=full)
+    notes = found["train"]["notes"] + found["eval"]["notes"]
+    lacking = [note for note in notes if "no example of" in note or "lacks" in note]
+    if told or full:
+        assert lacking == []
+        assert any(note.startswith("unbalanced: 2,") for note in notes)
+    else:
+        assert "in the sample no example of 1 classes: 2" in lacking
+        assert "classes that 'train' lacks in its sample: 2" in lacking
+        assert any(note.startswith("in the sample unbalanced: ") for note in notes)
+
+
 @pytest.mark.parametrize("told", [True, False])
 def test_a_stream_with_more_classes_than_the_task_is_refused_before_training(told):
     """Sorted by class, so that the first 64 examples have one class alone."""
