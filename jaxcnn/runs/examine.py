@@ -56,7 +56,7 @@ def examine(
         for batch, numbers in _batches(source, rows, look, progress, split):
             look.add(batch, numbers)
         found[split] = look.result(source, rows)
-        if len(rows) < len(source) and not _has_labels(source):
+        if len(rows) < len(source) and _known_labels(source) is None:
             partly.add(split)
         others = {s: sum(look.copies[d] for d in own & set(look.copies)) for s, own in seen.items()}
         seen[split] = set(look.copies)
@@ -175,8 +175,8 @@ class _Look:
     def result(self, source: Source, rows: np.ndarray) -> dict[str, Json]:
         """As `examine` describes it."""
         labels = self._labels
-        if _has_labels(source) and len(rows) < len(source):
-            known = column(source, "label")
+        known = _known_labels(source)
+        if known is not None and len(rows) < len(source):
             classes, counts = np.unique(known, return_counts=True)  # of all, without decoding
             labels = dict(zip(classes.tolist(), counts.tolist(), strict=True))
         out: dict[str, Json] = {"examples": len(source), "checked": self._checked}
@@ -200,10 +200,10 @@ class _Look:
         return self._names[k] if 0 <= k < len(self._names) else str(k)
 
 
-def _has_labels(source: Source) -> bool:
-    """Whether one label of each example is known without decoding any."""
+def _known_labels(source: Source) -> np.ndarray | None:
+    """The one label of each example, where it is known without decoding any."""
     known = column(source, "label")
-    return known is not None and known.ndim == 1
+    return known if known is not None and known.ndim == 1 else None
 
 
 def _labels_in(batch: Batch) -> Iterator[np.ndarray]:

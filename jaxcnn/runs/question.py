@@ -1,6 +1,7 @@
 """What can be asked of a model about its pictures: a method, a class, a layer, channels."""
 
 import dataclasses
+import re
 
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.errors import ConfigError, did_you_mean
@@ -66,7 +67,7 @@ def find_target(target: str | int, names: tuple[str, ...]) -> int:
     if target in names:
         return names.index(str(target))
     text = str(target)
-    if text.lstrip("-").isdecimal():
+    if re.fullmatch(r"-?\d{1,1000}", text):  # Python takes no number of more than some thousand
         if 0 <= int(text) < len(names):
             return int(text)
         raise ConfigError(f"target {target}: the classes are numbered 0 to {len(names) - 1}")

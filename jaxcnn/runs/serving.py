@@ -24,7 +24,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 import numpy as np
 
@@ -113,9 +113,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer({"/predict": self._predict, "/explain": self._explain})
 
     def _answer(self, paths: Any) -> None:
-        place = urlsplit(self.path)
         try:
             self._check_origin()
+            place = self._place()
             if place.path not in paths:
                 wrong = place.path in ("/", "/run", "/predict", "/explain")
                 status = HTTPStatus.METHOD_NOT_ALLOWED if wrong else HTTPStatus.NOT_FOUND
@@ -128,6 +128,12 @@ class _Handler(BaseHTTPRequestHandler):
         except (JaxcnnError, TimeoutError, RuntimeError, MemoryError) as error:
             text = str(error) or type(error).__name__
             self._send_json(HTTPStatus.INTERNAL_SERVER_ERROR, {"error": text})
+
+    def _place(self) -> SplitResult:
+        try:
+            return urlsplit(self.path)
+        except ValueError as error:
+            raise _Refused(HTTPStatus.BAD_REQUEST, f"no address: {error}") from error
 
     def _check_origin(self) -> None:
         """Only the page itself, or a program, may ask."""

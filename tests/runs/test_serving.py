@@ -180,6 +180,8 @@ def large_png():
         ({"path": "/explain?method=dream", "body": PICTURES[0]}, 400, "must be one of gradcam"),
         ({"path": "/explain?target=cat", "body": PICTURES[0]}, 400, "'cat': no class"),
         ({"path": "/explain?target=3", "body": PICTURES[0]}, 400, "numbered 0 to 2"),
+        ({"path": "/explain?target=--3", "body": PICTURES[0]}, 400, "'--3': no class"),
+        ({"path": f"/explain?target={'3' * 5000}", "body": PICTURES[0]}, 400, "no class"),
         ({"path": "/explain?layer=a", "body": PICTURES[0]}, 400, "no option layer"),
         ({"path": "/explain", "body": b"<html>"}, 415, "cannot be read as an image"),
         ({"path": "/explain", "body": large_png()}, 415, "200000000 pixels|at most .* pixels"),
@@ -199,6 +201,16 @@ def test_what_is_refused_ends_nothing(server, request_, status, says):
     assert found == status
     assert re.search(says, answer["error"])
     assert ask(server, body=PICTURES[0])[0] == 200
+
+
+def test_an_address_that_is_none_is_answered(server):
+    port = server.server_address[1]
+    with socket.create_connection(("127.0.0.1", port)) as visitor:
+        visitor.sendall(f"GET http://[ HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n".encode())
+        reply = http.client.HTTPResponse(visitor)
+        reply.begin()
+        assert reply.status == 400
+        assert json.loads(reply.read()) == {"error": "no address: Invalid IPv6 URL"}
 
 
 def test_visitors_who_leave_or_say_nothing_hold_up_nobody(server):
