@@ -90,7 +90,7 @@ def _to_our_layout(
     report.
     """
     if layout == "torch" and path.endswith("kernel") and array.ndim >= 2:
-        if flattened is not None:
+        if flattened is not None and array.size % math.prod(flattened) == 0:
             array = array.reshape(-1, *flattened)  # [O, C, H, W]
         array = np.moveaxis(array, (0, 1), (-1, -2))  # [*window, I, O]
         # a window as large as its map is a dense layer on the flattened map

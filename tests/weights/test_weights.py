@@ -229,6 +229,13 @@ def test_numbers_are_kept_as_exactly_as_the_model_holds_them(dtype):
             np.testing.assert_array_equal(params["head"]["kernel"], 1e300 * kernel.T)
 
 
+def test_a_map_that_cannot_have_been_flattened_so_is_refused():
+    rules = ((r"fc\.", "dense/", (2, 3, 3)),)
+    ours = {"dense": {"kernel": np.zeros((18, 4), np.float32)}}
+    with pytest.raises(ConfigError, match=r"'fc.weight' has shape \(4, 17\).*'dense/kernel'"):
+        load.load_weights(ours, {}, {"fc.weight": np.zeros((4, 17), np.float32)}, rules)
+
+
 def test_report_names_what_was_not_used_and_not_found():
     _, net = torch_net()
     _, _, report = load.load_weights(
