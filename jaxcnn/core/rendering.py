@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import importlib
 import inspect
+import math
 from collections.abc import Iterator
 from functools import partial
 from types import BuiltinMethodType, MethodType, MethodWrapperType, ModuleType
@@ -23,6 +24,17 @@ from jaxcnn.errors import ConfigError
 
 Json = Any  # what `json.dumps` takes and `json.loads` gives, which are typed Any themselves
 NAMES = ("type", "partial", "function")
+
+
+def without_nan(value: Json) -> Json:
+    """As JSON can hold it (RFC 8259): None for a number that is not finite, such as one that does
+    not exist (an AUROC without positives is 0 / 0).
+    """
+    if isinstance(value, dict):
+        return {name: without_nan(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def render(value: Any) -> Json:

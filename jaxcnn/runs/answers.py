@@ -7,7 +7,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from jaxcnn.core.rendering import Json
+from jaxcnn.core.rendering import Json, without_nan
 from jaxcnn.errors import ConfigError
 from jaxcnn.ops import masks
 
@@ -146,7 +146,8 @@ def csv_lines(row: Row, image: str | int) -> tuple[Line, list[Line]]:
 
 
 class Printer:
-    """Prints rows as they come: "text", "json" (one list), "csv" or "coco" (one list)."""
+    """Prints rows as they come: "text", "json" (one list), "csv" or "coco" (one list); in JSON null
+    stands for a number that is not finite."""
 
     def __init__(self, form: str, stream: TextIO):
         self._form, self._stream = form, stream
@@ -159,7 +160,7 @@ class Printer:
         self._rows += 1
         if self._form in ("json", "coco"):
             for item in [row] if self._form == "json" else results:
-                self._write(f"{', ' if self._count else '['}{json.dumps(item)}")
+                self._write(f"{', ' if self._count else '['}{json.dumps(without_nan(item))}")
         elif self._form == "text":
             self._write(f"{image}: {sentence(row)}\n" if image != "" else f"{sentence(row)}\n")
         elif "error" not in row:

@@ -14,7 +14,7 @@ from jaxcnn.core import hosts, transforms
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.program import make_program
 from jaxcnn.core.protocols import Program, Tree
-from jaxcnn.core.rendering import Json
+from jaxcnn.core.rendering import without_nan
 from jaxcnn.core.transforms import ensemble, predicting, scored, viewed
 from jaxcnn.data.dataset import Batch, Source, is_drawn, sample_rows, take_drawn
 from jaxcnn.data.layout import question_rows
@@ -67,17 +67,6 @@ def merge(task: Task, results: list[tuple[int, Tree]]) -> Metrics:
         records.append({name: x[:count] for name, x in rows.items()})
     joined = {name: np.concatenate([r[name] for r in records]) for name in records[0]}
     return without_nan(task.summarize(sums, joined))
-
-
-def without_nan(value: Json) -> Json:
-    """Metrics as JSON can hold them: None for a number that does not exist (an AUROC without
-    positives is 0 / 0).
-    """
-    if isinstance(value, dict):
-        return {name: without_nan(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [without_nan(item) for item in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def evaluate_split(

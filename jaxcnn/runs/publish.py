@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.protocols import Batch, Tree
+from jaxcnn.core.rendering import without_nan
 from jaxcnn.errors import ConfigError, DataError, DependencyError, ResourceError
 from jaxcnn.runs.answers import as_json
 from jaxcnn.runs.card import Facts, card
@@ -261,7 +262,7 @@ def _sample(run: Run, folder: Path, batch: Batch, row: Record) -> None:
         Image.fromarray(shown).save(folder / "sample.png")
         content["picture"] = "sample.png"
     content["from"] = "the first validation example"
-    _write_text(folder / "sample.json", json.dumps(content, indent=1))
+    _write_text(folder / "sample.json", json.dumps(without_nan(content), indent=1))
 
 
 def _check(e: Experiment, folder: Path, record: Record, batch: Batch, outputs: Tree) -> float:

@@ -9,11 +9,11 @@
                     heat map; ?method=layercam (default: the first of "methods"), ?target=cat
                     (default: the predicted class). Asked to Accept: image/png, the PNG alone
 
-Answers of other kinds are {"error": sentence} with a status of 400 to 500: 400 for a method, a
-class or an option that is not there, 415 for what is no picture. Pictures that come at
-the same time are predicted in one batch. The page loads nothing from anywhere else; requests that
-other sites' pages make (by their Origin, or by a name that they had resolved to this machine) are
-refused.
+A number that is not finite is null. Answers of other kinds are {"error": sentence} with a status
+of 400 to 500: 400 for a method, a class or an option that is not there, 415 for what is no picture.
+Pictures that come at the same time are predicted in one batch. The page loads nothing from anywhere
+else; requests that other sites' pages make (by their Origin, or by a name that they had resolved to
+this machine) are refused.
 """
 
 import base64
@@ -28,6 +28,7 @@ from urllib.parse import SplitResult, parse_qs, urlsplit
 
 import numpy as np
 
+from jaxcnn.core.rendering import without_nan
 from jaxcnn.errors import ConfigError, DataError, JaxcnnError, ResourceError
 from jaxcnn.runs.answers import as_json
 from jaxcnn.runs.gathering import Answers, Explanations, as_image, png
@@ -186,7 +187,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self.rfile.read(int(length))
 
     def _send_json(self, status: HTTPStatus, content: Any) -> None:
-        self._send(status, json.dumps(content).encode(), "application/json")
+        self._send(status, json.dumps(without_nan(content)).encode(), "application/json")
 
     def _send(self, status: HTTPStatus, body: bytes, kind: str) -> None:
         self.send_response(status)

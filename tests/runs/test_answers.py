@@ -195,6 +195,30 @@ def test_no_rows_are_an_empty_list(form, printed):
     assert stream.getvalue() == printed
 
 
+def strictly(text):
+    """JSON as RFC 8259 has it, which knows no NaN."""
+
+    def refuse(name):
+        raise ValueError(name)
+
+    return json.loads(text, parse_constant=refuse)
+
+
+@pytest.mark.parametrize("form", ["json", "coco"])
+def test_a_number_that_is_not_finite_is_null_in_json(form):
+    lost = float("nan")
+    row = {"values": [{"name": "x", "value": lost}, {"name": "y", "value": np.float32("inf")}]}
+    stream = io.StringIO()
+    printer = Printer(form, stream)
+    printer.row(as_json(row), [{"score": -np.inf, "bbox": (lost, 1.5)}])
+    printer.end()
+    (found,) = strictly(stream.getvalue())
+    if form == "coco":
+        assert found == {"score": None, "bbox": [None, 1.5]}
+    else:
+        assert [one["value"] for one in found["values"]] == [None, None]
+
+
 def test_classes_of_several_objects_are_a_list_in_coco():
     stream = io.StringIO()
     printer = Printer("coco", stream)

@@ -7,8 +7,8 @@ import sys
 import jax
 import pytest
 
+from jaxcnn.core.rendering import without_nan
 from jaxcnn.runs import beginning, code, environment
-from jaxcnn.runs.evaluation import without_nan
 from jaxcnn.runs.open import open as open_run
 from jaxcnn.runs.replica import start_variables
 from tests.runs.test_members import planned

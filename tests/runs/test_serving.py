@@ -203,6 +203,13 @@ def test_what_is_refused_ends_nothing(server, request_, status, says):
     assert ask(server, body=PICTURES[0])[0] == 200
 
 
+def test_a_number_that_is_not_finite_is_null(server, monkeypatch):
+    row = {"top": [{"name": "a", "probability": np.float32("nan")}]}
+    monkeypatch.setattr(server.answers, "of", lambda picture: row)
+    status, answer = ask(server, body=PICTURES[0])
+    assert (status, answer) == (200, {"top": [{"name": "a", "probability": None}]})
+
+
 def test_an_address_that_is_none_is_answered(server):
     port = server.server_address[1]
     with socket.create_connection(("127.0.0.1", port)) as visitor:
