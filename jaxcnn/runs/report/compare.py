@@ -48,6 +48,12 @@ class Comparison:
         texts = [viewer.changed for viewer in self.viewers]
         return [f"of run {letter_of(i)} {text}" for i, text in enumerate(texts) if text]
 
+    @property
+    def disagree(self) -> int | None:
+        """On how many examples they say different labels; None where the task says none."""
+        rows = _disagreeing(self.seen) if self.seen else None
+        return None if rows is None else len(rows)
+
     def to_json(self) -> dict[str, Any]:
         """In JSON's types. An example is named by its place in the validation split."""
         rows = []
@@ -71,6 +77,7 @@ class Comparison:
         found["changed"] = self.changed
         if self.seen:
             found["examples"] = len(self.seen[0].indices)
+            found["disagree"] = self.disagree  # of which these are the first
             found["disagreements"] = [self._row(row) for row in self.apart]
         return found
 
@@ -186,11 +193,23 @@ def _apart(seen: Sequence[Seen]) -> np.ndarray:
     """
     losses = np.stack([np.nan_to_num(s.loss.astype(np.float64), posinf=1e30) for s in seen])
     spread = losses.max(0) - losses.min(0)
-    rows = np.arange(len(spread))
-    if all(s.label is not None for s in seen):
-        labels = np.stack([s.label for s in seen if s.label is not None])
-        rows = rows[(labels != labels[0]).any(0)]
+    rows = _disagreeing(seen)
+    rows = np.arange(len(spread)) if rows is None else rows
     return rows[np.argsort(-spread[rows], kind="stable")][:NAMED]
+
+
+def _disagreeing(seen: Sequence[Seen]) -> np.ndarray | None:
+    """The rows of which they say different labels; None where one says no labels."""
+    labels = [s.label for s in seen if s.label is not None]
+    if len(labels) < len(seen):
+        return None
+    return np.flatnonzero((np.stack(labels) != labels[0]).any(0))
+
+
+def more_than_shown(found: Comparison) -> str | None:
+    """How many more examples they disagree on than `apart` has, in words."""
+    more = (found.disagree or 0) - len(found.apart)
+    return f"… and {more:,} more on which they disagree" if more > 0 else None
 
 
 # ---- in words --------------------------------------------------------------------------------
@@ -226,7 +245,8 @@ def text_of(found: Comparison) -> list[str]:
             )
         else:
             lines.append(f"  #{row['example']}: losses {losses}")
-    return lines
+    more = more_than_shown(found)
+    return [*lines, f"  {more}"] if more else lines
 
 
 def letter_of(place: int) -> str:

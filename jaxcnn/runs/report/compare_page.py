@@ -9,7 +9,7 @@ from jaxcnn.runs.open import Run
 from jaxcnn.runs.report import page
 from jaxcnn.runs.report.cards import is_drawn, say
 from jaxcnn.runs.report.charts import Series, panel
-from jaxcnn.runs.report.compare import Comparison, letter_of, pair_words
+from jaxcnn.runs.report.compare import Comparison, letter_of, more_than_shown, pair_words
 from jaxcnn.runs.report.examples import has_pictures
 from jaxcnn.runs.report.page import Html, dotted, join, note, number, table, tag
 from jaxcnn.runs.report.parts import Parts
@@ -124,4 +124,6 @@ def _apart(found: Comparison) -> Html:
         pair = tag("div", [tag("div", s) for s in shown if s is not None], class_="pair")
         cards.append(tag("figure", pair, tag("figcaption", lines)))
     drawn = any(is_drawn(row) for rows in said for row in rows)
-    return tag("div", cards, class_="pictures drawn" if drawn else "pictures")
+    shown = tag("div", cards, class_="pictures drawn" if drawn else "pictures")
+    more = more_than_shown(found)
+    return join([shown, note(more) if more else None])

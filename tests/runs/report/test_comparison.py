@@ -285,6 +285,20 @@ def test_pairs_are_told_with_their_number_and_what_has_changed(tmp_path):
     assert "McNemar" in main[2].text
 
 
+def test_disagreements_that_are_not_shown_are_counted(tmp_path):
+    found = found_of(tmp_path)
+    assert found.to_json()["disagree"] == 3 == sum(LABELS[0] != LABELS[1])
+    assert " more on which" not in "\n".join(compare.text_of(found)) + compare_page._apart(found)
+    first = dataclasses.replace(found, apart=found.apart[:1])
+    assert first.to_json()["disagree"] == 3
+    assert compare.text_of(first)[-1] == "  … and 2 more on which they disagree"
+    assert "… and 2 more on which they disagree" in compare_page._apart(first)
+    alike = found_of(tmp_path, labels=False)
+    assert alike.to_json()["disagree"] is None
+    shown = dataclasses.replace(alike, apart=alike.apart[:1])
+    assert " more on which" not in "\n".join(compare.text_of(shown))
+
+
 def cards(found):
     (grid,) = tree(compare_page._apart(found))
     return grid.get("class"), [
