@@ -77,14 +77,15 @@ def card(facts: Facts) -> str:
 
 def front_matter(facts: Facts) -> str:
     """The YAML between the lines of dashes: license, library_name, tags, pipeline_tag where the
-    hub has a word for the task, and the metrics as a model-index.
+    hub has a word for the task, and the metrics as a model-index, if they are of these weights.
     """
     pipeline = _pipeline(facts)
     content: Record = {"license": facts.license or "unknown", "library_name": "jaxcnn"}
     content["tags"] = ["jaxcnn", "jax", "flax", *(["onnx"] if facts.onnx else [])]
     if pipeline:
         content["pipeline_tag"] = pipeline
-    metrics = _numbers(facts.evaluation["metrics"] if facts.evaluation else {})
+    seen = facts.evaluation
+    metrics = _numbers(seen["metrics"] if seen and seen["step"] == facts.step else {})
     if metrics:
         name = _dataset(facts)
         rows = [
@@ -217,9 +218,7 @@ def _use(facts: Facts) -> str:
         "model = jax.export.deserialize(bytearray(open('model.jax', 'rb').read()))\n"
         f"rows = dict({sample})\nprint(model.call(rows))\n```",
         *_use_onnx(facts.onnx, sample),
-        "With jaxcnn, which takes picture files of any size and runs the code in `code/`, so look "
-        "at it first:",
-        '```python\nimport jaxcnn\n\nprint(jaxcnn.open(".").predict("sample.png"))\n```',
+        *_use_jaxcnn(facts, sample),
         "As a start for training, in an experiment of your own (nothing of `code/` is run): "
         f'`weights="hf://{facts.repo or "OWNER/NAME"}"`.',
     ]
@@ -230,6 +229,20 @@ def _use(facts: Facts) -> str:
         f"of `model.jax`: their outputs differ by at most {facts.off:.2g}."
     )
     return "\n\n".join(parts)
+
+
+def _use_jaxcnn(facts: Facts, sample: str) -> list[str]:
+    """By files of pictures where the model takes one picture and nothing else, else by arrays."""
+    inputs = [*facts.preparation["inputs"].values()]
+    of_files = len(inputs) == 1 and "layout" in inputs[0]
+    drawn = facts.sample is not None and inputs[0]["dtype"] == "uint8"
+    given = ('"sample.png"' if drawn else '"picture.png"') if of_files else f"dict({sample})"
+    numpy = "" if of_files else ", numpy as np"
+    what = "takes picture files of any size and " if of_files else ""
+    return [
+        f"With jaxcnn, which {what}runs the code in `code/`, so look at it first:",
+        f'```python\nimport jaxcnn{numpy}\n\nprint(jaxcnn.open(".").predict({given}))\n```',
+    ]
 
 
 def _use_onnx(onnx: Record | None, sample: str) -> list[str]:
@@ -311,7 +324,7 @@ def _kind(rendered: object) -> str:
 
 def _line(value: object) -> str:
     """Text that anybody may have written, as one line without markup."""
-    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(str(value).split()))
+    return re.sub(r"([\\`*_\[\]<>|#&~])", r"\\\1", " ".join(str(value).split()))
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> list[str]:

@@ -99,6 +99,11 @@ def test_the_front_matter_of_a_card(facts):
     ]
 
 
+def test_numbers_of_other_weights_are_not_in_the_index(facts):
+    assert "model-index" in front_matter(facts)
+    assert "model-index" not in front_matter(dataclasses.replace(facts, step=12))
+
+
 def test_what_is_not_known_is_not_in_the_front_matter(facts):
     other = front_matter(dataclasses.replace(facts, license=None, evaluation=None, row={}))
     assert 'license: "unknown"' in other
@@ -148,7 +153,7 @@ def test_what_the_data_are_called(facts, data, name):
 
 def test_numbers_that_are_none_are_not_in_the_index(facts):
     odd = {"nan": float("nan"), "huge": 10**400, "whole": 3}
-    text = front_matter(dataclasses.replace(facts, evaluation=evaluation(1, **odd)))
+    text = front_matter(dataclasses.replace(facts, evaluation=evaluation(10, **odd)))
     assert '"whole"' in text
     assert '"huge"' not in text
     assert '"nan"' not in text
@@ -255,6 +260,34 @@ def test_how_it_is_used(facts):
     assert "rows = dict({'image': …})" in text
     assert 'weights="hf://me/it"' in text
     assert "sample.json" not in text
+
+
+@pytest.mark.parametrize(
+    "inputs, sample, says",
+    [
+        ({"image": PICTURE}, {}, 'predict("sample.png")'),
+        ({"image": PICTURE}, None, 'predict("picture.png")'),
+        ({"image": PICTURE | {"dtype": "float32"}}, {}, 'predict("picture.png")'),
+        ({"signal": {"dtype": "float32"}}, {}, "predict(dict(np.load('sample.npz')))"),
+        ({"signal": {"dtype": "float32"}}, None, "predict(dict({'signal': …}))"),
+        ({"left": PICTURE, "right": PICTURE}, {}, "predict(dict(np.load('sample.npz')))"),
+    ],
+)
+def test_files_are_given_to_models_of_one_picture_alone(facts, inputs, sample, says):
+    inputs = {name: {"shape": ["rows"]} | one for name, one in inputs.items()}
+    preparation = PREPARATION | {"inputs": inputs}
+    text = changed(facts, preparation=preparation, sample=sample)["Use"]
+    assert f'print(jaxcnn.open(".").{says})' in text
+    assert ("picture files" in text) == ("png" in says)
+    assert ("import jaxcnn, numpy as np" in text) == ("png" not in says)
+
+
+def test_names_are_shown_as_they_are(facts):
+    """Markdown, and the HTML in it, have entities and strike out."""
+    names = ["a &lt; b", "~~old~~", "R&D"]
+    preparation = PREPARATION | {"class_names": names}
+    text = changed(facts, preparation=preparation)["Inputs and outputs"]
+    assert r"a \&lt; b, \~\~old\~\~, R\&D" in text
 
 
 def test_how_it_is_used_with_onnx(facts):
