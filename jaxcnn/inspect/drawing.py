@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from PIL import Image, ImageDraw
 
 LEAST_SIDE = 256  # smaller pictures are enlarged, so that names can be read
+MOST_SIDE = 4096  # but not beyond this, or a strip of a few rows would need gigabytes
 MASK_SHARE = 0.45  # of a mask's colour over the picture
 
 
@@ -28,7 +29,7 @@ def draw(pixels: np.ndarray, described: dict[str, Any]) -> Image.Image:
     if "image" in described:
         return to_image(described["image"])
     canvas = to_image(pixels).convert("RGB")
-    factor = max(1, -(-LEAST_SIDE // min(canvas.size)))
+    factor = enlargement(canvas.size)
     canvas = canvas.resize(
         (canvas.width * factor, canvas.height * factor), Image.Resampling.NEAREST
     )
@@ -39,6 +40,13 @@ def draw(pixels: np.ndarray, described: dict[str, Any]) -> Image.Image:
     if "points" in described:
         _draw_points(canvas, described["points"], described.get("edges", []))
     return with_text(canvas, described["text"]) if "text" in described else canvas
+
+
+def enlargement(size: tuple[int, int]) -> int:
+    """By what whole factor a picture of these sides is enlarged, so that what is drawn on it can be
+    read: until the shorter is LEAST_SIDE, or the longer would exceed MOST_SIDE.
+    """
+    return max(1, min(-(-LEAST_SIDE // min(size)), MOST_SIDE // max(size)))
 
 
 def to_image(pixels: np.ndarray) -> Image.Image:

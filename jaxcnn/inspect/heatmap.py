@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxcnn.inspect.drawing import LEAST_SIDE
+from jaxcnn.inspect.drawing import enlargement
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -32,7 +32,7 @@ def overlay(pixels: np.ndarray, values: np.ndarray) -> Image.Image:
 
     grey = pixels.mean(-1).round().astype(np.uint8)
     canvas = Image.fromarray(grey)
-    factor = max(1, -(-LEAST_SIDE // min(canvas.size)))
+    factor = enlargement(canvas.size)
     size = canvas.width * factor, canvas.height * factor
     base = np.asarray(canvas.resize(size, Image.Resampling.NEAREST), np.float32)[..., None]
     top = float(np.abs(values).max())

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from jaxcnn.inspect import heatmap
 from jaxcnn.inspect.drawing import color_of, draw, to_image
 from jaxcnn.ops import masks
 from jaxcnn.runs.answers import as_json, sentence
@@ -55,6 +56,19 @@ def test_points_and_their_edges():
     assert where[150, 100:301].all()
     assert not where[:140].any()
     assert not where[160:].any()
+
+
+@pytest.mark.parametrize("shape", [(1, 400), (400, 1), (3, 5000), (16, 16)])
+def test_a_strip_is_enlarged_as_far_as_memory_allows(shape):
+    """By the side that is shorter alone, 1 x 400 pixels would become 26 million."""
+    height, width = shape
+    pixels = np.zeros((*shape, 1), np.uint8)
+    for drawn in (draw(pixels, {}), heatmap.overlay(pixels, np.ones(shape))):
+        factor = drawn.width // width
+        assert drawn.size == (factor * width, factor * height)
+        assert max(drawn.size) <= max(4096, *shape)
+        larger = (factor + 1) * max(shape) > 4096
+        assert larger or min(drawn.size) >= 256
 
 
 def test_text_stands_below_and_small_pictures_are_enlarged():
