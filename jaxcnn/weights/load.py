@@ -154,7 +154,8 @@ class _Placing:
                 continue
             mean = re.sub(r"^(.*/)?conv/bias$", r"batch_stats/\1norm/mean", path)
             if mean in ours and path not in ours:
-                folded[mean] = _floats(full, arrays[full], ours[mean].dtype)
+                value, _ = fit(arrays[full], ours[mean], mean, full, self.layout, None, "")
+                folded[mean] = _floats(full, value, ours[mean].dtype)
                 continue
             path = our_path(path, ours, full)
             if path in sources:

@@ -229,10 +229,25 @@ def test_numbers_are_kept_as_exactly_as_the_model_holds_them(dtype):
             np.testing.assert_array_equal(params["head"]["kernel"], 1e300 * kernel.T)
 
 
+@pytest.mark.parametrize("shape", [(5,), (1,), (2, 2), ()])
+def test_a_bias_that_goes_into_the_mean_has_its_shape(shape):
+    mean = np.zeros(4, np.float32)
+    ours = {"conv": {"kernel": np.zeros((3, 3, 3, 4), np.float32)}}
+    source = {"0.weight": np.ones((4, 3, 3, 3), np.float32), "1.running_mean": mean}
+    rules = ((r"0\.", "conv/"), (r"1\.", "norm/"))
+    statistics = {"batch_stats": {"norm": {"mean": mean}}}
+    wrong = source | {"0.bias": np.ones(shape, np.float32)}
+    with pytest.raises(ConfigError, match=r"'0\.bias' has shape"):
+        load.load_weights(ours, statistics, wrong, rules)
+    right = source | {"0.bias": np.ones((4, 1), np.float32)}  # but for axes of one
+    _, state, _ = load.load_weights(ours, statistics, right, rules)
+    np.testing.assert_array_equal(state["batch_stats"]["norm"]["mean"], mean - 1)
+
+
 def test_a_map_that_cannot_have_been_flattened_so_is_refused():
     rules = ((r"fc\.", "dense/", (2, 3, 3)),)
     ours = {"dense": {"kernel": np.zeros((18, 4), np.float32)}}
-    with pytest.raises(ConfigError, match=r"'fc.weight' has shape \(4, 17\).*'dense/kernel'"):
+    with pytest.raises(ConfigError, match=r"'fc\.weight' has shape \(4, 17\).*'dense/kernel'"):
         load.load_weights(ours, {}, {"fc.weight": np.zeros((4, 17), np.float32)}, rules)
 
 
