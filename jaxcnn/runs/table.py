@@ -118,9 +118,10 @@ def plot(settings: list[Record], *, metric: str, path: Path, say: Callable[[str]
             (r for r in rows if tuple(r["setting"].get(p) for p in others) == label),
             key=lambda r: r["setting"][axis],
         )
+        least, most = (of(r["n"] for r in line) for of in (min, max))
         name = (
             ", ".join(f"{p}={v}" for p, v in zip(others, label, strict=True))
-            or f"mean, 95 % interval (n = {line[0]['n']})"
+            or f"mean, 95 % interval (n = {least}{f' to {most}' if most > least else ''})"
         )
         x, y = [r["setting"][axis] for r in line], [r["mean"] for r in line]
         plane.errorbar(

@@ -172,6 +172,11 @@ def test_a_single_axis_is_one_line_that_says_what_the_bars_are(drawn):
     assert list(lines_of(plane)) == ["mean, 95 % interval (n = 3)"]
 
 
+def test_points_of_which_some_lost_replicas_are_not_all_called_those_of_the_first(drawn):
+    plane = drawn(*(setting(1.0, 0.5, n=n, rate=rate) for rate, n in ((1, 4), (2, 2), (3, 5))))
+    assert list(lines_of(plane)) == ["mean, 95 % interval (n = 2 to 5)"]
+
+
 def test_the_lines_of_values_that_cannot_be_compared_are_drawn_too(drawn):
     plane = drawn(*(setting(1.0, rate=r, of=of) for r in (1, 2) for of in (None, "a", 3)))
     assert set(lines_of(plane)) == {"of=None", "of=a", "of=3"}
