@@ -294,6 +294,13 @@ class Lying(Traced):
         return {name: x + x.dtype.type(1) for name, x in super().predict(batch).items()}
 
 
+@pytest.mark.parametrize("join", [jax.lax.reduce_or, jax.lax.reduce_and])
+def test_bits_of_integers_are_not_taken_for_truth_values(join):
+    same(lambda x: join(x > 0, (1,)), (3, 4))
+    with pytest.raises(ConfigError, match=r"'reduce_\w+' in the model.*joins the bits of int32"):
+        both(lambda x: join(x, (1,)), (3, 4), dtype=np.int32, numbers=(0, 8))
+
+
 def test_another_answer_than_that_of_jax_is_refused(run, tmp_path):
     found = run.export(tmp_path / "m.onnx", format="onnx")["checked"]
     assert (found["rows"], found["off"]) == ([1, 7], 0)

@@ -198,7 +198,9 @@ def _register() -> None:
     for primitive, op in {**names, "reduce_or": "ReduceMax", "reduce_and": "ReduceMin"}.items():
 
         @rule(primitive)
-        def _(g: Graph, eqn: Any, x: Value, op: str = op) -> Value:
+        def _(g: Graph, eqn: Any, x: Value, op: str = op, name: str = primitive) -> Value:
+            if name in ("reduce_or", "reduce_and") and x.dtype != bool:
+                raise ConfigError(f"it joins the bits of {x.dtype}")
             return reduced(g, eqn, x, op)
 
     for primitive, op in {"argmax": "ArgMax", "argmin": "ArgMin"}.items():
