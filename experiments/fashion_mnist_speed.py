@@ -31,10 +31,10 @@ standardize = partial(augment.standardize, mean=0.286, std=0.353)  # of the trai
 
 
 def whiten(params, model_state, source):
-    """Fill the first layer's kernel from the first 5,000 training images, as
+    """Fill the first layer's kernel from the first 5,000 training images at most, as
     `Experiment.initialize` asks.
     """
-    image = source.take(np.arange(5000, dtype=np.int32))["image"]
+    image = source.take(np.arange(min(5000, len(source)), dtype=np.int32))["image"]
     image = standardize({"image": jnp.asarray(image, jnp.float32) / 255})["image"]
     kernel = jax.jit(whitening_kernel)(image)
     return {
