@@ -20,6 +20,8 @@ from jaxcnn.errors import DataError, DependencyError
 
 MOST = 100_000  # places that a pattern may stand for
 BRACES = re.compile(r"\{([^{}]*)\}")
+# what stores say that changes with a file's bytes, the surest first; "blob_id": of hf://
+MARKS = ("ETag", "etag", "md5Hash", "blob_id", "mtime", "LastModified")
 AHEAD = 4 << 20  # bytes that are asked for at once of a store, where a file is read from its start
 
 
@@ -124,7 +126,7 @@ def _find_elsewhere(place: str, endings: Sequence[str]) -> list[File]:
     for info in found:
         name = info["name"].partition("://")[2] or info["name"]
         if info["type"] == "file" and name.endswith(tuple(endings)):
-            marks = (info.get(key) for key in ("ETag", "etag", "md5Hash", "mtime", "LastModified"))
+            marks = (info.get(key) for key in MARKS)
             changed = next((str(mark) for mark in marks if mark), "")
             # a store that says nothing of changes may still say when it was made
             changed = changed or str(info.get("created", ""))

@@ -137,6 +137,40 @@ def test_the_headers_are_read_once_as_long_as_nothing_changes(tmp_path):
         Shards(str(path), SIZE).size("train")
 
 
+@pytest.mark.parametrize("mark", [None, "blob_id"])
+def test_an_index_is_not_kept_of_a_store_that_tells_no_changes(tmp_path, mark):
+    fsspec = pytest.importorskip("fsspec")
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    class Silent(MemoryFileSystem):
+        """Says as little of a file as a store may, or as much as hf:// does."""
+
+        protocol, marks = "silent", {mark: "first"}
+
+        @classmethod
+        def _strip_protocol(cls, path):
+            return MemoryFileSystem._strip_protocol(path.removeprefix("silent:/"))
+
+        def info(self, path, **kwargs):
+            found = super().info(path, **kwargs)
+            own = {} if mark is None else self.marks
+            return {name: found[name] for name in ("name", "size", "type")} | own
+
+    fsspec.register_implementation("silent", Silent, clobber=True)
+    system = fsspec.filesystem("memory")
+    try:
+        for labels in ("01", "10"):  # archives of the same size
+            Silent.marks = {mark: labels}
+            content = sample(0, labels[0]) | sample(1, labels[1])
+            system.pipe("/b/a.tar", pack(tmp_path / "a.tar", content).read_bytes())
+            data = Shards("silent://b/a.tar", SIZE, eval_fraction=0.0, memory_mib=0)
+            found = data.open("train").take(np.arange(2))["label"]
+            assert found.tolist() == [int(label) for label in labels]
+    finally:
+        system.rm("/b", recursive=True)
+    assert len(list((tmp_path / "cache").rglob("*.npz"))) == (0 if mark is None else 2)
+
+
 LONG = "9" * 64
 BAD = {
     "no picture": ({"a.cls": b"0"} | sample(1, "1"), {}, "'a' has no picture"),

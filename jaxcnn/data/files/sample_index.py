@@ -1,7 +1,8 @@
 """Where each sample of large files lies, so that any is read by itself, in any order.
 
 A file is read once, from its start to its end, and what is found is kept in the cache folder as
-long as no file changes its name, size or time.
+long as no file changes its name, size or time. Of a store that tells nothing of when a file was
+written anew nothing is kept, and its files are read each time.
 """
 
 import os
@@ -72,7 +73,9 @@ def read_index(
         for file in files
     ]
     path = kept_path(f"index {FORM} {form} {named}")
-    arrays = read_kept(path, Index._fields)
+    # of a store that does not say when a file was written anew, nothing kept can be trusted
+    known = all(file.changed for file in named)
+    arrays = read_kept(path, Index._fields) if known else None
     if arrays is not None:
         index = Index(**arrays)
         places = [place.decode("utf-8", "surrogateescape") for place in index.places.tolist()]
@@ -80,9 +83,10 @@ def read_index(
             return index
     size = sum(file.size for file in files)
     if size >= LONG:
+        kept = f"is kept in {path.parent}" if known else "is not kept: the store tells no changes"
         print(
             f"{where}: looking through {len(files):,} files of {size / 1e9:,.1f} GB; what is found "
-            f"is kept in {path.parent}",
+            f"{kept}",
             file=sys.stderr,
             flush=True,
         )
@@ -95,7 +99,8 @@ def read_index(
             f"{' and '.join(str(list(names)[:10]) for names in sorted(different)[:2])}"
         )
     index = _index_of(found)
-    keep(path, index._asdict())
+    if known:
+        keep(path, index._asdict())
     return index
 
 
