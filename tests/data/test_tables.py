@@ -14,7 +14,9 @@ import pytest
 from jaxcnn.data.files.class_folder import Folder
 from jaxcnn.data.files.images import decode_image
 from jaxcnn.data.files.shards import Tables
-from jaxcnn.data.files.table_file import _extents
+from jaxcnn.data.files.table_file import _extents, _written
+from jaxcnn.data.kept import keep, read_kept
+from jaxcnn.data.stores import File
 from jaxcnn.errors import DataError, ResourceError
 from tests.data.test_shards import CLASSES, SIZE, picture
 
@@ -242,6 +244,39 @@ def test_columns_that_do_not_fit_are_named(tmp_path, rows, options, message, for
     path = write(tmp_path / "a", rows, form)
     with pytest.raises(DataError, match=message):
         Tables(str(path), SIZE, **options).size("train")
+
+
+def test_two_that_copy_the_same_file_at_once_do_not_write_into_one(tmp_path):
+    """As in two containers that share the cache folder, whose processes have one number."""
+    path, file = tmp_path / "cache" / "a.pictures", File("a.parquet", 9, "")
+    with _written(path, file) as first:
+        first.write(b"whole")
+        first.flush()
+        with _written(path, file) as second:
+            second.write(b"who")
+            second.flush()
+            assert len({name.read_bytes() for name in path.parent.iterdir()}) == 2
+            second.write(b"le")
+        assert path.read_bytes() == b"whole"
+    assert path.read_bytes() == b"whole"
+    assert [name.name for name in path.parent.iterdir()] == ["a.pictures"]
+
+
+def test_two_that_keep_the_same_arrays_at_once_do_not_write_into_one(tmp_path, monkeypatch):
+    path, savez, inner = tmp_path / "a.npz", np.savez, []
+
+    def interrupted(file, **arrays):
+        savez(file, **arrays)
+        if not inner:
+            inner.append(True)
+            keep(path, {"x": np.arange(3)})
+
+    monkeypatch.setattr(np, "savez", interrupted)
+    keep(path, {"x": np.arange(5)})
+    kept = read_kept(path, ["x"])
+    assert kept is not None
+    assert kept["x"].tolist() == [0, 1, 2, 3, 4]  # of the one that ended last, whole
+    assert os.listdir(tmp_path) == ["a.npz"]
 
 
 def test_an_arrow_file_that_is_compressed_within_is_refused(tmp_path):

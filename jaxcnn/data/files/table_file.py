@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from jaxcnn.data.files.sample_index import Archive, Sample
-from jaxcnn.data.kept import kept_path
+from jaxcnn.data.kept import beside, kept_path
 from jaxcnn.data.stores import File, is_elsewhere, open_file
 from jaxcnn.errors import DataError, ResourceError, did_you_mean
 
@@ -121,7 +121,7 @@ def _batches(source: BinaryIO, file: File, columns: tuple[str, ...]) -> tuple[An
 @contextmanager
 def _written(path: Path, file: File) -> Iterator[BinaryIO]:
     """A file that is there whole, or not at all. Errors: ResourceError."""
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary = beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with open(temporary, "wb") as copy:
