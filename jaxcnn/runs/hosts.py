@@ -36,6 +36,7 @@ STUCK_SECONDS = 900.0
 LINGER_SECONDS = 10.0  # in which the others hear why the first one ends
 # to find and to connect to one another: a queue may start them minutes apart
 FOUND_SECONDS = 300.0
+MOST_SECONDS = 30 * 86400.0  # that an environment variable may ask for
 KEY = "jaxcnn/hosts"
 
 
@@ -46,8 +47,11 @@ def _asked(name: str, default: float) -> float:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise ConfigError(f"{name}={text}: must be a number of seconds above 0, such as {default}")
+    if not 0 < seconds <= MOST_SECONDS:  # the clocks of threads and of JAX end somewhere
+        raise ConfigError(
+            f"{name}={text}: must be a number of seconds above 0, such as {default}, and at most "
+            f"{MOST_SECONDS:.0f}, thirty days"
+        )
     return seconds
 
 

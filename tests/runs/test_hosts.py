@@ -367,7 +367,7 @@ def test_what_does_not_name_the_hosts_is_refused(words, message, capsys):
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("text", ["soon", "0", "-1", "nan", "inf"])
+@pytest.mark.parametrize("text", ["soon", "0", "-1", "nan", "inf", "1e12"])
 def test_seconds_that_are_none_are_refused(text, monkeypatch, capsys):
     monkeypatch.setenv("JAXCNN_FOUND_SECONDS", text)
     words = ["--coordinator", "localhost:1", "--processes", "2", "--process", "1"]
