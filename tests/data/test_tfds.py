@@ -667,6 +667,8 @@ def test_labels_that_break_a_rule_are_refused_or_counted(scenes_root, options, m
         scenes(scenes_root, **options).open("train")
     with pytest.warns(UserWarning, match=r"\d+ labels break a rule and are left out; the first"):
         scenes(scenes_root, **options, invalid="skip").open("train")
+    with pytest.warns(UserWarning, match=r"\d+ labels break a rule and are left out; the first"):
+        scenes(scenes_root, **options, invalid="skip").open("train")  # from the cache
     streamed = scenes(scenes_root, **options, invalid="skip", memory_mib=0).open("train")
     with pytest.warns(UserWarning, match=r"10? labels break a rule"):
         streamed.take(np.arange(8))

@@ -55,6 +55,11 @@ class Faults:
         return self._dropped.total
 
     @property
+    def any(self) -> bool:
+        """Whether there is something to be said: left out, mended or noted."""
+        return bool(self._dropped.total or self._mended.total or self._noted.total)
+
+    @property
     def mended(self) -> int:
         """How many were cut, or lost a part of many."""
         return self._mended.total

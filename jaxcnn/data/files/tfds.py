@@ -99,12 +99,13 @@ class Tfds(Wanted):
         drawn = split == "train" and self.crop_area is not None
         streamed = StreamSource(read, self.size(split), spec, read_drawn=read if drawn else None)
         chosen = [getattr(self, field.name) for field in fields(Wanted)]
-        key = f"tfds {_fingerprint(info)} {self._expression(split)} {chosen}"
+        key = f"tfds 2 {_fingerprint(info)} {self._expression(split)} {chosen}"
         source = in_memory_if_small(
             streamed,
             spec,
             memory_mib=0 if drawn else self.memory_mib,
             cache_key=key,
+            may_keep=lambda: not faults.any,
             where=faults.where,
         )
         faults.warn()
