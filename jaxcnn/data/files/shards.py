@@ -107,9 +107,10 @@ class Shards(_Packed):
         the numbers themselves.
 
     The headers of the archives are read once (of what lies elsewhere all bytes are), and where the
-    samples lie is kept in the cache folder as long as no archive changes its name, size or time.
-    Then any sample is read by itself: the order of training is that of any other data, not that of
-    the archives. A sample without a picture or a label is a DataError, or left out and counted with
+    samples lie is kept in the cache folder as long as no archive changes its name, size or time; of
+    a store that says nothing of changes it is not kept, and they are read at each start. Then any
+    sample is read by itself: the order of training is that of any other data, not that of the
+    archives. A sample without a picture or a label is a DataError, or left out and counted with
     invalid="skip".
     """
 
