@@ -23,6 +23,12 @@ from jaxcnn.tasks.classification import Classification
 
 # what a peer's process is given: its users' environment; ours, as far as it can be given to others
 TUNINGS = ("users", "tuned")
+# options of ours under which an optimizer is another than the peers' of that name
+LACKING = {
+    "sgd": ("decoupled", "accumulator_dtype"),
+    "adam": ("nesterov", "eps_root", "mu_dtype"),
+    "adamw": ("nesterov", "eps_root", "mu_dtype"),
+}
 INSTALL = {"torch": "pip install torch", "keras": "pip install keras"}
 
 
@@ -144,21 +150,6 @@ class Peer:
         return answer
 
 
-# options of ours that PyTorch's optimizers of these names lack, and what they are when not in use
-ALONE = {"eps_root": 0.0, "mu_dtype": None, "accumulator_dtype": None, "decoupled": False}
-
-
-def _refuse_alone(name: str, numbers: dict[str, Any]) -> None:
-    """ConfigError for options under which PyTorch's optimizer `name` would do something else."""
-    unused = ALONE if name == "sgd" else {**ALONE, "nesterov": False}
-    for option, value in unused.items():
-        if numbers.get(option, value) != value:
-            raise ConfigError(
-                f"--peer: {name} with {option}={numbers[option]!r} has no counterpart in PyTorch; "
-                f"leave {option} out, or leave the peer"
-            )
-
-
 def optimizer_of(e: Experiment) -> dict[str, Any]:
     """The experiment's optimizer in PyTorch's words: {"name": "sgd" | "adam" | "adamw",
     "learning_rate", …}. Errors: ConfigError.
@@ -176,7 +167,13 @@ def optimizer_of(e: Experiment) -> dict[str, Any]:
     bound = inspect.signature(factory).bind_partial(*given[0], **given[1])
     bound.apply_defaults()
     numbers, name = bound.arguments, names[factory]
-    _refuse_alone(name, numbers)
+    lacking = [option for option in LACKING[name] if numbers.get(option)]
+    if callable(numbers["learning_rate"]) or lacking:
+        what = f"{lacking[0]}={numbers[lacking[0]]}" if lacking else "a schedule as learning_rate"
+        raise ConfigError(
+            f"--peer: {name} with {what} has no counterpart; set it with optimizer.NAME=VALUE, or "
+            "bench without --peer"
+        )
     result = {"name": name, "learning_rate": float(numbers["learning_rate"])}
     if name == "sgd":
         result |= {
@@ -189,4 +186,5 @@ def optimizer_of(e: Experiment) -> dict[str, Any]:
             "eps": float(numbers["eps"]),
         }
     decay = numbers.get("weight_decay") or 0.0
-    return {**result, "weight_decay": float(decay)} if decay else result
+    # theirs of AdamW is not 0 by default
+    return {**result, "weight_decay": float(decay)} if decay or name == "adamw" else result

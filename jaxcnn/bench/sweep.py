@@ -101,10 +101,21 @@ def batch_sizes(text: str | None, e: Experiment) -> Iterator[int]:
 
 
 def counterpart(subject: Subject, peer: str) -> Network:
-    """The subject's network in a peer. Errors: those of `network_of`, and ConfigError for a task or
-    an optimizer that peers lack.
+    """The subject's network in a peer. Errors: those of `network_of`, and ConfigError for a task,
+    an optimizer, an objective or a program that peers lack.
     """
     e = subject.experiment
+    made = {"objective": e.objective, "program": e.program}
+    own = [field for field, value in made.items() if value is not None]
+    if own:  # the times of two different steps would be compared
+        raise ConfigError(
+            f"--peer {peer}: the experiment has its own {own[0]}, peers make the plain step of its "
+            f"task's loss alone; bench it without --peer, or with {own[0]}=None"
+        )
+    if peer == "keras" and not isinstance(e.task, Classification):
+        raise ConfigError(
+            f"--peer keras: {subject.name} is no classification; Keras is compared in that alone"
+        )
     if not isinstance(e.task, Classification | measure.SquaredOutputs):
         raise ConfigError(
             f"--peer: the task {type(e.task).__name__} has no counterpart; there is one for "

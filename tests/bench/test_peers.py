@@ -14,7 +14,7 @@ import optax
 import pytest
 
 from jaxcnn import models
-from jaxcnn.bench import definitions, measure, process
+from jaxcnn.bench import definitions, measure, process, subjects, sweep
 from jaxcnn.bench.networks import FAMILIES, layers_of
 from jaxcnn.bench.process import Peer, optimizer_of, require
 from jaxcnn.bench.torch_networks import defined
@@ -328,20 +328,47 @@ def test_optimizers_without_a_counterpart_are_refused():
         optimizer_of(tiny(optimizer=partial(optax.lion, learning_rate=0.1)))
 
 
+def test_a_decay_of_nothing_is_said_to_adamw_whose_own_is_something_else():
+    numbers = optimizer_of(tiny(optimizer=partial(optax.adamw, 0.1, weight_decay=0.0)))
+    assert numbers["weight_decay"] == 0.0
+
+
 @pytest.mark.parametrize(
-    ("optimizer", "option"),
+    "optimizer, message",
     [
-        (partial(optax.adam, 0.1, nesterov=True), "nesterov"),
-        (partial(optax.adamw, 0.1, nesterov=True), "nesterov"),
-        (partial(optax.adam, 0.1, eps_root=1e-8), "eps_root"),
-        (partial(optax.adam, 0.1, mu_dtype="bfloat16"), "mu_dtype"),
-        (partial(optax.sgd, 0.1, momentum=0.9, accumulator_dtype="bfloat16"), "accumulator_dtype"),
-        (partial(optimizers.sgd, 0.1, weight_decay=0.1, decoupled=True), "decoupled"),
+        (partial(optax.adam, 0.1, nesterov=True), "adam with nesterov=True"),
+        (partial(optax.adamw, 0.1, eps_root=0.5), "adamw with eps_root=0.5"),
+        (partial(optax.adam, 0.1, mu_dtype="bfloat16"), "adam with mu_dtype=bfloat16"),
+        (
+            partial(optax.sgd, 0.1, 0.9, accumulator_dtype="bfloat16"),
+            "sgd with accumulator_dtype=b.*",
+        ),
+        (partial(optimizers.sgd, 0.1, weight_decay=0.1, decoupled=True), "sgd with decoupled=True"),
+        (partial(optax.sgd, optax.constant_schedule(0.1)), "a schedule as learning_rate"),
     ],
 )
-def test_options_without_a_counterpart_are_refused(optimizer, option):
-    with pytest.raises(ConfigError, match=f"{option}=.*leave {option} out"):
+def test_an_optimizer_that_peers_have_under_other_options_alone_is_refused(optimizer, message):
+    with pytest.raises(ConfigError, match=f"{message} has no counterpart"):
         optimizer_of(tiny(optimizer=optimizer))
+
+
+@pytest.mark.parametrize(
+    "name, field", [("fashion_mnist_sam", "program"), ("fashion_mnist_distilled", "objective")]
+)
+def test_a_step_of_ones_own_is_not_compared_with_a_plain_one(name, field):
+    subject = subjects.choose(name, [], bare=True, synthetic=True)
+    with pytest.raises(ConfigError, match=f"its own {field}"):
+        sweep.counterpart(subject, "torch")
+
+
+def test_keras_goes_without_what_is_no_classification():
+    """A row of a suite is then measured beside the other peers, not lost."""
+    subject = subjects.choose(
+        "unet", ["model.widths=4,8", "data.shape=16,16,1"], bare=True, synthetic=True
+    )
+    assert sweep.counterpart(subject, "torch")["layers"]
+    with pytest.raises(ConfigError, match="unet is no classification"):
+        sweep.counterpart(subject, "keras")
 
 
 def test_a_peers_failure_is_told_and_the_process_lives():
