@@ -5,6 +5,7 @@ what it has and the next goes on from there.
 import contextlib
 import dataclasses
 import datetime
+import importlib.metadata
 import json
 import os
 import re
@@ -31,6 +32,8 @@ from jaxcnn.runs.evaluation import open_checked
 from jaxcnn.runs.feed import batches, pieces
 
 TOY_BATCH, REPLICAS, TOY_REPLICAS = "2", 64, 2
+# of each peer, and of the definitions of its networks
+PACKAGES = {"torch": ("torch", "torchvision", "timm"), "keras": ("keras",)}
 Say = Callable[[str], None]
 
 
@@ -211,20 +214,32 @@ def replicas(e: Experiment, count: int, settings: Settings) -> dict[str, Any]:
     }
 
 
+def packages(peers: Sequence[str]) -> dict[str, str | None]:
+    """The versions of all that the peers' times depend on; None for what is not installed."""
+    found: dict[str, str | None] = {}
+    for name in dict.fromkeys(name for peer in peers for name in PACKAGES[peer]):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
 # ---- what is kept --------------------------------------------------------------------------------
 
 
 class Sheet:
     """The rows of a suite on this machine, in `folder` as DEVICE-DATE.json, .csv and .md.
 
-    It goes on with the newest sheet that was made under the same settings and conditions; where
-    there is none it begins another, and leaves all others alone.
+    It goes on with the newest sheet that was made under the same settings, conditions and versions
+    of the peers; where there is none it begins another, and leaves all others alone.
     Errors: ConfigError for a sheet that cannot be read.
     """
 
     def __init__(self, folder: Path, settings: Settings, *, say: Say):
         self.where = {"environment": sweep.surroundings()}
-        self.settings = json.loads(json.dumps(dataclasses.asdict(settings)))
+        made = dataclasses.asdict(settings) | {"packages": packages(settings.peers)}
+        self.settings = json.loads(json.dumps(made))
         here = self.where["environment"]
         device = f"cpu {here['processor']}" if settings.suite == "cpu" else here["device"]
         stem = re.sub(r"[^a-z0-9]+", "-", f"{device}{' toy' if settings.toy else ''}".lower())
@@ -242,8 +257,11 @@ class Sheet:
 
     def _read(self, path: Path) -> list[dict[str, Any]]:
         try:
-            return json.loads(path.read_text())
-        except (OSError, ValueError) as error:
+            rows = json.loads(path.read_text())
+            for row in rows:  # what is read of them
+                _ = row["row"], row["settings"], row["environment"]["commit"]
+            return rows
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(
                 f"{path}: is no sheet of results ({error}); move it away, or choose another --out"
             ) from error
@@ -254,8 +272,8 @@ class Sheet:
         return row["settings"] == self.settings and same
 
     def has(self, row: Row) -> bool:
-        """Whether the row was measured."""
-        return bool(self.of(row))
+        """Whether the row was measured; one that failed was not."""
+        return any("error" not in found for found in self.of(row))
 
     def of(self, row: Row) -> list[dict[str, Any]]:
         """The results of a row: one or none."""
@@ -263,9 +281,9 @@ class Sheet:
         return [found for found in self.rows if found["row"] == key]
 
     def add(self, row: Row, found: dict[str, Any]) -> None:
-        """Keep a result, and write all three files anew."""
-        kept = {**found, "row": row._asdict(), "settings": self.settings}
-        self.rows.append(json.loads(json.dumps(kept)))
+        """Keep a result, in place of an earlier one of the row, and write all three files anew."""
+        kept = json.loads(json.dumps({**found, "row": row._asdict(), "settings": self.settings}))
+        self.rows = [other for other in self.rows if other["row"] != kept["row"]] + [kept]
         texts = {
             "json": json.dumps(self.rows, indent=1),
             "csv": report.as_csv(self.rows),

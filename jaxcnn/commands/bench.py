@@ -115,7 +115,7 @@ def main(args: Any) -> int:
     names = [name for name in args.names if "=" not in name or name.endswith(".py")]
     args.overrides = [name for name in args.names if name not in names] + args.overrides
     check_numbers(args)
-    check_folder(args.trace)
+    check_folder("--trace", args.trace)
     outside = dict(os.environ)  # in which the users of peers run them, with as many threads
     prepare_process()
     outside["NPROC"] = os.environ["NPROC"]
@@ -185,6 +185,8 @@ def bench_suite(args: Any, names: list[str], outside: dict[str, str]) -> int:
     }
     if given := [option for option, value in refused.items() if value]:
         raise ConfigError(f"--suite {args.suite}: takes no {', '.join(given)}; its rows say them")
+    folder = args.out or Path("results")
+    check_folder("--out", folder)
     from jaxcnn.bench import report, suites
     from jaxcnn.bench.process import require
 
@@ -203,7 +205,7 @@ def bench_suite(args: Any, names: list[str], outside: dict[str, str]) -> int:
     found = suites.run(
         settings,
         suites.chosen(args.suite, names),
-        folder=args.out or Path("results"),
+        folder=folder,
         outside=outside,
         minutes=args.minutes,
         say=partial(print, file=sys.stderr, flush=True),
@@ -276,14 +278,16 @@ def bench_data(args: Any, names: list[str]) -> int:
     return 0
 
 
-def check_folder(folder: Path | None) -> None:
-    """Make the folder for traces. Errors: ResourceError, before minutes are spent on timing."""
+def check_folder(option: str, folder: Path | None) -> None:
+    """Make the folder that an option names. Errors: ResourceError, before minutes are spent on
+    timing.
+    """
     try:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResourceError(
-            f"--trace {folder}: cannot be made ({error.strerror}); choose another folder"
+            f"{option} {folder}: cannot be made ({error.strerror}); choose another folder"
         ) from error
 
 

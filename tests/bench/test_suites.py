@@ -4,6 +4,7 @@ end. No speed is asserted.
 
 import argparse
 import csv
+import importlib.metadata
 import io
 import json
 import os
@@ -16,7 +17,7 @@ from jaxcnn.bench import roofline, suites, sweep
 from jaxcnn.bench.rows import ACCELERATOR, CPU, SUITES
 from jaxcnn.bench.suites import Settings
 from jaxcnn.commands import bench as command
-from jaxcnn.errors import ConfigError, JaxcnnError
+from jaxcnn.errors import ConfigError, JaxcnnError, ResourceError
 from jaxcnn.runs import code
 from tests.bench.test_bench import PEAK
 
@@ -110,6 +111,46 @@ def test_a_sheet_that_cannot_be_read_is_refused(tmp_path, measured):
         run(tmp_path)
 
 
+@pytest.mark.parametrize("text", ['[{"a": 1}]', '{"a": 1}', "[3]", "7"])
+def test_a_file_of_something_else_is_refused(tmp_path, measured, text):
+    run(tmp_path)
+    (sheet,) = tmp_path.glob("*.json")
+    sheet.write_text(text)
+    with pytest.raises(ConfigError, match="no sheet of results"):
+        run(tmp_path)
+
+
+def test_rows_beside_another_version_of_a_peer_are_not_taken_over(tmp_path, measured, monkeypatch):
+    version, own = {"torch": "2.13.0"}, importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: version.get(name) or own(name))
+    settings = Settings("cpu", peers=("torch",), rounds=1, steps=1, toy=True)
+    run(tmp_path, settings, CPU[:1])
+    run(tmp_path, settings, CPU[:1])
+    assert len(list(tmp_path.glob("*.json"))) == 1
+    version["torch"] = "2.14.0"
+    run(tmp_path, settings, CPU[:1])
+    assert len(list(tmp_path.glob("*.json"))) == 2
+    assert measured[0] == [CPU[0].name] * 2
+
+
+def test_a_row_that_failed_is_measured_by_the_next_call(tmp_path, measured):
+    asked, faults = measured
+    faults[CPU[1].name] = JaxcnnError("--peer torch: its process ended: killed")
+    run(tmp_path)
+    faults.clear()
+    asked.clear()
+    assert ["error" in row for row in run(tmp_path)] == [False] * 3
+    assert asked == [CPU[1].name]
+    (sheet,) = tmp_path.glob("*.json")
+    assert len(json.loads(sheet.read_text())) == 3
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path, bench):
+    (tmp_path / "file").touch()
+    with pytest.raises(ResourceError, match=r"--out .*choose another folder"):
+        bench("--suite=cpu", "lenet5_modern", out=tmp_path / "file")
+
+
 def test_a_row_that_fails_is_told_and_the_next_is_measured(tmp_path, measured):
     measured[1][CPU[1].name] = JaxcnnError("--peer torch: its process ended: killed\nmore")
     found = run(tmp_path)
@@ -166,10 +207,10 @@ def bench(capsys, monkeypatch, tmp_path):
     before = dict(os.environ)
     monkeypatch.setattr(roofline, "measure_peak", lambda dtype: PEAK)
 
-    def call(*arguments):
+    def call(*arguments, out=tmp_path):
         parser = argparse.ArgumentParser()
         command.add_arguments(parser)
-        rest = ["--toy", "--steps=1", "--rounds=1", f"--out={tmp_path}"]
+        rest = ["--toy", "--steps=1", "--rounds=1", f"--out={out}"]
         assert command.main(parser.parse_args([*arguments, *rest])) == 0
         (sheet,) = tmp_path.glob("*.json")
         return capsys.readouterr().out, json.loads(sheet.read_text())
