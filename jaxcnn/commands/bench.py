@@ -115,6 +115,8 @@ def main(args: Any) -> int:
     names = [name for name in args.names if "=" not in name or name.endswith(".py")]
     args.overrides = [name for name in args.names if name not in names] + args.overrides
     check_numbers(args)
+    if names[:1] not in (["augment"], ["data"]):
+        check_peers(args)
     check_folder("--trace", args.trace)
     outside = dict(os.environ)  # in which the users of peers run them, with as many threads
     prepare_process()
@@ -225,14 +227,15 @@ def bench_augmentations(args: Any, names: list[str]) -> int:
                 f"bench augment: {name!r} is none of {', '.join(known)}{did_you_mean(name, known)}"
             )
     refused = args.peer or args.dtype or args.real_data or args.trace
-    if refused or args.batch_size == "auto":
+    refused = refused or args.steps or args.tuning or args.torch_compile
+    if refused or not (args.batch_size or "1").isdecimal():
         raise ConfigError(
-            "bench augment: takes --batch-size N and --rounds, not --peer, --dtype, --real-data, "
-            "--trace or --batch-size auto"
+            "bench augment: takes one --batch-size N and --rounds, not --peer, --tuning, "
+            "--torch-compile, --dtype, --real-data, --steps or --trace"
         )
     options: dict[str, Any] = {"rounds": args.rounds, "names": tuple(names)}
     if args.batch_size:
-        options["batch_size"] = int(args.batch_size.split(",")[0])
+        options["batch_size"] = int(args.batch_size)
     for assignment in args.overrides:
         path, _, text = assignment.partition("=")
         numbers = text.split(",")
@@ -258,10 +261,12 @@ def bench_data(args: Any, names: list[str]) -> int:
     """`bench data EXPERIMENT … [PATH=VALUE …]`. Errors: ConfigError; those of the data."""
     from jaxcnn.bench import loading, report
 
-    if args.peer or args.dtype or args.synthetic or args.trace or args.batch_size == "auto":
+    refused = args.peer or args.dtype or args.synthetic or args.trace or args.tuning
+    refused = refused or args.torch_compile
+    if refused or not (args.batch_size or "1").isdecimal():
         raise ConfigError(
-            "bench data: takes --batch-size N, --steps and --rounds, not --peer, --dtype, "
-            "--synthetic, --trace or --batch-size auto"
+            "bench data: takes one --batch-size N, --steps and --rounds, not --peer, --tuning, "
+            "--torch-compile, --dtype, --synthetic or --trace"
         )
     overrides = list(args.overrides)
     if args.batch_size:
@@ -289,6 +294,14 @@ def check_folder(option: str, folder: Path | None) -> None:
         raise ResourceError(
             f"{option} {folder}: cannot be made ({error.strerror}); choose another folder"
         ) from error
+
+
+def check_peers(args: Any) -> None:
+    """Errors: ConfigError for options of peers that are not there."""
+    if args.torch_compile and "torch" not in args.peer:
+        raise ConfigError("--torch-compile: belongs to --peer torch; add it")
+    if args.tuning and not args.peer:
+        raise ConfigError(f"--tuning {args.tuning}: belongs to --peer; add --peer torch")
 
 
 def check_numbers(args: Any) -> None:

@@ -312,6 +312,12 @@ def test_an_experiment_is_compared_without_what_peers_lack(run):
         (("lenet5", "--dtype=float16"), "float16"),
         (("lenet5", "model.colour=3"), "colour"),
         (("lenet5_modern", "data.shape=4,4,1"), "4"),
+        (("lenet5_modern", "--torch-compile"), "belongs to --peer torch"),
+        (("lenet5_modern", "--tuning=users"), "--tuning users: belongs to --peer"),
+        (("augment", "invert", "--batch-size=4,8"), "takes one --batch-size"),
+        (("augment", "invert", "--torch-compile"), "not --peer, --tuning, --torch-compile"),
+        (("data", "digits_lenet5", "--batch-size=4,8"), "takes one --batch-size"),
+        (("data", "digits_lenet5", "--tuning=users"), "not --peer, --tuning, --torch-compile"),
     ],
 )
 def test_mistakes_are_explained(run, arguments, message):
