@@ -24,6 +24,7 @@ a function is traced; `formulation` is part of `jax.jit`'s cache key, so that a 
 """
 
 import contextlib
+import dataclasses
 import functools
 import os
 from collections.abc import Iterator, Sequence
@@ -117,9 +118,24 @@ def conv_general_dilated(
         lhs, rhs = pad_channels(lhs, rhs)
     if chosen == "natural" or geometry is None:
         return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
+    geometry, lhs = _cropped(geometry, lhs)
     if frames.suits(geometry) and jax.default_backend() == "cpu":
         return frames.convolve(geometry, lhs, rhs, functools.partial(_bound, chosen))
     return _bound(chosen, geometry, lhs, rhs)
+
+
+def _cropped(geometry: ConvolutionGeometry, x) -> tuple[ConvolutionGeometry, jax.Array]:
+    """The same convolution without negative padding, of an x whose axes with such are padded by
+    hand. XLA 0.10's CPU backend takes a padding of (-1, 1) for none, and reads beyond x.
+    """
+    negative = [min(pair) < 0 for pair in geometry.padding]
+    if not any(negative):
+        return geometry, x
+    pairs = list(zip(geometry.padding, negative, strict=True))
+    edges = [(*pair, 0) if by_hand else (0, 0, 0) for pair, by_hand in pairs]
+    x = lax.pad(x, jax.numpy.zeros((), x.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+    padding = tuple((0, 0) if by_hand else pair for pair, by_hand in pairs)
+    return dataclasses.replace(geometry, spatial=x.shape[1:-1], padding=padding), x
 
 
 def _bound(chosen: str, geometry: ConvolutionGeometry, x, w):

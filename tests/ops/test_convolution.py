@@ -143,6 +143,22 @@ def test_value_and_gradients_equal_brute_force_in_float64(name, formulation):
             )
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize("pad", [(-1, 1), (-2, 2), (1, -1), (-4, 4)])
+def test_what_is_removed_on_one_side_and_added_on_the_other_is_neither(pad, channels):
+    """jax.lax on CPU reads beyond x of one column and four channels then."""
+    random = np.random.default_rng(0)
+    x = random.standard_normal((17, 3, 4 // channels, channels)).astype(np.float32)
+    w = random.standard_normal((2, 1, channels, 2)).astype(np.float32)
+    geometry = ((1, 1), (pad, (0, 0)), (1, 1), 1)
+    at = np.arange(3 + sum(pad)) - pad[0]
+    moved = np.where(((at >= 0) & (at < 3))[:, None, None], x[:, at.clip(0, 2)], 0)
+    expected = brute_force(moved, w, (1, 1), ((0, 0), (0, 0)), (1, 1), 1)
+    with convolution.formulation("fast"):
+        y = jax.jit(lambda x, w: convolve(x, w, *geometry))(x, w)
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("role", "yx")
 def test_a_map_smaller_than_the_window_stays_the_map(role):
     """XLA's own way makes a kernel of the map, which is many times slower."""

@@ -243,3 +243,20 @@ def test_without_compilation_the_gradient_is_the_same(overlapping):
         with jax.disable_jit():
             got = jax.grad(total)(x)
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_a_pooled_convolution_that_pads_at_the_end_alone_is_the_same():
+    """Its places apart are convolutions of x padded by (-1, 1)."""
+    random = np.random.default_rng(0)
+    x = random.standard_normal((2, 4, 4, 1)).astype(np.float32)
+    w = random.standard_normal((2, 2, 1, 2)).astype(np.float32)
+    numbers = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+    with convolution.formulation("fast"):
+        actual = jax.jit(
+            lambda x, w: pooling.max_pooled_convolution(
+                x, w, (1, 1), "SAME", window=(2, 2), **numbers
+            )
+        )(x, w)
+    y = jax.lax.conv_general_dilated(x, w, (1, 1), [(0, 1), (0, 1)], **numbers)
+    expected = np.asarray(y).reshape(2, 2, 2, 2, 2, 2).max((2, 4))
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
