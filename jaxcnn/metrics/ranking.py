@@ -25,13 +25,22 @@ def cut_points(
     """Thresholds [M] (the distinct scores, descending) with the true and false positives [M] int64
     at each.
 
-    Errors: DataError if the two differ in shape, are not one-dimensional, or a score is NaN.
+    Errors: DataError if the two differ in shape, are not one-dimensional, a label is neither 0 nor
+    1, or a score is NaN.
     """
-    positive, value = np.asarray(label).astype(bool), np.asarray(score, np.float64)
+    label, value = np.asarray(label), np.asarray(score, np.float64)
+    positive = label == 1
     if positive.shape != value.shape or value.ndim != 1:
         raise DataError(
             f"label and score must be one-dimensional and of equal length; got {positive.shape} "
             f"and {value.shape}"
+        )
+    other = ~(positive | (label == 0))
+    if other.any():
+        place = int(np.argmax(other))
+        raise DataError(
+            f"label[{place}] is {label[place]}; labels are 0 or 1 (1: positive), and "
+            f"{int(other.sum())} of {other.size} are not. Give label == k for the class k"
         )
     if np.isnan(value).any():
         raise DataError(

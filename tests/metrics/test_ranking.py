@@ -106,6 +106,9 @@ def test_threshold_between_neighbouring_floats_still_separates(low):
         ([0, 1], [0.5], "equal length"),
         ([0, 1], [0.5, np.nan], r"score\[1\] is NaN"),
         ([[0]], [[1.0]], "one-dim"),
+        ([0, 1, -1], [0.1, 0.2, 0.3], r"label\[2\] is -1; labels are 0 or 1.* 1 of 3 are not"),
+        ([0.0, np.nan], [0.1, 0.2], r"label\[1\] is nan"),
+        ([0, 2, 3], [0.1, 0.2, 0.3], r"label\[1\] is 2; .*2 of 3 are not"),
     ],
 )
 def test_bad_input_is_refused(label, score, says):
