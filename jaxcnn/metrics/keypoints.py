@@ -37,12 +37,7 @@ def normalized_error(
     """Mean distance of the visible joints over the `reference` length of the row (NME; faces:
     between the eyes' outer corners). -> [...]
     """
-    weight = (visible > 0).astype(point.dtype)
-    return (
-        jnp.sum(distance(point, truth) * weight, axis=-1)
-        / jnp.maximum(jnp.sum(weight, axis=-1), 1)
-        / reference
-    )
+    return _mean_of_visible(distance(point, truth), visible) / reference
 
 
 def similarity(
@@ -60,15 +55,14 @@ def similarity(
     squared, `sigmas` [J] the spread among annotators: Lin et al., "Microsoft COCO", 2014, and its
     keypoint evaluation page.
     """
-    weight = (visible > 0).astype(point.dtype)
     width = (
-        jnp.broadcast_to(8 * jnp.square(jnp.asarray(sigmas, point.dtype)), weight.shape)
+        jnp.broadcast_to(8 * jnp.square(jnp.asarray(sigmas, point.dtype)), visible.shape)
         * area[..., None]
     )
     agreement = jnp.exp(
         -jnp.square(distance(point, truth)) / jnp.maximum(width, jnp.finfo(point.dtype).tiny)
     )
-    return jnp.sum(agreement * weight, axis=-1) / jnp.maximum(jnp.sum(weight, axis=-1), 1)
+    return _mean_of_visible(agreement, visible)
 
 
 def extent(points: Points, visible: Visible) -> Float[Array, "*batch 2"]:
@@ -86,3 +80,12 @@ def distance(
 ) -> Float[Array, "*batch"]:
     """Euclidean distance. [..., 2], [..., 2] -> [...]"""
     return jnp.linalg.norm(point - truth, axis=-1)
+
+
+def _mean_of_visible(values: Float[Array, "*batch J"], visible: Visible) -> Float[Array, "*batch"]:
+    """The mean over the visible joints, 0 without any; what stands at others, also infinity and
+    NaN, counts for nothing.
+    """
+    seen = visible > 0
+    count = jnp.maximum(jnp.sum(seen, axis=-1), 1).astype(values.dtype)
+    return jnp.sum(jnp.where(seen, values, 0.0), axis=-1) / count

@@ -115,3 +115,17 @@ def test_an_object_without_visible_joints_is_compared_by_its_doubled_box_and_ign
     assert (score["AP"], score["AR"]) == (1, 1)
     unwanted = [both | {"ignored": np.array([True, False])}]
     assert average_precision.coco_keypoints(unwanted, [answer], sigmas=sigmas)["AP"] == -1
+
+
+def test_what_is_predicted_for_invisible_joints_counts_for_nothing():
+    """Also where its distance is infinite, or no number: infinity times 0 would be NaN."""
+    point, truth, visible, reference = example()
+    for huge in (1e30, np.inf, np.nan):
+        other = jnp.where((visible > 0)[..., None], point, huge)
+        for measure, given in (
+            (keypoints.normalized_error, {"reference": reference}),
+            (keypoints.similarity, {"area": reference, "sigmas": jnp.full(17, 0.1)}),
+        ):
+            np.testing.assert_array_equal(
+                measure(other, truth, visible, **given), measure(point, truth, visible, **given)
+            )
