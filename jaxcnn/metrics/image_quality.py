@@ -1,22 +1,27 @@
 """Likeness of two images: PSNR and SSIM, the luma they are taken on, and the bicubic resampling
 they are compared with.
 
-Images [B, H, W, C] float in [0, 1].
+Images [B, H, W, C] float in [0, 1]; those of integers are refused, whose differences would wrap.
+Errors: DataError.
 """
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Real
 
-Image = Float[Array, "*batch H W C"]
+from jaxcnn.errors import DataError
+
+# float, which `_require_floats` checks, for users as well
+Image = Real[Array, "*batch H W C"]
 
 
-def luma(image: Float[Array, "*batch 3"]) -> Float[Array, "*batch 1"]:
+def luma(image: Real[Array, "*batch 3"]) -> Float[Array, "*batch 1"]:
     """The Y of ITU-R BT.601 with its head- and footroom, in [16/255, 235/255]. [..., 3] -> [..., 1]
 
     The convention of super-resolution papers since Dong et al., "Image super-resolution using deep
     convolutional networks", 2014 (MATLAB's rgb2ycbcr).
     """
+    _require_floats("luma", image)
     weights = jnp.asarray([65.481, 128.553, 24.966], image.dtype) / 255
     return (image @ weights)[..., None] + jnp.asarray(16 / 255, image.dtype)
 
@@ -28,6 +33,7 @@ def shave(image: Image, pixels: int) -> Float[Array, "*batch H-2*{pixels} W-2*{p
 
 def psnr(image: Image, truth: Image) -> Float[Array, "*batch"]:
     """Peak signal-to-noise ratio in dB, infinite for equal images. [B, H, W, C], the same -> [B]"""
+    _require_floats("psnr", image, truth)
     return -10 * jnp.log10(jnp.mean(jnp.square(image - truth), axis=(-3, -2, -1)))
 
 
@@ -38,6 +44,7 @@ def ssim(image: Image, truth: Image) -> Float[Array, "*batch"]:
     Wang et al., "Image quality assessment: from error visibility to structural similarity", 2004,
     section III: Gaussian window of sigma 1.5, K1 = 0.01, K2 = 0.03.
     """
+    _require_floats("ssim", image, truth)
     if min(image.shape[-3:-1]) < 11:
         raise ValueError(
             f"ssim: the images are {image.shape[-3]} x {image.shape[-2]}; the window needs at "
@@ -76,6 +83,15 @@ def resize_bicubic(
     return jax.image.resize(
         image, (*image.shape[:-3], *size, image.shape[-1]), method="cubic", antialias=True
     )
+
+
+def _require_floats(name: str, *images: Image) -> None:
+    for image in images:
+        if not jnp.issubdtype(image.dtype, jnp.floating):
+            raise DataError(
+                f"{name}: an image has dtype {image.dtype}; images are float in [0, 1], such as "
+                "jnp.float32(image) / 255"
+            )
 
 
 def _correlate(

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxcnn.errors import DataError
 from jaxcnn.metrics import image_quality
 
 
@@ -75,3 +76,14 @@ def test_shave_and_too_small_images():
     np.testing.assert_array_equal(image_quality.shave(image, 0), image)
     with pytest.raises(ValueError, match="6 x 8; the window needs at least 11 x 11"):
         image_quality.ssim(image, image)
+
+
+@pytest.mark.parametrize("name", ["psnr", "ssim"])
+def test_bytes_whose_differences_would_wrap_are_refused(name):
+    """0 and 255 differed by 1."""
+    measure, bright = getattr(image_quality, name), jnp.full((1, 16, 16, 3), 255, jnp.uint8)
+    for pair in ((0 * bright, bright), (bright, bright / 255), (bright / 255, bright)):
+        with pytest.raises(DataError, match=f"{name}: an image has dtype uint8; .* / 255"):
+            measure(*pair)
+    with pytest.raises(DataError, match="luma: an image has dtype uint8"):
+        image_quality.luma(bright)
