@@ -41,13 +41,18 @@ def reliability_sums(
 
 
 def reliability(
-    confidence: Real[np.ndarray, " N"], right: Shaped[np.ndarray, " N"]
+    confidence: Real[np.ndarray, " N"], right: Shaped[np.ndarray, "..."]
 ) -> dict[str, np.ndarray]:
     """`reliability_sums` of NumPy arrays, on the host in float64. `right` [N] is bool or 0 and 1.
 
-    Errors: DataError for confidences outside [0, 1] (NaN is outside).
+    Errors: DataError for confidences outside [0, 1] (NaN is outside), and for another `right`.
     """
-    confidence = np.asarray(confidence, np.float64)
+    confidence, hit = np.asarray(confidence, np.float64), np.asarray(right)
+    if hit.shape != confidence.shape or not ((hit == 0) | (hit == 1)).all():
+        raise DataError(
+            f"confidence {list(confidence.shape)} and right {list(hit.shape)}; right is bool, or 0 "
+            "and 1, for each confidence. Leave rows without a label out"
+        )
     outside = ~((confidence >= 0) & (confidence <= 1))
     if outside.any():
         place = int(np.argmax(outside))
@@ -59,7 +64,7 @@ def reliability(
     counted = np.bincount(place, minlength=BINS)
     return {
         "bin_count": counted,
-        "bin_right": np.bincount(place, weights=np.asarray(right, np.float64), minlength=BINS),
+        "bin_right": np.bincount(place, weights=hit.astype(np.float64), minlength=BINS),
         "bin_confidence": np.bincount(place, weights=confidence, minlength=BINS),
     }
 
@@ -116,13 +121,23 @@ def fit_temperature(logits: Real[np.ndarray, "..."], label: Shaped[np.ndarray, "
     The likelihood is concave in 1 / T, so its slope is bisected, T between 0.001 and 1000. An end
     of that range comes out where there is no best one: 0.001 where every label has the largest
     logit, 1000 where the logits say nothing.
-    Errors: DataError for shapes that do not fit, and for logits that are not finite.
+    Errors: DataError for shapes that do not fit, labels that are no integers in 0..K-1, and logits
+    that are not finite.
     """
     values, chosen = np.asarray(logits, np.float64), np.asarray(label)
     if values.ndim != 2 or chosen.shape != values.shape[:1] or not values.size:
         raise DataError(
             f"logits {list(values.shape)} and label {list(chosen.shape)}; expected [N, K] and [N], "
             "with at least one example"
+        )
+    if not np.issubdtype(chosen.dtype, np.integer):
+        raise DataError(f"label has dtype {chosen.dtype}; labels are integers, such as int32")
+    outside = (chosen < 0) | (chosen >= values.shape[1])
+    if outside.any():
+        place = int(np.argmax(outside))
+        raise DataError(
+            f"label[{place}] is {chosen[place]} and the logits are of {values.shape[1]} classes; "
+            f"labels lie in 0..{values.shape[1] - 1}. Leave rows without a label out"
         )
     if not np.isfinite(values).all():
         raise DataError("the logits hold NaN or infinity; look at the loss of this run")

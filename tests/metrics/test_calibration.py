@@ -123,6 +123,20 @@ def test_temperatures_without_a_best_one_are_an_end_of_the_range():
         calibration.fit_temperature(logits, label[:2])
     with pytest.raises(DataError, match="NaN"):
         calibration.fit_temperature(logits * np.nan, label)
+    for other, says in (
+        (-1, r"label\[1\] is -1 .* labels lie in 0\.\."),
+        (99, "is 99"),
+        (0.5, "dtype"),
+    ):
+        wrong = np.where(np.arange(len(label)) == 1, other, label)
+        with pytest.raises(DataError, match=says):
+            calibration.fit_temperature(logits, wrong)
+
+
+@pytest.mark.parametrize("right", [[1, -1], [1.0, np.nan], [1, 2], [1]])
+def test_rows_that_are_neither_right_nor_wrong_are_refused(right):
+    with pytest.raises(DataError, match="right is bool, or 0 and 1, for each confidence"):
+        calibration.reliability(np.array([0.5, 0.75]), np.array(right))
 
 
 # ---- tables of classes
