@@ -414,6 +414,8 @@ def test_npz_named_as_in_keras_and_by_the_user(tmp_path):
     )
     with pytest.raises(DataError, match="did you mean 'y_test'"):
         Npz(path, image="x_test", label="y_tset").spec()
+    bare = Npz(path, label="")
+    assert (list(bare.spec()), list(bare.open("eval").take(np.arange(3)))) == (["image"], ["image"])
 
 
 def test_npz_is_never_unpickled(tmp_path):

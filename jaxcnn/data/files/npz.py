@@ -61,7 +61,8 @@ class Npz:
             self.path
         ):
             suffix = "train" if split == "train" else "test"
-            return self.path, {"image": f"x_{suffix}", "label": f"y_{suffix}"}
+            keras = {"image": f"x_{suffix}", "label": f"y_{suffix}"}
+            return self.path, {name: keras[name] for name in plain}
         return self.path, plain
 
     def _holds_out(self, split: str) -> bool:
