@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcnn.data.files.checks import check_boxes, check_image_file, choose_largest
+from jaxcnn.data.files.checks import box_areas, check_boxes, check_image_file, choose_largest
 from jaxcnn.data.files.faults import Faults
 from jaxcnn.data.files.icdar import Icdar
 from jaxcnn.data.files.images import read_image, resize_image, resize_nearest
@@ -89,8 +89,8 @@ def test_the_largest_are_kept_in_their_order():
     sides = np.array([3, 1, 5, 2, 4]) / 10
     boxes = np.stack([0 * sides, 0 * sides, sides, sides], axis=-1)
     faults = Faults("here", "skip")
-    assert choose_largest(boxes, 3, name="x", faults=faults).tolist() == [0, 2, 4]
-    assert choose_largest(boxes, 5, name="x", faults=faults).tolist() == [0, 1, 2, 3, 4]
+    assert choose_largest(box_areas(boxes), 3, name="x", faults=faults).tolist() == [0, 2, 4]
+    assert choose_largest(box_areas(boxes), 5, name="x", faults=faults).tolist() == [0, 1, 2, 3, 4]
     assert faults.count == 1
 
 
@@ -356,9 +356,10 @@ def test_polygons_that_break_a_rule(streets, line, message):
 
 @pytest.mark.filterwarnings("ignore:.*labels break a rule")
 def test_images_without_labels_and_too_many_polygons(streets):
-    with pytest.raises(DataError, match="has 3 polygons; max_items=2"):
-        icdar(streets, max_items=2).open("train")
-    taken = take_all(icdar(streets, max_items=2, invalid="skip"))
+    with pytest.raises(DataError, match="has 2 polygons; max_items=1"):
+        icdar(streets, max_items=1).open("train")
+    with pytest.warns(UserWarning, match="2 polygons and 1 that are ignored; max_items=2"):
+        taken = take_all(icdar(streets, max_items=2))
     np.testing.assert_array_equal(taken["polygons_mask"][0], [1, 1])
     (streets / "labels" / "gt_img_1.txt").unlink()
     with pytest.raises(DataError, match=r"there is no gt_img_1\.txt"):

@@ -290,3 +290,24 @@ def test_lists_in_another_encoding(tmp_path):
 def test_an_alphabet_is_composed():
     with pytest.raises(ConfigError, match="normal form C"):
         TextLineFolder("x", alphabet=NFD)
+
+
+def test_of_too_many_polygons_the_largest_are_kept_and_ignored_ones_are_no_fault(tmp_path):
+    small, large, unread = "5,5,8,8,a", "5,10,45,30,b", "30,5,58,35,###"
+    root = folder(tmp_path, f"{small}\n{unread}\n{large}\n{small}\n")
+    data = Icdar(
+        str(root),
+        image_size=(40, 60),
+        eval_fraction=0.0,
+        dialect="2013",
+        invalid="skip",
+        max_items=1,
+    )
+    with pytest.warns(UserWarning, match="has 3 polygons; max_items=1 .* only the largest"):
+        taken = take_all(data)
+    np.testing.assert_allclose(taken["polygons"][0, 0, 0], [10 / 40, 5 / 60], rtol=1e-6)
+    room = replace(data, invalid="error", max_items=3)
+    with pytest.warns(UserWarning, match="not all of the ignored are known"):
+        assert take_all(replace(room, path=str(folder(tmp_path / "b", f"{small}\n" * 3 + unread))))[
+            "polygons_mask"
+        ].tolist() == [[1, 1, 1]]

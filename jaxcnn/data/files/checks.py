@@ -170,33 +170,49 @@ def _mend_box(box: np.ndarray, name: str, faults: Faults) -> bool:
     return True
 
 
-def choose_largest(boxes: np.ndarray, rows: int, *, name: str, faults: Faults) -> np.ndarray:
-    """Which of boxes [n, 4] fill `rows` rows, [at most rows] int64 in their order: all, or (a
-    fault) only the largest.
+def choose_largest(
+    area: np.ndarray, rows: int, *, name: str, kind: str = "objects", faults: Faults
+) -> np.ndarray:
+    """Which things of areas [n] fill `rows` rows, [at most rows] int64 in their order: all, or (a
+    fault) only the largest. kind: what they are called.
     """
-    if len(boxes) <= rows:
-        return np.arange(len(boxes))
+    if len(area) <= rows:
+        return np.arange(len(area))
     faults.add(
-        f"{name}: has {len(boxes)} objects; max_items={rows} is room for {rows}, so that only the "
+        f"{name}: has {len(area)} {kind}; max_items={rows} is room for {rows}, so that only the "
         "largest would be kept: raise it",
-        kind="too many objects",
+        kind=f"too many {kind}",
     )
-    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     return np.sort(np.argsort(-area, kind="stable")[:rows])
 
 
-def limit_objects(objects: Objects, rows: int, *, name: str, faults: Faults) -> Objects:
-    """At most `rows` objects: all, or (a fault) the largest. Those that are ignored come last and
-    fill what is left; where some find no room, that is noted.
+def choose_rows(
+    area: np.ndarray, ignored: np.ndarray, rows: int, *, name: str, kind: str, faults: Faults
+) -> np.ndarray:
+    """Which of areas [n] fill `rows` rows, [at most rows] int64: all, or (a fault) the largest.
+    Those that are ignored come last and fill what is left; where some find no room, that is noted.
     """
+    real, passed = np.flatnonzero(~ignored), np.flatnonzero(ignored)
+    kept = real[choose_largest(area[real], rows, name=name, kind=kind, faults=faults)]
+    if len(real) <= rows < len(area):
+        faults.note(
+            f"{name}: has {len(real)} {kind} and {len(passed)} that are ignored; "
+            f"max_items={rows} is room for {rows}, so that not all of the ignored are known",
+            kind=f"no room for ignored {kind}",
+        )
+    return np.concatenate([kept, passed[: rows - len(kept)]])
+
+
+def limit_objects(objects: Objects, rows: int, *, name: str, faults: Faults) -> Objects:
+    """At most `rows` objects: all as they are, or those that `choose_rows` names."""
     if len(objects) <= rows:
         return objects
-    real, ignored = np.flatnonzero(~objects.ignored), np.flatnonzero(objects.ignored)
-    kept = real[choose_largest(objects.boxes[real], rows, name=name, faults=faults)]
-    if len(real) <= rows:
-        faults.note(
-            f"{name}: has {len(real)} objects and {len(ignored)} that are ignored; "
-            f"max_items={rows} is room for {rows}, so that not all of the ignored are known",
-            kind="no room for ignored objects",
-        )
-    return objects.take(np.concatenate([kept, ignored[: rows - len(kept)]]))
+    kept = choose_rows(
+        box_areas(objects.boxes), objects.ignored, rows, name=name, kind="objects", faults=faults
+    )
+    return objects.take(kept)
+
+
+def box_areas(boxes: np.ndarray) -> np.ndarray:
+    """[n, 4] -> [n]"""
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])

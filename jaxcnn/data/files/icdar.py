@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxcnn.data.example import Example, Polygons
 from jaxcnn.data.files.annotated import Annotated, Parsed
-from jaxcnn.data.files.checks import check_image_file, image_files
+from jaxcnn.data.files.checks import check_image_file, choose_rows, image_files
 from jaxcnn.data.files.faults import Faults
 from jaxcnn.data.files.icdar_dialects import (
     DIALECTS,
@@ -152,16 +152,16 @@ class Icdar(Annotated):
             if corners is not None:
                 found.append((corners, text.ignored))
         ignored = np.array([passed for _, passed in found], bool)
-        order = np.argsort(ignored, kind="stable")
-        polygons = np.array([corners for corners, _ in found], np.float32).reshape(-1, 4, 2)[order]
-        if self.max_items and len(found) > self.max_items:
-            faults.add(
-                f"{image}: has {len(found)} polygons; max_items={self.max_items} is room for "
-                f"{self.max_items}, the rest is left out",
-                kind="too many polygons",
-            )
-        rows = slice(self.max_items or None)
-        return Polygons(polygons[rows], ignored[order][rows])
+        polygons = np.array([corners for corners, _ in found], np.float32).reshape(-1, 4, 2)
+        kept = choose_rows(
+            np.asarray(area(polygons)),
+            ignored,
+            self.max_items or len(found),
+            name=str(image),
+            kind="polygons",
+            faults=faults,
+        )
+        return Polygons(polygons[kept], ignored[kept])
 
 
 def _of_one_file(
