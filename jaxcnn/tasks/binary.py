@@ -162,7 +162,8 @@ class BinaryClassification(BaseTask):
         if self.metric == "accuracy":
             return Blind(max(positive, size - positive) / size, "the more frequent class, always")
         even = {"auroc": 0.5, "average_precision": positive / size}
-        even |= {"balanced_accuracy": 0.5, "mcc": 0.0}
+        # of one class alone the right constant is always right
+        even |= {"balanced_accuracy": 0.5 if 0 < positive < size else 1.0, "mcc": 0.0}
         return Blind(even[self.metric], "one score for all") if self.metric in even else None
 
     def check(self, batch: dict[str, Any]) -> None:

@@ -64,6 +64,15 @@ def test_binary(metric):
     assert not judge(task, sharp).no_better
 
 
+@pytest.mark.parametrize("only", [0, 1])
+def test_one_class_alone_is_always_guessed(only):
+    task = BinaryClassification(metric="balanced_accuracy")
+    label = np.full(ROWS, only, np.int32)
+    right = metrics_of(task, np.full((ROWS, 1), 6 * only - 3, np.float32), label=label)
+    assert task.blind(right).value == right["balanced_accuracy"] == 1.0
+    assert judge(task, right).no_better
+
+
 @pytest.mark.parametrize("metric, larger", [("rmse", False), ("r2", True)])
 def test_regression_scores_what_the_mean_scores(metric, larger):
     task = Regression(2, metric=metric, larger_is_better=larger)
