@@ -10,6 +10,7 @@ detection", 2019.
 """
 
 import dataclasses
+import itertools
 import math
 
 import jax
@@ -50,6 +51,11 @@ class DenseDetection(BoxDetection):
             raise ConfigError(
                 f"DenseDetection: limits {self.limits} do not part strides {self.strides}; there "
                 "is one between each two, in pixels"
+            )
+        if not all(a < b for a, b in itertools.pairwise((0.0, *self.limits, math.inf))):
+            raise ConfigError(
+                f"DenseDetection: limits are {self.limits}; they are pixels above 0 in ascending "
+                "order, or a map would answer for no box"
             )
 
     def loss(self, outputs: dict[str, jax.Array], batch: Batch) -> jax.Array:

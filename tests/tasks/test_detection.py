@@ -853,6 +853,11 @@ def test_labels_out_of_range_are_skipped_with_a_count():
             r"limits \(16.0,\) do not part strides \(4, 8, 16\)",
         ),
         (
+            lambda: DenseDetection(num_classes=2, strides=(4, 8, 16), limits=(32.0, 16.0)),
+            r"limits are \(32.0, 16.0\); they are pixels above 0 in ascending order",
+        ),
+        (lambda: DenseDetection(num_classes=2, limits=(math.nan,)), "limits are"),
+        (
             lambda: dataclasses.replace(DENSE, strides=(4, 16)).predict(
                 to_jax(random_places(np.random.default_rng(0), 1))
             ),
