@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 Point = dict[str, Any]
 REPEATED = ("seed", "fold")  # points that differ in these alone are one setting
 
-_RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
+MOST_POINTS = 100_000  # from the command line; a list of them is made before anything runs
+
+_RANGE = re.compile(r"(-?[0-9]{1,18})\.\.(-?[0-9]{1,18})")
 _LOG = re.compile(r"log\(([^,]+),([^,]+),([^,]+)\)")
 
 
@@ -92,8 +94,10 @@ def parse(
                 f"--sweep {assignment}: {path} is an axis before it; give its values in one list"
             )
         axes[path] = tuple(_read(experiment, path, value) for value in _values(text))
-    combine = zipped if zip_axes else grid
-    return combine(**axes)
+    if zip_axes:
+        return zipped(**axes)
+    _check_count(" ".join(axes), math.prod(map(len, axes.values())))
+    return grid(**axes)
 
 
 def _read(experiment: "Experiment", path: str, text: str) -> Any:
@@ -105,15 +109,26 @@ def _read(experiment: "Experiment", path: str, text: str) -> Any:
 def _values(text: str) -> list[str]:
     if match := _RANGE.fullmatch(text):
         low, high = int(match[1]), int(match[2])
+        _check_count(text, high - low + 1)
         return [str(i) for i in range(low, high + 1)]
     if match := _LOG.fullmatch(text):
         try:
-            return [str(v) for v in log_range(float(match[1]), float(match[2]), int(match[3]))]
+            low, high, count = float(match[1]), float(match[2]), int(match[3])
         except ValueError:
             raise ConfigError(
                 f"{text}: log(low,high,count) takes two numbers and a count"
             ) from None
+        _check_count(text, count)
+        return [str(v) for v in log_range(low, high, count)]
     return _apart(text)
+
+
+def _check_count(what: str, count: int) -> None:
+    if count > MOST_POINTS:
+        raise ConfigError(
+            f"--sweep {what}: is {count:,} points; a sweep has at most {MOST_POINTS:,}. Give fewer "
+            "values"
+        )
 
 
 def _apart(text: str) -> list[str]:

@@ -262,3 +262,18 @@ def test_a_point_names_no_code_of_the_users_own_that_no_sweep_keeps():
 def test_rungs_of_successive_halving(steps, replicas, halving, rungs):
     """After each round 1 of so many, rounded up, goes on so many times as long."""
     assert sweep.rungs(steps, replicas, halving) == rungs
+
+
+@pytest.mark.parametrize(
+    "axes, says",
+    [
+        (["seed=0..100000"], r"0\.\.100000: is 100,001 points; a sweep has at most 100,000"),
+        (["seed=0..10000000000"], "is 10,000,000,001 points"),
+        (["optimizer.learning_rate=log(0.1,1,10000000000)"], "is 10,000,000,000 points"),
+        (["seed=0..999", "batch_size=1..101"], "seed batch_size: is 101,000 points"),
+        ([f"seed=0..{'9' * 5000}"], "expected int"),
+    ],
+)
+def test_more_points_than_a_list_holds_are_refused_before_it_is_made(axes, says):
+    with pytest.raises(ConfigError, match=says):
+        sweep.parse(tiny(optimizer=SGD), axes)
