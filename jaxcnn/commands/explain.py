@@ -89,7 +89,7 @@ def main(args: Any) -> int:
         else:
             stem = f"{Path(path).stem}_{question.method}" if path else question.method
             place = predict.place_for(folder, stem, taken=taken)
-            predict.save(drawing, place)
+            predict.save(drawing, place, option="--output")
             row = {"image": path, **row, "drawing": str(place)}
         printer.row(answers.as_json(row), [])
     printer.end()

@@ -221,14 +221,17 @@ def place_for(folder: Path, stem: str, *, taken: set[str]) -> Path:
     return folder / f"{name}.png"
 
 
-def save(drawing: Callable[[], Any], place: Path) -> None:
-    """Make a drawing (of Pillow) and write it. Errors: ResourceError where it cannot be written."""
+def save(drawing: Callable[[], Any], place: Path, *, option: str = "--out") -> None:
+    """Make a drawing (of Pillow) and write it. option: of the command line, that names the folder.
+    Errors: ResourceError where it cannot be written.
+    """
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         drawing().save(place)
     except OSError as error:
         raise ResourceError(
-            f"{place}: cannot be written ({error.strerror or error}); choose another place by --out"
+            f"{place}: cannot be written ({error.strerror or error}); choose another place by "
+            f"{option}"
         ) from error
 
 

@@ -149,3 +149,9 @@ def test_what_counts_as_a_picture_of_a_folder(tmp_path):
     assert predict.find_images([tmp_path / "._b.png"]) == [tmp_path / "._b.png"]
     with pytest.raises(DataError, match="no pictures"):
         predict.find_images([tmp_path / "folder.png"])
+
+
+def test_a_drawing_of_another_command_names_its_own_option(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ResourceError, match=r"choose another place by --output$"):
+        predict.save(lambda: None, tmp_path / "file/a.png", option="--output")
