@@ -26,7 +26,7 @@ from jaxcnn.bench.timing import alternate, timing
 from jaxcnn.core import transforms
 from jaxcnn.core.experiment import Experiment
 from jaxcnn.core.program import make_program
-from jaxcnn.errors import ConfigError, DependencyError, JaxcnnError, did_you_mean
+from jaxcnn.errors import ConfigError, DependencyError, JaxcnnError, ResourceError, did_you_mean
 from jaxcnn.runs import environment, ways
 from jaxcnn.runs.evaluation import open_checked
 from jaxcnn.runs.feed import batches, pieces
@@ -243,7 +243,12 @@ class Sheet:
         here = self.where["environment"]
         device = f"cpu {here['processor']}" if settings.suite == "cpu" else here["device"]
         stem = re.sub(r"[^a-z0-9]+", "-", f"{device}{' toy' if settings.toy else ''}".lower())
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ResourceError(
+                f"--out {folder}: cannot be made ({error.strerror}); choose another folder"
+            ) from error
         self.rows: list[dict[str, Any]] = []
         for path in sorted(folder.glob(f"{stem.strip('-')}-2*.json"), reverse=True):
             rows = self._read(path)

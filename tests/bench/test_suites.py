@@ -275,3 +275,11 @@ def test_options_that_do_not_fit_are_refused(arguments, message):
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        ResourceError, match=r"--out .*file: cannot be made .*choose another folder"
+    ):
+        run(tmp_path / "file")
