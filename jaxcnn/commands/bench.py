@@ -242,7 +242,7 @@ def bench_augmentations(args: Any, names: list[str]) -> int:
         if (
             path != "shape"
             or len(numbers) != 3
-            or not all(n.isdecimal() and int(n) for n in numbers)
+            or not all(n.isdecimal() and len(n) < 10 and int(n) for n in numbers)
         ):
             raise ConfigError(f"bench augment: {assignment}: must be shape=HEIGHT,WIDTH,CHANNELS")
         options["shapes"] = (tuple(map(int, numbers)),)
@@ -312,10 +312,12 @@ def check_numbers(args: Any) -> None:
         if value is not None and value < 1:
             raise ConfigError(f"{option} {value}: must be at least 1")
     for part in (args.batch_size or "1").split(","):
-        if args.batch_size != "auto" and not (part.isdecimal() and int(part) >= 1):
+        if args.batch_size != "auto" and not (
+            part.isdecimal() and len(part) < 10 and int(part) >= 1
+        ):
             raise ConfigError(
-                f"--batch-size {args.batch_size}: must be positive integers separated by commas, "
-                "or 'auto'"
+                f"--batch-size {args.batch_size[:80]}: must be positive integers separated by "
+                "commas, or 'auto'"
             )
     for part in (args.dtype or "float32").split(","):
         if part not in ("float32", "bfloat16"):

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -198,10 +199,10 @@ def _steps_of(text: str | None) -> tuple[int, int] | None:
     """(A, B) of A..B. Errors: ConfigError."""
     if text is None:
         return None
-    first, dots, last = text.partition("..")
-    if not (dots and first.isdecimal() and last.isdecimal()):
-        raise ConfigError(f"--profile {text}: must be two steps such as 101..110")
-    return int(first), int(last)
+    steps = re.fullmatch(r"([0-9]{1,18})\.\.([0-9]{1,18})", text)
+    if steps is None:
+        raise ConfigError(f"--profile {text[:80]}: must be two steps such as 101..110")
+    return int(steps[1]), int(steps[2])
 
 
 def _new(args: Any) -> "tuple[Experiment, code.Origin | None, list[dict[str, Any]] | None]":

@@ -110,8 +110,8 @@ def _give_up(coordinator: str, processes: int | None, wait: float) -> None:
 
 def _check(coordinator: str, processes: int | None, process: int | None) -> None:
     host, colon, port = coordinator.rpartition(":")
-    if not (colon and host and port.isdecimal() and 0 < int(port) < 65536):
-        raise ConfigError(f"--coordinator {coordinator}: must be HOST:PORT, or auto")
+    if not (colon and host and port.isdecimal() and len(port) < 6 and 0 < int(port) < 65536):
+        raise ConfigError(f"--coordinator {coordinator[:80]}: must be HOST:PORT, or auto")
     if processes is None or processes < 1:
         raise ConfigError(f"--processes {processes}: must be 1 or more")
     if process is None or not 0 <= process < processes:

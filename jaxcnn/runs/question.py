@@ -67,13 +67,14 @@ def find_target(target: str | int, names: tuple[str, ...]) -> int:
     if target in names:
         return names.index(str(target))
     text = str(target)
-    if re.fullmatch(r"-?\d{1,1000}", text):  # Python takes no number of more than some thousand
+    if re.fullmatch("-?[0-9]{1,18}", text):
         if 0 <= int(text) < len(names):
             return int(text)
         raise ConfigError(f"target {target}: the classes are numbered 0 to {len(names) - 1}")
     shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
     raise ConfigError(
-        f"target {target!r}: no class has this name; there are {shown}{did_you_mean(text, names)}"
+        f"target {text[:80]!r}: no class has this name; there are {shown}"
+        f"{did_you_mean(text, names)}"
     )
 
 

@@ -91,7 +91,7 @@ class Way:
 
         Errors: ConfigError.
         """
-        if text.isdecimal() and int(text) >= 1:
+        if text.isdecimal() and len(text) < 10 and int(text) >= 1:
             return Way("chunks", _chunks(replicas, int(text)))
         if text == "loop":
             return Way(text, (1,) * replicas)

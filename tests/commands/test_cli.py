@@ -557,3 +557,17 @@ def test_without_its_requirements_it_says_what_to_do():
     assert done.returncode == 2
     assert "pip install -e ." in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "train --profile 1..{}",
+        "train --coordinator here:{} --processes 1 --process 0",
+        "bench augment --batch-size {}",
+        "bench augment shape={},8,3",
+    ],
+)
+def test_numbers_of_more_digits_than_python_reads_are_refused(words, capsys):
+    assert main(words.format("9" * 5000).split()) == 2
+    assert "must be" in capsys.readouterr().err

@@ -288,8 +288,8 @@ def test_a_class_is_found_by_its_name_before_its_number(target, number):
         (-1, "target -1: the classes are numbered 0 to 2$"),
         ("cow", "target 'cow': no class has this name; there are cat, dog, ox"),
         ("1.0", "target '1.0': no class has this name"),
-        ("--1", "target '--1': no class has this name"),
-        ("9" * 5000, "target '9{5000}': no class has this name"),
+        ("--5", "target '--5': no class has this name"),
+        ("9" * 5000, "target '9{80}': no class has this name"),
     ],
 )
 def test_a_class_that_does_not_exist_is_refused(target, says):
