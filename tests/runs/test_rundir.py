@@ -267,7 +267,9 @@ def ended(monkeypatch):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_the_first_signal_asks_and_the_second_ends(number, ended):
+def test_the_first_signal_asks_and_the_second_ends(number, ended, request):
+    own = signal.signal(number, signal.SIG_DFL)  # these tests may run under nohup, or behind a `&`
+    request.addfinalizer(lambda: signal.signal(number, own))
     before = signal.getsignal(number)
     with rundir.signals() as stopped:
         assert not stopped()
