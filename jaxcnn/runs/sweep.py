@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Point = dict[str, Any]
 REPEATED = ("seed", "fold")  # points that differ in these alone are one setting
 
-MOST_POINTS = 100_000  # from the command line; a list of them is made before anything runs
+MOST_POINTS = 1_000_000  # from the command line; a list of them is made before anything runs
 
 _RANGE = re.compile(r"(-?[0-9]{1,18})\.\.(-?[0-9]{1,18})")
 _LOG = re.compile(r"log\(([^,]+),([^,]+),([^,]+)\)")

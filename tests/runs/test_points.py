@@ -267,10 +267,10 @@ def test_rungs_of_successive_halving(steps, replicas, halving, rungs):
 @pytest.mark.parametrize(
     "axes, says",
     [
-        (["seed=0..100000"], r"0\.\.100000: is 100,001 points; a sweep has at most 100,000"),
+        (["seed=0..1000000"], r"0\.\.1000000: is 1,000,001 points; a sweep has at most 1,000,000"),
         (["seed=0..10000000000"], "is 10,000,000,001 points"),
         (["optimizer.learning_rate=log(0.1,1,10000000000)"], "is 10,000,000,000 points"),
-        (["seed=0..999", "batch_size=1..101"], "seed batch_size: is 101,000 points"),
+        (["seed=0..999", "batch_size=1..1001"], "seed batch_size: is 1,001,000 points"),
         ([f"seed=0..{'9' * 5000}"], "expected int"),
     ],
 )
