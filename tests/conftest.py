@@ -49,7 +49,17 @@ QUICKLY_COMPILED = (
 QUICKLY_COMPILED += ("runs", "tasks", "weights", "test_experiments.py")
 # Most programs of tests are small: kernels by way of MLIR, and LLVM in 32 parts, take half their
 # time. So compiled, numbers are computed anew for each of their uses, rounded otherwise in some.
-AS_USERS = ("every_step", "hosts", "launch", "loop", "replay", "saving", "sweep", "systems")
+AS_USERS = (
+    "every_step",
+    "hosts",
+    "launch",
+    "loop",
+    "replay",
+    "replicas_tasks",
+    "saving",
+    "sweep",
+    "systems",
+)
 
 
 @pytest.hookimpl(tryfirst=True)
