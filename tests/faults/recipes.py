@@ -67,7 +67,14 @@ SWEEPS = {
     "sweep of two groups": ("--sweep", "seed=0,1", "batch_size=8,10", "--replicas-by", "loop"),
     "halving": ("--sweep", "seed=0..3", "--halving", "2", "--replicas-by", "vmap"),
 }
+
 NAMES = (*MAKERS, "streamed data", *SWEEPS)
+DRAWN = "settings "  # and a number: those of tests/faults/settings.py
+
+
+def each_step_recorded(name: str) -> bool:
+    """Whether a save between two records of training can add none."""
+    return name != "many steps a dispatch" and not name.startswith(DRAWN)
 
 
 def write(name: str, folder: Path) -> list[str]:
@@ -79,6 +86,9 @@ def write(name: str, folder: Path) -> list[str]:
             make_images(images)
         what = f"from pathlib import Path\nfrom tests.faults.recipes import streamed\n\n\
 experiment = streamed(Path({str(images)!r}))\n"
+    elif name.startswith(DRAWN):
+        number = name.removeprefix(DRAWN)
+        what = f"from tests.faults.settings import draw\n\nexperiment = draw({number})\n"
     else:
         maker = "EMA" if name in SWEEPS else name
         what = f"from tests.faults.recipes import MAKERS\n\nexperiment = MAKERS[{maker!r}]()\n"

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tests.faults import asked, damage, kills, starved
+from tests.faults import asked, damage, kills, lines, settings, starved
 from tests.faults.world import Tally, World
 
 
@@ -29,6 +29,8 @@ CLASSES = {
     "output": Class(starved.output, 1),
     "memory limit": Class(starved.memory, 1),
     "two starts": Class(starved.two_starts, 2),
+    "random settings": Class(settings.settings, 5),
+    "random command lines": Class(lines.lines, 3),
     "odd paths": Class(starved.odd_paths, 0.5),
 }
 

@@ -12,7 +12,14 @@ from tests.conftest import ROOT
 from tests.faults.suite import CLASSES
 from tests.faults.world import differences, leftovers
 
-QUICK = ("kill -9 of training", "kill -9 of a save", "damaged checkpoint", "signal")
+QUICK = (
+    "kill -9 of training",
+    "kill -9 of a save",
+    "damaged checkpoint",
+    "signal",
+    "random settings",
+    "random command lines",
+)
 
 
 def suite(tmp_path, *arguments):

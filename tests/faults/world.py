@@ -137,7 +137,7 @@ class World:
         except (OSError, ValueError) as error:
             tally.lost.append(f"{what}: {folder} is no finished run: {error}")
             return False
-        problems = differences(wanted, found, exact=name != "many steps a dispatch")
+        problems = differences(wanted, found, exact=recipes.each_step_recorded(name))
         problems += leftovers(folder)
         if problems:
             tally.different.append(f"{what}: {folder}: {'; '.join(problems[:4])}")
