@@ -7,7 +7,7 @@ from typing import Any
 from jaxcnn.commands import _arguments
 from jaxcnn.runs.environment import prepare_process
 from jaxcnn.runs.events import Record
-from jaxcnn.runs.formats import FORMATS
+from jaxcnn.runs.formats import EVERYWHERE, FORMATS
 
 EXAMPLE = "python launch.py export runs/first --format onnx --output lenet.onnx"
 CALIBRATION = 256  # examples, where --int8 says no other number
@@ -29,8 +29,7 @@ def add_arguments(parser: Any) -> None:
     )
     parser.add_argument(
         "--platforms",
-        default="cpu,cuda,tpu",
-        help="where a stablehlo file shall run (default: cpu,cuda,tpu)",
+        help=f"where a stablehlo file shall run (default: {','.join(EVERYWHERE)})",
     )
     parser.add_argument(
         "--int8",
@@ -48,8 +47,10 @@ def add_arguments(parser: Any) -> None:
 def main(args: Any) -> int:
     prepare_process()
     path = args.output or Path(FORMATS[args.format])
+    named = args.platforms
+    platforms = None if named is None else tuple(name.strip() for name in named.split(","))
     result = _arguments.open_model(args).export(
-        path, format=args.format, platforms=tuple(args.platforms.split(",")), int8=args.int8
+        path, format=args.format, platforms=platforms, int8=args.int8
     )
     if args.json:
         print(json.dumps(result))

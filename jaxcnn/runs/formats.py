@@ -15,6 +15,7 @@ FORMATS = {
     "safetensors": "model.safetensors",
 }
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")  # that jax.export makes programs for
+EVERYWHERE = ("cpu", "cuda", "tpu")  # where a file runs that was asked to run nowhere in particular
 
 
 def export_as(
@@ -23,20 +24,21 @@ def export_as(
     path: Path,
     *,
     format: str,
-    platforms: Sequence[str] = ("cpu",),
+    platforms: Sequence[str] | None = None,
     int8: int,
     label_names: tuple[str, ...],
 ) -> Record:
     """Write the model of `state`; what was written.
 
     format: "stablehlo", see `jaxcnn.runs.export.export`, which needs `pip install 'jaxcnn[export]'`
-    and runs on `platforms`; "onnx", see `jaxcnn.runs.onnx_export.write`, which needs
-    `jaxcnn[onnx]`; "litert", see `jaxcnn.runs.litert`, which needs `jaxcnn[litert]`;
-    "safetensors", see `jaxcnn.runs.export.export_weights`.
+    and runs on `platforms` (None: cpu, cuda and tpu); "onnx", see
+    `jaxcnn.runs.onnx_export.write`, which needs `jaxcnn[onnx]`; "litert", see
+    `jaxcnn.runs.litert`, which needs `jaxcnn[litert]`; "safetensors", see
+    `jaxcnn.runs.export.export_weights`.
     int8: on how many training examples 8 bits are calibrated; 0 for float32.
 
-    Errors: ConfigError for an unknown format or platform, for `int8` of another than ONNX, for a
-    folder.
+    Errors: ConfigError for an unknown format or platform, for none, for `int8` of another than
+    ONNX, for `platforms` of another than StableHLO, for a folder.
     """
     if format not in FORMATS:
         raise ConfigError(
@@ -49,12 +51,10 @@ def export_as(
         raise ConfigError(
             f"{path}: is a folder; give the name of a file, e.g. {path / FORMATS[format]}"
         )
-    for name in platforms:
-        if name not in PLATFORMS:
-            raise ConfigError(
-                f"platforms: {name!r} is unknown{did_you_mean(name, PLATFORMS)}; there are "
-                f"{', '.join(PLATFORMS)}, several as cpu,cuda"
-            )
+    if platforms is not None and format != "stablehlo":
+        raise ConfigError(
+            f"platforms: are of format 'stablehlo' alone; a file of {format!r} is for any machine"
+        )
     if format == "onnx":
         from jaxcnn.runs.onnx_export.write import export_onnx
 
@@ -67,4 +67,19 @@ def export_as(
 
     if format == "safetensors":
         return export_weights(e, state, path, label_names=label_names)
-    return export(e, state, path, platforms=tuple(platforms), label_names=label_names)
+    chosen = _checked(platforms) if platforms is not None else EVERYWHERE
+    return export(e, state, path, platforms=chosen, label_names=label_names)
+
+
+def _checked(platforms: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(platforms, str) or not platforms:
+        raise ConfigError(
+            f"platforms={platforms!r}: a tuple of names such as ('cpu', 'cuda'), with one at least"
+        )
+    for name in platforms:
+        if name not in PLATFORMS:
+            raise ConfigError(
+                f"platforms: {name!r} is unknown{did_you_mean(name, PLATFORMS)}; there are "
+                f"{', '.join(PLATFORMS)}, several as cpu,cuda"
+            )
+    return tuple(platforms)

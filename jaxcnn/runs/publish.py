@@ -58,11 +58,12 @@ def publish(
     sample: bool = True,
     onnx: bool = False,
     repo: str | None = None,
-    platforms: Sequence[str] = ("cpu", "cuda", "tpu"),
+    platforms: Sequence[str] | None = None,
 ) -> Published:
     """Make `folder`, which must be new or empty, of a run's checkpoint.
 
     license: an identifier of the hub, such as "apache-2.0"; None: the card says that it is unknown.
+    platforms: where its file for JAX shall run; see `jaxcnn.runs.formats.export_as`.
     sample: put the first validation example into the folder, where the data are at hand.
     onnx: put model.onnx beside the rest, which needs `jaxcnn[onnx]`. It is asked for, so that what
     is published does not depend on what is installed here.
@@ -111,7 +112,7 @@ def _fill(
     sample: bool,
     onnx: bool,
     repo: str | None,
-    platforms: Sequence[str],
+    platforms: Sequence[str] | None,
 ) -> list[str]:
     """Write all files; sentences on what is left out."""
     state, step, e = run.state, run.step, run.decided(run.standalone())

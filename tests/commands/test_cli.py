@@ -152,8 +152,10 @@ def test_an_exported_model_predicts_the_same_without_jaxcnn(trained, tmp_path, a
     from jaxcnn.data.made.digits import Digits
 
     folder, _ = trained
-    done = ask("export", folder, "--output", tmp_path / "model.jax", "--json")
+    line = ("export", folder, "--output", tmp_path / "model.jax", "--platforms", "cpu, cuda")
+    done = ask(*line, "--json")
     assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["platforms"] == ["cpu", "cuda"]
     assert json.loads(done.stdout)["inputs"] == {"image": "uint8[rows, 28, 28, 1]"}
     images = np.asarray(Digits().open("eval").take(np.arange(7))["image"])
     np.save(tmp_path / "images.npy", images)

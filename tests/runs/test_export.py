@@ -100,6 +100,10 @@ def test_stablehlo_is_the_default(run, tmp_path):
         ({"format": "safetensors", "int8": 4}, ConfigError, "format='onnx'"),
         ({"platforms": ("cpu", "gpu")}, ConfigError, r"'gpu' is unknown.*cpu, cuda, rocm, tpu"),
         ({"platforms": ("",)}, ConfigError, "'' is unknown"),
+        ({"platforms": ()}, ConfigError, r"platforms=\(\): a tuple of names.*one at least"),
+        ({"platforms": "cpu"}, ConfigError, "platforms='cpu': a tuple of names"),
+        ({"platforms": ("cpu",), "format": "onnx"}, ConfigError, "of format 'stablehlo' alone"),
+        ({"platforms": ("cpu",), "format": "safetensors"}, ConfigError, "'stablehlo' alone"),
     ],
 )
 def test_what_is_no_format_is_refused(run, tmp_path, options, error, words):
@@ -150,12 +154,14 @@ def test_each_format_is_made_of_the_run_as_it_was_asked_for(run, tmp_path, monke
     e, names = tiny(), ("a", "b", "c")
     for format, own in (
         ("onnx", {"int8": 20}), ("onnx", {"int8": 0}), ("litert", {}), ("safetensors", {}),
-        ("stablehlo", {"platforms": ("cpu", "cuda")}),
+        ("stablehlo", {"platforms": ("cpu", "cuda")}), ("stablehlo", {}),
     ):  # fmt: skip
-        asked = {"int8": 0, "platforms": ("tpu",), **own}
+        asked = {"int8": 0, **own}
         found, (experiment, state, path), more = export_as(
             e, run.state, tmp_path / "m", format=format, label_names=names, **asked
         )
+        if format == "stablehlo":
+            own = {"platforms": ("cpu", "cuda", "tpu"), **own}
         assert (found, path, more) == (format, tmp_path / "m", {"label_names": names, **own})
         assert experiment is e
         assert state is run.state
