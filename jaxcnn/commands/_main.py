@@ -173,7 +173,10 @@ def _parse(arguments: list[str]) -> int:
     parser = parser_of(arguments[:1])
     args, unknown = parser.parse_known_args(arguments)
     # argparse takes positional arguments in one piece; ours may also follow options
-    later = [a for a in unknown if not a.startswith("-")]
+    # what follows --, which argparse leaves in, is no option however it begins
+    plain = arguments[arguments.index("--") :] if "--" in arguments else []
+    unknown = [a for a in unknown if a != "--"]
+    later = [a for a in unknown if not a.startswith("-") or a in plain]
     for name, kind in MANY.items():
         if hasattr(args, name):
             taken = [a for a in later if name != "overrides" or "=" in a]

@@ -366,6 +366,8 @@ def test_the_next_command_fits_the_model():
         ("compare first --examples 5 second", "runs", [Path("first"), Path("second")]),
         ("bench lenet5 --rounds 3 vgg16 epochs=2", "names", ["lenet5", "vgg16"]),
         ("train a.py x=1 --quiet y=2", "overrides", ["x=1", "y=2"]),
+        ("predict run -- -photo.png", "images", ["-photo.png"]),
+        ("predict run --json a.png -- -b.png --top", "images", ["a.png", "-b.png", "--top"]),
     ],
 )
 def test_what_a_verb_takes_many_of_may_follow_options(line, name, wanted, monkeypatch):
