@@ -279,6 +279,27 @@ def test_two_that_keep_the_same_arrays_at_once_do_not_write_into_one(tmp_path, m
     assert os.listdir(tmp_path) == ["a.npz"]
 
 
+def test_what_killed_writers_left_in_the_cache_is_removed_in_time(tmp_path):
+    old, new, other = (tmp_path / name for name in ("a.1.tmp", "b.2.tmp", "c.npz"))
+    for path in (old, new, other):
+        path.touch()
+    for path in (old, other):
+        os.utime(path, (0, 0))
+    keep(tmp_path / "d.npz", {"x": np.arange(3)})
+    assert sorted(os.listdir(tmp_path)) == ["b.2.tmp", "c.npz", "d.npz"]
+
+
+def test_a_writer_that_is_interrupted_leaves_nothing(tmp_path, monkeypatch):
+    def interrupted(file, **arrays):
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "savez", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        keep(tmp_path / "a.npz", {"x": np.arange(3)})
+    assert not os.listdir(tmp_path)
+
+
 def test_an_arrow_file_that_is_compressed_within_is_refused(tmp_path):
     path = write(tmp_path / "a", table(), ".arrow file zstd")
     with pytest.raises(DataError, match="compressed within"):

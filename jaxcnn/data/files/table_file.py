@@ -6,10 +6,8 @@ kept.
 "Apache Parquet", section "File format". Read by pyarrow.
 """
 
-import contextlib
 import errno
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from jaxcnn.data.files.sample_index import Archive, Sample
-from jaxcnn.data.kept import beside, kept_path
+from jaxcnn.data.kept import kept_path, written
 from jaxcnn.data.stores import File, is_elsewhere, open_file
 from jaxcnn.errors import DataError, ResourceError, did_you_mean
 
@@ -121,12 +119,9 @@ def _batches(source: BinaryIO, file: File, columns: tuple[str, ...]) -> tuple[An
 @contextmanager
 def _written(path: Path, file: File) -> Iterator[BinaryIO]:
     """A file that is there whole, or not at all. Errors: ResourceError."""
-    temporary = beside(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with open(temporary, "wb") as copy:
+        with written(path) as copy:
             yield copy
-        os.replace(temporary, path)
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
@@ -134,9 +129,6 @@ def _written(path: Path, file: File) -> Iterator[BinaryIO]:
             f"{path.parent}: the pictures of {file.place} ({file.size:,} bytes) cannot be copied "
             f"there ({error}); make room, or choose another folder: XDG_CACHE_HOME"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _require_column(schema: Any, name: str, place: str) -> None:

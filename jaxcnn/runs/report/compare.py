@@ -191,7 +191,8 @@ def _apart(seen: Sequence[Seen]) -> np.ndarray:
     """Up to NAMED rows: of tasks that say a label, those where the runs say different ones; of
     others all; those first whose losses differ most.
     """
-    losses = np.stack([np.nan_to_num(s.loss.astype(np.float64), posinf=1e30) for s in seen])
+    losses = np.stack([s.loss for s in seen]).astype(np.float64)
+    losses[~np.isfinite(losses)] = 1e30  # NaN, too: far from any that is finite
     spread = losses.max(0) - losses.min(0)
     rows = _disagreeing(seen)
     rows = np.arange(len(spread)) if rows is None else rows

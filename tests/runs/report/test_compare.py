@@ -16,7 +16,7 @@ from jaxcnn.commands import compare as verb
 from jaxcnn.data.memory import Arrays
 from jaxcnn.errors import ConfigError, Preempted
 from jaxcnn.runs.open import Run
-from jaxcnn.runs.report.compare import compare, differing, pair_words, text_of
+from jaxcnn.runs.report.compare import _apart, compare, differing, pair_words, text_of
 from jaxcnn.runs.report.compare_page import write_comparison
 from jaxcnn.runs.train import train
 from tests.runs.report.reader import check
@@ -67,6 +67,16 @@ def test_pairs_and_disagreements_are_those_of_the_predictions(pair):
         assert row["true"] == truth[row["example"]]
     gaps = [abs(np.subtract(*row["loss"])) for row in rows]
     assert gaps == sorted(gaps, reverse=True)
+
+
+def test_a_loss_that_is_no_number_comes_first(pair):
+    seen = compare(runs_of(pair)).seen
+    rows = _apart(seen)
+    first, second = (s.loss.copy() for s in seen)
+    first[rows[-1]], second[rows[-1]] = 0.0, np.nan
+    seen = [dataclasses.replace(s, loss=x) for s, x in zip(seen, (first, second), strict=True)]
+    assert len(rows) > 1
+    assert _apart(seen)[0] == rows[-1]
 
 
 def test_what_differs_and_the_metrics(pair):
