@@ -5,6 +5,7 @@ does so in PyTorch and Keras; and how fast each augmentation is.
 import contextlib
 import os
 import sys
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -145,8 +146,7 @@ def main(args: Any) -> int:
         choose(name, args.overrides, bare=bool(peers), synthetic=args.synthetic)
         for name in names or [code.DEFAULT]
     ]
-    found = []
-    with contextlib.ExitStack() as stack:
+    with _printed(args.form, report.FORMS) as found, contextlib.ExitStack() as stack:
         for result in results(
             subjects,
             [
@@ -165,8 +165,6 @@ def main(args: Any) -> int:
             found.append(result)
             if not args.form:
                 print(report.as_text(result), end="\n\n", flush=True)
-    if args.form:
-        print(report.FORMS[args.form](found))
     if args.trace:
         print(f"traces: {args.trace}", *cut_short(args.trace), sep="\n", file=sys.stderr)
     if not any("train" in result for result in found):
@@ -216,6 +214,21 @@ def bench_suite(args: Any, names: list[str], outside: dict[str, str]) -> int:
     return 0
 
 
+@contextlib.contextmanager
+def _printed(
+    form: str | None, forms: Mapping[str, Callable[[list[Any]], str]]
+) -> Iterator[list[Any]]:
+    """A list of results, printed at the end in a form, where a later one fails or is interrupted,
+    too.
+    """
+    found: list[Any] = []
+    try:
+        yield found
+    finally:
+        if form and found:
+            print(forms[form](found), flush=True)
+
+
 def bench_augmentations(args: Any, names: list[str]) -> int:
     """`bench augment [NAME …] [shape=H,W,C]`. Errors: ConfigError."""
     from jaxcnn.bench import augmentation, report
@@ -246,14 +259,11 @@ def bench_augmentations(args: Any, names: list[str]) -> int:
         ):
             raise ConfigError(f"bench augment: {assignment}: must be shape=HEIGHT,WIDTH,CHANNELS")
         options["shapes"] = (tuple(map(int, numbers)),)
-    found = []
-    for result in augmentation.results(**options):
-        found.append(result)
-        if not args.form:
-            print(augmentation.as_text(result), flush=True)
-    if args.form:
-        forms = report.FORMS | {"markdown": augmentation.as_markdown}
-        print(forms[args.form](found))
+    with _printed(args.form, report.FORMS | {"markdown": augmentation.as_markdown}) as found:
+        for result in augmentation.results(**options):
+            found.append(result)
+            if not args.form:
+                print(augmentation.as_text(result), flush=True)
     return 0
 
 
@@ -271,15 +281,12 @@ def bench_data(args: Any, names: list[str]) -> int:
     overrides = list(args.overrides)
     if args.batch_size:
         overrides.append(f"batch_size={args.batch_size.split(',')[0]}")
-    found = []
-    for name in names or [code.DEFAULT]:
-        e = code.load(code.find(name), overrides=overrides)
-        found.append(loading.result(name, e, rounds=args.rounds, steps=args.steps))
-        if not args.form:
-            print(loading.as_text(found[-1]), flush=True)
-    if args.form:
-        forms = report.FORMS | {"markdown": loading.as_markdown}
-        print(forms[args.form](found))
+    with _printed(args.form, report.FORMS | {"markdown": loading.as_markdown}) as found:
+        for name in names or [code.DEFAULT]:
+            e = code.load(code.find(name), overrides=overrides)
+            found.append(loading.result(name, e, rounds=args.rounds, steps=args.steps))
+            if not args.form:
+                print(loading.as_text(found[-1]), flush=True)
     return 0
 
 

@@ -338,6 +338,18 @@ def test_augmentations_are_timed_one_by_one(capsys):
     assert "mosaic" in augmentation.as_text(found[0])
 
 
+def test_what_is_measured_is_printed_when_the_rest_is_interrupted(capsys, monkeypatch):
+    def interrupted(**options):
+        yield next(measured(**options))
+        raise KeyboardInterrupt
+
+    measured = augmentation.results
+    monkeypatch.setattr(augmentation, "results", interrupted)
+    args = ["bench", "augment", "invert", "mosaic", "shape=8,10,3", "--batch-size", "4"]
+    assert _main.main([*args, "--rounds", "2", "--json"]) == 130
+    assert json.loads(capsys.readouterr().out)["name"] == "mosaic"
+
+
 DATA = """
 import optax
 

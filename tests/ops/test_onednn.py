@@ -465,6 +465,41 @@ def test_installed_wheels_without_a_working_compiler_warn_once(
     assert not list(tmp_path.rglob("*.so"))
 
 
+def test_a_disk_without_room_is_told_as_a_warning(forgotten, tmp_path):
+    def full(**_):
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "libdnnl.so.3").touch()
+    forgotten.setattr(onednn, "_find_onednn", lambda: (tmp_path / "libdnnl.so.3", tmp_path))
+    forgotten.setenv("CXX", "true")
+    forgotten.setattr(onednn.tempfile, "TemporaryDirectory", full)
+    with pytest.warns(RuntimeWarning, match="cannot be compiled .*No space left"):
+        assert not onednn.available()
+
+
+def test_a_library_with_headers_of_another_version_is_refused(forgotten, tmp_path):
+    class File(str):
+        def locate(self):
+            return tmp_path / self
+
+    names = {
+        "onednn-cpu-gomp": "libdnnl.so.3",
+        "onednn-devel-cpu-gomp": "include/oneapi/dnnl/dnnl.hpp",
+    }
+    for name in names.values():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    versions = dict.fromkeys(names, "2023.2.0")
+    forgotten.setattr(onednn.platform, "machine", lambda: "x86_64")
+    forgotten.setattr(onednn.sys, "platform", "linux")
+    forgotten.setattr(onednn.metadata, "files", lambda package: [File(names[package])])
+    forgotten.setattr(onednn.metadata, "version", versions.__getitem__)
+    assert onednn._find_onednn() == (tmp_path / "libdnnl.so.3", tmp_path / "include")
+    versions["onednn-cpu-gomp"] = "2024.0.0"
+    with pytest.raises(onednn._Unavailable, match=r"version 2024.0.0 and its headers are of 2023"):
+        onednn._find_onednn()
+
+
 def test_a_cache_folder_that_others_can_write_to_is_refused(forgotten, tmp_path):
     directory = tmp_path / "jaxcnn" / "onednn"
     directory.mkdir(parents=True)

@@ -101,7 +101,10 @@ def _problem() -> _Unavailable | None:
 def _load() -> ctypes.CDLL:
     """The compiled calls, registered with XLA."""
     library_path, include_path = _find_onednn()
-    path = _build(library_path, include_path)
+    try:
+        path = _build(library_path, include_path)
+    except OSError as error:  # a full disk, a compiler that cannot be started
+        raise _Unavailable(f"oneDNN's calls cannot be compiled ({error}).") from error
     try:
         with _sleeping_threads():
             library = ctypes.CDLL(str(path))
@@ -161,6 +164,12 @@ def _find_onednn() -> tuple[Path, Path]:
                 f"{INSTALL}."
             )
         found.append(paths[0])
+    library, headers = (metadata.version(package) for package in wanted)
+    if library != headers:
+        raise _Unavailable(
+            f"oneDNN's library is of version {library} and its headers are of {headers}, so that "
+            f"calls would be misread; reinstall both: {INSTALL}."
+        )
     return found[0], found[1].parents[2]
 
 
