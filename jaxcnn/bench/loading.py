@@ -82,13 +82,16 @@ def as_text(found: dict[str, Any]) -> str:
         f"decoded, {found['batch_size']} a batch"
     )
     if "threads" not in found:
-        where = "are made or decoded as asked for" if found["streaming"] else "lie on the device"
-        return f"{head}\n  they {where}: there is nothing to be timed by threads"
+        return f"{head}\n  they {_where(found)}: there is nothing to be timed by threads"
     lines = [head, *_lines(found)]
     needed = "; ".join(
         f"{device:,} a second needs {cores:,}" for device, cores in found["cores_needed"].items()
     )
     return "\n".join([*lines, f"  cores like these for a device that trains {needed}"])
+
+
+def _where(found: dict[str, Any]) -> str:
+    return "are made or decoded as asked for" if found["streaming"] else "lie on the device"
 
 
 def _lines(found: dict[str, Any]) -> Iterator[str]:
@@ -102,12 +105,15 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
 
 def as_markdown(found: list[dict[str, Any]]) -> str:
     """A line for each experiment and number of threads."""
-    lines = ["| data | threads | examples/s | ms a batch (quartiles) | of threads x one |"]
-    lines.append("| --- | --- | --- | --- | --- |")
+    lines = ["| data | threads | examples/s | ms a batch (quartiles) | of threads x one | n |"]
+    lines.append("| --- | --- | --- | --- | --- | --- |")
     for one in found:
+        if "threads" not in one:
+            lines.append(f"| {one['name']} | not timed: they {_where(one)} | | | | |")
         for count, took in one.get("threads", {}).items():
             speed, share = took["images_per_second"], one["scaling"][count]
             lines.append(
-                f"| {one['name']} | {count} | {speed:,.0f} | {spread(took)} | {share:.0%} |"
+                f"| {one['name']} | {count} | {speed:,.0f} | {spread(took)} | {share:.0%} | "
+                f"{took['rounds']}{doubts(took)} |"
             )
     return "\n".join(lines)

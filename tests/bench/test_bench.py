@@ -384,6 +384,10 @@ def test_data_are_timed_by_threads(tmp_path, capsys, monkeypatch):
     assert own["scaling"] == {"1": 1, "2": pytest.approx(share)}
     assert own["cores_needed"]["5000"] == math.ceil(5000 / one["images_per_second"])
     assert "threads" not in digits  # they lie on the device
+    rows = loading.as_markdown([own, digits]).splitlines()
+    assert [row.count("|") for row in rows] == 5 * [7]
+    assert [row.split("|")[2].strip() for row in rows[2:4]] == ["1", "2"]
+    assert "digits_lenet5 | not timed: they lie on the device" in rows[4]
     assert _main.main([*args, "batch_size=2"]) == 0
     said = capsys.readouterr().out
     assert "2 a batch" in said
