@@ -3,7 +3,6 @@ best. A file is verified before use; a damaged one is set aside and the one befo
 """
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 from jaxcnn.core import trees
 from jaxcnn.core.protocols import AnyState, Tree
 from jaxcnn.errors import CheckpointError, ResourceError
-from jaxcnn.weights.files import bytes_of, write_arrays
+from jaxcnn.weights import files
 from jaxcnn.weights.identity import NAME, metadata_of, read_checkpoint
 
 Template = Tree  # a state of the expected structure; shapes will do
@@ -58,15 +57,7 @@ def digest(state: Tree) -> str:
     """SHA-256 (hex) of all bytes of a state, with names, dtypes and shapes: equal only for states
     equal in every bit.
     """
-    return _digest(to_arrays(state))
-
-
-def _digest(arrays: Arrays) -> str:
-    sha = hashlib.sha256()
-    for name, array in sorted(arrays.items()):
-        sha.update(f"{name} {array.dtype} {array.shape}\n".encode())
-        sha.update(bytes_of(array))
-    return sha.hexdigest()
+    return files.digest(to_arrays(state))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,16 +84,15 @@ class Checkpoints:
 
     def write(self, arrays: Arrays, *, step: int, best: bool = False) -> str:
         """As `save`, of a state's arrays."""
-        seal = _digest(arrays)
-        metadata = metadata_of(run=self.run, step=step, best=best, digest=seal)
+        metadata = metadata_of(run=self.run, step=step, best=best)
         last = self._path("last", step)
         if best:  # first: after a kill in between, the evaluation before it is made again
-            write_arrays(self._path("best", step), arrays, metadata)
+            digest = files.write_arrays(self._path("best", step), arrays, metadata)
             _same_file(self._path("best", step), last)
         else:
-            write_arrays(last, arrays, metadata)
+            digest = files.write_arrays(last, arrays, metadata)
         self.prune(self.keep)
-        return seal
+        return digest
 
     def prune(self, keep: int) -> list[Path]:
         """Remove all but the newest `keep` and the best ones that belong to them; what was removed.

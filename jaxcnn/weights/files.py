@@ -2,9 +2,10 @@
 
 Our file is a valid safetensors file (8 bytes: length of the header, little-endian; a JSON header;
 raw row-major little-endian bytes), so any safetensors reader opens it without jaxcnn; no pickle.
-Its metadata hold a SHA-256 over the whole file (with the digest's own place zeroed), so that any
-damage is noticed. Writing is: temporary file, fsync, rename, fsync of the folder. A crash leaves
-either the old file or the new one.
+Its metadata hold two SHA-256: `state_sha256` of the arrays, and `sha256` of the header that holds
+it (with the digest's own place zeroed). Each byte of the data belongs to an array, so that any
+damage to the file is noticed, and large arrays are hashed once. Writing is: temporary file, fsync,
+rename, fsync of the folder. A crash leaves either the old file or the new one.
 """
 
 import contextlib
@@ -46,16 +47,20 @@ _DTYPES = {
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _MAX_HEADER = 100 * 2**20
 _NO_DIGEST = "0" * 64
+_BY_PARTS = "header, arrays"  # how a file is sealed; those of earlier versions do not say
+_CHANGED = "SHA-256 does not match: bytes were changed or are missing"
 _AGAIN = "fetch or write it again"
 
 
-def write_arrays(path: Path, arrays: Arrays, metadata: dict[str, str]) -> None:
-    """Write named arrays and string metadata to `path`, sealed and atomically.
+def write_arrays(path: Path, arrays: Arrays, metadata: dict[str, str]) -> str:
+    """Write named arrays and string metadata to `path`, sealed and atomically. Returns `digest`.
 
     Errors: ResourceError (disk full, no permission); CheckpointError for a dtype that safetensors
     does not know.
     """
-    header: dict[str, Any] = {"__metadata__": {**metadata, "sha256": _NO_DIGEST}}
+    content = digest(arrays)
+    own = {"state_sha256": content, "sealed": _BY_PARTS, "sha256": _NO_DIGEST}
+    header: dict[str, Any] = {"__metadata__": metadata | own}
     position, chunks = 0, []
     for name, array in arrays.items():
         if array.dtype not in _NAMES:
@@ -71,12 +76,20 @@ def write_arrays(path: Path, arrays: Arrays, metadata: dict[str, str]) -> None:
         }
         position += len(data)
         chunks.append(data)
-    text = _encode(header)
-    sha = hashlib.sha256(text)
-    for chunk in chunks:
-        sha.update(chunk)
-    header["__metadata__"]["sha256"] = sha.hexdigest()
+    header["__metadata__"]["sha256"] = hashlib.sha256(_encode(header)).hexdigest()
     write_atomically(path, [_encode(header), *chunks])
+    return content
+
+
+def digest(arrays: Arrays) -> str:
+    """SHA-256 (hex) of the bytes of named arrays, with names, dtypes and shapes, in the order of
+    the names: equal only for arrays equal in every bit.
+    """
+    sha = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        sha.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        sha.update(bytes_of(array))
+    return sha.hexdigest()
 
 
 def bytes_of(array: np.ndarray) -> memoryview:
@@ -129,7 +142,10 @@ def read_sealed(path: Path) -> tuple[Arrays, dict[str, str]]:
     try:
         header, metadata, data = _parse(blob)
         _verify(blob, metadata)
-        return _entries(header, data), metadata
+        arrays = _entries(header, data)
+        if _by_parts(metadata) and digest(arrays) != metadata.get("state_sha256"):
+            raise ValueError(_CHANGED)
+        return arrays, metadata
     except ValueError as error:
         raise CheckpointError(f"{path}: damaged ({error})") from None
 
@@ -209,8 +225,14 @@ def _is_ours(metadata: dict[str, str]) -> bool:
     return "sha256" in metadata or str(metadata.get("format")).startswith("jaxcnn")
 
 
+def _by_parts(metadata: dict[str, str]) -> bool:
+    return metadata.get("sealed") == _BY_PARTS
+
+
 def _verify(blob: bytes, metadata: dict[str, str]) -> None:
-    """ValueError where the seal is missing, or is not that of these bytes."""
+    """ValueError where the seal is missing, or is not that of these bytes: of the header or, in
+    files of earlier versions, of header and data.
+    """
     claimed = metadata.get("sha256")
     if not isinstance(claimed, str) or not re.fullmatch("[0-9a-f]{64}", claimed):
         raise ValueError("the header has no seal")
@@ -218,9 +240,10 @@ def _verify(blob: bytes, metadata: dict[str, str]) -> None:
     if blob.count(claimed.encode(), 0, end) != 1:
         raise ValueError("the seal is not readable")
     sha = hashlib.sha256(blob[:end].replace(claimed.encode(), _NO_DIGEST.encode()))
-    sha.update(memoryview(blob)[end:])
+    if not _by_parts(metadata):
+        sha.update(memoryview(blob)[end:])
     if sha.hexdigest() != claimed:
-        raise ValueError("SHA-256 does not match: bytes were changed or are missing")
+        raise ValueError(_CHANGED)
 
 
 def _entries(header: dict[str, Any], data: memoryview) -> Arrays:

@@ -14,13 +14,13 @@ FORMAT = "jaxcnn 1"
 NAME = re.compile(r"(last|best)-(\d+)\.safetensors")
 
 
-def metadata_of(*, run: str | None, step: int, best: bool, digest: str) -> dict[str, str]:
+def metadata_of(*, run: str | None, step: int, best: bool) -> dict[str, str]:
     """What a checkpoint says of itself. `run`: the identity in run.json; None for a run that was
     made before there was one.
     """
     kinds = "best last" if best else "last"  # the best one is the last one of its step, too
     own = {} if run is None else {"run": run}
-    return {"format": FORMAT, "step": str(step), "kinds": kinds, **own, "state_sha256": digest}
+    return {"format": FORMAT, "step": str(step), "kinds": kinds, **own}
 
 
 def read_checkpoint(path: Path, *, run: str | None) -> tuple[Arrays, dict[str, str]]:

@@ -54,7 +54,7 @@ def test_weights_of_it_execute_nothing(foreign, tmp_path):
     params, statistics = variables["params"], {"batch_stats": variables["batch_stats"]}
     leaves = jax.tree_util.tree_leaves_with_path(params)
     names = {"params/" + "/".join(k.key for k in path): np.asarray(x) for path, x in leaves}
-    metadata = metadata_of(run=None, step=1, best=False, digest="")
+    metadata = metadata_of(run=None, step=1, best=False)
     write_arrays(foreign / "checkpoints" / "last-000000001.safetensors", names, metadata)
     with watched(foreign) as seen:
         _, _, report = fill(TinyNet(), params, statistics, foreign)

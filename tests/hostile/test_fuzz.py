@@ -3,9 +3,7 @@ mechanism of tests/data/test_fuzz.py; `make fuzz` runs 20,000 inputs each, here 
 """
 
 import contextlib
-import hashlib
 import json
-import re
 
 import jax
 import numpy as np
@@ -21,6 +19,7 @@ from jaxcnn.runs.open import Run
 from jaxcnn.weights.files import read_arrays, read_sealed, write_arrays
 from tests.data.fuzz import changed, refused
 from tests.hostile.weights_attacks import archive
+from tests.seals import sealed_again
 from tests.tiny import tiny
 from tests.weights.torch_files import dump, save
 
@@ -38,16 +37,6 @@ def written(folder, kind):
     else:
         save({"w": STATE["params/a"]}, path, zipped=kind == "pth")
     return path.read_bytes()
-
-
-def sealed_again(blob):
-    """The file with the seal that its changed bytes have."""
-    end = 8 + int.from_bytes(blob[:8], "little")
-    place = re.search(rb'"sha256":"([0-9a-f]{64})"', blob[:end])
-    if place is None:
-        return blob
-    head, tail = blob[: place.start(1)], blob[place.end(1) :]
-    return head + hashlib.sha256(head + b"0" * 64 + tail).hexdigest().encode() + tail
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "npz", "pth", "bin"])

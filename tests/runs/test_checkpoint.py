@@ -1,5 +1,6 @@
 """Sealed files: what is read is what was written, or the damage is named."""
 
+import hashlib
 import json
 import os
 import pickle
@@ -14,6 +15,7 @@ import pytest
 from jaxcnn.errors import CheckpointError, JaxcnnError, ResourceError
 from jaxcnn.runs.checkpoint import Checkpoints, digest, from_arrays, to_arrays
 from jaxcnn.weights.files import read_sealed, write_arrays, write_atomically
+from tests.seals import sealed_again
 
 
 def tree(seed=0):
@@ -152,6 +154,48 @@ def test_a_hostile_file_is_refused_quickly_and_runs_nothing(tmp_path):
         with pytest.raises(CheckpointError):
             read_sealed(path)
     assert not canary.exists()
+
+
+def of_an_earlier_version(blob):
+    """The file sealed as a whole."""
+    end = 8 + int.from_bytes(blob[:8], "little")
+    header, data = json.loads(blob[8:end]), blob[end:]
+    del header["__metadata__"]["sealed"]
+    header["__metadata__"]["sha256"] = "0" * 64
+    text = json.dumps(header).encode()
+    text = len(text).to_bytes(8, "little") + text
+    seal = hashlib.sha256(text + data).hexdigest()
+    return text.replace(b"0" * 64, seal.encode()) + data
+
+
+def test_files_of_earlier_versions_sealed_whole_are_read_and_their_damage_seen(tmp_path):
+    new, old = tmp_path / "new", tmp_path / "old"
+    write_arrays(new, to_arrays(tree(1)), {"step": "1"})
+    old.write_bytes(of_an_earlier_version(new.read_bytes()))
+    for path in (new, old):
+        arrays, metadata = read_sealed(path)
+        assert metadata["step"] == "1"
+        assert all(np.array_equal(arrays[n], x) for n, x in to_arrays(tree(1)).items())
+        blob = path.read_bytes()
+        for place in (-1, 12, len(blob) // 2):
+            damaged = bytearray(blob)
+            damaged[place] ^= 1
+            path.write_bytes(damaged)
+            with pytest.raises(CheckpointError, match="damaged"):
+                read_sealed(path)
+
+
+@pytest.mark.parametrize(
+    "old, new", [(b"state_sha", b"state-sha"), (b"header, arr", b"header; arr")]
+)
+def test_a_header_that_does_not_seal_the_arrays_is_refused(old, new, tmp_path):
+    path = tmp_path / "a"
+    write_arrays(path, to_arrays(tree(1)), {})
+    blob = path.read_bytes()
+    assert sealed_again(blob) == blob
+    path.write_bytes(sealed_again(blob.replace(old, new)))
+    with pytest.raises(CheckpointError, match="SHA-256 does not match"):
+        read_sealed(path)
 
 
 def test_a_state_of_another_experiment_is_refused_with_what_differs(tmp_path):

@@ -352,7 +352,7 @@ def checkpoint(folder, kind, step, value, **parts):
     (folder / "checkpoints").mkdir(exist_ok=True)
     path = folder / f"checkpoints/{kind}-{step:09d}.safetensors"
     arrays = trees.flatten({**tree, "model_state": model_state, "step": np.int32(step)})
-    metadata = metadata_of(run=None, step=step, best=kind == "best", digest="")
+    metadata = metadata_of(run=None, step=step, best=kind == "best")
     write_arrays(path, {n: np.asarray(x) for n, x in arrays.items()}, metadata)
     return path
 
