@@ -82,13 +82,7 @@ def train(
     environment.prepare_process()
     console = hosts.console_of(console or Console(quiet=quiet))
     way = None if way is None else str(way)
-    if isinstance(experiment, (str, Path)):
-        path = code.find(experiment)
-        module = code.module_of(path)
-        experiment = code.experiment_in(module, path, overrides=overrides)
-        origin = code.Origin(path, module.__name__, tuple(overrides))
-    elif overrides:
-        raise ConfigError("overrides: belong to an experiment file; dataclasses.replace does here")
+    experiment, origin = _read(experiment, overrides, origin)
     if folds is not None:
         if start is not None or halving:
             raise ConfigError(
@@ -151,6 +145,22 @@ def train(
     with hosts.session(folder, resume=False) as own, locked(own, resume=False, new=new):
         run = _train(dataclasses.replace(plan, folder=own))
     return run if own == folder else Run(folder, experiment)
+
+
+def _read(
+    experiment: Experiment | str | Path | None,
+    overrides: Sequence[str],
+    origin: code.Origin | None,
+) -> tuple[Experiment | None, code.Origin | None]:
+    """The experiment of a file, with its origin; another one as it is. Errors: ConfigError."""
+    if isinstance(experiment, (str, Path)):
+        path = code.find(experiment)
+        module = code.module_of(path)
+        origin = code.Origin(path, module.__name__, tuple(overrides))
+        return code.experiment_in(module, path, overrides=overrides), origin
+    if overrides:
+        raise ConfigError("overrides: belong to an experiment file; dataclasses.replace does here")
+    return experiment, origin
 
 
 def _startable(run: Run) -> Run:
