@@ -1,6 +1,7 @@
 """What is trained while faults are put in: small experiments with every kind of state and way."""
 
 import dataclasses
+import random
 from functools import partial
 from pathlib import Path
 
@@ -69,6 +70,7 @@ SWEEPS = {
 }
 
 NAMES = (*MAKERS, "streamed data", *SWEEPS)
+AXES = ("batch_size=4,6", "log_every=1,2", "clip_norm=0.5,1.0", "eval_every=0.5,0.9", "ema=0.5,0.9")
 DRAWN = "settings "  # and a number: those of tests/faults/settings.py
 
 
@@ -77,8 +79,24 @@ def each_step_recorded(name: str) -> bool:
     return name != "many steps a dispatch" and not name.startswith(DRAWN)
 
 
+def sweep_of(seed: int) -> tuple[str, ...]:
+    """The options of a number's sweep; () for a solo run, which two of three are."""
+    choose = random.Random(f"sweep {seed}")
+    if choose.random() < 0.67:
+        return ()
+    if choose.random() < 0.2:
+        return ("--folds", choose.choice(("2", "3")))
+    axes = choose.choice(
+        (("seed=0..3",), ("seed=0,1", choose.choice(AXES)), (choose.choice(AXES),))
+    )
+    way = choose.choice((None, "vmap", "loop", "unrolled", "2"))
+    by = () if way is None else ("--replicas-by", way)
+    return ("--sweep", *axes, *by, *choose.choice(((), (), ("--halving", "2"))))
+
+
 def write(name: str, folder: Path) -> list[str]:
     """The arguments of `train` for a recipe: an experiment file in `folder`, and options."""
+    options = SWEEPS.get(name, ())
     path = folder / f"{''.join(c if c.isalnum() else '_' for c in name)}.py"
     if name == "streamed data":
         images = folder / "images"
@@ -89,8 +107,9 @@ experiment = streamed(Path({str(images)!r}))\n"
     elif name.startswith(DRAWN):
         number = name.removeprefix(DRAWN)
         what = f"from tests.faults.settings import draw\n\nexperiment = draw({number})\n"
+        options = sweep_of(int(number))
     else:
         maker = "EMA" if name in SWEEPS else name
         what = f"from tests.faults.recipes import MAKERS\n\nexperiment = MAKERS[{maker!r}]()\n"
     path.write_text(what)
-    return [str(path), "--quiet", *SWEEPS.get(name, ())]
+    return [str(path), "--quiet", *options]
