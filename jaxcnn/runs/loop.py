@@ -199,7 +199,8 @@ def _check_compiled_once(group: Group) -> None:
     """ConfigError if the step was compiled more than once: a run that compiles again and again is
     slow without a word.
     """
-    devices = len({bundle.device for bundle in group.bundles})  # once for each is right
+    # once for each is right, also for those that replicas were on before a rung
+    devices = len(jax.devices()) if group.way.kind == "devices" else 1
     for bundle in group.bundles:
         for program in (bundle.single, bundle.many):
             step = program.train_step

@@ -49,14 +49,15 @@ class Bundle:
     )
 
     def join(self, states: list[AnyState]) -> Tree:
-        """One state for the program, from the states of solo runs."""
+        """One state for the program, from the states of solo runs, wherever these lie."""
+        states = states if self.device is None else jax.device_put(states, self.device)
         if self.kind == "solo":
             (joined,) = states
         elif self.kind == "unrolled":
             joined = tuple(states)
         else:
             joined = jax.tree.map(lambda *x: jax.numpy.stack(x), *states)
-        return joined if self.device is None else jax.device_put(joined, self.device)
+        return joined
 
     def split(self, state: Tree) -> list[AnyState]:
         """The states of solo runs: the inverse of `join`."""

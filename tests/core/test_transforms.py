@@ -50,6 +50,15 @@ def test_a_sweep_over_devices_ends_where_its_solo_runs_do(results, way):
     assert results[f"sweep by {way}, loss"] <= 1e-5
 
 
+def test_replicas_that_a_rung_leaves_move_to_other_devices(results):
+    """Five of ten, of which one device had three at most."""
+    found = results["rungs"]
+    assert [verdict for verdict, _ in found["devices"]] == [verdict for verdict, _ in found["loop"]]
+    assert sum(verdict.startswith("dropped") for verdict, _ in found["devices"]) >= 5
+    losses = [[loss for _, loss in found[way]] for way in ("devices", "loop")]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
 def test_what_check_says_of_many_devices_is_what_is_compiled_for_them(results):
     """Memory of each, and the bytes that are summed: those of the gradients, and a little for
     BatchNorm and the numbers that are logged.

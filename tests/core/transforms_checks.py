@@ -130,7 +130,7 @@ def main():
             )
     out |= on_devices_of_their_own(e, orders, seeds, rates)
     out |= whole_sweep(e)
-    out |= on_paper()
+    out |= on_paper() | {"rungs": rungs()}
     print(json.dumps(out))
 
 
@@ -174,6 +174,22 @@ def whole_sweep(e):
             pairs = zip(solos, run.replicas, strict=True)
             worst = [abs(a.summary["eval"]["loss"] - b.summary["eval"]["loss"]) for a, b in pairs]
             out[f"sweep by {way}, loss"] = max(worst)
+    return out
+
+
+def rungs():
+    """[(verdict, loss at the last evaluation)] of each of ten replicas of which a rung leaves five,
+    two or one on a device, and of the same trained one by one.
+    """
+    e, out = tiny(optimizer=partial(optax.sgd, learning_rate=0.05)), {}
+    points = [{"seed": i} for i in range(10)]
+    with tempfile.TemporaryDirectory() as folder:
+        for way in ("devices", "loop"):
+            options = {"points": points, "way": way, "halving": 2, "quiet": True}
+            run = jaxcnn.train(e, f"{folder}/{way}", **options)
+            out[way] = [
+                (one.summary["verdict"], one.summary["eval"]["loss"]) for one in run.replicas
+            ]
     return out
 
 

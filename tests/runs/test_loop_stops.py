@@ -11,6 +11,7 @@ import pytest
 from jaxcnn.core.memory import Fitting
 from jaxcnn.errors import ConfigError, DataError, ResourceError
 from jaxcnn.runs import loop
+from jaxcnn.runs.ways import Way
 from tests.runs.plain_group import MEANS, events, make, numbers, run
 
 
@@ -159,7 +160,7 @@ def test_a_metric_that_a_task_does_not_give_is_named(made, monkeypatch):
 
 @pytest.mark.parametrize("compiled, good", [(1, True), (2, False)])
 @pytest.mark.parametrize("which", ["single", "many"])
-def test_a_step_that_is_compiled_again_is_refused(made, compiled, good, which):
+def test_a_step_that_is_compiled_again_is_refused(made, compiled, good, which, monkeypatch):
     group = made()
     step = Fitting(lambda state, batch: (state, {}), "a step", "none")
     step.count_compiled = lambda: compiled
@@ -170,9 +171,10 @@ def test_a_step_that_is_compiled_again_is_refused(made, compiled, good, which):
     else:
         with pytest.raises(ConfigError, match="compiled 2 times in 0 steps"):
             loop._check_compiled_once(group)
-        other = dataclasses.replace(group.bundles[0], device="another")
-        group.bundles.append(other)
-        loop._check_compiled_once(group)  # once for each device is right
+        # once for each device is right, though replicas have left one of them at a rung
+        group.way = Way("devices", (3,))
+        monkeypatch.setattr(loop.jax, "devices", lambda: [None, None])
+        loop._check_compiled_once(group)
 
 
 def test_steps_are_traced_until_the_trace_is_done(made):
