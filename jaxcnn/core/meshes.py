@@ -56,7 +56,7 @@ def parse(text: str | None, count: int) -> dict[str, int]:
         name, _, size = (word.strip() for word in part.partition("="))
         if name not in AXES:
             raise ConfigError(f"{form}; {name!r} is no axis{did_you_mean(name, AXES)}")
-        if name in sizes or not re.fullmatch("-1|[1-9][0-9]*", size):
+        if name in sizes or not re.fullmatch("-1|[1-9][0-9]{0,8}", size):
             raise ConfigError(f"{form}; each axis once, with a number of devices, or -1")
         sizes[name] = int(size)
     if list(sizes.values()).count(-1) > 1:

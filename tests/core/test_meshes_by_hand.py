@@ -55,6 +55,8 @@ def test_a_mesh_is_read(text, count, sizes):
         *((text, "does not make up 8 devices") for text in ("data=3,fsdp=-1", "data=16,fsdp=-1")),
         ("data=4", "does not make up 8 devices"),
         ("data=8,fsdp=8", "does not make up 8 devices"),
+        *((f"fsdp={9 * 10**more}", "with a number of devices") for more in (9, 22)),
+        ("data=" + "9" * 5000, "with a number of devices"),
     ],
 )
 def test_what_is_no_mesh_of_eight_is_refused(text, says):
