@@ -187,6 +187,11 @@ def execute(
 
 
 def orphaned() -> bool:
-    """Whether the process that waits for this one, if one does, has gone."""
+    """Whether the process that waits for this one, if one does, has gone. Errors: ConfigError."""
     parent = os.environ.get(PARENT)
+    if parent is not None and not (parent.isascii() and parent.isdecimal() and len(parent) < 20):
+        raise ConfigError(
+            f"{PARENT}={parent[:80]}: is set by who starts a worker, to the number of its process; "
+            "unset it"
+        )
     return parent is not None and os.getppid() != int(parent)

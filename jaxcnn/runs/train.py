@@ -237,6 +237,7 @@ def commands_of(folder: Path, launch: Launch, *, way: str | None = None) -> list
 
 def _train(plan: Plan) -> Run:
     """Train in a locked folder: one group of replicas after another, or by workers."""
+    orphaned()  # says what is wrong with its variable before anything is written
     memory.check(memory.STARTING, "training", "free memory (batch_size does not change this)")
     plan = dataclasses.replace(plan, environment=surroundings())  # starts JAX
     e, console, groups = plan.experiment, plan.console, plan.groups()

@@ -313,6 +313,14 @@ def test_a_worker_stops_when_who_waits_for_it_has_gone(monkeypatch):
         assert launchers.orphaned() is gone
 
 
+@pytest.mark.parametrize("parent", ["", "none", "-5", "1.5", "²", "9" * 5000])
+def test_who_waits_for_a_worker_is_a_number(parent, tmp_path, monkeypatch):
+    monkeypatch.setenv(launchers.PARENT, parent)
+    with pytest.raises(ConfigError, match=r"JAXCNN_PARENT=.*: is set by who starts a worker"):
+        jaxcnn.train(tiny(), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
 def test_devices_of_one_machine_are_given_in_turns(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     start = launchers.launcher("local", tmp_path, {})
