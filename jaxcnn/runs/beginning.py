@@ -18,6 +18,7 @@ from jaxcnn.errors import CheckpointError, ConfigError
 from jaxcnn.ops.convolution import current_formulation
 from jaxcnn.runs import code, environment, keeping, sweep
 from jaxcnn.runs.carry import carried_record
+from jaxcnn.runs.checkpoint import digest
 from jaxcnn.runs.feed import steps_per_dispatch
 from jaxcnn.runs.members import Plan, is_done
 from jaxcnn.runs.records import FORMAT, now, read_run
@@ -134,12 +135,14 @@ def asked(plan: Plan) -> dict[str, Any]:
     """What must be the same on all hosts."""
     e, seen = plan.experiment, plan.environment
     own = ("versions", "source", "XLA_FLAGS", "convolution")
+    start = plan.start and {**carried_record(plan.start), "state": digest(plan.start.state)[:16]}
     return {
         **{name: seen.get(name) for name in own},
         "experiment": render(e),
         "points": plan.points,
         "halving": plan.halving,
         "replicas by": plan.way,
+        "goes on from": start,
         "data": {**record_data(e.data).to_json(), "files": files_of(e.data)},
     }
 

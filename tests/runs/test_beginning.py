@@ -1,6 +1,9 @@
 """How runs begin and are kept: late imports, where code lies, first numbers, what JSON can hold."""
 
+import dataclasses
+import json
 import math
+import shutil
 import subprocess
 import sys
 
@@ -13,7 +16,7 @@ from jaxcnn.runs.open import open as open_run
 from jaxcnn.runs.replica import start_variables
 from tests.runs.test_members import planned
 from tests.runs.test_opened import E, put
-from tests.tiny import tiny
+from tests.tiny import fit, tiny
 
 LATE = """
 from functools import partial
@@ -117,3 +120,22 @@ def test_relative_places_of_data_begin_where_the_run_that_is_gone_on_with_was_st
         for of, origin in ((start, own), (start, new), (start, None), (None, new), (None, None))
     ]
     assert found == [there, *[tmp_path / "here"] * 4]
+
+
+def test_hosts_that_go_on_from_other_states_are_not_the_same(tmp_path):
+    """Each reads the run itself, and makes the steps that are left after that."""
+    runs = {name: tmp_path / name for name in ("short", "long", "other")}
+    for name, fields in {"short": {"steps": 2}, "long": {"steps": 3}, "other": {"seed": 1}}.items():
+        fit(tiny(**{"steps": 2, **fields}), runs[name])
+    runs["copy"] = tmp_path / "copied" / "short"
+    shutil.copytree(runs["short"], runs["copy"])
+    runs["of its name"] = tmp_path / "elsewhere" / "short"
+    shutil.copytree(runs["other"], runs["of its name"])
+    plan = planned(tmp_path)
+    found = {
+        name: json.dumps(beginning.asked(dataclasses.replace(plan, start=open_run(folder))))
+        for name, folder in runs.items()
+    }
+    assert found["short"] == found["copy"]
+    assert len(set(found.values())) == 4
+    assert json.dumps(beginning.asked(plan)) not in found.values()
