@@ -83,15 +83,17 @@ def connect(coordinator: str, processes: int | None, process: int | None) -> Non
             process_id=process,
             initialization_timeout=math.ceil(2 * wait),
         )
-    except ValueError as error:  # none of JAX's clusters
-        raise ConfigError(
-            "--coordinator auto: this is none of SLURM, Kubernetes, Open MPI and TPU pods that JAX "
-            f"knows ({error}); give HOST:PORT, --processes N and --process I"
-        ) from error
     except RuntimeError as error:
         raise ResourceError(
             f"--coordinator {coordinator}: {str(error).splitlines()[0][:300]}; start all processes "
             "anew, in Python before anything else of JAX"
+        ) from error
+    except Exception as error:  # none of JAX's clusters, or one that says what is no number, …
+        raise ConfigError(
+            f"--coordinator {coordinator}: this is none of SLURM, Kubernetes, Open MPI and TPU "
+            "pods, or one whose variables JAX cannot read "
+            f"({type(error).__name__}: {str(error)[:300]}); give HOST:PORT, --processes N and "
+            "--process I"
         ) from error
     finally:
         missing.cancel()

@@ -284,6 +284,30 @@ def test_hosts_that_nobody_names_are_not_found():
     assert "none of SLURM" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "error, said",
+    [
+        (
+            ValueError("invalid literal for int() with base 10: 'two'"),
+            "ValueError: invalid literal",
+        ),
+        (KeyError("OMPI_COMM_WORLD_SIZE"), "KeyError: 'OMPI_COMM_WORLD_SIZE'"),
+        (FileNotFoundError(2, "No such file", "/var/run/secrets"), "FileNotFoundError: "),
+    ],
+)
+def test_what_a_cluster_says_amiss_is_told(error, said, monkeypatch, capsys):
+    """Clusters of JAX fail of variables that are none with errors of any kind."""
+
+    def fail(**_):
+        raise error
+
+    monkeypatch.setattr(jax.distributed, "initialize", fail)
+    assert main(["train", "digits_lenet5", "--coordinator", "auto"]) == 2
+    found = capsys.readouterr().err
+    assert "error: --coordinator auto: this is none of SLURM" in found
+    assert said in found
+
+
 def test_who_is_behind_the_others_and_does_not_move_hangs(tmp_path, monkeypatch):
     """By what the hosts tell: the first, which looks, is as far as the third; the second is not."""
     monkeypatch.setitem(core_hosts._state, "count", 3)
