@@ -134,7 +134,7 @@ def describe(plan: Plan, source: Source) -> None:
 def asked(plan: Plan) -> dict[str, Any]:
     """What must be the same on all hosts."""
     e, seen = plan.experiment, plan.environment
-    own = ("versions", "source", "XLA_FLAGS", "convolution")
+    own = ("versions", "source", "XLA_FLAGS", "settings", "convolution")
     start = plan.start and {**carried_record(plan.start), "state": digest(plan.start.state)[:16]}
     return {
         **{name: seen.get(name) for name in own},

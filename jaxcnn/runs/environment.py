@@ -148,6 +148,17 @@ def tuned(outside: Mapping[str, str]) -> dict[str, str]:
     return {**outside, **(malloc if _keeps_memory() else {}), **flags}
 
 
+# Of JAX's own settings those that change what is computed; a variable JAX_… sets each.
+SETTINGS = (
+    "enable_x64",
+    "default_matmul_precision",
+    "default_prng_impl",
+    "threefry_partitionable",
+    "random_seed_offset",
+    "disable_most_optimizations",
+)
+
+
 def describe() -> Facts:
     """What the bits of a result depend on, and who made it: versions, hardware, flags, commit.
     Starts JAX.
@@ -169,6 +180,7 @@ def describe() -> Facts:
         "num_hosts": jax.process_count(),
         "NPROC": os.environ.get("NPROC"),
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
+        "settings": {name: jax.config.values.get(f"jax_{name}") for name in SETTINGS},
         "source": source(),
         **(commit(PACKAGE) if _is_checkout() else {"commit": None, "modified": False}),
     }
@@ -193,6 +205,13 @@ def differences(old: Facts, new: Facts) -> list[str]:
         for name in names
         if old.get(name) != new.get(name)
     ]
+    then, now = old.get("settings"), new.get("settings")  # not of older records
+    if then is not None and now is not None:
+        found += [
+            f"JAX's setting {name}: {then.get(name)} then, {value} now"
+            for name, value in now.items()
+            if then.get(name) != value
+        ]
     then, now = old.get("source"), new["source"]
     if then is not None and then != now:  # runs that were made earlier do not say
         rooms = [room for room in {**then, **now} if then.get(room) != now.get(room)]

@@ -168,6 +168,7 @@ _ENVIRONMENT = _entries(
     XLA_FLAGS=_of("flags of XLA", lambda v: isinstance(v, str) and "\0" not in v),
     convolution=_of("a name", lambda v: isinstance(v, str) and v.isidentifier()),
     versions=_values(_TEXT),
+    settings=_OBJECT,
     source=_values(_TEXT),
 )
 

@@ -296,7 +296,7 @@ def by_bundle(sizes: tuple[int, ...], items: list[T]) -> Iterator[list[T]]:
 
 def _memory(trial: Trial) -> Path:
     seen = environment.describe()
-    names = ("versions", "device", "num_devices", "NPROC", "XLA_FLAGS", "processor")
+    names = ("versions", "device", "num_devices", "NPROC", "XLA_FLAGS", "settings", "processor")
     where = {name: seen[name] for name in names}
     text = json.dumps([trial.about, trial.replicas, where], sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()[:24]

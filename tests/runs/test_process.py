@@ -111,6 +111,12 @@ def test_what_a_result_depends_on_is_recorded(monkeypatch):
         **{"backend": "cpu", "device": jax.devices()[0].device_kind},
         **{"num_devices": 1, "num_hosts": 1, "commit": None, "modified": False},
         **{"versions": found["versions"], "processor": found["processor"]},
+        "settings": found["settings"],
+    }
+    assert found["settings"] == {
+        **{"enable_x64": False, "default_matmul_precision": None, "random_seed_offset": 0},
+        **{"default_prng_impl": "threefry2x32", "threefry_partitionable": True},
+        "disable_most_optimizations": found["settings"]["disable_most_optimizations"],
     }
     monkeypatch.setenv("XLA_FLAGS", "--a")
     monkeypatch.setattr(environment, "_is_checkout", lambda: True)
@@ -141,6 +147,20 @@ def test_each_fact_that_changes_bits_is_named(name):
     assert environment.differences(FACTS, {**FACTS, name: "new", "command": "x"}) == [
         f"{name}: {FACTS[name]} then, new now"
     ]
+
+
+def test_settings_of_jax_that_change_bits_are_named_and_older_records_say_none(monkeypatch):
+    """With threefry_partitionable off, dropout takes other units."""
+    before = environment.describe()
+    try:
+        jax.config.update("jax_threefry_partitionable", False)
+        after = environment.describe()
+    finally:
+        jax.config.update("jax_threefry_partitionable", True)
+    said = ["JAX's setting threefry_partitionable: True then, False now"]
+    assert environment.differences(before, after) == said
+    older = {name: fact for name, fact in before.items() if name != "settings"}
+    assert environment.differences(older, after) == environment.differences(before, before) == []
 
 
 def test_code_that_differs_is_named_by_its_rooms_and_older_records_say_less():

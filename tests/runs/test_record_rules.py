@@ -38,6 +38,7 @@ RUN = {
         "XLA_FLAGS": "--xla_one --xla_two",
         "convolution": "onednn",
         "versions": {"jax": "0.8"},
+        "settings": {"enable_x64": False, "default_matmul_precision": None},
         "source": {"commit": "12ab"},
         "device": {"of": ["any", "form"]},
     },
@@ -111,6 +112,7 @@ OF_RUN = {
     "environment.XLA_FLAGS": ((*NO_TEXT, "--a\0b"), ("",)),
     "environment.convolution": ((*NO_TEXT, "a b", ""), ("banded",)),
     "environment.versions": ((*NO_OBJECT, {"jax": 8}), ({},)),
+    "environment.settings": (NO_OBJECT, ({}, {"x": [1]})),
     "environment.source": ((*NO_OBJECT, {"commit": None}), ({},)),
     "id": ((None, 3, "mine", "A" * 32, "a" * 31, "a" * 33, "a" * 32 + "-"), ("a" * 32 + "-10",)),
     "began": (
