@@ -37,6 +37,9 @@ def test_psnr_and_ssim_equal_scikit_image(channels, noise):
         assert ssim[i] == pytest.approx(
             metrics.structural_similarity(truth[i], image[i], **options), abs=1e-5
         )
+    a, b = (jnp.asarray(x, jnp.float32) for x in (image, truth))
+    np.testing.assert_allclose(image_quality.ssim(a[None], b[None])[0], ssim, atol=1e-6)
+    np.testing.assert_allclose(image_quality.ssim(a[1], b[1]), ssim[1], atol=1e-6)
 
 
 def test_equal_images_are_perfect():
