@@ -9,7 +9,7 @@ whose batches [steps, replicas, B, …] are split over the devices along B.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -233,36 +233,47 @@ def shard(
         made = laid(jax.eval_shape(p.init, *args))
         return jax.jit(p.init, out_shardings=made, compiler_options=called_once())(*args)
 
-    return Program(init, _placing(train_step, laid, b), _placing(output_step, laid, v))
+    return Program(init, Placing(train_step, laid, b), Placing(output_step, laid, v))
 
 
-def _placing(
-    compiled: Callable[[Tree], Callable[[Tree, Batch], Tree]],
-    laid: Callable[[Tree], Tree],
-    b: NamedSharding,
-) -> Callable[[Tree, Batch], Tree]:
+class Placing:
     """A function of (state, batch), compiled for the shardings that are `laid` for its first state,
     that puts this host's state and batch where they belong before it is called.
     """
-    made: list[tuple[Tree, Callable[[Tree, Batch], Tree]]] = []
 
-    def placed(state: Tree, batch: Batch) -> Tree:
+    def __init__(
+        self,
+        compiled: Callable[[Tree], Callable[[Tree, Batch], Tree]],
+        laid: Callable[[Tree], Tree],
+        b: NamedSharding,
+    ):
+        self._compiled, self._laid, self._b = compiled, laid, b
+        self._made: list[tuple[Tree, Callable[[Tree, Batch], Tree]]] = []
+        self._forms: set[tuple[tuple[tuple[int, ...], Any], ...]] = set()
+
+    def __call__(self, state: Tree, batch: Batch) -> Tree:
         for name, x in batch.items():
-            for rows, axis in zip(x.shape, b.spec, strict=False):
-                names = () if axis is None else axis if isinstance(axis, tuple) else (axis,)
-                parts = math.prod(b.mesh.shape[name] for name in names) // hosts.count()
-                if names and rows % parts:
-                    raise ConfigError(
-                        f"{name} {list(x.shape)}: {rows} rows cannot be split evenly over "
-                        f"{parts} devices; choose a fitting batch_size"
-                    )
-        if not made:
-            s = laid(state)
-            made.append((s, compiled(s)))
-        s, function = made[0]
-        return function(hosts.everywhere(state, s), hosts.put(batch, b))
+            self._check(name, x.shape)
+        if not self._made:
+            s = self._laid(state)
+            self._made.append((s, self._compiled(s)))
+        s, function = self._made[0]
+        self._forms.add(tuple((x.shape, x.dtype) for x in jax.tree.leaves((state, batch))))
+        return function(hosts.everywhere(state, s), hosts.put(batch, self._b))
 
-    return placed
+    def count_compiled(self) -> int:
+        """How often it was compiled by calls: for each set of shapes and dtypes."""
+        return len(self._forms)  # JAX's own cache has more than one entry for a set
+
+    def _check(self, name: str, shape: tuple[int, ...]) -> None:
+        for rows, axis in zip(shape, self._b.spec, strict=False):
+            names = () if axis is None else axis if isinstance(axis, tuple) else (axis,)
+            parts = math.prod(self._b.mesh.shape[name] for name in names) // hosts.count()
+            if names and rows % parts:
+                raise ConfigError(
+                    f"{name} {list(shape)}: {rows} rows cannot be split evenly over "
+                    f"{parts} devices; choose a fitting batch_size"
+                )
 
 
 def _stack(trees: Sequence[Tree]) -> Tree:

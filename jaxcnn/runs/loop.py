@@ -15,6 +15,7 @@ import numpy as np
 from jaxcnn.core import hosts
 from jaxcnn.core.memory import Fitting
 from jaxcnn.core.protocols import Batch, Tree
+from jaxcnn.core.transforms import Placing
 from jaxcnn.errors import ConfigError, DataError, Preempted, ResourceError
 from jaxcnn.runs import evaluation, saving
 from jaxcnn.runs.feed import batches, pieces
@@ -204,8 +205,7 @@ def _check_compiled_once(group: Group) -> None:
     for bundle in group.bundles:
         for program in (bundle.single, bundle.many):
             step = program.train_step
-            # a step that first splits its batch over devices is no such function
-            count = step.count_compiled() if isinstance(step, Fitting) else 1
+            count = step.count_compiled() if isinstance(step, Fitting | Placing) else 1
             if count > devices:
                 raise ConfigError(
                     f"the training step was compiled {count} times in {group.step} steps: an array "

@@ -45,6 +45,10 @@ def test_a_batch_that_cannot_be_split_is_refused(results):
     assert results["uneven, left"] == []
 
 
+def test_a_step_of_several_devices_that_is_compiled_again_is_refused(results):
+    assert "the training step was compiled 2 times in 2 steps" in results["changing"]
+
+
 @pytest.mark.parametrize("way", ["vmap", "devices"])
 def test_a_sweep_over_devices_ends_where_its_solo_runs_do(results, way):
     assert results[f"sweep by {way}, loss"] <= 1e-5

@@ -21,12 +21,13 @@ from jaxcnn.core import transforms
 from jaxcnn.core.memory import call_bytes
 from jaxcnn.core.meshes import Layout, arranged
 from jaxcnn.core.program import make_program
+from jaxcnn.data.memory import Arrays
 from jaxcnn.errors import ConfigError
 from jaxcnn.runs.check import pre_flight
 from jaxcnn.runs.cost import measure_step
 from jaxcnn.runs.scaling import device_share
 from jaxcnn.runs.ways import Way
-from tests.tiny import TinyNet, tiny
+from tests.tiny import TinyNet, arrays, tiny
 
 RATE = "optimizer.learning_rate"
 
@@ -130,7 +131,7 @@ def main():
             )
     out |= on_devices_of_their_own(e, orders, seeds, rates)
     out |= whole_sweep(e)
-    out |= on_paper() | {"rungs": rungs()}
+    out |= on_paper() | {"rungs": rungs(), "changing": changing()}
     print(json.dumps(out))
 
 
@@ -191,6 +192,37 @@ def rungs():
                 (one.summary["verdict"], one.summary["eval"]["loss"]) for one in run.replicas
             ]
     return out
+
+
+def changing():
+    """What is said of a source that hands out images of two dtypes in turns."""
+
+    class Changing:
+        streaming, arrays = True, None
+
+        def __init__(self, source):
+            self.source, self.calls = source, 0
+
+        def __len__(self):
+            return len(self.source)
+
+        def take(self, indices):
+            self.calls += 1
+            batch = self.source.take(indices)
+            image = batch["image"]
+            return {**batch, "image": np.float32(image) / 255 if self.calls % 2 else image}
+
+    @dataclasses.dataclass(frozen=True, eq=False)
+    class ChangingArrays(Arrays):
+        def open(self, split):
+            return Changing(super().open(split)) if split == "train" else super().open(split)
+
+    data = ChangingArrays(train=arrays(60), eval=arrays(20, seed=1))
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            return jaxcnn.train(tiny(data=data), f"{folder}/run", quiet=True).summary["verdict"]
+        except ConfigError as error:
+            return str(error)
 
 
 def on_paper():
