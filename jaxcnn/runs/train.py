@@ -241,8 +241,10 @@ def _train(plan: Plan) -> Run:
     memory.check(memory.STARTING, "training", "free memory (batch_size does not change this)")
     plan = dataclasses.replace(plan, environment=surroundings())  # starts JAX
     e, console, groups = plan.experiment, plan.console, plan.groups()
-    if plan.solo:
-        check_divides(e)
+    # all before the first trains; workers have other devices, and a resumed sweep keeps its way
+    if plan.solo or not (plan.resume or plan.launch or plan.way == "devices"):
+        for base, _ in groups:
+            check_divides(base)
     if plan.resume:
         old = read_run(plan.folder)["data"]
         for difference in check_unchanged(old, e.data, where=str(plan.folder)):

@@ -39,7 +39,7 @@ def test_replicas_share_evaluation_batches(results):
 
 def test_a_batch_that_cannot_be_split_is_refused(results):
     assert "batch_size" in results["uneven"]
-    for verb in ("check", "train"):
+    for verb in ("check", "train", "sweep"):
         assert "batch_size=6: cannot be split evenly over 4" in results[f"uneven, {verb}"]
         assert "choose 4 or 8" in results[f"uneven, {verb}"]
     assert results["uneven, left"] == []

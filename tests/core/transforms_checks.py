@@ -81,6 +81,9 @@ def main():
         for name, call in {
             "check": lambda: pre_flight(tiny(batch_size=6)),
             "train": lambda: jaxcnn.train(tiny(batch_size=6), f"{folder}/run", quiet=True),
+            "sweep": lambda: jaxcnn.train(
+                tiny(), f"{folder}/sweep", points=[{"batch_size": 8}, {"batch_size": 6}], quiet=True
+            ),
         }.items():
             try:
                 call()
