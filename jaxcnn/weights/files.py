@@ -58,10 +58,7 @@ def write_arrays(path: Path, arrays: Arrays, metadata: dict[str, str]) -> str:
     Errors: ResourceError (disk full, no permission); CheckpointError for a dtype that safetensors
     does not know.
     """
-    content = digest(arrays)
-    own = {"state_sha256": content, "sealed": _BY_PARTS, "sha256": _NO_DIGEST}
-    header: dict[str, Any] = {"__metadata__": metadata | own}
-    position, chunks = 0, []
+    entries, position, chunks = {}, 0, []
     for name, array in arrays.items():
         if array.dtype not in _NAMES:
             raise CheckpointError(
@@ -69,13 +66,16 @@ def write_arrays(path: Path, arrays: Arrays, metadata: dict[str, str]) -> str:
                 f"{', '.join(map(str, _NAMES))}"
             )
         data = bytes_of(array)
-        header[name] = {
+        entries[name] = {
             "dtype": _NAMES[array.dtype],
             "shape": list(array.shape),
             "data_offsets": [position, position + len(data)],
         }
         position += len(data)
         chunks.append(data)
+    content = digest(arrays)
+    own = {"state_sha256": content, "sealed": _BY_PARTS, "sha256": _NO_DIGEST}
+    header = {"__metadata__": metadata | own, **entries}
     header["__metadata__"]["sha256"] = hashlib.sha256(_encode(header)).hexdigest()
     write_atomically(path, [_encode(header), *chunks])
     return content

@@ -38,7 +38,7 @@ OTHERS = ("digit.png", "photo.jpg", "steps=1", "model.width=8", "seed=3")
 
 def lines(world: World, tally: Tally) -> None:
     """Command lines of random arguments: each ends by itself with a declared exit code and at most
-    five lines of error, and changes no file of another run.
+    five lines of error; verbs that only read change no file.
     """
     original, place = world.place(), world.place()
     _prepare(original)

@@ -198,6 +198,13 @@ def test_a_header_that_does_not_seal_the_arrays_is_refused(old, new, tmp_path):
         read_sealed(path)
 
 
+@pytest.mark.parametrize("array", [np.zeros(2, np.complex64), np.array([{}]), np.array(["a"])])
+def test_what_safetensors_cannot_hold_is_refused(array, tmp_path):
+    with pytest.raises(CheckpointError, match="a: dtype .* cannot be stored; known are"):
+        write_arrays(tmp_path / "a", {"a": array}, {})
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_state_of_another_experiment_is_refused_with_what_differs(tmp_path):
     path = tmp_path / "x.safetensors"
     write_arrays(path, to_arrays({"a": np.zeros(3, np.float32), "b": np.zeros(2, np.float32)}), {})
