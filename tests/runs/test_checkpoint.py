@@ -200,7 +200,7 @@ def test_a_header_that_does_not_seal_the_arrays_is_refused(old, new, tmp_path):
 
 @pytest.mark.parametrize("array", [np.zeros(2, np.complex64), np.array([{}]), np.array(["a"])])
 def test_what_safetensors_cannot_hold_is_refused(array, tmp_path):
-    with pytest.raises(CheckpointError, match="a: dtype .* cannot be stored; known are"):
+    with pytest.raises(CheckpointError, match=r"a: dtype .* cannot be stored; known are"):
         write_arrays(tmp_path / "a", {"a": array}, {})
     assert not list(tmp_path.iterdir())
 
