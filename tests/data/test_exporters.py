@@ -495,6 +495,12 @@ def test_yolo_lines_are_boxes_in_shares(yolo, layout, line):
     np.testing.assert_allclose(taken["box_areas"], [[200, 0], [200, 200]], rtol=1e-4)
 
 
+def test_yolo_labels_may_end_in_capitals(yolo, tmp_path):
+    data = yolo(LINE)
+    (tmp_path / "labels" / "0.txt").rename(tmp_path / "labels" / "0.TXT")
+    np.testing.assert_allclose(take_all(data)["boxes"], [[BOX]], atol=1e-5)
+
+
 def test_yolo_polygons_are_masks(yolo):
     taken = take_all(yolo(POLYGON, entries=("instance_masks", "segmentation")))
     drawn = np.zeros(SIZE, bool)

@@ -32,7 +32,7 @@ def written(folder, kind: str) -> str:
             (folder / "set" / label).mkdir(parents=True, exist_ok=True)
             (folder / "set" / label / f"{number}.txt").write_text(text)
         return str(folder / "set")
-    path = folder / f"set.{kind}"
+    path, kind = folder / f"set.{kind}", kind.lower()
     if kind == "jsonl":
         path.write_text(
             "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in TEXTS)
@@ -45,7 +45,7 @@ def written(folder, kind: str) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("kind", ["folder", "jsonl", "csv", "tsv"])
+@pytest.mark.parametrize("kind", ["folder", "jsonl", "csv", "tsv", "JSONL", "Csv", "TSV"])
 def test_all_kinds_of_files_hold_the_same_texts(tmp_path, kind):
     data = Texts(written(tmp_path, kind), length=6, eval_fraction=0.34)
     assert data.label_names == ("cat", "dog")

@@ -46,10 +46,10 @@ def read_texts(path: str, *, text: str = "text", label: str = "label") -> dict[s
         }
     elif not place.exists():
         raise DataError(f"{place}: there is no such file or folder")
-    elif place.suffix not in ENDINGS:
+    elif place.suffix.lower() not in ENDINGS:
         raise DataError(f"{place}: is neither a folder nor a .jsonl, .csv or .tsv file")
     else:
-        rows = _lines(place) if place.suffix == ".jsonl" else _table(place)
+        rows = _lines(place) if place.suffix.lower() == ".jsonl" else _table(place)
         out = {
             "train": [
                 (_text(row, text, where), _class_name(row, label, where)) for where, row in rows
@@ -87,7 +87,7 @@ def _lines(place: Path) -> Iterator[tuple[str, Any]]:
 def _table(place: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """Where it is, and the entries, of each row of a .csv or .tsv file, whose first has the
     names."""
-    text, mark = read_text(place), "\t" if place.suffix == ".tsv" else ","
+    text, mark = read_text(place), "\t" if place.suffix.lower() == ".tsv" else ","
     try:
         with _unlimited_fields():
             rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True))

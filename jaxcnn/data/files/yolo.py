@@ -51,7 +51,7 @@ class Yolo(Annotated):
         names = names or self.names or read_class_names(root)
         keypoints = read_keypoint_shape(root)
         existing_folder(labels, "a text file of labels for each image")
-        texts = by_stem((file for file in walk(labels) if file.suffix == ".txt"), labels)
+        texts = by_stem((file for file in walk(labels) if file.suffix.lower() == ".txt"), labels)
         for stem in sorted(set(texts) - set(found) - {"classes"}):
             faults.add(f"{texts[stem]}: there is no such image", kind="labels of no image")
         for stem, path in found.items():
