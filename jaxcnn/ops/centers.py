@@ -74,12 +74,12 @@ def decode_centers(
     """The `num_objects` likeliest objects: boxes [B, D, 4], scores [B, D] in [0, 1], labels [B, D]
     int32; best first (section 4).
     """
-    score, label, cell = heatmaps.find_peaks(jax.nn.sigmoid(heatmap), num_peaks=num_objects)
+    score, label, cell = heatmaps.find_peaks(heatmap, num_peaks=num_objects)
     center = cell.astype(size.dtype) + heatmaps.gather_cells(offset, cell)
     box = boxes.from_center(jnp.concatenate([center, heatmaps.gather_cells(size, cell)], axis=-1))
     return (
         box / jnp.tile(_extent(heatmap.shape[1:3], box.ndim, box.dtype), 2),
-        score,
+        jax.nn.sigmoid(score),
         label.astype(jnp.int32),
     )
 

@@ -70,8 +70,9 @@ def find_peaks(
     cell [B, N, 2] int32 (row, column)
 
     A cell remains if it is the maximum of the 3 x 3 cells around it, in place of non-maximum
-    suppression (Zhou et al., "Objects as points", 2019, section 4). Where there are fewer peaks
-    than `num_peaks`, or fewer cells, the rest have score 0. Heatmaps must not be negative.
+    suppression (Zhou et al., "Objects as points", 2019, section 4). Give logits: probabilities of
+    sure cells round to the same 1. Where there are fewer peaks than `num_peaks`, or fewer cells,
+    the rest have score -inf.
     """
     batch, height, width, num_classes = heatmap.shape
     # By its neighbors alone: its own number need not equal itself where XLA computes it for the
@@ -82,10 +83,11 @@ def find_peaks(
         if (down, along) != (1, 1):
             neighbor = padded[:, down : down + height, along : along + width]
             kept = kept & (neighbor <= heatmap)  # so written, none beside a NaN
-    peaks = jnp.where(kept, heatmap, 0).reshape(batch, -1)
+    peaks = jnp.where(kept, heatmap, -jnp.inf).reshape(batch, -1)
     score, index = lax.top_k(peaks, min(num_peaks, peaks.shape[1]))
     missing = ((0, 0), (0, num_peaks - score.shape[1]))
-    score, index = jnp.pad(score, missing), jnp.pad(index, missing)
+    score = jnp.pad(score, missing, constant_values=-jnp.inf)
+    index = jnp.pad(index, missing)
     place, label = index // num_classes, index % num_classes
     return score, label, jnp.stack([place // width, place % width], axis=-1)
 

@@ -307,11 +307,19 @@ def test_boxes_come_back_from_their_maps():
     )
     for row in range(len(exists)):
         count = int(exists[row].sum())
-        # by place: 40 - column gives the order, but the sigmoid rounds it away
-        order = np.argsort(batch["boxes"][row, :count, 1])
-        again = np.argsort(boxes[row, :count, 1])
-        np.testing.assert_allclose(boxes[row][again], batch["boxes"][row][order], atol=1e-6)
-        np.testing.assert_array_equal(found[row][again], batch["box_labels"][row][order])
+        order = np.argsort(batch["boxes"][row, :count, 1])  # by place: logits are 40 - column
+        np.testing.assert_allclose(boxes[row][:count], batch["boxes"][row][order], atol=1e-6)
+        np.testing.assert_array_equal(found[row][:count], batch["box_labels"][row][order])
+
+
+def test_beside_a_sure_center_its_neighbors_are_none():
+    """The sigmoids of 20 and 18 are the same 1 in float32."""
+    near = np.abs(np.arange(7)[:, None] - 3) + np.abs(np.arange(7) - 3)
+    heatmap = jnp.asarray(20.0 - 2 * near, jnp.float32)[None, ..., None]
+    ones = jnp.ones((1, 7, 7, 2))
+    boxes, scores, _ = centers.decode_centers(heatmap, ones, 0 * ones, num_objects=4)
+    np.testing.assert_array_equal(scores, [[1, 0, 0, 0]])
+    np.testing.assert_allclose(boxes[0, 0] * 7, [2.5, 2.5, 3.5, 3.5], rtol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(16, 16), (5, 7)], ids=str)
