@@ -148,9 +148,7 @@ def train(
 
 
 def _read(
-    experiment: Experiment | str | Path | None,
-    overrides: Sequence[str],
-    origin: code.Origin | None,
+    experiment: Experiment | str | Path | None, overrides: Sequence[str], origin: code.Origin | None
 ) -> tuple[Experiment | None, code.Origin | None]:
     """The experiment of a file, with its origin; another one as it is. Errors: ConfigError."""
     if isinstance(experiment, (str, Path)):
